@@ -1,0 +1,2 @@
+//! Placeholder until its code is here.
+fn main() {}

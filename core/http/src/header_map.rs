@@ -1,0 +1,446 @@
+//! The head of a request or response: an ordered list of names and values over one reusable byte arena.
+
+use crate::known::{HeaderName, KnownHeader};
+
+/// Id of an entry whose name is not a [`KnownHeader`].
+const OTHER: u8 = u8::MAX;
+/// Id of an entry that was removed; its bytes stay in the arena until [`HeaderMap::clear`].
+const REMOVED: u8 = u8::MAX - 1;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    name: u32,
+    value: u32,
+    value_len: u32,
+    name_len: u16,
+    id: u8,
+}
+
+/// An ordered multi-map of header names (lower-case) and values (bytes).
+///
+/// All bytes live in one arena and entries are ranges into it, so that parsing a head into a reused map allocates
+/// nothing once the arena has grown to the size of a usual head. Pseudo headers (`:method`, `:path`, `:authority`,
+/// `:scheme`, `:status`, `:protocol`) are entries like any other, as in Envoy: matchers, format strings and filters
+/// address them by name. Edits append to the arena; the codecs read the result once when they write it.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderMap {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Bit per [`KnownHeader`]: set when an entry with that id was ever added. Cleared bits are proof of absence.
+    present: u128,
+    removed: u32,
+}
+
+impl HeaderMap {
+    /// An empty map that holds no memory yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets all entries and keeps the memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.entries.clear();
+        self.present = 0;
+        self.removed = 0;
+    }
+
+    /// Number of entries, pseudo headers included.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.removed as usize
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sum of the lengths of all names and values, in bytes, as Envoy's `%REQUEST_HEADERS_BYTES%` counts them.
+    pub fn byte_size(&self) -> usize {
+        self.live().map(|e| e.name_len as usize + e.value_len as usize).sum()
+    }
+
+    /// Memory held, in bytes; a pool drops maps that grew beyond its limit.
+    pub fn capacity_bytes(&self) -> usize {
+        self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    fn live(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter(|e| e.id != REMOVED)
+    }
+
+    fn value_of(&self, entry: &Entry) -> &[u8] {
+        &self.arena[entry.value as usize..(entry.value + entry.value_len) as usize]
+    }
+
+    fn name_of(&self, entry: &Entry) -> &[u8] {
+        match entry.id {
+            OTHER => &self.arena[entry.name as usize..entry.name as usize + entry.name_len as usize],
+            id => known_name(id),
+        }
+    }
+
+    fn push_value(&mut self, value: &[u8]) -> (u32, u32) {
+        let at = self.arena.len() as u32;
+        self.arena.extend_from_slice(value);
+        (at, value.len() as u32)
+    }
+
+    /// Appends an entry with a known name.
+    pub fn append_known(&mut self, name: KnownHeader, value: &[u8]) {
+        let (at, len) = self.push_value(value);
+        self.entries.push(Entry {
+            name: 0,
+            value: at,
+            value_len: len,
+            name_len: name.as_str().len() as u16,
+            id: name as u8,
+        });
+        self.present |= 1 << (name as u8);
+    }
+
+    /// Appends an entry; the name may have any case and is stored in lower case.
+    ///
+    /// Names longer than 65,535 bytes are cut: every parser in front of this map has a lower limit.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        let name = &name[..name.len().min(u16::MAX as usize)];
+        let at = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena[at..].make_ascii_lowercase();
+        if let Some(known) = KnownHeader::from_lower(&self.arena[at..]) {
+            self.arena.truncate(at);
+            self.append_known(known, value);
+            return;
+        }
+        let (value_at, value_len) = self.push_value(value);
+        self.entries.push(Entry {
+            name: at as u32,
+            value: value_at,
+            value_len,
+            name_len: name.len() as u16,
+            id: OTHER,
+        });
+    }
+
+    /// Appends an entry with a resolved name.
+    pub fn append_name(&mut self, name: &HeaderName, value: &[u8]) {
+        match name {
+            HeaderName::Known(known) => self.append_known(*known, value),
+            HeaderName::Other(other) => self.append(other.as_bytes(), value),
+        }
+    }
+
+    fn position_known(&self, name: KnownHeader) -> Option<usize> {
+        if self.present & (1 << (name as u8)) == 0 {
+            return None;
+        }
+        self.entries.iter().position(|e| e.id == name as u8)
+    }
+
+    fn is_named(&self, entry: &Entry, name: &HeaderName) -> bool {
+        match name {
+            HeaderName::Known(known) => entry.id == *known as u8,
+            HeaderName::Other(other) => entry.id == OTHER && self.name_of(entry) == other.as_bytes(),
+        }
+    }
+
+    /// The first value of a known header.
+    pub fn get_known(&self, name: KnownHeader) -> Option<&[u8]> {
+        self.position_known(name).map(|i| self.value_of(&self.entries[i]))
+    }
+
+    /// The first value of a header.
+    pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+        match name {
+            HeaderName::Known(known) => self.get_known(*known),
+            HeaderName::Other(other) => self.get_other(other.as_bytes()),
+        }
+    }
+
+    fn get_other(&self, name: &[u8]) -> Option<&[u8]> {
+        self.entries.iter().find(|e| e.id == OTHER && self.name_of(e) == name).map(|e| self.value_of(e))
+    }
+
+    /// The first value of a header given by its lower-case name.
+    pub fn get_str(&self, name: &str) -> Option<&[u8]> {
+        match KnownHeader::from_lower(name.as_bytes()) {
+            Some(known) => self.get_known(known),
+            None => self.get_other(name.as_bytes()),
+        }
+    }
+
+    /// All values of a header, in order.
+    pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let absent = matches!(name, HeaderName::Known(k) if self.present & (1 << (*k as u8)) == 0);
+        let entries = if absent { &[][..] } else { &self.entries[..] };
+        entries.iter().filter(move |e| self.is_named(e, name)).map(|e| self.value_of(e))
+    }
+
+    /// Whether a known header is present.
+    pub fn contains_known(&self, name: KnownHeader) -> bool {
+        self.position_known(name).is_some()
+    }
+
+    /// Whether a header is present.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Sets a known header to one value: the first entry keeps its place and takes the value, others go.
+    pub fn set_known(&mut self, name: KnownHeader, value: &[u8]) {
+        match self.position_known(name) {
+            None => self.append_known(name, value),
+            Some(first) => {
+                self.replace_value(first, value);
+                self.remove_where(first + 1, |_, e| e.id == name as u8);
+            }
+        }
+    }
+
+    /// Sets a header to one value: the first entry keeps its place and takes the value, others go.
+    pub fn set(&mut self, name: &HeaderName, value: &[u8]) {
+        match name {
+            HeaderName::Known(known) => self.set_known(*known, value),
+            HeaderName::Other(other) => {
+                match self.entries.iter().position(|e| e.id == OTHER && self.name_of(e) == other.as_bytes()) {
+                    None => self.append(other.as_bytes(), value),
+                    Some(first) => {
+                        self.replace_value(first, value);
+                        self.remove_where(first + 1, |map, e| map.is_named(e, name));
+                    }
+                }
+            }
+        }
+    }
+
+    fn replace_value(&mut self, index: usize, value: &[u8]) {
+        let entry = self.entries[index];
+        if value.len() <= entry.value_len as usize {
+            let at = entry.value as usize;
+            self.arena[at..at + value.len()].copy_from_slice(value);
+            self.entries[index].value_len = value.len() as u32;
+        } else {
+            let (at, len) = self.push_value(value);
+            let entry = &mut self.entries[index];
+            (entry.value, entry.value_len) = (at, len);
+        }
+    }
+
+    fn remove_where(&mut self, from: usize, matches: impl Fn(&Self, &Entry) -> bool) -> bool {
+        let mut any = false;
+        for index in from..self.entries.len() {
+            if self.entries[index].id != REMOVED && matches(self, &self.entries[index]) {
+                self.entries[index].id = REMOVED;
+                self.removed += 1;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Removes all entries of a known header; tells whether there was one.
+    pub fn remove_known(&mut self, name: KnownHeader) -> bool {
+        let bit = 1 << (name as u8);
+        if self.present & bit == 0 {
+            return false;
+        }
+        self.present &= !bit;
+        self.remove_where(0, |_, e| e.id == name as u8)
+    }
+
+    /// Removes all entries of a header; tells whether there was one.
+    pub fn remove(&mut self, name: &HeaderName) -> bool {
+        match name {
+            HeaderName::Known(known) => self.remove_known(*known),
+            HeaderName::Other(_) => self.remove_where(0, |map, e| map.is_named(e, name)),
+        }
+    }
+
+    /// Removes the entries that the predicate does not want to keep. It is given the name's known id, the name and the value.
+    pub fn retain(&mut self, keep: impl Fn(Option<KnownHeader>, &[u8], &[u8]) -> bool) {
+        self.remove_where(0, |map, e| !keep(known_id(e.id), map.name_of(e), map.value_of(e)));
+        self.present = self.live().filter(|e| e.id != OTHER).fold(0, |bits, e| bits | 1 << e.id);
+    }
+
+    /// Entries in order: known id if any, lower-case name, value.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { map: self, entries: self.entries.iter() }
+    }
+
+    /// `:path`, empty when absent.
+    pub fn path(&self) -> &[u8] {
+        self.get_known(KnownHeader::Path).unwrap_or_default()
+    }
+
+    /// `:method`, empty when absent.
+    pub fn method(&self) -> &[u8] {
+        self.get_known(KnownHeader::Method).unwrap_or_default()
+    }
+
+    /// `:authority`, empty when absent.
+    pub fn authority(&self) -> &[u8] {
+        self.get_known(KnownHeader::Authority).unwrap_or_default()
+    }
+
+    /// `:scheme`, empty when absent.
+    pub fn scheme(&self) -> &[u8] {
+        self.get_known(KnownHeader::Scheme).unwrap_or_default()
+    }
+
+    /// `:status` as a number, when it is one of three digits.
+    pub fn status(&self) -> Option<u16> {
+        match self.get_known(KnownHeader::Status)? {
+            [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
+                Some(u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'))
+            }
+            _ => None,
+        }
+    }
+
+    /// Sets `:status`. Values outside 100..=999 are a caller's error and are clamped into it.
+    pub fn set_status(&mut self, status: u16) {
+        let status = status.clamp(100, 999);
+        let digits =
+            [b'0' + (status / 100) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8];
+        self.set_known(KnownHeader::Status, &digits);
+    }
+
+    /// Sets a known header to a decimal number.
+    pub fn set_known_number(&mut self, name: KnownHeader, number: u64) {
+        let mut buffer = [0u8; 20];
+        self.set_known(name, format_decimal(number, &mut buffer));
+    }
+}
+
+/// Writes a number in decimal digits into the end of a buffer and returns the digits.
+pub fn format_decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &buffer[at..];
+        }
+    }
+}
+
+fn known_name(id: u8) -> &'static [u8] {
+    known_id(id).map_or(b"", |known| known.as_str().as_bytes())
+}
+
+fn known_id(id: u8) -> Option<KnownHeader> {
+    KnownHeader::from_id(id)
+}
+
+/// Iterator over the entries of a [`HeaderMap`].
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    map: &'a HeaderMap,
+    entries: std::slice::Iter<'a, Entry>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (Option<KnownHeader>, &'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.find(|e| e.id != REMOVED)?;
+        Some((known_id(entry.id), self.map.name_of(entry), self.map.value_of(entry)))
+    }
+}
+
+impl<'a> IntoIterator for &'a HeaderMap {
+    type Item = (Option<KnownHeader>, &'a [u8], &'a [u8]);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(map: &HeaderMap) -> Vec<String> {
+        map.iter()
+            .map(|(_, n, v)| format!("{}: {}", String::from_utf8_lossy(n), String::from_utf8_lossy(v)))
+            .collect()
+    }
+
+    #[test]
+    fn keeps_order_and_lower_cases_names() {
+        let mut map = HeaderMap::new();
+        map.append(b"X-B", b"1");
+        map.append(b"Content-Type", b"text/plain");
+        map.append(b"x-b", b"2");
+        assert_eq!(lines(&map), ["x-b: 1", "content-type: text/plain", "x-b: 2"]);
+        assert_eq!(map.get_known(KnownHeader::ContentType), Some(&b"text/plain"[..]));
+        let name = HeaderName::new("x-B");
+        assert_eq!(map.get_all(&name).collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(map.byte_size(), 3 + 1 + 12 + 10 + 3 + 1);
+    }
+
+    #[test]
+    fn set_keeps_the_first_place_and_drops_repeats() {
+        let mut map = HeaderMap::new();
+        for value in ["a", "b", "c"] {
+            map.append(b"x-b", value.as_bytes());
+            map.append(b"server", value.as_bytes());
+        }
+        map.set(&HeaderName::new("x-b"), b"longer");
+        map.set_known(KnownHeader::Server, b"");
+        assert_eq!(lines(&map), ["x-b: longer", "server: "]);
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn removed_headers_are_gone_and_can_come_back() {
+        let mut map = HeaderMap::new();
+        map.append(b"te", b"trailers");
+        map.append(b"x-b", b"1");
+        assert!(map.remove_known(KnownHeader::Te));
+        assert!(!map.remove_known(KnownHeader::Te));
+        assert!(map.remove(&HeaderName::new("x-b")));
+        assert!(map.is_empty());
+        map.append(b"te", b"x");
+        assert_eq!(map.get_str("te"), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn retain_drops_what_is_not_kept() {
+        let mut map = HeaderMap::new();
+        map.append(b"connection", b"close");
+        map.append(b"x-b", b"1");
+        map.retain(|known, _, _| known != Some(KnownHeader::Connection));
+        assert_eq!(lines(&map), ["x-b: 1"]);
+        assert!(!map.contains_known(KnownHeader::Connection));
+    }
+
+    #[test]
+    fn a_cleared_map_is_empty_and_reads_as_absent() {
+        let mut map = HeaderMap::new();
+        map.append(b"host", b"a");
+        map.clear();
+        assert!(map.is_empty());
+        assert_eq!(map.get_known(KnownHeader::Host), None);
+    }
+
+    #[test]
+    fn status_is_three_digits() {
+        let mut map = HeaderMap::new();
+        map.set_status(503);
+        assert_eq!(map.status(), Some(503));
+        map.set_known(KnownHeader::Status, b"20");
+        assert_eq!(map.status(), None);
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        let mut map = HeaderMap::new();
+        map.set_known_number(KnownHeader::ContentLength, u64::MAX);
+        assert_eq!(map.get_known(KnownHeader::ContentLength), Some(&b"18446744073709551615"[..]));
+        map.set_known_number(KnownHeader::ContentLength, 0);
+        assert_eq!(map.get_known(KnownHeader::ContentLength), Some(&b"0"[..]));
+    }
+}

@@ -1,0 +1,210 @@
+//! Header names that the proxy itself reads or writes, resolved to a small id once at parse time, so that a lookup on
+//! the request path compares one byte instead of a string.
+
+use std::fmt;
+
+macro_rules! known_headers {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A header name known to the proxy. Pseudo headers are names like any other, as in Envoy.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        #[allow(missing_docs, reason = "each variant is the camel-case form of the name that it stands for")]
+        pub enum KnownHeader { $($(#[$doc])* $variant,)* }
+
+        /// All known names in the order of their ids.
+        const NAMES: &[&str] = &[$($name,)*];
+        const IDS: &[KnownHeader] = &[$(KnownHeader::$variant,)*];
+    };
+}
+
+known_headers! {
+    Method = ":method",
+    Path = ":path",
+    Authority = ":authority",
+    Scheme = ":scheme",
+    Status = ":status",
+    Protocol = ":protocol",
+    Accept = "accept",
+    AcceptEncoding = "accept-encoding",
+    Authorization = "authorization",
+    Connection = "connection",
+    ContentEncoding = "content-encoding",
+    ContentLength = "content-length",
+    ContentType = "content-type",
+    Cookie = "cookie",
+    Date = "date",
+    Expect = "expect",
+    Forwarded = "forwarded",
+    GrpcMessage = "grpc-message",
+    GrpcStatus = "grpc-status",
+    GrpcTimeout = "grpc-timeout",
+    Host = "host",
+    KeepAlive = "keep-alive",
+    Location = "location",
+    Origin = "origin",
+    ProxyConnection = "proxy-connection",
+    Referer = "referer",
+    Server = "server",
+    SetCookie = "set-cookie",
+    Te = "te",
+    Trailer = "trailer",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+    UserAgent = "user-agent",
+    Via = "via",
+    XEnvoyAttemptCount = "x-envoy-attempt-count",
+    XEnvoyDecoratorOperation = "x-envoy-decorator-operation",
+    XEnvoyDegraded = "x-envoy-degraded",
+    XEnvoyDownstreamServiceCluster = "x-envoy-downstream-service-cluster",
+    XEnvoyDownstreamServiceNode = "x-envoy-downstream-service-node",
+    XEnvoyExpectedRqTimeoutMs = "x-envoy-expected-rq-timeout-ms",
+    XEnvoyExternalAddress = "x-envoy-external-address",
+    XEnvoyForceTrace = "x-envoy-force-trace",
+    XEnvoyHedgeOnPerTryTimeout = "x-envoy-hedge-on-per-try-timeout",
+    XEnvoyImmediateHealthCheckFail = "x-envoy-immediate-health-check-fail",
+    XEnvoyInternal = "x-envoy-internal",
+    XEnvoyIpTags = "x-envoy-ip-tags",
+    XEnvoyMaxRetries = "x-envoy-max-retries",
+    XEnvoyOriginalHost = "x-envoy-original-host",
+    XEnvoyOriginalPath = "x-envoy-original-path",
+    XEnvoyOriginalUrl = "x-envoy-original-url",
+    XEnvoyOverloaded = "x-envoy-overloaded",
+    XEnvoyRateLimited = "x-envoy-ratelimited",
+    XEnvoyRetriableHeaderNames = "x-envoy-retriable-header-names",
+    XEnvoyRetriableStatusCodes = "x-envoy-retriable-status-codes",
+    XEnvoyRetryGrpcOn = "x-envoy-retry-grpc-on",
+    XEnvoyRetryOn = "x-envoy-retry-on",
+    XEnvoyUpstreamAltStatName = "x-envoy-upstream-alt-stat-name",
+    XEnvoyUpstreamCanary = "x-envoy-upstream-canary",
+    XEnvoyUpstreamRqPerTryTimeoutMs = "x-envoy-upstream-rq-per-try-timeout-ms",
+    XEnvoyUpstreamRqTimeoutAltResponse = "x-envoy-upstream-rq-timeout-alt-response",
+    XEnvoyUpstreamRqTimeoutMs = "x-envoy-upstream-rq-timeout-ms",
+    XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time",
+    XEnvoyUpstreamStreamDurationMs = "x-envoy-upstream-stream-duration-ms",
+    XForwardedClientCert = "x-forwarded-client-cert",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host",
+    XForwardedPort = "x-forwarded-port",
+    XForwardedProto = "x-forwarded-proto",
+    XRequestId = "x-request-id",
+}
+
+const TABLE_SIZE: usize = 512;
+const EMPTY: u8 = u8::MAX;
+
+/// A cheap hash over the length and three bytes; collisions are resolved by linear probing when the table is built.
+const fn slot(name: &[u8]) -> usize {
+    let n = name.len();
+    let first = name[0] as usize;
+    let last = name[n - 1] as usize;
+    let middle = name[n / 2] as usize;
+    (n.wrapping_mul(37) ^ first.wrapping_mul(5) ^ last.wrapping_mul(131) ^ middle.wrapping_mul(17))
+        % TABLE_SIZE
+}
+
+const TABLE: [u8; TABLE_SIZE] = {
+    let mut table = [EMPTY; TABLE_SIZE];
+    let mut id = 0;
+    while id < NAMES.len() {
+        let mut at = slot(NAMES[id].as_bytes());
+        while table[at] != EMPTY {
+            at = (at + 1) % TABLE_SIZE;
+        }
+        table[at] = id as u8;
+        id += 1;
+    }
+    table
+};
+
+impl KnownHeader {
+    /// The lower-case name.
+    pub const fn as_str(self) -> &'static str {
+        NAMES[self as usize]
+    }
+
+    /// Finds the id of a lower-case name.
+    pub fn from_lower(name: &[u8]) -> Option<Self> {
+        if name.is_empty() {
+            return None;
+        }
+        let mut at = slot(name);
+        loop {
+            let id = TABLE[at];
+            if id == EMPTY {
+                return None;
+            }
+            if NAMES[id as usize].as_bytes() == name {
+                return Some(IDS[id as usize]);
+            }
+            at = (at + 1) % TABLE_SIZE;
+        }
+    }
+
+    /// The header with this id, if the id is one (`header as u8` gives it back).
+    pub(crate) fn from_id(id: u8) -> Option<Self> {
+        IDS.get(id as usize).copied()
+    }
+
+    /// Whether this is a pseudo header (its name starts with a colon), which HTTP/1 does not write as a header line.
+    pub const fn is_pseudo(self) -> bool {
+        (self as u8) <= (Self::Protocol as u8)
+    }
+}
+
+/// A lower-case header name, resolved once (when configuration is built) to a known id where there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderName {
+    /// One of the names that the proxy knows.
+    Known(KnownHeader),
+    /// Any other name, lower-case.
+    Other(Box<str>),
+}
+
+impl HeaderName {
+    /// Resolves a name of any case. Validity of the characters is not checked here; configuration validation does.
+    pub fn new(name: &str) -> Self {
+        let lower = name.to_ascii_lowercase();
+        match KnownHeader::from_lower(lower.as_bytes()) {
+            Some(known) => Self::Known(known),
+            None => Self::Other(lower.into_boxed_str()),
+        }
+    }
+
+    /// The lower-case name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Known(known) => known.as_str(),
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<KnownHeader> for HeaderName {
+    fn from(known: KnownHeader) -> Self {
+        Self::Known(known)
+    }
+}
+
+impl fmt::Display for HeaderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_found_and_others_are_not() {
+        for (id, name) in NAMES.iter().enumerate() {
+            let found = KnownHeader::from_lower(name.as_bytes()).unwrap();
+            assert_eq!(found as usize, id);
+            assert_eq!(found.as_str(), *name);
+        }
+        assert_eq!(KnownHeader::from_lower(b"x-other"), None);
+        assert_eq!(KnownHeader::from_lower(b""), None);
+        assert_eq!(HeaderName::new("Content-Type"), HeaderName::Known(KnownHeader::ContentType));
+        assert_eq!(HeaderName::new("X-Other").as_str(), "x-other");
+    }
+}

@@ -1,0 +1,8 @@
+//! HTTP messages and their codecs: the header map, body frames, the sans-IO HTTP/1 codec and the HTTP/2 adapter.
+//! It must not know routes, clusters, filters or configuration messages.
+
+mod header_map;
+mod known;
+
+pub use header_map::{HeaderMap, Iter, format_decimal};
+pub use known::{HeaderName, KnownHeader};
