@@ -1,1 +1,17 @@
-//! Placeholder until its code is here.
+//! The small vocabulary shared by every other crate; it must not know any protocol, any message type or the operating system.
+
+mod backoff;
+mod clock;
+mod config_error;
+mod field_path;
+mod response_flags;
+mod rng;
+mod uuid;
+
+pub use backoff::Backoff;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use config_error::{ConfigError, ConfigWarning};
+pub use field_path::FieldPath;
+pub use response_flags::{ResponseFlag, ResponseFlags};
+pub use rng::Rng;
+pub use uuid::{Uuid, UuidParseError};

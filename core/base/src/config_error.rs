@@ -1,0 +1,122 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+
+use crate::FieldPath;
+
+/// A configuration that cannot be accepted.
+///
+/// Its text is what the operator reads: the line that `--mode validate` prints, and the `error_detail.message` of the
+/// NACK for a resource that came from a management server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where the offending value is; the root when the whole document is meant.
+    pub path: FieldPath,
+    /// What is wrong with it, in Envoy's words where operators may search for them.
+    pub reason: String,
+    /// What would be right, when that can be told (`did you mean 'listeners'?`).
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    /// An error at `path`.
+    pub fn new(path: FieldPath, reason: impl Into<String>) -> Self {
+        Self { path, reason: reason.into(), hint: None }
+    }
+
+    /// An error about the document as a whole.
+    pub fn at_root(reason: impl Into<String>) -> Self {
+        Self::new(FieldPath::root(), reason)
+    }
+
+    /// The refusal of a field that is set and not implemented: the rule is that nothing is dropped silently.
+    pub fn unsupported(path: FieldPath) -> Self {
+        Self::new(path, "this field is not supported yet")
+    }
+
+    /// The same error with a suggestion added.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same error seen from the message that holds this one at `prefix`.
+    #[must_use]
+    pub fn under(mut self, prefix: &FieldPath) -> Self {
+        self.path = prefix.join(&self.path);
+        self
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_root() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.reason)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Something in an accepted configuration that its author should know: a deprecated or an unknown field, a field that
+/// has no effect here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigWarning {
+    /// Where the value is; the root when the whole document is meant.
+    pub path: FieldPath,
+    /// What there is to know about it.
+    pub message: String,
+}
+
+impl ConfigWarning {
+    /// A warning at `path`.
+    pub fn new(path: FieldPath, message: impl Into<String>) -> Self {
+        Self { path, message: message.into() }
+    }
+
+    /// The same warning seen from the message that holds this one at `prefix`.
+    #[must_use]
+    pub fn under(mut self, prefix: &FieldPath) -> Self {
+        self.path = prefix.join(&self.path);
+        self
+    }
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_root() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConfigError, ConfigWarning};
+    use crate::FieldPath;
+
+    #[test]
+    fn an_error_names_path_reason_and_hint() {
+        let error = ConfigError::new(FieldPath::from("clusters[0].nmae"), "no such field: 'nmae'")
+            .with_hint("did you mean 'name'?")
+            .under(&FieldPath::from("static_resources"));
+        assert_eq!(
+            error.to_string(),
+            "static_resources.clusters[0].nmae: no such field: 'nmae' (did you mean 'name'?)"
+        );
+    }
+
+    #[test]
+    fn an_error_about_the_document_has_no_prefix() {
+        assert_eq!(ConfigError::at_root("empty").to_string(), "empty");
+        let warning = ConfigWarning::new(FieldPath::from("a"), "deprecated").under(&FieldPath::from("m"));
+        assert_eq!(warning.to_string(), "m.a: deprecated");
+    }
+}
