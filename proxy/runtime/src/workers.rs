@@ -1,0 +1,124 @@
+//! The set of worker threads and how the main thread talks to them.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use dhow_base::Rng;
+use tokio::sync::mpsc;
+
+use crate::worker::Worker;
+
+/// Work posted to a worker thread.
+type Job = Box<dyn FnOnce(&Rc<Worker>) + Send>;
+
+/// The worker threads. Dropping it ends them: their event loops stop and open connections are closed.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    jobs: mpsc::UnboundedSender<Job>,
+    join: Option<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads (0 is treated as 1, as Envoy does). `init` runs on each thread before anything else.
+    ///
+    /// # Errors
+    /// When a thread or its event loop cannot be made; threads that were started end again.
+    pub fn start(count: usize, init: impl Fn(&Rc<Worker>) + Send + Sync + 'static) -> io::Result<Self> {
+        let init = Arc::new(init);
+        let mut threads = Vec::new();
+        for index in 0..count.max(1) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
+            let init = init.clone();
+            let join = std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
+                let worker = Worker::new(index, Rng::from_entropy());
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, async {
+                    init(&worker);
+                    while let Some(job) = queue.recv().await {
+                        job(&worker);
+                    }
+                });
+            })?;
+            threads.push(Thread { jobs, join: Some(join) });
+        }
+        Ok(Self { threads })
+    }
+
+    /// Number of workers.
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Posts a job to every worker; each runs it on its own thread, in the order of posting.
+    pub fn post_all(&self, job: impl Fn(&Rc<Worker>) + Send + Sync + 'static) {
+        let job = Arc::new(job);
+        for thread in &self.threads {
+            let job = job.clone();
+            // A worker that has ended takes no more work; that happens only while the process shuts down.
+            let _ = thread.jobs.send(Box::new(move |worker| job(worker)));
+        }
+    }
+
+    /// Posts a job to the worker with this index. Indices beyond the count are ignored.
+    pub fn post(&self, index: usize, job: impl FnOnce(&Rc<Worker>) + Send + 'static) {
+        if let Some(thread) = self.threads.get(index) {
+            let _ = thread.jobs.send(Box::new(job));
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for thread in &mut self.threads {
+            let (closed, _) = mpsc::unbounded_channel();
+            thread.jobs = closed;
+        }
+        for thread in &mut self.threads {
+            if let Some(join) = thread.join.take()
+                && join.join().is_err()
+            {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    #[test]
+    fn jobs_run_on_every_worker_in_order() {
+        let (sent, received) = channel();
+        let at_start = sent.clone();
+        let workers = Workers::start(2, move |w| at_start.send((w.index(), 0)).unwrap()).unwrap();
+        for step in 1..3 {
+            let sent = sent.clone();
+            workers.post_all(move |w| sent.send((w.index(), step)).unwrap());
+        }
+        let seen: Vec<_> = (0..6).map(|_| received.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+        for index in 0..2 {
+            let steps: Vec<_> = seen.iter().filter(|(i, _)| *i == index).map(|(_, s)| *s).collect();
+            assert_eq!(steps, [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn dropping_ends_the_threads() {
+        let workers = Workers::start(1, |_| {}).unwrap();
+        workers.post(0, |_| {
+            tokio::task::spawn_local(std::future::pending::<()>());
+        });
+        drop(workers);
+    }
+}
