@@ -1,1 +1,8 @@
-//! Placeholder until its code is here.
+//! The proxy's xDS client, over gRPC and from files; it must not know what a resource means or how it is put in force.
+
+mod sink;
+
+pub use sink::{
+    ByteStream, ConfigSink, Connecting, Connector, Interest, NamedResource, Refusal, SubscriptionObserver,
+    Update,
+};
