@@ -1,0 +1,330 @@
+//! The store: all live scopes, and what their stats add up to.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::bins::Bins;
+use crate::handle::signed_floor;
+use crate::page::{Query, StatType};
+use crate::scope::{Entries, Scope, ScopeInner, join, sanitize};
+use crate::tags::TagRules;
+use crate::{Unit, shard};
+
+/// All stats of a process; clones are the same store.
+#[derive(Clone, Default)]
+pub struct Store {
+    inner: Arc<StoreInner>,
+}
+
+type NameFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
+#[derive(Default)]
+pub(crate) struct StoreInner {
+    scopes: Mutex<HashMap<Box<str>, Weak<ScopeInner>>>,
+    merged: Mutex<HashMap<u32, Merged>>,
+    settings: RwLock<Settings>,
+}
+
+#[derive(Default)]
+struct Settings {
+    tags: TagRules,
+    /// `stats_config.stats_matcher`: names that it refuses do not exist.
+    accepts: Option<NameFilter>,
+    /// `stats_config.histogram_bucket_settings`, first match wins.
+    buckets: Vec<(NameFilter, Vec<f64>)>,
+}
+
+/// A histogram's state at the last merge.
+#[derive(Default)]
+struct Merged {
+    /// What the id had counted when it was given to its present name.
+    before: Bins,
+    total: Bins,
+    interval: Bins,
+}
+
+/// One histogram as it was when histograms were last merged.
+#[derive(Clone, Debug, Default)]
+pub struct HistogramValue {
+    /// Recorded between the last two merges.
+    pub interval: Bins,
+    /// Recorded since the histogram exists.
+    pub cumulative: Bins,
+    /// Unit of the numbers.
+    pub unit: Option<Unit>,
+}
+
+/// The value of a stat.
+#[derive(Clone, Debug)]
+pub enum SnapshotValue {
+    /// A counter's sum.
+    Counter(u64),
+    /// A gauge's sum.
+    Gauge(u64),
+    /// A histogram, with its bins.
+    Histogram(HistogramValue),
+    /// A text.
+    Text(String),
+}
+
+/// Stats with their values, ordered by name; a name occurs once per kind of stat.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Full name and value.
+    pub stats: Vec<(String, SnapshotValue)>,
+}
+
+impl Store {
+    /// An empty store with Envoy's default tags.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The scope of a prefix, with or without a dot at its end; empty for the root. While it is alive, the same prefix gives the same scope.
+    pub fn scope(&self, prefix: &str) -> Scope {
+        self.inner.scope(prefix)
+    }
+
+    /// Replaces the tag rules (`stats_config.stats_tags`, `use_all_default_tags`).
+    pub fn set_tag_rules(&self, tags: TagRules) {
+        self.inner.settings.write().tags = tags;
+    }
+
+    /// Runs `read` with the tag rules.
+    pub fn with_tag_rules<T>(&self, read: impl FnOnce(&TagRules) -> T) -> T {
+        read(&self.inner.settings.read().tags)
+    }
+
+    /// Sets which full names exist (`stats_config.stats_matcher`).
+    pub fn set_matcher(&self, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.inner.settings.write().accepts = Some(Box::new(accepts));
+    }
+
+    /// Adds bucket bounds (ascending, in the histogram's unit) for the histograms whose full names match; the first that matches counts.
+    pub fn add_histogram_buckets(
+        &self,
+        matches: impl Fn(&str) -> bool + Send + Sync + 'static,
+        bounds: Vec<f64>,
+    ) {
+        self.inner.settings.write().buckets.push((Box::new(matches), bounds));
+    }
+
+    /// The bucket bounds of a histogram when they are not the default ones.
+    pub fn histogram_buckets(&self, name: &str) -> Option<Vec<f64>> {
+        let settings = self.inner.settings.read();
+        settings.buckets.iter().find(|(matches, _)| matches(name)).map(|(_, bounds)| bounds.clone())
+    }
+
+    /// Closes the interval of all histograms: what was recorded since the last call becomes the interval that is printed. Called at every stats flush.
+    pub fn merge_histograms(&self) {
+        for scope in self.inner.live() {
+            let ids = histogram_ids(&scope.inner.entries.lock());
+            for id in ids {
+                let sum = shard::sum_bins(id);
+                let mut merged = self.inner.merged.lock();
+                if sum.is_empty() && !merged.contains_key(&id) {
+                    continue;
+                }
+                let merged = merged.entry(id).or_default();
+                let total = sum.since(&merged.before);
+                merged.interval = total.since(&merged.total);
+                merged.total = total;
+            }
+        }
+    }
+
+    /// Sets all counters to zero (`/reset_counters`).
+    pub fn reset_counters(&self) {
+        for scope in self.inner.live() {
+            let entries = scope.inner.entries.lock();
+            for &(_, slot) in &entries.counters {
+                shard::reset(slot);
+            }
+            for group in &entries.groups {
+                for at in 0..group.shape.counters.len() as u32 {
+                    shard::reset(group.slots + at);
+                }
+            }
+        }
+    }
+
+    /// The stats that a query wants, ordered by name.
+    pub fn snapshot(&self, query: &Query) -> Snapshot {
+        let mut reader = Reader { inner: &self.inner, query, stats: Vec::new(), sums: Vec::new() };
+        for scope in self.inner.live() {
+            reader.read(&scope);
+        }
+        let mut stats = reader.stats;
+        stats.sort_by(|(a, x), (b, y)| a.cmp(b).then(kind(x).cmp(&kind(y))));
+        stats.dedup_by(|(later, value), (name, sum)| later == name && add_same_kind(sum, value));
+        Snapshot { stats }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("scopes", &self.inner.scopes.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl StoreInner {
+    pub(crate) fn scope(self: &Arc<Self>, prefix: &str) -> Scope {
+        let prefix = sanitize(Cow::Owned(prefix.to_owned()));
+        let mut scopes = self.scopes.lock();
+        if let Some(inner) = scopes.get(&*prefix).and_then(Weak::upgrade) {
+            return Scope { inner };
+        }
+        let scope = Scope::new(&prefix, Arc::downgrade(self));
+        scopes.insert(prefix.into(), Arc::downgrade(&scope.inner));
+        scope
+    }
+
+    /// Drops the entry of a scope that ended, unless a new scope has taken the prefix.
+    pub(crate) fn scope_ended(&self, prefix: &str) {
+        let mut scopes = self.scopes.lock();
+        if scopes.get(prefix).is_some_and(|scope| scope.strong_count() == 0) {
+            scopes.remove(prefix);
+        }
+    }
+
+    /// Makes newly assigned histogram ids start empty.
+    pub(crate) fn forget_histograms(&self, first: u32, count: usize) {
+        for id in first..first + count as u32 {
+            let before = shard::sum_bins(id);
+            let mut merged = self.merged.lock();
+            if before.is_empty() {
+                merged.remove(&id);
+            } else {
+                merged.insert(id, Merged { before, ..Merged::default() });
+            }
+        }
+    }
+
+    fn live(&self) -> Vec<Scope> {
+        let scopes = self.scopes.lock();
+        scopes.values().filter_map(|scope| scope.upgrade().map(|inner| Scope { inner })).collect()
+    }
+}
+
+fn histogram_ids(entries: &Entries) -> Vec<u32> {
+    let single = entries.histograms.iter().map(|&(_, _, id)| id);
+    let grouped =
+        entries.groups.iter().flat_map(|g| g.histograms..g.histograms + g.shape.histograms.len() as u32);
+    single.chain(grouped).filter(|&id| id != shard::NO_SLOT).collect()
+}
+
+fn kind(value: &SnapshotValue) -> u8 {
+    match value {
+        SnapshotValue::Counter(_) => 0,
+        SnapshotValue::Gauge(_) => 1,
+        SnapshotValue::Text(_) => 2,
+        SnapshotValue::Histogram(_) => 3,
+    }
+}
+
+/// Two scopes may spell the same full name; they are one stat to a reader.
+fn add_same_kind(sum: &mut SnapshotValue, other: &SnapshotValue) -> bool {
+    match (sum, other) {
+        (SnapshotValue::Counter(a), SnapshotValue::Counter(b)) => *a += b,
+        (SnapshotValue::Gauge(a), SnapshotValue::Gauge(b)) => *a += b,
+        (SnapshotValue::Histogram(a), SnapshotValue::Histogram(b)) => {
+            a.interval.merge(&b.interval);
+            a.cumulative.merge(&b.cumulative);
+        }
+        (SnapshotValue::Text(_), SnapshotValue::Text(_)) => {}
+        _ => return false,
+    }
+    true
+}
+
+struct Reader<'a> {
+    inner: &'a StoreInner,
+    query: &'a Query,
+    stats: Vec<(String, SnapshotValue)>,
+    sums: Vec<(u64, bool)>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, scope: &Scope) {
+        let entries = scope.inner.entries.lock();
+        let prefix = &*scope.inner.prefix;
+        for group in &entries.groups {
+            self.sums.clear();
+            shard::sum_run(group.slots, group.shape.slots(), &mut self.sums);
+            let sums = std::mem::take(&mut self.sums);
+            let (counters, gauges) = sums.split_at(group.shape.counters.len());
+            for (name, &(sum, used)) in group.shape.counters.iter().zip(counters) {
+                self.push(StatType::Counters, prefix, name, used, || SnapshotValue::Counter(sum));
+            }
+            for (name, &(sum, used)) in group.shape.gauges.iter().zip(gauges) {
+                self.push(StatType::Gauges, prefix, name, used, || SnapshotValue::Gauge(signed_floor(sum)));
+            }
+            self.sums = sums;
+            for (at, (name, unit)) in group.shape.histograms.iter().enumerate() {
+                self.histogram(prefix, name, *unit, group.histograms + at as u32);
+            }
+        }
+        self.read_singles(prefix, &entries);
+    }
+
+    fn read_singles(&mut self, prefix: &str, entries: &Entries) {
+        for (name, slot) in &entries.counters {
+            let (sum, used) = self.one(*slot);
+            self.push(StatType::Counters, prefix, name, used, || SnapshotValue::Counter(sum));
+        }
+        for (name, slot) in &entries.gauges {
+            let (sum, used) = self.one(*slot);
+            self.push(StatType::Gauges, prefix, name, used, || SnapshotValue::Gauge(signed_floor(sum)));
+        }
+        for (name, unit, id) in &entries.histograms {
+            self.histogram(prefix, name, *unit, *id);
+        }
+        for (name, text) in &entries.texts {
+            let text = text.value();
+            self.push(StatType::TextReadouts, prefix, name, !text.is_empty(), || SnapshotValue::Text(text));
+        }
+    }
+
+    fn one(&mut self, slot: u32) -> (u64, bool) {
+        self.sums.clear();
+        shard::sum_run(slot, 1, &mut self.sums);
+        self.sums[0]
+    }
+
+    fn histogram(&mut self, prefix: &str, name: &str, unit: Unit, id: u32) {
+        let (used, value) = match self.inner.merged.lock().get(&id) {
+            Some(merged) => (
+                !merged.total.is_empty(),
+                HistogramValue {
+                    interval: merged.interval.clone(),
+                    cumulative: merged.total.clone(),
+                    unit: Some(unit),
+                },
+            ),
+            None => (false, HistogramValue { unit: Some(unit), ..HistogramValue::default() }),
+        };
+        self.push(StatType::Histograms, prefix, name, used, || SnapshotValue::Histogram(value));
+    }
+
+    fn push(
+        &mut self,
+        kind: StatType,
+        prefix: &str,
+        name: &str,
+        used: bool,
+        value: impl FnOnce() -> SnapshotValue,
+    ) {
+        if !self.query.wants(kind) || (self.query.used_only && !used) {
+            return;
+        }
+        let name = join(prefix, name);
+        let settings = self.inner.settings.read();
+        if self.query.wants_name(&name) && settings.accepts.as_ref().is_none_or(|accepts| accepts(&name)) {
+            self.stats.push((name, value()));
+        }
+    }
+}

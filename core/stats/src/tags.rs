@@ -1,0 +1,250 @@
+//! Tag extraction: which parts of a name become labels, and what the name is without them.
+//!
+//! The rules are Envoy's default ones. They are written as patterns over the dot-separated parts of a name: `*` is any one part, `$` is a
+//! part that becomes the tag's value and leaves the name, `**` is one or more parts at the end.
+
+use regex::Regex;
+
+/// A name without its tags, and the tags in the order in which they were found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tagged {
+    /// The name with the tags' parts taken out.
+    pub name: String,
+    /// Tag name (`envoy.cluster_name`) and value.
+    pub tags: Vec<(String, String)>,
+}
+
+/// A tag from `stats_config.stats_tags` or the command line.
+#[derive(Clone, Debug)]
+pub enum CustomTag {
+    /// The same value on every stat.
+    Fixed {
+        /// Tag name.
+        name: String,
+        /// Value.
+        value: String,
+    },
+    /// The first group is taken out of the name; the second group, or the first if there is no second, is the value.
+    Regex {
+        /// Tag name.
+        name: String,
+        /// Expression, searched in the name.
+        regex: Regex,
+    },
+    /// One of Envoy's default tags, kept although the default tags are off.
+    Default {
+        /// Tag name, such as `envoy.cluster_name`.
+        name: String,
+    },
+}
+
+/// The rules of a store.
+#[derive(Clone, Debug)]
+pub struct TagRules {
+    /// Tags of the configuration, applied before the default ones of other names.
+    pub custom: Vec<CustomTag>,
+    /// Whether Envoy's default rules apply (`use_all_default_tags`).
+    pub use_default: bool,
+}
+
+impl Default for TagRules {
+    fn default() -> Self {
+        Self { custom: Vec::new(), use_default: true }
+    }
+}
+
+/// Default rules over parts, in Envoy's order; the response code rules, which look inside the last part, come before them.
+const PATTERNS: &[(&str, &str)] = &[
+    ("envoy.mongo_callsite", "mongo.*.collection.*.callsite.$.**"),
+    ("envoy.mongo_collection", "mongo.*.collection.$.**"),
+    ("envoy.mongo_cmd", "mongo.*.cmd.$.**"),
+    ("envoy.grpc_bridge_method", "cluster.*.grpc.*.$.**"),
+    ("envoy.http_user_agent", "http.*.user_agent.$.**"),
+    ("envoy.virtual_cluster", "vhost.*.vcluster.$.**"),
+    ("envoy.fault_downstream_cluster", "http.*.fault.$.**"),
+    ("envoy.ssl_cipher", "listener.*.ssl.ciphers.$"),
+    ("envoy.grpc_bridge_service", "cluster.*.grpc.$.**"),
+    ("envoy.tcp_prefix", "tcp.$.**"),
+    ("envoy.udp_prefix", "udp.$.**"),
+    ("envoy.clientssl_prefix", "auth.clientssl.$.**"),
+    ("envoy.ratelimit_prefix", "ratelimit.$.**"),
+    ("envoy.ssl_cipher", "cluster.*.ssl.ciphers.$"),
+    ("envoy.cluster_name", "cluster.$.**"),
+    ("envoy.http_conn_manager_prefix", "listener.*.http.$.**"),
+    ("envoy.rds_route_config", "http.*.rds.$.**"),
+    ("envoy.scoped_rds_config", "http.*.scoped_rds.$.**"),
+    ("envoy.http_conn_manager_prefix", "http.$.**"),
+    ("envoy.worker_id", "listener_manager.$worker_.**"),
+    ("envoy.worker_id", "listener.*.$worker_.**"),
+    ("envoy.worker_id", "server.$worker_.**"),
+    ("envoy.listener_address", "listener.$.**"),
+    ("envoy.route", "vhost.*.route.$.**"),
+    ("envoy.virtual_host", "vhost.$.**"),
+    ("envoy.mongo_prefix", "mongo.$.**"),
+    ("envoy.thrift_prefix", "thrift.$.**"),
+    ("envoy.redis_prefix", "redis.$.**"),
+    ("envoy.google_grpc_client_prefix", "grpc.$.**"),
+    ("envoy.local_http_ratelimit_prefix", "$.http_local_rate_limit.**"),
+    ("envoy.local_network_ratelimit_prefix", "local_rate_limit.$.**"),
+    ("envoy.local_listener_ratelimit_prefix", "listener_local_ratelimit.$.**"),
+    ("envoy.dns_filter_prefix", "dns_filter.$.**"),
+    ("envoy.connection_limit_prefix", "connection_limit.$.**"),
+    ("envoy.rbac_prefix", "$.rbac.**"),
+    ("envoy.ext_authz_prefix", "ext_authz.$.**"),
+    ("envoy.proxy_protocol_version", "proxy_proto.versions.$.**"),
+    ("envoy.proxy_protocol_prefix", "proxy_proto.$.**"),
+];
+
+impl TagRules {
+    /// Splits a full name into what is counted and the tags.
+    pub fn extract(&self, full: &str) -> Tagged {
+        let mut found = Extraction { full, taken: Vec::new(), tags: Vec::new() };
+        for tag in &self.custom {
+            match tag {
+                CustomTag::Fixed { name, value } => found.tags.push((name.clone(), value.clone())),
+                CustomTag::Regex { name, regex } => found.regex(name, regex),
+                CustomTag::Default { name } => found.defaults(|tag| tag == name),
+            }
+        }
+        if self.use_default {
+            found.defaults(|tag| !self.custom.iter().any(|c| c.name() == tag));
+        }
+        found.finish()
+    }
+}
+
+impl CustomTag {
+    fn name(&self) -> &str {
+        match self {
+            Self::Fixed { name, .. } | Self::Regex { name, .. } | Self::Default { name } => name,
+        }
+    }
+}
+
+struct Extraction<'a> {
+    full: &'a str,
+    /// Byte ranges of the full name that left it.
+    taken: Vec<(usize, usize)>,
+    tags: Vec<(String, String)>,
+}
+
+impl Extraction<'_> {
+    fn regex(&mut self, name: &str, regex: &Regex) {
+        let Some(found) = regex.captures(self.full) else { return };
+        let Some(out) = found.get(1) else { return };
+        let value = found.get(2).unwrap_or(out);
+        self.tags.push((name.to_owned(), value.as_str().to_owned()));
+        self.taken.push((out.start(), out.end()));
+    }
+
+    fn defaults(&mut self, wanted: impl Fn(&str) -> bool) {
+        if wanted("envoy.response_code") {
+            self.response_code();
+        }
+        if wanted("envoy.response_code_class") {
+            self.response_code_class();
+        }
+        for &(tag, pattern) in PATTERNS {
+            if wanted(tag)
+                && !self.tags.iter().any(|(name, _)| name == tag)
+                && let Some((start, end)) = match_parts(self.full, pattern)
+            {
+                self.tags.push((tag.to_owned(), self.full[start..end].to_owned()));
+                // The dot goes with the part, the one after it or, at the end of the name, the one before it.
+                let taken =
+                    if end < self.full.len() { (start, end + 1) } else { (start.saturating_sub(1), end) };
+                self.taken.push(taken);
+            }
+        }
+    }
+
+    /// `…_rq_200` becomes `…_rq`.
+    fn response_code(&mut self) {
+        let full = self.full;
+        if let Some(at) = full.rfind("_rq_").filter(|at| at + 7 == full.len())
+            && full[at + 4..].bytes().all(|b| b.is_ascii_digit())
+        {
+            self.tags.push(("envoy.response_code".to_owned(), full[at + 4..].to_owned()));
+            self.taken.push((at + 3, full.len()));
+        }
+    }
+
+    /// `…_rq_2xx` becomes `…_rq_xx`.
+    fn response_code_class(&mut self) {
+        let full = self.full;
+        if full.ends_with("xx")
+            && let Some(at) = full.rfind("_rq_").filter(|at| at + 7 == full.len())
+            && full.as_bytes()[at + 4].is_ascii_digit()
+        {
+            self.tags.push(("envoy.response_code_class".to_owned(), full[at + 4..at + 5].to_owned()));
+            self.taken.push((at + 4, at + 5));
+        }
+    }
+
+    fn finish(mut self) -> Tagged {
+        self.taken.sort_unstable();
+        let mut name = String::with_capacity(self.full.len());
+        let mut at = 0;
+        for (start, end) in self.taken {
+            if start >= at {
+                name.push_str(&self.full[at..start]);
+            }
+            at = at.max(end);
+        }
+        name.push_str(&self.full[at..]);
+        Tagged { name, tags: self.tags }
+    }
+}
+
+/// Where the `$` part of a pattern lies in a name, if the name matches. `$word` is a part that starts with `word` and goes on with digits.
+fn match_parts(full: &str, pattern: &str) -> Option<(usize, usize)> {
+    let mut found = None;
+    let mut at = 0;
+    for want in pattern.split('.') {
+        if want == "**" {
+            return found.filter(|_| at < full.len());
+        }
+        if at > full.len() {
+            return None;
+        }
+        let rest = &full[at..];
+        let end = at + part_len(rest);
+        let part = &full[at..end];
+        match want.strip_prefix('$') {
+            Some("") => found = Some((at, end)),
+            Some(stem) => {
+                let digits = part.strip_prefix(stem)?;
+                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                    return None;
+                }
+                found = Some((at, end));
+            }
+            None if want == "*" || want == part => {}
+            None => return None,
+        }
+        at = end + 1;
+    }
+    // No `**`: the name must end here.
+    found.filter(|_| at == full.len() + 1)
+}
+
+/// Length of the part that a name begins with. The address of a listener (`127.0.0.1_80`, `[__1]_80`) is one part although it has dots.
+fn part_len(rest: &str) -> usize {
+    address_len(rest).unwrap_or_else(|| rest.find('.').unwrap_or(rest.len()))
+}
+
+fn address_len(rest: &str) -> Option<usize> {
+    let end = if rest.starts_with('[') {
+        rest.find(']')? + 1
+    } else {
+        let dots = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        if rest[..dots].split('.').filter(|octet| !octet.is_empty()).count() != 4 {
+            return None;
+        }
+        dots
+    };
+    let port = rest[end..].strip_prefix('_')?;
+    let digits = port.bytes().take_while(u8::is_ascii_digit).count();
+    let end = end + 1 + digits;
+    (digits > 0 && (end == rest.len() || rest.as_bytes()[end] == b'.')).then_some(end)
+}
