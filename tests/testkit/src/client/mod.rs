@@ -1,0 +1,44 @@
+//! Clients that show everything that is on the wire.
+
+mod http1;
+mod http2;
+pub mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+pub use http1::{BodyEnd, Http1Client, Http1Response, ReadError};
+pub use http2::{Http2Client, Http2Error, Http2Request, Http2Response};
+
+use crate::stream::{ByteStream, TlsFacts};
+
+/// How a client secures its connection.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    /// Trust, protocols offered and client certificate; see [`crate::certs::client_config`].
+    pub config: Arc<rustls::ClientConfig>,
+    /// The server name sent and verified.
+    pub server_name: String,
+}
+
+/// Opens a connection, over TLS where `tls` is given, and says what TLS agreed on.
+pub async fn connect(
+    address: SocketAddr,
+    tls: Option<&TlsOptions>,
+) -> io::Result<(Box<dyn ByteStream>, Option<TlsFacts>)> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else { return Ok((Box::new(stream), None)) };
+    let name = ServerName::try_from(tls.server_name.clone()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?;
+    let facts = TlsFacts {
+        sni: Some(tls.server_name.clone()),
+        alpn: stream.get_ref().1.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
+    };
+    Ok((Box::new(stream), Some(facts)))
+}

@@ -1,0 +1,57 @@
+//! One byte-stream type for plain and TLS connections, and how a read from it ended.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// A connection's bytes, whatever carries them.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+
+/// What TLS negotiated, where a connection is over TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The server name that the client asked for.
+    pub sni: Option<String>,
+    /// The agreed application protocol.
+    pub alpn: Option<String>,
+}
+
+/// How the other side ended its sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It finished (FIN, or an end of file in TLS).
+    Closed,
+    /// It reset the connection (RST).
+    Reset,
+}
+
+/// What one read brought.
+#[derive(Debug)]
+pub enum Read {
+    /// This many bytes were appended.
+    Data(usize),
+    /// Nothing more will come.
+    End(End),
+}
+
+/// Appends what is available to `buffer`.
+pub async fn read_some(stream: &mut (impl AsyncRead + Unpin + ?Sized), buffer: &mut Vec<u8>) -> Read {
+    match stream.read_buf(buffer).await {
+        Ok(0) => Read::End(End::Closed),
+        Ok(n) => Read::Data(n),
+        Err(error) => Read::End(end_of(&error)),
+    }
+}
+
+/// Sorts an error of a read or write into how the connection ended. A TLS connection closed without its closing alert counts
+/// as closed: what matters here is the transport.
+pub fn end_of(error: &io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+            End::Reset
+        }
+        _ => End::Closed,
+    }
+}

@@ -1,0 +1,145 @@
+//! What an upstream saw, in order of arrival.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::script::{Reply, Script};
+use crate::stream::{End, TlsFacts};
+
+/// One request as it reached the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenRequest {
+    /// Which connection it came on, counted from 0 in order of acceptance.
+    pub connection: usize,
+    /// `HTTP/1.1`, `HTTP/1.0` or `HTTP/2`.
+    pub protocol: String,
+    /// The method.
+    pub method: String,
+    /// The request target as sent; `:path` on HTTP/2.
+    pub target: String,
+    /// `:authority` of HTTP/2; HTTP/1 has it as the `host` header.
+    pub authority: Option<String>,
+    /// `:scheme` of HTTP/2.
+    pub scheme: Option<String>,
+    /// Headers in wire order with the case they had on the wire.
+    pub headers: Vec<(String, String)>,
+    /// The body without its framing.
+    pub body: Vec<u8>,
+    /// Whether HTTP/1 framed the body with chunks.
+    pub chunked: bool,
+    /// Trailers.
+    pub trailers: Vec<(String, String)>,
+    /// Whether the request arrived to its end.
+    pub complete: bool,
+    /// What TLS negotiated, on a TLS connection.
+    pub tls: Option<TlsFacts>,
+}
+
+/// One connection to a raw TCP upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenBytes {
+    /// What arrived.
+    pub received: Vec<u8>,
+    /// How the sender ended, once it did.
+    pub end: Option<End>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    script: Script,
+    used: Vec<usize>,
+    connections: usize,
+    requests: Vec<SeenRequest>,
+    drained: usize,
+    tcp: Vec<SeenBytes>,
+}
+
+/// The shared notebook of an upstream; clones refer to the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    state: Arc<Mutex<State>>,
+}
+
+impl Record {
+    pub(super) fn new(script: Script) -> Self {
+        let record = Self::default();
+        record.set_script(script);
+        record
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere must not hide what was recorded.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the script from the next request on.
+    pub fn set_script(&self, script: Script) {
+        let mut state = self.lock();
+        state.used = vec![0; script.rules.len()];
+        state.script = script;
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<SeenRequest> {
+        self.lock().requests.clone()
+    }
+
+    /// The requests that arrived since the last call of this function.
+    pub fn drain(&self) -> Vec<SeenRequest> {
+        let mut state = self.lock();
+        let from = state.drained;
+        state.drained = state.requests.len();
+        state.requests[from..].to_vec()
+    }
+
+    /// How many requests arrived since the last [`Record::drain`], and whether each of them is complete.
+    pub fn pending(&self) -> (usize, bool) {
+        let state = self.lock();
+        let new = &state.requests[state.drained..];
+        (new.len(), new.iter().all(|r| r.complete))
+    }
+
+    /// How many connections were accepted.
+    pub fn connections(&self) -> usize {
+        self.lock().connections
+    }
+
+    /// What each raw TCP connection brought, in order of acceptance.
+    pub fn tcp(&self) -> Vec<SeenBytes> {
+        self.lock().tcp.clone()
+    }
+
+    pub(super) fn accepted(&self) -> usize {
+        let mut state = self.lock();
+        state.connections += 1;
+        state.tcp.push(SeenBytes::default());
+        state.connections - 1
+    }
+
+    /// Notes a request's head and picks its reply.
+    pub(super) fn arrived(&self, request: SeenRequest) -> (usize, Reply) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let reply = match state.script.find(&request.method, &request.target) {
+            Some((index, rule)) => {
+                let turn = state.used[index];
+                state.used[index] += 1;
+                rule.replies.get(turn).or(rule.replies.last()).cloned().unwrap_or_default()
+            }
+            None => Reply { status: 404, ..Reply::ok("no rule") },
+        };
+        state.requests.push(request);
+        (state.requests.len() - 1, reply)
+    }
+
+    pub(super) fn update(&self, index: usize, change: impl FnOnce(&mut SeenRequest)) {
+        change(&mut self.lock().requests[index]);
+    }
+
+    pub(super) fn tcp_received(&self, connection: usize, bytes: &[u8]) {
+        self.lock().tcp[connection].received.extend_from_slice(bytes);
+    }
+
+    pub(super) fn tcp_ended(&self, connection: usize, end: End) {
+        self.lock().tcp[connection].end = Some(end);
+    }
+}
