@@ -1,1 +1,29 @@
-//! Placeholder until its code is here.
+//! Envoy's substitution format strings (`%COMMAND(args):LEN%`), compiled once and evaluated without allocation.
+//! It must not know where the values come from: streams, connections and configuration sources are behind [`FormatContext`].
+//!
+//! One engine formats access logs, header additions, local replies, redirects and tags, as in Envoy.
+
+mod address;
+mod command;
+mod context;
+mod duration;
+mod format;
+mod grpc_status;
+mod json;
+mod log_format;
+mod metadata;
+mod parse;
+mod pb;
+mod table;
+mod time;
+
+pub use address::Address;
+pub use context::{
+    AddressFact, EmptyContext, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact,
+    TimePoint, TlsFact,
+};
+pub use format::{DEFAULT_ACCESS_LOG_FORMAT, Format};
+pub use grpc_status::{grpc_status_name, http_to_grpc_status};
+pub use json::{JsonFormat, append_json_string};
+pub use log_format::LogFormat;
+pub use time::TimeFormat;

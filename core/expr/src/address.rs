@@ -1,0 +1,72 @@
+//! How an address is printed.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+/// An address as a format string sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address<'a> {
+    /// IP address and port.
+    Ip(SocketAddr),
+    /// Path of a Unix domain socket.
+    Pipe(&'a str),
+    /// An internal listener and the endpoint id, which may be empty.
+    Internal(&'a str, &'a str),
+}
+
+impl Address<'_> {
+    /// Appends `ip:port`, a path or `envoy://listener/endpoint`.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail.
+        let _ = match self {
+            Self::Ip(ip) => write!(out, "{ip}"),
+            Self::Pipe(path) => write!(out, "{path}"),
+            Self::Internal(listener, endpoint) => write!(out, "envoy://{listener}/{endpoint}"),
+        };
+    }
+
+    /// Appends the address without its port; other kinds than IP as [`Address::append`].
+    pub fn append_without_port(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ip(ip) => {
+                let _ = write!(out, "{}", ip.ip());
+            }
+            _ => self.append(out),
+        }
+    }
+
+    /// Appends the network that the address is in (`10.1.0.0/16`); false for other kinds than IP.
+    pub fn append_masked(&self, mask: PrefixLength, out: &mut Vec<u8>) -> bool {
+        let Self::Ip(ip) = self else { return false };
+        let _ = match ip.ip() {
+            IpAddr::V4(v4) => {
+                let bits = mask.v4.min(32);
+                let kept = u32::from(v4) & u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+                write!(out, "{}/{bits}", std::net::Ipv4Addr::from(kept))
+            }
+            IpAddr::V6(v6) => {
+                let bits = mask.v6.min(128);
+                let kept = u128::from(v6) & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+                write!(out, "{}/{bits}", std::net::Ipv6Addr::from(kept))
+            }
+        };
+        true
+    }
+
+    /// The port of an IP address.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Ip(ip) => Some(ip.port()),
+            _ => None,
+        }
+    }
+}
+
+/// How many leading bits of an address are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixLength {
+    /// For IPv4, 0 to 32.
+    pub v4: u8,
+    /// For IPv6, 0 to 128.
+    pub v6: u8,
+}

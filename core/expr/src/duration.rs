@@ -1,0 +1,85 @@
+//! Durations between two moments of a stream.
+
+use crate::context::{FormatContext, TimePoint};
+
+/// `%COMMON_DURATION(START:END:PRECISION)%` and the durations that have a name of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DurationCommand {
+    /// `None` is the beginning of the stream.
+    pub(crate) from: Option<TimePoint>,
+    pub(crate) to: TimePoint,
+    pub(crate) precision: Precision,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Precision {
+    Milliseconds,
+    Microseconds,
+    Nanoseconds,
+}
+
+impl DurationCommand {
+    /// From the beginning of the stream, in milliseconds.
+    pub(crate) const fn until(to: TimePoint) -> Self {
+        Self { from: None, to, precision: Precision::Milliseconds }
+    }
+
+    /// Between two moments, in milliseconds.
+    pub(crate) const fn between(from: TimePoint, to: TimePoint) -> Self {
+        Self { from: Some(from), to, precision: Precision::Milliseconds }
+    }
+
+    pub(crate) fn parse(args: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = args.split(':').collect();
+        let [from, to, precision] = parts[..] else {
+            return Err(format!("Invalid common duration configuration: {args}."));
+        };
+        let precision = match precision {
+            "ms" => Precision::Milliseconds,
+            "us" => Precision::Microseconds,
+            "ns" => Precision::Nanoseconds,
+            other => return Err(format!("Invalid common duration precision: {other}.")),
+        };
+        let point = |name: &str| {
+            time_point(name).ok_or_else(|| {
+                format!("Invalid common duration time point: {name}. Custom time points are not supported.")
+            })
+        };
+        let from = point(from)?;
+        let from = (from != TimePoint::DownstreamRxBegin).then_some(from);
+        Ok(Self { from, to: point(to)?, precision })
+    }
+
+    /// The duration, unless one of the moments has not come or they are in the wrong order.
+    pub(crate) fn value(self, context: &dyn FormatContext) -> Option<u64> {
+        let to = context.time(self.to)?;
+        let between = match self.from {
+            Some(from) => to.checked_sub(context.time(from)?)?,
+            None => to,
+        };
+        let number = match self.precision {
+            Precision::Milliseconds => between.as_millis(),
+            Precision::Microseconds => between.as_micros(),
+            Precision::Nanoseconds => between.as_nanos(),
+        };
+        u64::try_from(number).ok()
+    }
+}
+
+fn time_point(name: &str) -> Option<TimePoint> {
+    Some(match name {
+        "DS_RX_BEG" => TimePoint::DownstreamRxBegin,
+        "DS_RX_END" => TimePoint::DownstreamRxEnd,
+        "US_CX_BEG" => TimePoint::UpstreamConnectBegin,
+        "US_CX_END" => TimePoint::UpstreamConnectEnd,
+        "US_HS_END" => TimePoint::UpstreamHandshakeEnd,
+        "US_TX_BEG" => TimePoint::UpstreamTxBegin,
+        "US_TX_END" => TimePoint::UpstreamTxEnd,
+        "US_RX_BEG" => TimePoint::UpstreamRxBegin,
+        "US_RX_BODY_BEG" => TimePoint::UpstreamRxBodyBegin,
+        "US_RX_END" => TimePoint::UpstreamRxEnd,
+        "DS_TX_BEG" => TimePoint::DownstreamTxBegin,
+        "DS_TX_END" => TimePoint::DownstreamTxEnd,
+        _ => return None,
+    })
+}

@@ -1,0 +1,81 @@
+//! The gRPC status of a response, from its trailers, its headers or its HTTP status.
+
+use dhow_http::{HeaderMap, KnownHeader, format_decimal};
+
+use crate::context::{FormatContext, NumberFact};
+
+/// How a gRPC status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GrpcStatusStyle {
+    Camel,
+    Snake,
+    Number,
+}
+
+const NAMES: [(&str, &str); 17] = [
+    ("OK", "OK"),
+    ("Canceled", "CANCELLED"),
+    ("Unknown", "UNKNOWN"),
+    ("InvalidArgument", "INVALID_ARGUMENT"),
+    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+    ("NotFound", "NOT_FOUND"),
+    ("AlreadyExists", "ALREADY_EXISTS"),
+    ("PermissionDenied", "PERMISSION_DENIED"),
+    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+    ("FailedPrecondition", "FAILED_PRECONDITION"),
+    ("Aborted", "ABORTED"),
+    ("OutOfRange", "OUT_OF_RANGE"),
+    ("Unimplemented", "UNIMPLEMENTED"),
+    ("Internal", "INTERNAL"),
+    ("Unavailable", "UNAVAILABLE"),
+    ("DataLoss", "DATA_LOSS"),
+    ("Unauthenticated", "UNAUTHENTICATED"),
+];
+
+/// The name of a gRPC status as `%GRPC_STATUS%` prints it (`DeadlineExceeded`), if it is one of the well-known ones.
+pub fn grpc_status_name(status: u64) -> Option<&'static str> {
+    NAMES.get(usize::try_from(status).ok()?).map(|(camel, _)| *camel)
+}
+
+/// The gRPC status that an HTTP status stands for in a response without one.
+pub fn http_to_grpc_status(status: u64) -> u64 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let rest = headers.get_known(KnownHeader::ContentType).and_then(|v| v.strip_prefix(b"application/grpc"));
+    matches!(rest, Some([] | [b'+' | b';', ..]))
+}
+
+fn status_in(headers: Option<&HeaderMap>) -> Option<i64> {
+    std::str::from_utf8(headers?.get_known(KnownHeader::GrpcStatus)?).ok()?.parse().ok()
+}
+
+pub(crate) fn append(context: &dyn FormatContext, style: GrpcStatusStyle, out: &mut Vec<u8>) -> bool {
+    if !context.request_headers().is_some_and(is_grpc) {
+        return false;
+    }
+    let status = status_in(context.response_trailers())
+        .or_else(|| status_in(context.response_headers()))
+        .or_else(|| context.number(NumberFact::ResponseCode).map(|code| http_to_grpc_status(code) as i64));
+    let Some(status) = status else { return false };
+    let name = usize::try_from(status).ok().and_then(|at| NAMES.get(at));
+    match (style, name) {
+        (GrpcStatusStyle::Camel, Some((camel, _))) => out.extend_from_slice(camel.as_bytes()),
+        (GrpcStatusStyle::Snake, Some((_, snake))) => out.extend_from_slice(snake.as_bytes()),
+        _ => {
+            if status < 0 {
+                out.push(b'-');
+            }
+            out.extend_from_slice(format_decimal(status.unsigned_abs(), &mut [0; 20]));
+        }
+    }
+    true
+}

@@ -1,0 +1,103 @@
+//! `SubstitutionFormatString`: text or JSON, with its content type.
+
+use dhow_base::{ConfigError, FieldPath};
+
+use crate::context::FormatContext;
+use crate::format::Format;
+use crate::json::JsonFormat;
+use crate::pb::core::{
+    DataSource, JsonFormatOptions, SubstitutionFormatString, data_source::Specifier,
+    substitution_format_string::Format as Choice,
+};
+
+/// A compiled `envoy.config.core.v3.SubstitutionFormatString`.
+#[derive(Clone, Debug)]
+pub enum LogFormat {
+    /// `text_format`, `text_format_source`: written as it is.
+    Text(Format),
+    /// `json_format`: one object and a newline.
+    Json(JsonFormat),
+}
+
+/// The formatter extensions whose commands are part of [`Format`] without them.
+const BUILT_IN: [&str; 2] = [
+    "type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata",
+    "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
+];
+
+impl LogFormat {
+    /// Compiles the message; the second value is the content type that its output has as a body.
+    ///
+    /// `read` resolves a data source that is a file or an environment variable.
+    ///
+    /// # Errors
+    /// When the format does not parse, none is given, or a formatter extension is not known.
+    pub fn compile(
+        message: &SubstitutionFormatString,
+        path: &FieldPath,
+        read: &dyn Fn(&DataSource, &FieldPath) -> Result<String, ConfigError>,
+    ) -> Result<(Self, String), ConfigError> {
+        let SubstitutionFormatString {
+            omit_empty_values,
+            content_type,
+            formatters,
+            json_format_options,
+            format,
+        } = message;
+        let mut extensions = Vec::new();
+        for (at, formatter) in formatters.iter().enumerate() {
+            let url = formatter.typed_config.as_ref().map_or("", |any| any.type_url.as_str());
+            if !BUILT_IN.contains(&url) {
+                return Err(ConfigError::new(
+                    path.field("formatters").index(at),
+                    format!("Formatter not found: {} with type URL: '{url}'", formatter.name),
+                ));
+            }
+            extensions.push(url);
+        }
+        // Properties are always sorted here, as in Envoy since the option became a no-op.
+        #[allow(deprecated, reason = "named so that a new option is noticed")]
+        if let Some(JsonFormatOptions { sort_properties: _ }) = json_format_options {}
+        let text = |text: &str, field: &str| {
+            let format = Format::parse(text).map_err(|e| e.under(&path.field(field)))?;
+            Ok(Self::Text(format.omitting_empty(*omit_empty_values)))
+        };
+        let (format, default_type) = match format {
+            #[allow(deprecated, reason = "the field is deprecated and still in use")]
+            Some(Choice::TextFormat(format)) => (text(format, "text_format")?, "text/plain"),
+            Some(Choice::TextFormatSource(source)) => {
+                let field = path.field("text_format_source");
+                let inline = match &source.specifier {
+                    Some(Specifier::InlineString(inline)) => inline.clone(),
+                    _ => read(source, &field)?,
+                };
+                (text(&inline, "text_format_source")?, "text/plain")
+            }
+            Some(Choice::JsonFormat(fields)) => {
+                let field = path.field("json_format");
+                (Self::Json(JsonFormat::compile(fields, *omit_empty_values, &field)?), "application/json")
+            }
+            None => return Err(ConfigError::new(path.clone(), "format is required")),
+        };
+        let content_type =
+            if content_type.is_empty() { default_type.to_owned() } else { content_type.clone() };
+        Ok((format, content_type))
+    }
+
+    /// Envoy's default access log.
+    pub fn default_access_log() -> Self {
+        let format = Format::parse(crate::DEFAULT_ACCESS_LOG_FORMAT);
+        Self::Text(format.expect("the default format is a valid format string"))
+    }
+
+    /// Appends one record: text as formatted, JSON with a newline. `scratch` is overwritten.
+    pub fn append(&self, context: &dyn FormatContext, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(format) => format.append(context, out),
+            Self::Json(format) => {
+                format.append(context, scratch, out);
+                out.push(b'\n');
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The commands by name.
+
+use dhow_http::HeaderName;
+
+use crate::address::PrefixLength;
+use crate::command::{AddressPart, Command, FilterStateStyle, Headers, Kind, PathChoice, metadata_source};
+use crate::context::{AddressFact, MetadataSource, NumberFact, TextFact, TimePoint, TlsFact};
+use crate::duration::DurationCommand;
+use crate::grpc_status::GrpcStatusStyle;
+use crate::metadata::MetadataCommand;
+use crate::parse;
+use crate::time::TimeFormat;
+
+/// Commands of Envoy that are known and not implemented: refused by name.
+const NOT_SUPPORTED: &[&str] = &[
+    "CEL",
+    "DOWNSTREAM_CX_RTT",
+    "EMIT_TIME_LOCAL",
+    "FILE_CONTENT",
+    "REQUEST_TRAILER",
+    "ROUNDTRIP_DURATION",
+    "SECRET",
+    "START_TIME_LOCAL",
+    "UNIQUE_ID",
+];
+
+/// Compiles a command from its parts.
+///
+/// # Errors
+/// In Envoy's words.
+pub(crate) fn command(name: &str, args: &str, limit: Option<usize>) -> Result<Command, String> {
+    if let Some(kind) = plain(name) {
+        if !args.is_empty() || limit.is_some() {
+            return Err(format!("{name} does not take any parameters or length"));
+        }
+        return Ok(Command { kind, limit: None });
+    }
+    if NOT_SUPPORTED.contains(&name) {
+        return Err(format!("the command operator {name} is not supported yet"));
+    }
+    let takes_args = REQUIRES_ARGS.contains(&name);
+    if takes_args && args.is_empty() {
+        return Err(format!("{name} requires parameters"));
+    }
+    let kind = with_args(name, args)?.ok_or_else(|| format!("Not supported field in StreamInfo: {name}"))?;
+    Ok(Command { kind, limit })
+}
+
+const REQUIRES_ARGS: &[&str] = &[
+    "REQ",
+    "REQUEST_HEADER",
+    "RESP",
+    "RESPONSE_HEADER",
+    "TRAILER",
+    "RESPONSE_TRAILER",
+    "DYNAMIC_METADATA",
+    "CLUSTER_METADATA",
+    "UPSTREAM_METADATA",
+    "METADATA",
+    "FILTER_STATE",
+    "UPSTREAM_FILTER_STATE",
+    "COMMON_DURATION",
+    "ENVIRONMENT",
+    "QUERY_PARAM",
+    "COALESCE",
+];
+
+fn with_args(name: &str, args: &str) -> Result<Option<Kind>, String> {
+    Ok(Some(match name {
+        "REQ" | "REQUEST_HEADER" => header(Headers::Request, args)?,
+        "RESP" | "RESPONSE_HEADER" => header(Headers::Response, args)?,
+        "TRAILER" | "RESPONSE_TRAILER" => header(Headers::Trailers, args)?,
+        "START_TIME" => Kind::StartTime(TimeFormat::parse(args)),
+        "EMIT_TIME" => Kind::EmitTime(TimeFormat::parse(args)),
+        "COMMON_DURATION" => Kind::Duration(DurationCommand::parse(args)?),
+        "GRPC_STATUS" => Kind::GrpcStatus(match args {
+            "" | "CAMEL_STRING" => GrpcStatusStyle::Camel,
+            "SNAKE_STRING" => GrpcStatusStyle::Snake,
+            "NUMBER" => GrpcStatusStyle::Number,
+            other => {
+                return Err(format!(
+                    "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: {other}"
+                ));
+            }
+        }),
+        "DYNAMIC_METADATA" => Kind::Metadata(MetadataCommand::parse(MetadataSource::Dynamic, args)),
+        "CLUSTER_METADATA" => Kind::Metadata(MetadataCommand::parse(MetadataSource::Cluster, args)),
+        "UPSTREAM_METADATA" => Kind::Metadata(MetadataCommand::parse(MetadataSource::UpstreamHost, args)),
+        "METADATA" => {
+            let (source, rest) = args.split_once(':').unwrap_or((args, ""));
+            let source = metadata_source(source).ok_or_else(|| format!("{source} is not supported."))?;
+            Kind::Metadata(MetadataCommand::parse(source, rest))
+        }
+        "FILTER_STATE" => filter_state(false, args)?,
+        "UPSTREAM_FILTER_STATE" => filter_state(true, args)?,
+        "ENVIRONMENT" => {
+            Kind::Fixed(std::env::var_os(args).map(|value| value.into_encoded_bytes().into_boxed_slice()))
+        }
+        "QUERY_PARAM" => Kind::QueryParam(args.as_bytes().into()),
+        "PATH" => path(args)?,
+        "COALESCE" => coalesce(args)?,
+        _ => return Ok(address(name, args)?.map(|(fact, part)| Kind::Address(fact, part))),
+    }))
+}
+
+fn header(headers: Headers, args: &str) -> Result<Kind, String> {
+    let mut names = args.split('?');
+    let name = HeaderName::new(names.next().unwrap_or_default());
+    let otherwise = names.next().map(HeaderName::new);
+    if names.next().is_some() {
+        return Err(format!("More than 1 alternative header specified in token: {args}"));
+    }
+    Ok(Kind::Header { headers, name, otherwise })
+}
+
+fn filter_state(upstream: bool, args: &str) -> Result<Kind, String> {
+    let mut parts = args.split(':');
+    let key = parts.next().unwrap_or_default();
+    let (style, field) = match (parts.next(), parts.next()) {
+        (None | Some("TYPED"), None) => (FilterStateStyle::Typed, None),
+        (Some("PLAIN"), None) => (FilterStateStyle::Plain, None),
+        (Some("FIELD"), Some(field)) => (FilterStateStyle::Plain, Some(field.into())),
+        _ => return Err("Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.".to_owned()),
+    };
+    Ok(Kind::FilterState { upstream, key: key.into(), style, field })
+}
+
+fn path(args: &str) -> Result<Kind, String> {
+    let (query, choice) = args.split_once(':').unwrap_or((args, ""));
+    let with_query = match query {
+        "" | "WQ" => true,
+        "NQ" => false,
+        other => return Err(format!("Invalid PATH option: '{other}', only 'WQ'/'NQ' are allowed")),
+    };
+    let choice = match choice {
+        "" | "ORIG_OR_PATH" => PathChoice::OriginalOrCurrent,
+        "ORIG" => PathChoice::Original,
+        "PATH" => PathChoice::Current,
+        other => {
+            return Err(format!(
+                "Invalid PATH option: '{other}', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed"
+            ));
+        }
+    };
+    Ok(Kind::Path { with_query, choice })
+}
+
+/// `{"operators": ["NAME", {"command": "REQ", "param": "x", "max_length": 10}]}`.
+fn coalesce(args: &str) -> Result<Kind, String> {
+    let config: serde_json::Value =
+        serde_json::from_str(args).map_err(|error| format!("COALESCE: failed to parse JSON: {error}"))?;
+    let operators = config
+        .get("operators")
+        .and_then(|operators| operators.as_array())
+        .ok_or("COALESCE: JSON configuration must contain 'operators' array")?;
+    if operators.is_empty() {
+        return Err("COALESCE: 'operators' array must not be empty".to_owned());
+    }
+    let compile = |operator: &serde_json::Value| {
+        if let Some(name) = operator.as_str() {
+            return parse::single(&format!("%{name}%"));
+        }
+        let name = operator
+            .get("command")
+            .and_then(|name| name.as_str())
+            .ok_or("COALESCE: operator object must contain 'command' field")?;
+        let param = operator.get("param").and_then(|param| param.as_str()).unwrap_or_default();
+        let limit = operator.get("max_length").and_then(serde_json::Value::as_u64);
+        command(name, param, limit.and_then(|limit| usize::try_from(limit).ok()))
+    };
+    Ok(Kind::FirstOf(operators.iter().map(compile).collect::<Result<_, _>>()?))
+}
+
+fn address(name: &str, args: &str) -> Result<Option<(AddressFact, AddressPart)>, String> {
+    let stems = [
+        ("UPSTREAM_REMOTE", AddressFact::UpstreamRemote),
+        ("UPSTREAM_LOCAL", AddressFact::UpstreamLocal),
+        ("DOWNSTREAM_LOCAL", AddressFact::DownstreamLocal),
+        ("DOWNSTREAM_DIRECT_LOCAL", AddressFact::DownstreamDirectLocal),
+        ("DOWNSTREAM_REMOTE", AddressFact::DownstreamRemote),
+        ("DOWNSTREAM_DIRECT_REMOTE", AddressFact::DownstreamDirectRemote),
+    ];
+    for (stem, fact) in stems {
+        let Some(part) = name.strip_prefix(stem) else { continue };
+        let part = match part {
+            "_ADDRESS" => AddressPart::WithPort,
+            "_ADDRESS_WITHOUT_PORT" if args.is_empty() => AddressPart::WithoutPort,
+            "_ADDRESS_WITHOUT_PORT" => AddressPart::Masked(prefix_length(name, args)?),
+            "_PORT" => AddressPart::Port,
+            "_ADDRESS_ENDPOINT_ID" => AddressPart::EndpointId,
+            _ => continue,
+        };
+        if !args.is_empty() && !matches!(part, AddressPart::Masked(_)) {
+            return Err(format!("{name} does not take any parameters or length"));
+        }
+        return Ok(Some((fact, part)));
+    }
+    Ok(None)
+}
+
+/// `MASK_PREFIX_LEN=n`, `n` or `v4:v6`.
+fn prefix_length(name: &str, args: &str) -> Result<PrefixLength, String> {
+    let args = args.strip_prefix("MASK_PREFIX_LEN=").unwrap_or(args);
+    let (v4, v6) = args.split_once(':').unwrap_or((args, args));
+    match (v4.parse(), v6.parse()) {
+        (Ok(v4), Ok(v6)) => Ok(PrefixLength { v4, v6 }),
+        _ => Err(format!("{name}: invalid prefix length '{args}'")),
+    }
+}
+
+fn tls(name: &str) -> Option<TlsFact> {
+    Some(match name {
+        "TLS_SESSION_ID" => TlsFact::TlsSessionId,
+        "TLS_CIPHER" => TlsFact::TlsCipher,
+        "TLS_VERSION" => TlsFact::TlsVersion,
+        "TLS_GROUP" => TlsFact::TlsGroup,
+        "PEER_SUBJECT" => TlsFact::PeerSubject,
+        "PEER_ISSUER" => TlsFact::PeerIssuer,
+        "PEER_URI_SAN" => TlsFact::PeerUriSan,
+        "PEER_DNS_SAN" => TlsFact::PeerDnsSan,
+        "PEER_IP_SAN" => TlsFact::PeerIpSan,
+        "PEER_EMAIL_SAN" => TlsFact::PeerEmailSan,
+        "PEER_OTHERNAME_SAN" => TlsFact::PeerOtherNameSan,
+        "LOCAL_SUBJECT" => TlsFact::LocalSubject,
+        "LOCAL_URI_SAN" => TlsFact::LocalUriSan,
+        "LOCAL_DNS_SAN" => TlsFact::LocalDnsSan,
+        "LOCAL_IP_SAN" => TlsFact::LocalIpSan,
+        "LOCAL_EMAIL_SAN" => TlsFact::LocalEmailSan,
+        "LOCAL_OTHERNAME_SAN" => TlsFact::LocalOtherNameSan,
+        "PEER_SERIAL" => TlsFact::PeerSerial,
+        "PEER_FINGERPRINT_256" => TlsFact::PeerFingerprint256,
+        "PEER_FINGERPRINT_1" => TlsFact::PeerFingerprint1,
+        "PEER_CERT" => TlsFact::PeerCertificate,
+        "PEER_CHAIN_FINGERPRINTS_256" => TlsFact::PeerChainFingerprints256,
+        "PEER_CHAIN_FINGERPRINTS_1" => TlsFact::PeerChainFingerprints1,
+        "PEER_CHAIN_SERIALS" => TlsFact::PeerChainSerials,
+        "PEER_CERT_V_START" => TlsFact::PeerCertVStart,
+        "PEER_CERT_V_END" => TlsFact::PeerCertVEnd,
+        _ => return None,
+    })
+}
+
+fn number(name: &str) -> Option<NumberFact> {
+    Some(match name {
+        "RESPONSE_CODE" => NumberFact::ResponseCode,
+        "BYTES_RECEIVED" => NumberFact::BytesReceived,
+        "BYTES_SENT" => NumberFact::BytesSent,
+        "DOWNSTREAM_WIRE_BYTES_RECEIVED" => NumberFact::DownstreamWireBytesReceived,
+        "DOWNSTREAM_WIRE_BYTES_SENT" => NumberFact::DownstreamWireBytesSent,
+        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => NumberFact::DownstreamHeaderBytesReceived,
+        "DOWNSTREAM_HEADER_BYTES_SENT" => NumberFact::DownstreamHeaderBytesSent,
+        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => {
+            NumberFact::DownstreamDecompressedHeaderBytesReceived
+        }
+        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => NumberFact::DownstreamDecompressedHeaderBytesSent,
+        "UPSTREAM_WIRE_BYTES_RECEIVED" => NumberFact::UpstreamWireBytesReceived,
+        "UPSTREAM_WIRE_BYTES_SENT" => NumberFact::UpstreamWireBytesSent,
+        "UPSTREAM_HEADER_BYTES_RECEIVED" => NumberFact::UpstreamHeaderBytesReceived,
+        "UPSTREAM_HEADER_BYTES_SENT" => NumberFact::UpstreamHeaderBytesSent,
+        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => NumberFact::UpstreamDecompressedHeaderBytesReceived,
+        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => NumberFact::UpstreamDecompressedHeaderBytesSent,
+        "BYTES_RETRANSMITTED" => NumberFact::BytesRetransmitted,
+        "PACKETS_RETRANSMITTED" => NumberFact::PacketsRetransmitted,
+        "CONNECTION_ID" => NumberFact::ConnectionId,
+        "UPSTREAM_CONNECTION_ID" => NumberFact::UpstreamConnectionId,
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => NumberFact::UpstreamRequestAttemptCount,
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => NumberFact::UpstreamConnectionPoolReadyDuration,
+        _ => return None,
+    })
+}
+
+fn text(name: &str) -> Option<TextFact> {
+    Some(match name {
+        "PROTOCOL" => TextFact::Protocol,
+        "UPSTREAM_PROTOCOL" => TextFact::UpstreamProtocol,
+        "RESPONSE_CODE_DETAILS" => TextFact::ResponseCodeDetails,
+        "CONNECTION_TERMINATION_DETAILS" => TextFact::ConnectionTerminationDetails,
+        "UPSTREAM_CLUSTER" => TextFact::UpstreamCluster,
+        "UPSTREAM_CLUSTER_RAW" => TextFact::UpstreamClusterRaw,
+        "UPSTREAM_HOST_NAME" => TextFact::UpstreamHostName,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => TextFact::UpstreamTransportFailureReason,
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => TextFact::DownstreamTransportFailureReason,
+        "DOWNSTREAM_LOCAL_CLOSE_REASON" => TextFact::DownstreamLocalCloseReason,
+        "DOWNSTREAM_DETECTED_CLOSE_TYPE" => TextFact::DownstreamDetectedCloseType,
+        "UPSTREAM_LOCAL_CLOSE_REASON" => TextFact::UpstreamLocalCloseReason,
+        "UPSTREAM_DETECTED_CLOSE_TYPE" => TextFact::UpstreamDetectedCloseType,
+        "ROUTE_NAME" => TextFact::RouteName,
+        "VIRTUAL_CLUSTER_NAME" => TextFact::VirtualClusterName,
+        "FILTER_CHAIN_NAME" => TextFact::FilterChainName,
+        "LISTENER_NAME" => TextFact::ListenerName,
+        "REQUESTED_SERVER_NAME" => TextFact::RequestedServerName,
+        "STREAM_ID" => TextFact::StreamId,
+        "TRACE_ID" => TextFact::TraceId,
+        "SPAN_ID" => TextFact::SpanId,
+        "HOSTNAME" => TextFact::Hostname,
+        "LOCAL_REPLY_BODY" => TextFact::LocalReplyBody,
+        "ACCESS_LOG_TYPE" => TextFact::AccessLogType,
+        "CUSTOM_FLAGS" => TextFact::CustomFlags,
+        "TLS_JA3_FINGERPRINT" => TextFact::TlsJa3Fingerprint,
+        "TLS_JA4_FINGERPRINT" => TextFact::TlsJa4Fingerprint,
+        _ => {
+            if let Some(rest) = name.strip_prefix("DOWNSTREAM_") {
+                return tls(rest).map(TextFact::Downstream);
+            }
+            return name.strip_prefix("UPSTREAM_").and_then(tls).map(TextFact::Upstream);
+        }
+    })
+}
+
+/// Commands that take neither arguments nor a length.
+fn plain(name: &str) -> Option<Kind> {
+    if let Some(fact) = text(name) {
+        return Some(Kind::Text(fact));
+    }
+    if let Some(fact) = number(name) {
+        return Some(Kind::Number(fact));
+    }
+    let until = |to| Kind::Duration(DurationCommand::until(to));
+    Some(match name {
+        "DURATION" => until(TimePoint::StreamEnd),
+        "REQUEST_DURATION" => until(TimePoint::DownstreamRxEnd),
+        "REQUEST_TX_DURATION" => until(TimePoint::UpstreamTxEnd),
+        "RESPONSE_DURATION" => until(TimePoint::UpstreamRxBegin),
+        "RESPONSE_TX_DURATION" => {
+            Kind::Duration(DurationCommand::between(TimePoint::UpstreamRxBegin, TimePoint::DownstreamTxEnd))
+        }
+        "DOWNSTREAM_HANDSHAKE_DURATION" => until(TimePoint::DownstreamHandshakeEnd),
+        "RESPONSE_FLAGS" => Kind::Flags { long: false },
+        "RESPONSE_FLAGS_LONG" => Kind::Flags { long: true },
+        "GRPC_STATUS_NUMBER" => Kind::GrpcStatus(GrpcStatusStyle::Number),
+        "UPSTREAM_HOST" => Kind::Address(AddressFact::UpstreamHost, AddressPart::WithPort),
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Kind::UpstreamHostNameWithoutPort,
+        "QUERY_PARAMS" => Kind::QueryParams,
+        "REQUEST_HEADERS_BYTES" => Kind::HeaderBytes(Headers::Request),
+        "RESPONSE_HEADERS_BYTES" => Kind::HeaderBytes(Headers::Response),
+        "RESPONSE_TRAILERS_BYTES" => Kind::HeaderBytes(Headers::Trailers),
+        _ => return None,
+    })
+}

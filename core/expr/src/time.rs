@@ -1,0 +1,286 @@
+//! Points in time as text, in UTC.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A compiled time format: a subset of `strftime` with Envoy's additions (`%3f`, `%f`, `%E3S`, `%E*S`, `%s`).
+#[derive(Clone, Debug)]
+pub struct TimeFormat {
+    items: Box<[Item]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Item {
+    Byte(u8),
+    Year,
+    ShortYear,
+    Century,
+    Month,
+    MonthName {
+        short: bool,
+    },
+    Day {
+        pad: u8,
+    },
+    DayOfYear,
+    WeekdayName {
+        short: bool,
+    },
+    WeekdayNumber {
+        monday_first: bool,
+    },
+    Hour24 {
+        pad: u8,
+    },
+    Hour12 {
+        pad: u8,
+    },
+    AmPm,
+    Minute,
+    Second,
+    /// Fraction of the second in this many digits.
+    Fraction(u8),
+    /// Fraction with its dot and without zeros at its end; nothing when it is zero.
+    ShortFraction,
+    EpochSeconds,
+    Offset {
+        colon: bool,
+    },
+    ZoneName,
+}
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+
+/// Envoy's default.
+const ISO: &str = "%Y-%m-%dT%H:%M:%E3SZ";
+
+impl Default for TimeFormat {
+    fn default() -> Self {
+        Self::parse(ISO)
+    }
+}
+
+impl TimeFormat {
+    /// Compiles a format; what is not a known conversion is printed as it is.
+    pub fn parse(text: &str) -> Self {
+        let text = if text.is_empty() { ISO } else { text };
+        let mut items = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((&first, tail)) = rest.split_first() {
+            let taken = if first == b'%' { conversion(tail, &mut items) } else { None };
+            match taken {
+                Some(taken) => rest = &tail[taken..],
+                None => {
+                    items.push(Item::Byte(first));
+                    rest = tail;
+                }
+            }
+        }
+        Self { items: items.into() }
+    }
+
+    /// Appends the time; always true, so that it can end an expression.
+    pub fn append(&self, at: SystemTime, out: &mut Vec<u8>) -> bool {
+        let (seconds, nanos) = match at.duration_since(UNIX_EPOCH) {
+            Ok(after) => (after.as_secs() as i64, after.subsec_nanos()),
+            Err(before) => {
+                let before = before.duration();
+                let borrow = i64::from(before.subsec_nanos() > 0);
+                let nanos = (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000;
+                (-(before.as_secs() as i64) - borrow, nanos)
+            }
+        };
+        let civil = Civil::from_epoch(seconds, nanos);
+        for item in &self.items {
+            civil.append(*item, out);
+        }
+        true
+    }
+}
+
+/// Reads what follows a `%`; gives the number of bytes read.
+fn conversion(tail: &[u8], items: &mut Vec<Item>) -> Option<usize> {
+    match tail {
+        [b'E', digit @ b'0'..=b'9', b'S', ..] => {
+            items.push(Item::Second);
+            if *digit > b'0' {
+                items.extend([Item::Byte(b'.'), Item::Fraction(digit - b'0')]);
+            }
+            return Some(3);
+        }
+        [b'E', b'*', b'S', ..] => {
+            items.extend([Item::Second, Item::ShortFraction]);
+            return Some(3);
+        }
+        [b'E', b'z', ..] => {
+            items.push(Item::Offset { colon: true });
+            return Some(2);
+        }
+        [digit @ b'1'..=b'9', b'f', ..] => {
+            items.push(Item::Fraction(digit - b'0'));
+            return Some(2);
+        }
+        _ => {}
+    }
+    let item = match *tail.first()? {
+        b'Y' => Item::Year,
+        b'y' => Item::ShortYear,
+        b'C' => Item::Century,
+        b'm' => Item::Month,
+        b'B' => Item::MonthName { short: false },
+        b'b' | b'h' => Item::MonthName { short: true },
+        b'd' => Item::Day { pad: b'0' },
+        b'e' => Item::Day { pad: b' ' },
+        b'j' => Item::DayOfYear,
+        b'A' => Item::WeekdayName { short: false },
+        b'a' => Item::WeekdayName { short: true },
+        b'u' => Item::WeekdayNumber { monday_first: true },
+        b'w' => Item::WeekdayNumber { monday_first: false },
+        b'H' => Item::Hour24 { pad: b'0' },
+        b'k' => Item::Hour24 { pad: b' ' },
+        b'I' => Item::Hour12 { pad: b'0' },
+        b'l' => Item::Hour12 { pad: b' ' },
+        b'p' => Item::AmPm,
+        b'M' => Item::Minute,
+        b'S' => Item::Second,
+        b'f' => Item::Fraction(9),
+        b's' => Item::EpochSeconds,
+        b'z' => Item::Offset { colon: false },
+        b'Z' => Item::ZoneName,
+        b'n' => Item::Byte(b'\n'),
+        b't' => Item::Byte(b'\t'),
+        b'%' => Item::Byte(b'%'),
+        compound => return compound_conversion(compound, items),
+    };
+    items.push(item);
+    Some(1)
+}
+
+fn compound_conversion(letter: u8, items: &mut Vec<Item>) -> Option<usize> {
+    let expanded = match letter {
+        b'T' | b'X' => "%H:%M:%S",
+        b'R' => "%H:%M",
+        b'r' => "%I:%M:%S %p",
+        b'D' | b'x' => "%m/%d/%y",
+        b'F' => "%Y-%m-%d",
+        b'c' => "%a %b %e %H:%M:%S %Y",
+        _ => return None,
+    };
+    items.extend(TimeFormat::parse(expanded).items);
+    Some(1)
+}
+
+struct Civil {
+    epoch: i64,
+    nanos: u32,
+    year: i64,
+    month: u32,
+    day: u32,
+    day_of_year: u32,
+    weekday: u32,
+    second_of_day: u32,
+}
+
+impl Civil {
+    /// The date of a moment, by counting days in eras of 400 years that begin on 1 March.
+    fn from_epoch(epoch: i64, nanos: u32) -> Self {
+        let days = epoch.div_euclid(86_400);
+        let shifted = days + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let day_of_era = shifted.rem_euclid(146_097);
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let march_month = (5 * from_march + 2) / 153;
+        let day = (from_march - (153 * march_month + 2) / 5 + 1) as u32;
+        let month = if march_month < 10 { march_month + 3 } else { march_month - 9 } as u32;
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334][month as usize - 1];
+        Self {
+            epoch,
+            nanos,
+            year,
+            month,
+            day,
+            day_of_year: before + day + u32::from(leap && month > 2),
+            weekday: (days + 4).rem_euclid(7) as u32,
+            second_of_day: epoch.rem_euclid(86_400) as u32,
+        }
+    }
+
+    fn append(&self, item: Item, out: &mut Vec<u8>) {
+        let hour = self.second_of_day / 3600;
+        let hour12 = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
+        match item {
+            Item::Byte(byte) => out.push(byte),
+            Item::Year if (0..10_000).contains(&self.year) => digits(self.year as u32, 4, b'0', out),
+            Item::Year => {
+                // Writing to a Vec cannot fail.
+                let _ = write!(out, "{}", self.year);
+            }
+            Item::ShortYear => digits(self.year.rem_euclid(100) as u32, 2, b'0', out),
+            Item::Century => digits(self.year.div_euclid(100) as u32, 2, b'0', out),
+            Item::Month => digits(self.month, 2, b'0', out),
+            Item::MonthName { short } => name(MONTHS[self.month as usize - 1], short, out),
+            Item::Day { pad } => digits(self.day, 2, pad, out),
+            Item::DayOfYear => digits(self.day_of_year, 3, b'0', out),
+            Item::WeekdayName { short } => name(DAYS[self.weekday as usize], short, out),
+            Item::WeekdayNumber { monday_first } => {
+                let day = if monday_first && self.weekday == 0 { 7 } else { self.weekday };
+                digits(day, 1, b'0', out);
+            }
+            Item::Hour24 { pad } => digits(hour, 2, pad, out),
+            Item::Hour12 { pad } => digits(hour12, 2, pad, out),
+            Item::AmPm => out.extend_from_slice(if hour < 12 { b"AM" } else { b"PM" }),
+            Item::Minute => digits(self.second_of_day / 60 % 60, 2, b'0', out),
+            Item::Second => digits(self.second_of_day % 60, 2, b'0', out),
+            Item::Fraction(width) => {
+                digits(self.nanos / 10u32.pow(9 - u32::from(width)), usize::from(width), b'0', out);
+            }
+            Item::ShortFraction if self.nanos == 0 => {}
+            Item::ShortFraction => {
+                out.push(b'.');
+                digits(self.nanos, 9, b'0', out);
+                while out.last() == Some(&b'0') {
+                    out.pop();
+                }
+            }
+            Item::EpochSeconds => {
+                let _ = write!(out, "{}", self.epoch);
+            }
+            Item::Offset { colon } => out.extend_from_slice(if colon { b"+00:00" } else { b"+0000" }),
+            Item::ZoneName => out.extend_from_slice(b"UTC"),
+        }
+    }
+}
+
+fn name(name: &str, short: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if short { &name.as_bytes()[..3] } else { name.as_bytes() });
+}
+
+/// Writes a number right-aligned in a field; `width` is at most 9.
+fn digits(mut number: u32, width: usize, pad: u8, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + width, pad);
+    for at in (start..start + width).rev() {
+        out[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 && pad == b' ' {
+            break;
+        }
+    }
+}
