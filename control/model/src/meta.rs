@@ -25,6 +25,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 10] = [
+        Self::Service,
+        Self::Pod,
+        Self::EndpointSlice,
+        Self::ServiceAccount,
+        Self::Node,
+        Self::VirtualService,
+        Self::DestinationRule,
+        Self::Gateway,
+        Self::ServiceEntry,
+        Self::WorkloadEntry,
+    ];
+
     /// The kind as manifests spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,6 +52,11 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
         }
+    }
+
+    /// The kind that manifests spell so.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
     /// Whether objects of this kind live outside namespaces.
