@@ -1,9 +1,9 @@
 //! The protocol messages that cross a session's boundary, under one short path.
 
-pub use envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
-pub use envoy_types::pb::envoy::service::discovery::v3::{
+pub use dhow_proto::envoy_types::pb::envoy::config::core::v3::{ControlPlane, Node};
+pub use dhow_proto::envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     Resource as WireResource, ResourceError, ResourceLocator, ResourceName,
 };
-pub use envoy_types::pb::google::protobuf::Any;
-pub use envoy_types::pb::google::rpc::Status;
+pub use dhow_proto::envoy_types::pb::google::protobuf::Any;
+pub use dhow_proto::envoy_types::pb::google::rpc::Status;

@@ -1,6 +1,5 @@
 //! What the xDS client asks of the rest of the proxy: somewhere to apply updates, a way to connect, someone to count.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -8,19 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use dhow_xds::{NamedResource, Update};
-
-/// What is wanted of a resource type now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Interest {
-    /// Nothing: no request is sent for the type.
-    #[default]
-    None,
-    /// Everything the server has for this proxy (CDS, LDS).
-    Wildcard,
-    /// These names (EDS, RDS, SDS). An empty set counts as `None`.
-    Names(BTreeSet<String>),
-}
+use dhow_xds::{Interest, Update};
 
 /// A refused update: which resource, and why. The name is empty when the update as a whole is at fault.
 pub type Refusal = (String, String);
@@ -49,8 +36,9 @@ pub trait ConfigSink {
         Some(Duration::from_secs(15))
     }
 
-    /// Nothing arrived in time: `name` of a type fetched by name, or the whole type. Initialisation goes on without it.
-    fn fetch_timed_out(&mut self, type_url: &str, name: Option<&str>) {
+    /// Nothing usable arrived in time (or at all: the first answer was malformed): `name` of a type fetched by name, or
+    /// the whole type. Initialisation goes on without it.
+    fn fetch_failed(&mut self, type_url: &str, name: Option<&str>) {
         let _ = (type_url, name);
     }
 }
