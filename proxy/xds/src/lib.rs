@@ -2,7 +2,5 @@
 
 mod sink;
 
-pub use sink::{
-    ByteStream, ConfigSink, Connecting, Connector, Interest, NamedResource, Refusal, SubscriptionObserver,
-    Update,
-};
+pub use dhow_xds::{Interest, NamedResource, Update, Variant, type_url};
+pub use sink::{ByteStream, ConfigSink, Connecting, Connector, Refusal, SubscriptionObserver};
