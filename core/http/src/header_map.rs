@@ -60,6 +60,12 @@ impl HeaderMap {
         self.live().map(|e| e.name_len as usize + e.value_len as usize).sum()
     }
 
+    /// At least the bytes that all fields take when they are written as lines, from what is at hand without a walk.
+    pub(crate) fn byte_size_hint(&self) -> usize {
+        // Known names are not in the arena.
+        self.arena.len() + self.entries.len() * 24
+    }
+
     /// Memory held, in bytes; a pool drops maps that grew beyond its limit.
     pub fn capacity_bytes(&self) -> usize {
         self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
@@ -112,14 +118,66 @@ impl HeaderMap {
             self.append_known(known, value);
             return;
         }
+        self.push_other(at, name.len(), value);
+    }
+
+    /// Adds the entry whose name is the last `name_len` bytes of the arena, from `name_at` on.
+    fn push_other(&mut self, name_at: usize, name_len: usize, value: &[u8]) {
         let (value_at, value_len) = self.push_value(value);
         self.entries.push(Entry {
-            name: at as u32,
+            name: name_at as u32,
             value: value_at,
             value_len,
-            name_len: name.len() as u16,
+            name_len: name_len as u16,
             id: OTHER,
         });
+    }
+
+    /// Appends a field of a received request: `host` is kept as `:authority`, and repeats of the headers that Envoy
+    /// keeps in fixed slots are joined by commas.
+    pub fn append_request_field(&mut self, name: &[u8], value: &[u8]) {
+        self.append_field(name, value, |known| match known {
+            KnownHeader::Host => (KnownHeader::Authority, true),
+            known => (known, known.joins_in_request()),
+        });
+    }
+
+    /// Appends a field of a received response; see [`HeaderMap::append_request_field`].
+    pub fn append_response_field(&mut self, name: &[u8], value: &[u8]) {
+        self.append_field(name, value, |known| (known, known.joins_in_response()));
+    }
+
+    fn append_field(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        place: impl Fn(KnownHeader) -> (KnownHeader, bool),
+    ) {
+        let at = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena[at..].make_ascii_lowercase();
+        let Some(known) = KnownHeader::from_lower(&self.arena[at..]) else {
+            return self.push_other(at, name.len(), value);
+        };
+        self.arena.truncate(at);
+        let (known, joined) = place(known);
+        match self.position_known(known) {
+            Some(index) if joined => self.join_value(index, value),
+            _ => self.append_known(known, value),
+        }
+    }
+
+    fn join_value(&mut self, index: usize, value: &[u8]) {
+        let Entry { value: old, value_len, .. } = self.entries[index];
+        let at = self.arena.len();
+        self.arena.extend_from_within(old as usize..(old + value_len) as usize);
+        // An empty first value leaves no comma behind, as in Envoy.
+        if value_len > 0 {
+            self.arena.push(b',');
+        }
+        self.arena.extend_from_slice(value);
+        let entry = &mut self.entries[index];
+        (entry.value, entry.value_len) = (at as u32, (self.arena.len() - at) as u32);
     }
 
     /// Appends an entry with a resolved name.

@@ -26,23 +26,45 @@ known_headers! {
     Protocol = ":protocol",
     Accept = "accept",
     AcceptEncoding = "accept-encoding",
+    AccessControlAllowCredentials = "access-control-allow-credentials",
+    AccessControlAllowHeaders = "access-control-allow-headers",
+    AccessControlAllowMethods = "access-control-allow-methods",
+    AccessControlAllowOrigin = "access-control-allow-origin",
+    AccessControlAllowPrivateNetwork = "access-control-allow-private-network",
+    AccessControlExposeHeaders = "access-control-expose-headers",
+    AccessControlMaxAge = "access-control-max-age",
+    AccessControlRequestHeaders = "access-control-request-headers",
+    AccessControlRequestMethod = "access-control-request-method",
+    Age = "age",
     Authorization = "authorization",
+    CacheControl = "cache-control",
     Connection = "connection",
     ContentEncoding = "content-encoding",
     ContentLength = "content-length",
     ContentType = "content-type",
     Cookie = "cookie",
     Date = "date",
+    Etag = "etag",
     Expect = "expect",
+    Expires = "expires",
     Forwarded = "forwarded",
+    GrpcAcceptEncoding = "grpc-accept-encoding",
     GrpcMessage = "grpc-message",
     GrpcStatus = "grpc-status",
     GrpcTimeout = "grpc-timeout",
     Host = "host",
+    IfMatch = "if-match",
+    IfModifiedSince = "if-modified-since",
+    IfNoneMatch = "if-none-match",
+    IfRange = "if-range",
+    IfUnmodifiedSince = "if-unmodified-since",
     KeepAlive = "keep-alive",
+    LastModified = "last-modified",
     Location = "location",
     Origin = "origin",
+    Pragma = "pragma",
     ProxyConnection = "proxy-connection",
+    ProxyStatus = "proxy-status",
     Referer = "referer",
     Server = "server",
     SetCookie = "set-cookie",
@@ -51,7 +73,9 @@ known_headers! {
     TransferEncoding = "transfer-encoding",
     Upgrade = "upgrade",
     UserAgent = "user-agent",
+    Vary = "vary",
     Via = "via",
+    XClientTraceId = "x-client-trace-id",
     XEnvoyAttemptCount = "x-envoy-attempt-count",
     XEnvoyDecoratorOperation = "x-envoy-decorator-operation",
     XEnvoyDegraded = "x-envoy-degraded",
@@ -76,6 +100,7 @@ known_headers! {
     XEnvoyRetryOn = "x-envoy-retry-on",
     XEnvoyUpstreamAltStatName = "x-envoy-upstream-alt-stat-name",
     XEnvoyUpstreamCanary = "x-envoy-upstream-canary",
+    XEnvoyUpstreamHealthcheckedCluster = "x-envoy-upstream-healthchecked-cluster",
     XEnvoyUpstreamRqPerTryTimeoutMs = "x-envoy-upstream-rq-per-try-timeout-ms",
     XEnvoyUpstreamRqTimeoutAltResponse = "x-envoy-upstream-rq-timeout-alt-response",
     XEnvoyUpstreamRqTimeoutMs = "x-envoy-upstream-rq-timeout-ms",
@@ -102,6 +127,8 @@ const fn slot(name: &[u8]) -> usize {
         % TABLE_SIZE
 }
 
+const _: () = assert!(NAMES.len() <= 128, "one bit of a u128 for each name");
+
 const TABLE: [u8; TABLE_SIZE] = {
     let mut table = [EMPTY; TABLE_SIZE];
     let mut id = 0;
@@ -115,6 +142,109 @@ const TABLE: [u8; TABLE_SIZE] = {
     }
     table
 };
+
+const fn set(names: &[KnownHeader]) -> u128 {
+    let mut bits = 0;
+    let mut i = 0;
+    while i < names.len() {
+        bits |= 1 << (names[i] as u8);
+        i += 1;
+    }
+    bits
+}
+
+const JOINED_IN_BOTH: u128 = set(&[
+    KnownHeader::CacheControl,
+    KnownHeader::Connection,
+    KnownHeader::ContentEncoding,
+    KnownHeader::ContentLength,
+    KnownHeader::ContentType,
+    KnownHeader::KeepAlive,
+    KnownHeader::ProxyConnection,
+    KnownHeader::ProxyStatus,
+    KnownHeader::TransferEncoding,
+    KnownHeader::Upgrade,
+    KnownHeader::Via,
+    KnownHeader::XEnvoyAttemptCount,
+    KnownHeader::XEnvoyDecoratorOperation,
+    KnownHeader::XRequestId,
+]);
+
+const JOINED_IN_REQUEST: u128 = JOINED_IN_BOTH
+    | set(&[
+        KnownHeader::Accept,
+        KnownHeader::AcceptEncoding,
+        KnownHeader::AccessControlRequestHeaders,
+        KnownHeader::AccessControlRequestMethod,
+        KnownHeader::Authority,
+        KnownHeader::Authorization,
+        KnownHeader::Expect,
+        KnownHeader::GrpcAcceptEncoding,
+        KnownHeader::GrpcTimeout,
+        KnownHeader::IfMatch,
+        KnownHeader::IfModifiedSince,
+        KnownHeader::IfNoneMatch,
+        KnownHeader::IfRange,
+        KnownHeader::IfUnmodifiedSince,
+        KnownHeader::Origin,
+        KnownHeader::Pragma,
+        KnownHeader::Referer,
+        KnownHeader::Te,
+        KnownHeader::UserAgent,
+        KnownHeader::XClientTraceId,
+        KnownHeader::XEnvoyDownstreamServiceCluster,
+        KnownHeader::XEnvoyDownstreamServiceNode,
+        KnownHeader::XEnvoyExpectedRqTimeoutMs,
+        KnownHeader::XEnvoyExternalAddress,
+        KnownHeader::XEnvoyForceTrace,
+        KnownHeader::XEnvoyHedgeOnPerTryTimeout,
+        KnownHeader::XEnvoyInternal,
+        KnownHeader::XEnvoyIpTags,
+        KnownHeader::XEnvoyMaxRetries,
+        KnownHeader::XEnvoyOriginalHost,
+        KnownHeader::XEnvoyOriginalPath,
+        KnownHeader::XEnvoyRetriableHeaderNames,
+        KnownHeader::XEnvoyRetriableStatusCodes,
+        KnownHeader::XEnvoyRetryGrpcOn,
+        KnownHeader::XEnvoyRetryOn,
+        KnownHeader::XEnvoyUpstreamAltStatName,
+        KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
+        KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse,
+        KnownHeader::XEnvoyUpstreamRqTimeoutMs,
+        KnownHeader::XEnvoyUpstreamStreamDurationMs,
+        KnownHeader::XForwardedClientCert,
+        KnownHeader::XForwardedFor,
+        KnownHeader::XForwardedHost,
+        KnownHeader::XForwardedPort,
+        KnownHeader::XForwardedProto,
+    ]);
+
+const JOINED_IN_RESPONSE: u128 = JOINED_IN_BOTH
+    | set(&[
+        KnownHeader::AccessControlAllowCredentials,
+        KnownHeader::AccessControlAllowHeaders,
+        KnownHeader::AccessControlAllowMethods,
+        KnownHeader::AccessControlAllowOrigin,
+        KnownHeader::AccessControlAllowPrivateNetwork,
+        KnownHeader::AccessControlExposeHeaders,
+        KnownHeader::AccessControlMaxAge,
+        KnownHeader::Age,
+        KnownHeader::Date,
+        KnownHeader::Etag,
+        KnownHeader::Expires,
+        KnownHeader::GrpcMessage,
+        KnownHeader::GrpcStatus,
+        KnownHeader::LastModified,
+        KnownHeader::Location,
+        KnownHeader::Server,
+        KnownHeader::Vary,
+        KnownHeader::XEnvoyDegraded,
+        KnownHeader::XEnvoyImmediateHealthCheckFail,
+        KnownHeader::XEnvoyRateLimited,
+        KnownHeader::XEnvoyUpstreamCanary,
+        KnownHeader::XEnvoyUpstreamHealthcheckedCluster,
+        KnownHeader::XEnvoyUpstreamServiceTime,
+    ]);
 
 impl KnownHeader {
     /// The lower-case name.
@@ -143,6 +273,17 @@ impl KnownHeader {
     /// The header with this id, if the id is one (`header as u8` gives it back).
     pub(crate) fn from_id(id: u8) -> Option<Self> {
         IDS.get(id as usize).copied()
+    }
+
+    /// Whether repeats of this request header are joined into one entry by commas, as Envoy does for the headers that
+    /// it keeps in fixed slots.
+    pub(crate) const fn joins_in_request(self) -> bool {
+        JOINED_IN_REQUEST & (1 << (self as u8)) != 0
+    }
+
+    /// Whether repeats of this response header are joined into one entry by commas.
+    pub(crate) const fn joins_in_response(self) -> bool {
+        JOINED_IN_RESPONSE & (1 << (self as u8)) != 0
     }
 
     /// Whether this is a pseudo header (its name starts with a colon), which HTTP/1 does not write as a header line.

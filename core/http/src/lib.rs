@@ -1,6 +1,7 @@
 //! HTTP messages and their codecs: the header map, body frames, the sans-IO HTTP/1 codec and the HTTP/2 adapter.
 //! It must not know routes, clusters, filters or configuration messages.
 
+pub mod h1;
 mod header_map;
 mod known;
 
