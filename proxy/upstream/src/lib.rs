@@ -1,1 +1,34 @@
-//! Placeholder until its code is here.
+//! Clusters, their hosts and the choice of a host, from configuration and discovery to an open connection; it must not know HTTP,
+//! listeners or routes.
+
+mod circuit_breakers;
+mod cluster_info;
+mod connect;
+mod host;
+mod lb;
+mod metadata;
+mod snapshot;
+mod stats;
+mod transport_socket;
+mod worker;
+
+pub use circuit_breakers::{CircuitBreakers, Permit, Resource, RetryBudget, RoutingPriority, Thresholds};
+pub use cluster_info::{
+    ClusterInfo, DiscoveryType, HeaderKeyFormat, Http1Options, Http2Keepalive, Http2Options, HttpOptions,
+    OriginalDstOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol,
+};
+pub use connect::{
+    ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
+};
+pub use host::{
+    ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec, HostStats, Locality,
+};
+pub use lb::{
+    HashFunction, HashTable, HostSet, Hosts, LbConfig, LbPolicy, LocalityHosts, PriorityLoad, PrioritySet,
+    TableConfig,
+};
+pub use metadata::{HostMetadata, LB_FILTER, TRANSPORT_SOCKET_MATCH_FILTER};
+pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
+pub use stats::{ClusterStats, RequestTimeStats, TrafficStats};
+pub use transport_socket::{SecureOptions, TransportSocket};
+pub use worker::{ClusterObserver, LbContext, WorkerCluster, WorkerClusters};

@@ -1,0 +1,295 @@
+//! Opening a connection to a host, and counting its life.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dhow_net::Transport;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive as SocketKeepalive, Type};
+use tokio::net::{TcpSocket, UnixStream};
+
+use crate::circuit_breakers::Permit;
+use crate::cluster_info::{ClusterInfo, TcpKeepalive, UpstreamBind};
+use crate::host::{Host, HostAddress};
+use crate::transport_socket::{SecureOptions, TransportSocket};
+
+/// An open connection to a host.
+#[derive(Debug)]
+pub struct UpstreamConnection {
+    /// The bytes.
+    pub transport: Transport,
+    /// Protocol that ALPN chose, such as `h2`; `None` in clear text or when nothing was negotiated.
+    pub alpn: Option<Vec<u8>>,
+    /// Our address, when it is one of IP.
+    pub local_address: Option<SocketAddr>,
+    /// Counts the connection for as long as it is kept.
+    pub guard: ConnectionGuard,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectFailure {
+    /// The class, which decides the reset reason.
+    pub kind: ConnectFailureKind,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%` in Envoy's words, such as `delayed connect error: Connection refused`.
+    pub text: String,
+}
+
+/// Classes of connection failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailureKind {
+    /// Not established within `connect_timeout`: `connection timeout`.
+    Timeout,
+    /// Something on this side: no socket, the source address cannot be bound: `local connection failure`.
+    Local,
+    /// The host refused, or the handshake failed: `remote connection failure`.
+    Remote,
+}
+
+impl ConnectFailureKind {
+    /// The reset reason in replies and logs (`reset reason: ...`).
+    pub const fn reset_reason(self) -> &'static str {
+        match self {
+            Self::Timeout => "connection timeout",
+            Self::Local => "local connection failure",
+            Self::Remote => "remote connection failure",
+        }
+    }
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.reset_reason())?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
+    }
+}
+
+impl std::error::Error for ConnectFailure {}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// This side.
+    #[default]
+    Local,
+    /// The host.
+    Remote,
+}
+
+/// Opens a connection to `host` within the cluster's `connect_timeout`, TLS included.
+///
+/// Counts `upstream_cx_total`, `_active`, `_connect_ms`, `_connect_fail`, `_connect_timeout`, `_destroy*`, `_length_ms`,
+/// `_rq_per_cx`, `bind_errors` and the host's `cx_*`; `permit` is the connection's place under the circuit breaker. The
+/// caller counts `upstream_cx_http1_total` and its like.
+pub async fn connect(
+    info: &Arc<ClusterInfo>,
+    host: &Arc<Host>,
+    options: &SecureOptions,
+    permit: Option<Permit>,
+) -> Result<UpstreamConnection, ConnectFailure> {
+    let guard = ConnectionGuard::new(info.clone(), host.clone(), permit);
+    let outcome = match tokio::time::timeout(info.connect_timeout, establish(info, host, options)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            info.stats.upstream_cx_connect_timeout().inc();
+            Err(ConnectFailure { kind: ConnectFailureKind::Timeout, text: String::new() })
+        }
+    };
+    match outcome {
+        Ok((transport, alpn)) => {
+            info.stats.upstream_cx_connect_ms().record(millis(guard.begun.elapsed()));
+            Ok(UpstreamConnection { local_address: transport.local_address(), transport, alpn, guard })
+        }
+        Err(failure) => {
+            info.stats.upstream_cx_connect_fail().inc();
+            host.stats().cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+            guard.set_closed_by(match failure.kind {
+                ConnectFailureKind::Remote => ClosedBy::Remote,
+                _ => ClosedBy::Local,
+            });
+            Err(failure)
+        }
+    }
+}
+
+async fn establish(
+    info: &ClusterInfo,
+    host: &Host,
+    options: &SecureOptions,
+) -> Result<(Transport, Option<Vec<u8>>), ConnectFailure> {
+    let transport = match host.address() {
+        HostAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
+        HostAddress::Pipe(path) => {
+            let path = match path.strip_prefix('@') {
+                Some(name) => format!("\0{name}"),
+                None => path.to_string(),
+            };
+            Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote("immediate", &error))?)
+        }
+    };
+    let _ = options;
+    match host.transport_socket() {
+        TransportSocket::RawBuffer => Ok((transport, None)),
+    }
+}
+
+async fn connect_tcp(
+    info: &ClusterInfo,
+    address: SocketAddr,
+) -> Result<tokio::net::TcpStream, ConnectFailure> {
+    let local = |error: io::Error| ConnectFailure {
+        kind: ConnectFailureKind::Local,
+        text: format!("immediate connect error: {}", system_text(&error)),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+        .map_err(local)?;
+    socket.set_tcp_nodelay(true).map_err(local)?;
+    if let Some(keepalive) = &info.tcp_keepalive {
+        keep_alive(&socket, keepalive).map_err(local)?;
+    }
+    if let Some(bind) = &info.bind
+        && let Err(error) = bind_source(&socket, bind, address)
+    {
+        info.stats.bind_errors().inc();
+        return Err(local(error));
+    }
+    let socket = TcpSocket::from_std_stream(socket.into());
+    socket.connect(address).await.map_err(|error| remote("delayed", &error))
+}
+
+fn keep_alive(socket: &Socket, options: &TcpKeepalive) -> io::Result<()> {
+    let TcpKeepalive { probes, time, interval } = *options;
+    let mut keepalive = SocketKeepalive::new();
+    if let Some(probes) = probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    if let Some(time) = time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+fn bind_source(socket: &Socket, bind: &UpstreamBind, to: SocketAddr) -> io::Result<()> {
+    let Some(source) = bind.sources.iter().find(|source| source.is_ipv4() == to.is_ipv4()) else {
+        return Ok(());
+    };
+    if bind.freebind {
+        if to.is_ipv4() { socket.set_freebind_v4(true)? } else { socket.set_freebind_v6(true)? }
+    }
+    socket.bind(&(*source).into())
+}
+
+fn remote(when: &str, error: &io::Error) -> ConnectFailure {
+    ConnectFailure {
+        kind: ConnectFailureKind::Remote,
+        text: format!("{when} connect error: {}", system_text(error)),
+    }
+}
+
+/// The text of the C library for an error, without the number that the standard library adds.
+fn system_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Counts one connection from its first SYN to its end.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    info: Arc<ClusterInfo>,
+    host: Arc<Host>,
+    begun: Instant,
+    requests: Cell<u64>,
+    closed_by: Cell<ClosedBy>,
+    requests_active: Cell<bool>,
+    _permit: Option<Permit>,
+}
+
+impl ConnectionGuard {
+    fn new(info: Arc<ClusterInfo>, host: Arc<Host>, permit: Option<Permit>) -> Self {
+        info.stats.upstream_cx_total().inc();
+        info.stats.upstream_cx_active().inc();
+        host.stats().cx_total.fetch_add(1, Ordering::Relaxed);
+        host.stats().cx_active.fetch_add(1, Ordering::Relaxed);
+        Self {
+            info,
+            host,
+            begun: Instant::now(),
+            requests: Cell::new(0),
+            closed_by: Cell::default(),
+            requests_active: Cell::new(false),
+            _permit: permit,
+        }
+    }
+
+    /// The host at the other end.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// The cluster.
+    pub fn info(&self) -> &Arc<ClusterInfo> {
+        &self.info
+    }
+
+    /// Notes a request, for `upstream_rq_per_cx` and `max_requests_per_connection`; returns how many there were with it.
+    pub fn count_request(&self) -> u64 {
+        let requests = self.requests.get() + 1;
+        self.requests.set(requests);
+        requests
+    }
+
+    /// Says who ends the connection; this side unless said otherwise.
+    pub fn set_closed_by(&self, by: ClosedBy) {
+        self.closed_by.set(by);
+    }
+
+    /// Says whether requests are cut off by the end of the connection (`upstream_cx_destroy_with_active_rq`).
+    pub fn set_requests_active(&self, active: bool) {
+        self.requests_active.set(active);
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let stats = &self.info.stats;
+        stats.upstream_cx_active().dec();
+        self.host.stats().cx_active.fetch_sub(1, Ordering::Relaxed);
+        stats.upstream_cx_destroy().inc();
+        let cut_off = self.requests_active.get();
+        if cut_off {
+            stats.upstream_cx_destroy_with_active_rq().inc();
+        }
+        match self.closed_by.get() {
+            ClosedBy::Local => {
+                stats.upstream_cx_destroy_local().inc();
+                if cut_off {
+                    stats.upstream_cx_destroy_local_with_active_rq().inc();
+                }
+            }
+            ClosedBy::Remote => {
+                stats.upstream_cx_destroy_remote().inc();
+                if cut_off {
+                    stats.upstream_cx_destroy_remote_with_active_rq().inc();
+                }
+            }
+        }
+        stats.upstream_cx_length_ms().record(millis(self.begun.elapsed()));
+        if self.requests.get() > 0 {
+            stats.upstream_rq_per_cx().record(self.requests.get());
+        }
+    }
+}

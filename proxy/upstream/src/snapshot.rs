@@ -1,0 +1,109 @@
+//! What the main thread publishes and workers read without a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::cluster_info::ClusterInfo;
+use crate::lb::PrioritySet;
+
+/// A cluster that routes may use: settings that never change, and the hosts of the moment.
+#[derive(Debug)]
+pub struct ActiveCluster {
+    info: Arc<ClusterInfo>,
+    hosts: ArcSwap<PrioritySet>,
+    generation: AtomicU64,
+}
+
+impl ActiveCluster {
+    pub(crate) fn new(info: Arc<ClusterInfo>, hosts: PrioritySet) -> Arc<Self> {
+        Arc::new(Self { info, hosts: ArcSwap::from_pointee(hosts), generation: AtomicU64::new(1) })
+    }
+
+    /// The settings.
+    pub fn info(&self) -> &Arc<ClusterInfo> {
+        &self.info
+    }
+
+    /// The hosts of the moment.
+    pub fn hosts(&self) -> Arc<PrioritySet> {
+        self.hosts.load_full()
+    }
+
+    /// Grows whenever the hosts or their health change.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn replace_hosts(&self, hosts: PrioritySet) {
+        self.hosts.store(Arc::new(hosts));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The active clusters by name.
+pub type ClustersSnapshot = HashMap<Arc<str>, Arc<ActiveCluster>>;
+
+/// The place where the main thread publishes; every worker holds one.
+#[derive(Clone, Debug)]
+pub struct PublishedClusters {
+    shared: Arc<Shared>,
+    changed: watch::Receiver<u64>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clusters: ArcSwap<ClustersSnapshot>,
+    generation: AtomicU64,
+}
+
+/// The writing end of [`PublishedClusters`].
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    shared: Arc<Shared>,
+    changed: watch::Sender<u64>,
+}
+
+impl Publisher {
+    pub(crate) fn new() -> Self {
+        let shared = Shared { clusters: ArcSwap::default(), generation: AtomicU64::new(1) };
+        Self { shared: Arc::new(shared), changed: watch::Sender::new(0) }
+    }
+
+    /// Replaces the map of clusters.
+    pub(crate) fn publish(&self, clusters: ClustersSnapshot) {
+        self.shared.clusters.store(Arc::new(clusters));
+        self.shared.generation.fetch_add(1, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes workers that wait for changes, of the map or of some cluster's hosts.
+    pub(crate) fn wake(&self) {
+        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    pub(crate) fn reader(&self) -> PublishedClusters {
+        PublishedClusters { shared: self.shared.clone(), changed: self.changed.subscribe() }
+    }
+}
+
+impl PublishedClusters {
+    /// The active clusters.
+    pub fn snapshot(&self) -> Arc<ClustersSnapshot> {
+        self.shared.clusters.load_full()
+    }
+
+    /// Grows whenever a cluster comes, goes or is replaced; one atomic load.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Waits for the next change of clusters or hosts; false when the cluster manager is gone.
+    pub async fn changed(&mut self) -> bool {
+        self.changed.changed().await.is_ok()
+    }
+}

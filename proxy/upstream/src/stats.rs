@@ -1,0 +1,174 @@
+//! The names under `cluster.<name>.` and who counts them.
+
+use dhow_stats::{Counter, ResponseCodeStats, Scope, stat_group};
+
+stat_group! {
+    /// Traffic of one cluster. The connection figures are counted here; `upstream_rq_*`, retries, time-outs, flow control
+    /// and bytes by the router, the pools and the TCP proxy.
+    pub struct TrafficStats {
+        counters {
+            bind_errors,
+            lb_healthy_panic,
+            lb_local_cluster_not_ok,
+            lb_recalculate_zone_structures,
+            lb_subsets_created,
+            lb_subsets_fallback,
+            lb_subsets_fallback_panic,
+            lb_subsets_removed,
+            lb_subsets_selected,
+            lb_zone_cluster_too_small,
+            lb_zone_no_capacity_left,
+            lb_zone_routing_all_directly,
+            lb_zone_routing_cross_zone,
+            lb_zone_routing_sampled,
+            membership_change,
+            original_dst_host_invalid,
+            retry_or_shadow_abandoned,
+            assignment_stale,
+            assignment_timeout_received,
+            assignment_use_cached,
+            update_attempt,
+            update_empty,
+            update_failure,
+            update_no_rebuild,
+            update_success,
+            upstream_cx_close_notify,
+            upstream_cx_connect_attempts_exceeded,
+            upstream_cx_connect_fail,
+            upstream_cx_connect_timeout,
+            upstream_cx_connect_with_0_rtt,
+            upstream_cx_destroy,
+            upstream_cx_destroy_local,
+            upstream_cx_destroy_local_with_active_rq,
+            upstream_cx_destroy_remote,
+            upstream_cx_destroy_remote_with_active_rq,
+            upstream_cx_destroy_with_active_rq,
+            upstream_cx_http1_total,
+            upstream_cx_http2_total,
+            upstream_cx_http3_total,
+            upstream_cx_idle_timeout,
+            upstream_cx_max_duration_reached,
+            upstream_cx_max_requests,
+            upstream_cx_none_healthy,
+            upstream_cx_overflow,
+            upstream_cx_pool_overflow,
+            upstream_cx_preconnect_skipped,
+            upstream_cx_protocol_error,
+            upstream_cx_rx_bytes_total,
+            upstream_cx_total,
+            upstream_cx_tx_bytes_total,
+            upstream_flow_control_backed_up_total,
+            upstream_flow_control_drained_total,
+            upstream_flow_control_paused_reading_total,
+            upstream_flow_control_resumed_reading_total,
+            upstream_http3_broken,
+            upstream_internal_redirect_failed_total,
+            upstream_internal_redirect_succeeded_total,
+            upstream_rq_0rtt,
+            upstream_rq_active_overflow,
+            upstream_rq_cancelled,
+            upstream_rq_maintenance_mode,
+            upstream_rq_max_duration_reached,
+            upstream_rq_pending_failure_eject,
+            upstream_rq_pending_overflow,
+            upstream_rq_pending_total,
+            upstream_rq_per_try_idle_timeout,
+            upstream_rq_per_try_timeout,
+            upstream_rq_retry,
+            upstream_rq_retry_backoff_exponential,
+            upstream_rq_retry_backoff_ratelimited,
+            upstream_rq_retry_limit_exceeded,
+            upstream_rq_retry_overflow,
+            upstream_rq_retry_success,
+            upstream_rq_rx_reset,
+            upstream_rq_rx_reset_no_error,
+            upstream_rq_timeout,
+            upstream_rq_total,
+            upstream_rq_tx_reset,
+        }
+        gauges {
+            lb_subsets_active,
+            max_host_weight,
+            membership_degraded,
+            membership_excluded,
+            membership_healthy,
+            membership_total,
+            upstream_cx_active,
+            upstream_cx_rx_bytes_buffered,
+            upstream_cx_tx_bytes_buffered,
+            upstream_queue_overloaded,
+            upstream_rq_active,
+            upstream_rq_pending_active,
+            version,
+            warming_state,
+        }
+        histograms {
+            upstream_cx_connect_ms: Milliseconds,
+            upstream_cx_length_ms: Milliseconds,
+            upstream_rq_per_cx: Unspecified,
+        }
+    }
+}
+
+stat_group! {
+    /// Times of upstream requests, beside the response codes; Envoy has them once a request completed.
+    pub struct RequestTimeStats {
+        histograms { upstream_rq_time: Milliseconds }
+    }
+}
+
+/// All stats of one cluster.
+#[derive(Debug)]
+pub struct ClusterStats {
+    traffic: TrafficStats,
+    completed: Counter,
+    /// `upstream_rq_<code>`, `upstream_rq_<n>xx`, `upstream_rq_completed`.
+    pub response_codes: ResponseCodeStats,
+    /// The same under `external.`: requests from outside the mesh.
+    pub external_response_codes: ResponseCodeStats,
+    /// The same under `internal.`: requests from an internal address.
+    pub internal_response_codes: ResponseCodeStats,
+    /// The same under `canary.`: responses of canary hosts (`x-envoy-upstream-canary`, endpoint metadata).
+    pub canary_response_codes: ResponseCodeStats,
+    /// The same under `retry.`: responses that led to a retry.
+    pub retry_response_codes: ResponseCodeStats,
+}
+
+impl ClusterStats {
+    /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`.
+    pub fn new(scope: &Scope) -> Self {
+        let codes = |prefix: &str| scope.scope(prefix).response_codes("upstream_rq");
+        let traffic: TrafficStats = scope.group();
+        traffic.max_host_weight().set(1);
+        Self {
+            traffic,
+            completed: scope.counter("upstream_rq_completed"),
+            response_codes: scope.response_codes("upstream_rq"),
+            external_response_codes: codes("external"),
+            internal_response_codes: codes("internal"),
+            canary_response_codes: codes("canary"),
+            retry_response_codes: codes("retry"),
+        }
+    }
+
+    /// Requests that got a complete response, by any code.
+    pub fn completed(&self) -> Counter {
+        self.completed
+    }
+
+    /// Histogram `upstream_rq_time` of the cluster, in milliseconds; `prefix` is empty or one of `external`,
+    /// `internal`, `canary`. Looks the histogram up: keep the handle.
+    pub fn request_time(&self, prefix: &str) -> RequestTimeStats {
+        let scope = self.traffic.scope();
+        if prefix.is_empty() { scope.group() } else { scope.scope(prefix).group() }
+    }
+}
+
+/// The fixed names are called directly: `stats.upstream_rq_total().inc()`.
+impl std::ops::Deref for ClusterStats {
+    type Target = TrafficStats;
+
+    fn deref(&self) -> &TrafficStats {
+        &self.traffic
+    }
+}

@@ -1,0 +1,285 @@
+//! A worker's view of the clusters: cached snapshots and its own load-balancing cursors, without locks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dhow_base::Rng;
+
+use crate::cluster_info::{ClusterInfo, DiscoveryType};
+use crate::host::{Host, HostAddress, HostSpec};
+use crate::lb::{Cursors, PrioritySet};
+use crate::snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
+
+/// What the choice of a host takes into account. [`LbContext::default`] takes nothing.
+#[derive(Clone, Copy, Default)]
+pub struct LbContext<'a> {
+    /// Hash of the request by the route's hash policy, for ring hash and Maglev.
+    pub hash: Option<u64>,
+    /// True for a host that should not be chosen (retry host predicates such as `previous_hosts`).
+    pub avoid: Option<&'a dyn Fn(&Host) -> bool>,
+    /// `host_selection_retry_max_attempts`: how often to choose again when `avoid` said so. The last choice stands.
+    pub reselections: u32,
+    /// Original destination of the downstream connection.
+    pub original_destination: Option<SocketAddr>,
+    /// Value of the header that `original_dst_lb_config` names.
+    pub original_destination_header: Option<&'a str>,
+}
+
+impl fmt::Debug for LbContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LbContext")
+            .field("hash", &self.hash)
+            .field("avoids", &self.avoid.is_some())
+            .field("reselections", &self.reselections)
+            .field("original_destination", &self.original_destination)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Told on a worker when clusters and hosts go, so that pools of connections to them can be drained.
+pub trait ClusterObserver {
+    /// The cluster was removed or replaced by one with other settings.
+    fn cluster_removed(&self, cluster: &Rc<WorkerCluster>);
+
+    /// These hosts left the cluster. Requests under way may finish.
+    fn hosts_removed(&self, cluster: &Rc<WorkerCluster>, hosts: &[Arc<Host>]);
+}
+
+/// The clusters as one worker sees them.
+pub struct WorkerClusters {
+    published: RefCell<PublishedClusters>,
+    seen: Cell<u64>,
+    snapshot: RefCell<Arc<ClustersSnapshot>>,
+    used: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>>>,
+    rng: Rc<RefCell<Rng>>,
+    observers: RefCell<Vec<Rc<dyn ClusterObserver>>>,
+    /// Clusters replaced since observers were last told.
+    retired: RefCell<Vec<Rc<WorkerCluster>>>,
+}
+
+impl WorkerClusters {
+    /// A view for one worker with random numbers of its own.
+    pub fn new(published: PublishedClusters, rng: Rng) -> Rc<Self> {
+        let snapshot = published.snapshot();
+        let seen = published.generation();
+        Rc::new(Self {
+            published: RefCell::new(published),
+            // A change between the two reads above is noticed at the next look.
+            seen: Cell::new(seen.min(1)),
+            snapshot: RefCell::new(snapshot),
+            used: RefCell::default(),
+            rng: Rc::new(RefCell::new(rng)),
+            observers: RefCell::default(),
+            retired: RefCell::default(),
+        })
+    }
+
+    /// Adds someone to be told of removals, from [`WorkerClusters::refresh`].
+    pub fn add_observer(&self, observer: Rc<dyn ClusterObserver>) {
+        self.observers.borrow_mut().push(observer);
+    }
+
+    /// The cluster of this name, if it is active (warmed and not removed).
+    pub fn get(&self, name: &str) -> Option<Rc<WorkerCluster>> {
+        self.take_published();
+        if let Some(cluster) = self.used.borrow().get(name) {
+            return Some(cluster.clone());
+        }
+        let (name, active) =
+            self.snapshot.borrow().get_key_value(name).map(|(k, v)| (k.clone(), v.clone()))?;
+        let cluster = WorkerCluster::new(active, self.rng.clone());
+        self.used.borrow_mut().insert(name, cluster.clone());
+        Some(cluster)
+    }
+
+    /// Whether a cluster of this name is active; does not set up anything for it.
+    pub fn contains(&self, name: &str) -> bool {
+        self.take_published();
+        self.snapshot.borrow().contains_key(name)
+    }
+
+    /// Takes what was published since the last look and tells observers what is gone. Called by
+    /// [`WorkerClusters::follow`]; never from within a request.
+    pub fn refresh(&self) {
+        self.take_published();
+        let retired = self.retired.take();
+        let observers = self.observers.borrow().clone();
+        for cluster in &retired {
+            observers.iter().for_each(|observer| observer.cluster_removed(cluster));
+        }
+        let used: Vec<Rc<WorkerCluster>> = self.used.borrow().values().cloned().collect();
+        for cluster in used {
+            let removed = cluster.take_removed();
+            if !removed.is_empty() {
+                observers.iter().for_each(|observer| observer.hosts_removed(&cluster, &removed));
+            }
+        }
+    }
+
+    /// Runs [`WorkerClusters::refresh`] at every change until the cluster manager is gone; a local task of the worker.
+    pub async fn follow(self: Rc<Self>) {
+        let mut published = self.published.borrow().clone();
+        self.refresh();
+        while published.changed().await {
+            self.refresh();
+        }
+    }
+
+    fn take_published(&self) {
+        let published = self.published.borrow();
+        let generation = published.generation();
+        if generation == self.seen.get() {
+            return;
+        }
+        self.seen.set(generation);
+        let snapshot = published.snapshot();
+        let mut retired = self.retired.borrow_mut();
+        self.used.borrow_mut().retain(|name, cluster| {
+            let stays = snapshot.get(name).is_some_and(|active| Arc::ptr_eq(active, &cluster.active));
+            if !stays {
+                retired.push(cluster.clone());
+            }
+            stays
+        });
+        *self.snapshot.borrow_mut() = snapshot;
+    }
+}
+
+impl fmt::Debug for WorkerClusters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerClusters").field("used", &self.used.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// One cluster on one worker. A request that holds it keeps it working after the cluster is removed.
+#[derive(Debug)]
+pub struct WorkerCluster {
+    active: Arc<ActiveCluster>,
+    rng: Rc<RefCell<Rng>>,
+    state: RefCell<HostState>,
+}
+
+#[derive(Debug)]
+struct HostState {
+    generation: u64,
+    hosts: Arc<PrioritySet>,
+    cursors: Cursors,
+    /// Hosts gone since observers were last told.
+    removed: Vec<Arc<Host>>,
+    /// Hosts made for original destinations, by address.
+    original: HashMap<SocketAddr, Arc<Host>>,
+    /// Size of `original` at which unused hosts are forgotten.
+    forget_at: usize,
+}
+
+/// Original-destination hosts kept in any case.
+const MIN_ORIGINAL_HOSTS: usize = 64;
+
+impl WorkerCluster {
+    fn new(active: Arc<ActiveCluster>, rng: Rc<RefCell<Rng>>) -> Rc<Self> {
+        let generation = active.generation();
+        let hosts = active.hosts();
+        let cursors = Cursors::new(&active.info().lb, &hosts, rng.borrow_mut().next_u64());
+        let state = HostState {
+            generation,
+            hosts,
+            cursors,
+            removed: Vec::new(),
+            original: HashMap::new(),
+            forget_at: MIN_ORIGINAL_HOSTS,
+        };
+        Rc::new(Self { active, rng, state: RefCell::new(state) })
+    }
+
+    /// Settings, limits and stats.
+    pub fn info(&self) -> &Arc<ClusterInfo> {
+        self.active.info()
+    }
+
+    /// The hosts of the moment.
+    pub fn hosts(&self) -> Arc<PrioritySet> {
+        self.take_hosts();
+        self.state.borrow().hosts.clone()
+    }
+
+    /// Chooses a host; `None` when there is none (`no_healthy_upstream`, flag `UH`; the caller counts
+    /// `upstream_cx_none_healthy`).
+    pub fn choose_host(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
+        self.take_hosts();
+        if self.info().discovery == DiscoveryType::OriginalDst {
+            return self.original_destination(context);
+        }
+        let mut state = self.state.borrow_mut();
+        let HostState { hosts, cursors, .. } = &mut *state;
+        let mut rng = self.rng.borrow_mut();
+        let mut chosen = None;
+        for attempt in 0..=context.reselections {
+            let (host, outcome) = cursors.choose(&self.info().lb, hosts, &mut rng, context.hash, attempt);
+            if outcome.panicked {
+                self.info().stats.lb_healthy_panic().inc();
+            }
+            chosen = host;
+            match (&chosen, context.avoid) {
+                (Some(host), Some(avoid)) if avoid(host) => {}
+                _ => break,
+            }
+        }
+        chosen
+    }
+
+    fn take_hosts(&self) {
+        let generation = self.active.generation();
+        let mut state = self.state.borrow_mut();
+        if state.generation == generation {
+            return;
+        }
+        let hosts = self.active.hosts();
+        let present: HashSet<*const Host> = hosts.hosts().map(Arc::as_ptr).collect();
+        let gone: Vec<Arc<Host>> =
+            state.hosts.hosts().filter(|host| !present.contains(&Arc::as_ptr(host))).cloned().collect();
+        state.removed.extend(gone);
+        state.cursors = state.cursors.renewed(&self.info().lb, &hosts);
+        state.hosts = hosts;
+        state.generation = generation;
+    }
+
+    fn take_removed(&self) -> Vec<Arc<Host>> {
+        self.take_hosts();
+        std::mem::take(&mut self.state.borrow_mut().removed)
+    }
+
+    /// The host at the address that the connection or a header asks for, made on first use.
+    fn original_destination(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
+        let options = &self.info().original_dst;
+        let from_header = options.header.as_ref().and(context.original_destination_header);
+        let mut address = match from_header {
+            Some(text) => match text.parse::<SocketAddr>() {
+                Ok(address) => address,
+                Err(_) => {
+                    self.info().stats.original_dst_host_invalid().inc();
+                    return None;
+                }
+            },
+            None => context.original_destination?,
+        };
+        if let Some(port) = options.port_override {
+            address.set_port(port);
+        }
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.original.len() >= state.forget_at && !state.original.contains_key(&address) {
+            // Hosts that neither a pool nor a request holds are forgotten now and then, at a cost spread over the inserts.
+            state.original.retain(|_, host| Arc::strong_count(host) > 1);
+            state.forget_at = (state.original.len() * 2).max(MIN_ORIGINAL_HOSTS);
+        }
+        let host = state.original.entry(address).or_insert_with(|| {
+            let transport_socket = self.info().transport_socket.clone();
+            Arc::new(Host::new(HostSpec { transport_socket, ..HostSpec::at(HostAddress::Ip(address)) }))
+        });
+        Some(host.clone())
+    }
+}
