@@ -34,6 +34,14 @@ impl ConfigError {
         Self::new(path, "this field is not supported yet")
     }
 
+    /// Refuses the field `name` of the message at `path` when it is set; for fields that are not supported yet.
+    ///
+    /// # Errors
+    /// When `is_set`.
+    pub fn refuse_if(is_set: bool, path: &FieldPath, name: &str) -> Result<(), Self> {
+        if is_set { Err(Self::unsupported(path.field(name))) } else { Ok(()) }
+    }
+
     /// The same error with a suggestion added.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
