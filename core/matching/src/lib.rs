@@ -1,1 +1,22 @@
-//! Placeholder until its code is here.
+//! Matchers of strings, headers, query parameters, cookies, paths, addresses and domains, compiled once from Envoy's messages.
+//! It must not know what a match is used for: routes, filters and access logs decide that.
+
+mod cidr;
+mod domain;
+mod header;
+mod metadata;
+mod path;
+mod pb;
+mod query;
+mod re2;
+mod regex_matcher;
+mod string;
+
+pub use cidr::{Cidr, CidrSet};
+pub use domain::{DomainIndex, DomainMatch};
+pub use header::{HeaderMatcher, all_match};
+pub use metadata::{MetadataMatcher, ValueMatcher};
+pub use path::{PathMatcher, path_without_query};
+pub use query::{CookieMatcher, QueryParameterMatcher, cookie_value, query_parameter};
+pub use regex_matcher::{FullRegex, RegexRewrite};
+pub use string::StringMatcher;

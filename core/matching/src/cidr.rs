@@ -1,0 +1,99 @@
+//! Address ranges.
+
+use std::net::IpAddr;
+
+use dhow_base::{ConfigError, FieldPath};
+
+use crate::pb::core::CidrRange;
+
+/// A compiled `envoy.config.core.v3.CidrRange`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The range's bits, those after the prefix cleared; IPv4 in the upper 32 bits.
+    bits: u128,
+    length: u8,
+    v6: bool,
+}
+
+fn bits_of(ip: IpAddr) -> (u128, bool) {
+    match ip {
+        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, false),
+        IpAddr::V6(v6) => (u128::from(v6), true),
+    }
+}
+
+fn mask(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
+}
+
+impl Cidr {
+    /// A range of the addresses that share the first `length` bits; a length beyond the address's is cut to it.
+    pub fn new(ip: IpAddr, length: u8) -> Self {
+        let (bits, v6) = bits_of(ip);
+        let length = length.min(if v6 { 128 } else { 32 });
+        Self { bits: bits & mask(length), length, v6 }
+    }
+
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// When the address is not one or the prefix is longer than it.
+    pub fn compile(message: &CidrRange, path: &FieldPath) -> Result<Self, ConfigError> {
+        let CidrRange { address_prefix, prefix_len } = message;
+        let length = prefix_len.as_ref().map_or(0, |wrapped| wrapped.value);
+        let malformed = || {
+            let reason = format!("invalid ip/mask combo '{address_prefix}/{length}'");
+            ConfigError::new(path.clone(), format!("{reason} (format is <ip>/<# mask bits>)"))
+        };
+        let ip: IpAddr = address_prefix.parse().map_err(|_| malformed())?;
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        match u8::try_from(length) {
+            Ok(length) if length <= longest => Ok(Self::new(ip, length)),
+            _ => Err(malformed()),
+        }
+    }
+
+    /// Whether the address lies in the range; an IPv4 address written as IPv6 is not an IPv4 address here, as in Envoy.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let (bits, v6) = bits_of(ip);
+        v6 == self.v6 && bits & mask(self.length) == self.bits
+    }
+
+    /// Length of the prefix in bits.
+    pub fn prefix_length(&self) -> u8 {
+        self.length
+    }
+}
+
+/// A list of ranges.
+#[derive(Clone, Debug, Default)]
+pub struct CidrSet {
+    ranges: Box<[Cidr]>,
+}
+
+impl CidrSet {
+    /// Compiles the messages.
+    ///
+    /// # Errors
+    /// When one is malformed.
+    pub fn compile(messages: &[CidrRange], path: &FieldPath) -> Result<Self, ConfigError> {
+        let ranges = messages.iter().enumerate().map(|(at, message)| Cidr::compile(message, &path.index(at)));
+        Ok(Self { ranges: ranges.collect::<Result<_, _>>()? })
+    }
+
+    /// Whether the address lies in one of the ranges.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(ip))
+    }
+
+    /// Whether there is no range.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+}
+
+impl FromIterator<Cidr> for CidrSet {
+    fn from_iter<I: IntoIterator<Item = Cidr>>(ranges: I) -> Self {
+        Self { ranges: ranges.into_iter().collect() }
+    }
+}

@@ -1,0 +1,151 @@
+//! Regular expressions with RE2's meaning.
+
+use dhow_base::{ConfigError, FieldPath};
+use regex::bytes::Regex;
+
+use crate::pb::matcher::{RegexMatchAndSubstitute, RegexMatcher, regex_matcher::EngineType};
+use crate::re2;
+
+/// A `RegexMatcher` that must match the whole text.
+#[derive(Clone, Debug)]
+pub struct FullRegex {
+    regex: Regex,
+}
+
+fn expression<'a>(message: &'a RegexMatcher, path: &FieldPath) -> Result<&'a str, ConfigError> {
+    let RegexMatcher { regex, engine_type } = message;
+    // The engine is RE2 whether or not it is named; its program size limit is deprecated and was never enforced by default.
+    if let Some(EngineType::GoogleRe2(_)) | None = engine_type {}
+    if regex.is_empty() {
+        return Err(ConfigError::new(path.field("regex"), "value length must be at least 1 characters"));
+    }
+    Ok(regex)
+}
+
+fn build(pattern: &str, path: &FieldPath) -> Result<Regex, ConfigError> {
+    Regex::new(pattern).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        ConfigError::new(path.field("regex"), format!("Invalid regex: {reason}"))
+    })
+}
+
+impl FullRegex {
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// When the expression is empty or not one.
+    pub fn compile(message: &RegexMatcher, path: &FieldPath) -> Result<Self, ConfigError> {
+        Self::from_expression(expression(message, path)?, path)
+    }
+
+    /// Compiles an expression in RE2's syntax.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn from_expression(expression: &str, path: &FieldPath) -> Result<Self, ConfigError> {
+        // Compiled alone first: a stray bracket must not pair with those added here.
+        build(&re2::translate(expression), path)?;
+        let regex = build(&format!(r"\A(?:{})\z", re2::translate(expression)), path)?;
+        Ok(Self { regex })
+    }
+
+    /// Whether the whole text matches.
+    pub fn is_match(&self, text: &[u8]) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+/// A `RegexMatchAndSubstitute`: every occurrence is replaced, `\1` to `\9` are groups and `\0` is all of it.
+#[derive(Clone, Debug)]
+pub struct RegexRewrite {
+    regex: Regex,
+    substitution: Box<[Piece]>,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Text(Box<[u8]>),
+    Group(usize),
+}
+
+impl RegexRewrite {
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// When the pattern is missing or not an expression, or the substitution names a group that is not there.
+    pub fn compile(message: &RegexMatchAndSubstitute, path: &FieldPath) -> Result<Self, ConfigError> {
+        let RegexMatchAndSubstitute { pattern, substitution } = message;
+        let field = path.field("pattern");
+        let pattern = pattern.as_ref().ok_or_else(|| ConfigError::new(field.clone(), "value is required"))?;
+        let regex = build(&re2::translate(expression(pattern, &field)?), &field)?;
+        let invalid = |reason: String| ConfigError::new(path.field("substitution"), reason);
+        let substitution = pieces(substitution).map_err(invalid)?;
+        let groups = regex.captures_len() - 1;
+        let highest = substitution.iter().map(|p| if let Piece::Group(n) = p { *n } else { 0 }).max();
+        if let Some(highest) = highest.filter(|&highest| highest > groups) {
+            return Err(invalid(format!(
+                "Rewrite schema requests {highest} matches, but the regexp only has {groups} parenthesized subexpressions."
+            )));
+        }
+        Ok(Self { regex, substitution: substitution.into() })
+    }
+
+    /// Appends the text with every occurrence replaced; tells whether there was one.
+    pub fn append(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        let mut at = 0;
+        let mut any = false;
+        for found in self.regex.captures_iter(text) {
+            let Some(all) = found.get(0) else { continue };
+            any = true;
+            out.extend_from_slice(&text[at..all.start()]);
+            for piece in &self.substitution {
+                match piece {
+                    Piece::Text(text) => out.extend_from_slice(text),
+                    Piece::Group(group) => {
+                        out.extend_from_slice(found.get(*group).map_or(b"", |g| g.as_bytes()))
+                    }
+                }
+            }
+            at = all.end();
+        }
+        out.extend_from_slice(&text[at..]);
+        any
+    }
+
+    /// The text with every occurrence replaced.
+    pub fn apply(&self, text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(text.len() + 16);
+        self.append(text, &mut out);
+        out
+    }
+}
+
+fn pieces(substitution: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut text = Vec::new();
+    let mut bytes = substitution.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            text.push(byte);
+            continue;
+        }
+        match bytes.next() {
+            Some(digit @ b'0'..=b'9') => {
+                if !text.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut text).into()));
+                }
+                pieces.push(Piece::Group(usize::from(digit - b'0')));
+            }
+            Some(b'\\') => text.push(b'\\'),
+            None => return Err("Rewrite schema error: '\\' not allowed at end.".to_owned()),
+            Some(_) => {
+                return Err("Rewrite schema error: '\\' must be followed by a digit or '\\'.".to_owned());
+            }
+        }
+    }
+    if !text.is_empty() {
+        pieces.push(Piece::Text(text.into()));
+    }
+    Ok(pieces)
+}
