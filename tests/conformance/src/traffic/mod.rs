@@ -1,0 +1,189 @@
+//! Carries out the steps of a scenario and writes down what happened.
+
+mod admin;
+mod exchange;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use dhow_testkit::poll_until_async;
+use dhow_testkit::upstream::{Record, Rule, Script, SeenRequest};
+use indexmap::IndexMap;
+use tokio::task::JoinHandle;
+
+use crate::environment::Environment;
+use crate::normalise::Normaliser;
+use crate::outcome::{RequestFacts, Seen, StepOutcome};
+use crate::steps::Step;
+pub use admin::settled;
+use exchange::{Connection, exchange};
+
+/// How long a step may take unless it says otherwise.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait for a request that an upstream has seen the beginning of, before it is recorded as incomplete.
+const BODY_LIMIT: Duration = Duration::from_millis(300);
+
+/// The traffic of one run.
+pub struct Traffic {
+    environment: Arc<Environment>,
+    connections: HashMap<String, Connection>,
+    background: HashMap<String, JoinHandle<Seen>>,
+}
+
+impl Traffic {
+    /// Traffic in these surroundings.
+    pub fn new(environment: Arc<Environment>) -> Self {
+        Self { environment, connections: HashMap::new(), background: HashMap::new() }
+    }
+
+    /// Carries out one step. What came of it is returned with its faults; a step that only changes something records nothing.
+    pub async fn step(&mut self, step: &Step) -> Result<(Option<StepOutcome>, Vec<String>)> {
+        if step.until {
+            return self.until(step).await;
+        }
+        self.once(step).await
+    }
+
+    async fn until(&mut self, step: &Step) -> Result<(Option<StepOutcome>, Vec<String>)> {
+        let limit = step.limit_ms.map_or(STEP_LIMIT, Duration::from_millis);
+        let start = tokio::time::Instant::now();
+        loop {
+            let result = Box::pin(self.once(step)).await?;
+            if result.1.is_empty() || start.elapsed() > limit {
+                return Ok(result);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn once(&mut self, step: &Step) -> Result<(Option<StepOutcome>, Vec<String>)> {
+        let client = self.act(step).await?;
+        if let Seen::Nothing = client
+            && step.arrived.is_none()
+        {
+            return Ok((None, Vec::new()));
+        }
+        let upstreams = if step.background.is_some() { IndexMap::new() } else { self.drain().await };
+        let outcome = StepOutcome { step: step.title(), client, upstreams };
+        let faults = step.expect.check(&outcome);
+        Ok((Some(outcome), faults))
+    }
+
+    async fn act(&mut self, step: &Step) -> Result<Seen> {
+        if step.request.is_some() || step.raw.is_some() {
+            return self.talk(step).await;
+        }
+        if step.admin.is_some() {
+            return admin::ask(&self.environment, step).await;
+        }
+        if let Some(steps) = &step.together {
+            return self.together(steps).await;
+        }
+        if let Some(name) = &step.join {
+            let handle =
+                self.background.remove(name).with_context(|| format!("no background step `{name}`"))?;
+            return handle.await.context("background step");
+        }
+        for (name, contents) in step.replace.iter().flatten() {
+            self.environment.put(name, contents)?;
+        }
+        for (name, replies) in step.answer.iter().flatten() {
+            let rules = vec![Rule { replies: replies.clone(), ..Rule::default() }];
+            self.environment.record(name)?.set_script(Script { rules });
+        }
+        if let Some(name) = &step.close {
+            self.connections.remove(name).with_context(|| format!("no connection `{name}`"))?;
+        }
+        if let Some(counts) = &step.arrived {
+            self.arrived(counts).await?;
+        }
+        if let Some(stats) = &step.reach {
+            admin::reach(&self.environment, stats).await?;
+        }
+        if step.ads.is_some() {
+            bail!("the runner has no ADS server yet");
+        }
+        Ok(Seen::Nothing)
+    }
+
+    async fn talk(&mut self, step: &Step) -> Result<Seen> {
+        let limit = step.limit_ms.filter(|_| !step.until).map_or(STEP_LIMIT, Duration::from_millis);
+        let connection = step.connection.as_ref().and_then(|name| self.connections.remove(name));
+        if let Some(name) = &step.background {
+            let (environment, step) = (Arc::clone(&self.environment), step.clone());
+            let task = async move { exchange(&environment, &step, connection, limit).await.0 };
+            self.background.insert(name.clone(), tokio::spawn(task));
+            return Ok(Seen::Nothing);
+        }
+        let (seen, connection) = exchange(&self.environment, step, connection, limit).await;
+        if let (Some(name), Some(connection)) = (&step.connection, connection) {
+            self.connections.insert(name.clone(), connection);
+        }
+        Ok(seen)
+    }
+
+    async fn together(&mut self, steps: &[Step]) -> Result<Seen> {
+        let tasks: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                let (environment, step) = (Arc::clone(&self.environment), step.clone());
+                tokio::spawn(async move { exchange(&environment, &step, None, STEP_LIMIT).await.0 })
+            })
+            .collect();
+        let mut results = Vec::new();
+        for task in tasks {
+            results.push(task.await.context("step that runs together with others")?);
+        }
+        Ok(Seen::Together(results))
+    }
+
+    async fn arrived(&self, counts: &IndexMap<String, usize>) -> Result<()> {
+        for (name, count) in counts {
+            let record = self.environment.record(name)?;
+            let there =
+                poll_until_async(STEP_LIMIT, || async { (record.pending().0 >= *count).then_some(()) }).await;
+            if there.is_err() {
+                bail!("upstream {name} saw {} requests, not {count}", record.pending().0);
+            }
+        }
+        Ok(())
+    }
+
+    async fn drain(&self) -> IndexMap<String, Vec<RequestFacts>> {
+        let normaliser = self.environment.normaliser();
+        let mut upstreams = IndexMap::new();
+        for (name, record) in self.environment.records() {
+            let seen = complete(record).await;
+            if !seen.is_empty() {
+                upstreams.insert(name.clone(), seen.iter().map(|r| facts(r, &normaliser)).collect());
+            }
+        }
+        upstreams
+    }
+}
+
+/// The requests since the last drain, after a moment for their bodies to arrive.
+async fn complete(record: &Record) -> Vec<SeenRequest> {
+    // A request that stays incomplete is recorded as such.
+    let _ = poll_until_async(BODY_LIMIT, || async { record.pending().1.then_some(()) }).await;
+    record.drain()
+}
+
+fn facts(request: &SeenRequest, normaliser: &Normaliser) -> RequestFacts {
+    RequestFacts {
+        protocol: request.protocol.clone(),
+        method: request.method.clone(),
+        target: normaliser.text(&request.target),
+        authority: request.authority.as_ref().map(|a| normaliser.text(a)),
+        scheme: request.scheme.clone(),
+        headers: normaliser.headers(&request.headers),
+        body: normaliser.body(&request.body),
+        trailers: normaliser.headers(&request.trailers),
+        incomplete: !request.complete,
+        sni: request.tls.as_ref().and_then(|t| t.sni.clone()),
+        alpn: request.tls.as_ref().and_then(|t| t.alpn.clone()),
+    }
+}
