@@ -1,2 +1,23 @@
-//! Placeholder until its code is here.
-fn main() {}
+//! The `dhow` binary: every part of the product in one program, wired together.
+
+mod validate;
+
+use std::process::ExitCode;
+
+use dhow_cli::Parts;
+
+fn main() -> ExitCode {
+    dhow_up::attach();
+    let parts = Parts {
+        proxy: |_| not_here("proxy"),
+        control_plane: |_| not_here("discovery"),
+        samples: &[("bookinfo", dhow_bookinfo::main)],
+        validate: validate::validate,
+    };
+    dhow_cli::main(std::env::args_os(), &parts)
+}
+
+fn not_here(part: &str) -> ExitCode {
+    eprintln!("Error: {part} is not part of this program yet");
+    ExitCode::FAILURE
+}

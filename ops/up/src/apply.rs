@@ -32,6 +32,15 @@ pub struct Change {
     pub outcome: Outcome,
 }
 
+/// What applying a manifest did.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Applied {
+    /// What happened to each object.
+    pub changes: Vec<Change>,
+    /// What may not have the effect that its author expects, with file and line.
+    pub warnings: Vec<String>,
+}
+
 /// The watched folder of a mesh.
 #[derive(Debug)]
 pub struct Rules {
@@ -52,9 +61,9 @@ impl Rules {
     }
 
     /// Puts every object of `text` into the folder, which is written only if `validate` accepts all of them. `name` is what errors call the text.
-    pub fn apply(mut self, name: &Path, text: String, validate: Validate) -> Result<Vec<Change>, UpError> {
+    pub fn apply(mut self, name: &Path, text: String, validate: Validate) -> Result<Applied, UpError> {
         let file = read(name, text)?;
-        file.validate(validate)?;
+        let warnings = file.validate(validate)?;
         let mut changes = Vec::new();
         for document in &file.documents {
             let id = identity(&file, document)?;
@@ -71,7 +80,7 @@ impl Rules {
             changes.push(Change { resource: id.resource(), name: id.name, outcome });
         }
         self.write()?;
-        Ok(changes)
+        Ok(Applied { changes, warnings })
     }
 
     /// Removes every object that `text` names from the folder. An object that is not there is an error, after the others have been removed.
@@ -225,9 +234,9 @@ mod tests {
 
         fn apply(&self, text: &str) -> Result<Vec<(String, Outcome)>, String> {
             let changes =
-                Rules::of(&self.0).unwrap().apply(Path::new("in.yaml"), text.to_owned(), |_| Ok(()));
+                Rules::of(&self.0).unwrap().apply(Path::new("in.yaml"), text.to_owned(), |_| Ok(Vec::new()));
             let changes = changes.map_err(|error| error.to_string())?;
-            Ok(changes.into_iter().map(|change| (change.name, change.outcome)).collect())
+            Ok(changes.changes.into_iter().map(|change| (change.name, change.outcome)).collect())
         }
 
         fn read(&self, name: &str) -> String {

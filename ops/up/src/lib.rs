@@ -24,7 +24,7 @@ mod unit;
 mod up;
 mod workload;
 
-pub use apply::{Change, Outcome, Rules};
+pub use apply::{Applied, Change, Outcome, Rules};
 pub use attach::{attach, exec};
 pub use error::UpError;
 pub use image::{ImageMap, ImageRule};

@@ -36,7 +36,7 @@ impl Document {
     }
 }
 
-/// Why an object cannot be accepted.
+/// Why an object cannot be accepted, or not without a warning.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rejection {
     /// Path of the field, such as `spec.http[0].route`; empty for the whole object.
@@ -45,8 +45,8 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// Says whether the control plane would accept an object.
-pub type Validate = fn(&Value) -> Result<(), Rejection>;
+/// Says whether the control plane would accept an object, and what it would warn about.
+pub type Validate = fn(&Value) -> Result<Vec<Rejection>, Rejection>;
 
 /// What tells an object from others: API group, kind, namespace and name.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -116,6 +116,12 @@ impl ManifestFile {
                         "a manifest is an object with apiVersion, kind and metadata".to_owned(),
                     ));
                 }
+                if value["kind"] == "List" {
+                    return Err(wrong(
+                        line,
+                        "a List is not read here; its items can be documents of their own".to_owned(),
+                    ));
+                }
                 documents.push(Document {
                     value,
                     line: line + lines_before,
@@ -133,19 +139,24 @@ impl ManifestFile {
         format!("{}:{}", self.path.display(), document.line)
     }
 
-    /// Checks every object with `validate`; the error is that of the first one that is not accepted.
-    pub(crate) fn validate(&self, validate: Validate) -> Result<(), UpError> {
+    /// Checks every object with `validate`; the answer is its warnings, the error that of the first object that is not accepted.
+    pub(crate) fn validate(&self, validate: Validate) -> Result<Vec<String>, UpError> {
+        let mut warnings = Vec::new();
         for document in &self.documents {
             let wrong =
-                |line, reason| UpError::Manifest { file: self.path.display().to_string(), line, reason };
-            let id = ObjectId::of(&document.value).map_err(|reason| wrong(document.line, reason))?;
-            validate(&document.value).map_err(|Rejection { path, reason }| {
+                |(line, reason)| UpError::Manifest { file: self.path.display().to_string(), line, reason };
+            let id = ObjectId::of(&document.value).map_err(|reason| wrong((document.line, reason)))?;
+            let located = |Rejection { path, reason }: Rejection| {
                 let separator = if path.is_empty() { "" } else { ": " };
-                let reason = format!("{} {}: {path}{separator}{reason}", id.kind, id.name);
-                wrong(document.line_of(&path), reason)
-            })?;
+                (document.line_of(&path), format!("{} {}: {path}{separator}{reason}", id.kind, id.name))
+            };
+            let findings = validate(&document.value).map_err(|rejection| wrong(located(rejection)))?;
+            warnings.extend(findings.into_iter().map(|finding| {
+                let (line, reason) = located(finding);
+                format!("{}:{line}: {reason}", self.path.display())
+            }));
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// The name of the file in its folder.
@@ -237,10 +248,12 @@ mod tests {
     fn a_rejection_names_the_line_of_the_field() {
         let text = "kind: A\napiVersion: v1\nmetadata: {name: a}\n---\nkind: B\napiVersion: v1\nmetadata: {name: b}\nspec:\n  x: 1\n";
         let file = parse(text).unwrap();
-        file.validate(|_| Ok(())).unwrap();
+        let warnings =
+            file.validate(|_| Ok(vec![Rejection { path: String::new(), reason: "odd".to_owned() }])).unwrap();
+        assert_eq!(warnings, ["a.yaml:1: A a: odd", "a.yaml:5: B b: odd"]);
         let rejected = file.validate(|value| match value["kind"].as_str() {
             Some("B") => Err(Rejection { path: "spec.x".to_owned(), reason: "must be 2".to_owned() }),
-            _ => Ok(()),
+            _ => Ok(Vec::new()),
         });
         assert_eq!(rejected.unwrap_err().to_string(), "a.yaml:9: B b: spec.x: must be 2");
     }

@@ -185,7 +185,8 @@ impl Mesh {
             let lower = line.to_ascii_lowercase();
             lower.contains("warn") || lower.contains("error")
         };
-        if self.setup.verbose || (unit.owner == Owner::ControlPlane && level()) {
+        // Why it does not start at all is said by the error.
+        if self.setup.verbose || (unit.owner == Owner::ControlPlane && unit.was_ready && level()) {
             let text = format!("{}: {line}", unit.title);
             self.screen.line(&text);
         }
@@ -232,7 +233,8 @@ impl Mesh {
         }
         let own = unit.owner == Owner::ControlPlane || unit.owner == Owner::Gateway;
         if own && !unit.was_ready {
-            let reason = if unit.last_line.is_empty() { how } else { unit.last_line.clone() };
+            let words = unit.last_line.trim_start_matches("Error: ");
+            let reason = if words.is_empty() { how } else { words.to_owned() };
             return Err(UpError::Part { part: unit.title.clone(), reason });
         }
         let now = Instant::now();

@@ -46,8 +46,9 @@ pub struct Options {
 pub fn up(options: &Options) -> Result<(), UpError> {
     let folder = options.folder.display().to_string();
     let files = read_folder(&options.folder)?;
+    let mut warnings = Vec::new();
     for file in &files {
-        file.validate(options.validate)?;
+        warnings.extend(file.validate(options.validate)?);
     }
     let number = MeshNumber::claim()?;
     let dhow = options.dhow.display().to_string();
@@ -56,7 +57,7 @@ pub fn up(options: &Options) -> Result<(), UpError> {
     let port = gateway_port(options.gateway_port)?;
 
     let mut screen = Screen::new();
-    plan.warnings.iter().for_each(|warning| eprintln!("Warning: {warning}"));
+    warnings.iter().chain(&plan.warnings).for_each(|warning| eprintln!("Warning: {warning}"));
     let mesh = MeshFolder::create()?;
     let sweeper = Sweeper::start(&options.dhow, &mesh.id, &mesh.path)?;
     screen.line(&format!("starting {} pods in {}", plan.pods.len(), mesh.path.display()));

@@ -12,8 +12,8 @@ use crate::manifest::{Document, ManifestFile, ObjectId};
 const KINDS: [(&str, &str); 3] = [("apps", "Deployment"), ("apps", "StatefulSet"), ("", "Pod")];
 
 /// Kinds that would run pods too, but not here.
-const UNSUPPORTED: [(&str, &str); 5] =
-    [("apps", "DaemonSet"), ("apps", "ReplicaSet"), ("batch", "Job"), ("batch", "CronJob"), ("", "List")];
+const UNSUPPORTED: [(&str, &str); 4] =
+    [("apps", "DaemonSet"), ("apps", "ReplicaSet"), ("batch", "Job"), ("batch", "CronJob")];
 
 /// Fields of a pod or container that need Kubernetes, and that an application may notice the lack of.
 const WITHOUT_EFFECT: [&str; 3] = ["initContainers", "volumes", "hostNetwork"];
@@ -281,7 +281,10 @@ spec:
             wrong("fieldRef: {fieldPath: metadata.name}", "secretKeyRef: {name: s, key: k}")
                 .contains("fieldRef")
         );
-        assert!(wrong("kind: Pod", "kind: List").contains("cannot be run here"));
+        assert!(
+            wrong("apiVersion: v1\nkind: Pod", "apiVersion: batch/v1\nkind: Job")
+                .contains("cannot be run here")
+        );
         assert!(wrong("[-v]", "x").contains("spec.containers[0].args: must be a list"));
     }
 
