@@ -270,6 +270,11 @@ impl KnownHeader {
         }
     }
 
+    /// All known names in the order of their ids.
+    pub(crate) const fn all() -> &'static [Self] {
+        IDS
+    }
+
     /// The header with this id, if the id is one (`header as u8` gives it back).
     pub(crate) fn from_id(id: u8) -> Option<Self> {
         IDS.get(id as usize).copied()

@@ -1,7 +1,9 @@
 //! HTTP messages and their codecs: the header map, body frames, the sans-IO HTTP/1 codec and the HTTP/2 adapter.
 //! It must not know routes, clusters, filters or configuration messages.
 
+pub mod grpc;
 pub mod h1;
+pub mod h2;
 mod header_map;
 mod known;
 

@@ -83,9 +83,7 @@ pub fn write_request_head(
         write_field(out, b"host", authority, options.keys);
     }
     write_fields(out, head, options.keys);
-    let framing = if head.contains_known(KnownHeader::ContentLength) {
-        BodyFraming::Identity
-    } else if connect || is_upgrade(head) {
+    let framing = if head.contains_known(KnownHeader::ContentLength) || connect || is_upgrade(head) {
         BodyFraming::Identity
     } else if end {
         // Methods that usually have no body are sent without a length.

@@ -106,7 +106,7 @@ fn responses_do_not_depend_on_how_they_arrive() {
         }
         let options = ResponseOptions { max_head_bytes: 120, max_headers: 4, ..Default::default() };
         let (mut whole, mut piecewise) = (HeaderMap::new(), HeaderMap::new());
-        let mut parse = |bytes: &[u8], progress: &mut HeadProgress, head: &mut HeaderMap| {
+        let parse = |bytes: &[u8], progress: &mut HeadProgress, head: &mut HeaderMap| {
             parse_response(bytes, progress, Answering::Ordinary, &options, head)
         };
         let at_once = match parse(&input, &mut HeadProgress::default(), &mut whole) {

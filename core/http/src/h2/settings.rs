@@ -1,0 +1,65 @@
+//! What a connection announces and allows.
+
+/// Settings of one side of a connection, after `envoy.config.core.v3.Http2ProtocolOptions`. The defaults are Envoy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `hpack_table_size`, in bytes.
+    pub header_table_size: u32,
+    /// `max_concurrent_streams`: streams that the peer may have open; on a client, the most that it opens itself before
+    /// the server said how many it takes.
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size`, in bytes, up to 2^31 - 1.
+    pub stream_window: u32,
+    /// `initial_connection_window_size`, in bytes, up to 2^31 - 1.
+    pub connection_window: u32,
+    /// `max_request_headers_kb` and its response counterpart: most bytes of a decoded head.
+    pub max_header_bytes: u32,
+    /// `allow_connect`: take CONNECT with `:protocol` (WebSocket over HTTP/2).
+    pub allow_extended_connect: bool,
+    /// Bytes per stream that may wait to be sent before the stream is told to stop (`per_connection_buffer_limit_bytes`).
+    pub send_buffer: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            header_table_size: 4096,
+            max_concurrent_streams: 1024,
+            stream_window: 16 * 1024 * 1024,
+            connection_window: 24 * 1024 * 1024,
+            max_header_bytes: 60 * 1024,
+            allow_extended_connect: false,
+            send_buffer: 1024 * 1024,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn server(&self) -> h2::server::Builder {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .header_table_size(self.header_table_size)
+            .max_concurrent_streams(self.max_concurrent_streams)
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_header_list_size(self.max_header_bytes)
+            .max_send_buffer_size(self.send_buffer);
+        if self.allow_extended_connect {
+            builder.enable_connect_protocol();
+        }
+        builder
+    }
+
+    pub(super) fn client(&self) -> h2::client::Builder {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .header_table_size(self.header_table_size)
+            .initial_max_send_streams(self.max_concurrent_streams as usize)
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_header_list_size(self.max_header_bytes)
+            .max_send_buffer_size(self.send_buffer)
+            .enable_push(false);
+        builder
+    }
+}
