@@ -166,9 +166,9 @@ impl Mesh {
             return Ok(());
         }
         match what {
-            What::Line(line) => {
+            What::Line(line, error) => {
                 self.show_line(index, &line);
-                if !line.trim().is_empty() {
+                if error && !line.trim().is_empty() {
                     self.setup.units[index].last_line = line;
                 }
                 Ok(())

@@ -42,7 +42,8 @@ pub(crate) struct Event {
 
 #[derive(Debug)]
 pub(crate) enum What {
-    Line(String),
+    /// A line of output, and whether it came as an error.
+    Line(String, bool),
     Ready(bool),
     Ended(std::io::Result<ExitStatus>),
 }
@@ -86,8 +87,10 @@ impl Running {
         };
         let probe = tokio::spawn(ask_for_ever(launch.probe, send.clone()));
         tokio::spawn(async move {
-            let output = child.stdout.take().map(|stream| tokio::spawn(read_lines(stream, send.clone())));
-            let errors = child.stderr.take().map(|stream| tokio::spawn(read_lines(stream, send.clone())));
+            let output =
+                child.stdout.take().map(|stream| tokio::spawn(read_lines(stream, false, send.clone())));
+            let errors =
+                child.stderr.take().map(|stream| tokio::spawn(read_lines(stream, true, send.clone())));
             let status = wait(&mut child, group).await;
             // Its last words explain its end, so they are told first.
             for reader in [output, errors].into_iter().flatten() {
@@ -118,14 +121,14 @@ async fn wait(child: &mut Child, group: Pid) -> std::io::Result<ExitStatus> {
     status
 }
 
-async fn read_lines(stream: impl AsyncRead + Unpin, send: impl Fn(What)) {
+async fn read_lines(stream: impl AsyncRead + Unpin, error: bool, send: impl Fn(What)) {
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
         line.clear();
         let mut limited = tokio::io::AsyncReadExt::take(&mut reader, LONGEST_LINE);
         match limited.read_until(b'\n', &mut line).await {
-            Ok(1..) => send(What::Line(String::from_utf8_lossy(&line).trim_end().to_owned())),
+            Ok(1..) => send(What::Line(String::from_utf8_lossy(&line).trim_end().to_owned(), error)),
             _ => return,
         }
     }

@@ -47,7 +47,7 @@ pub(crate) struct Unit {
     pub was_ready: bool,
     pub restarts: Restarts,
     pub restart_at: Option<Instant>,
-    /// The last line of output that says something.
+    /// The last line of error output that says something.
     pub last_line: String,
 }
 
