@@ -70,13 +70,15 @@ pub struct Http1Client {
     stream: Box<dyn ByteStream>,
     buffer: Vec<u8>,
     tls: Option<TlsFacts>,
+    /// A reset that a write ran into: the kernel reports it once, so the next read would see an orderly end.
+    reset: bool,
 }
 
 impl Http1Client {
     /// Connects; over TLS where options are given.
     pub async fn connect(address: SocketAddr, tls: Option<&TlsOptions>) -> io::Result<Self> {
         let (stream, tls) = connect(address, tls).await?;
-        Ok(Self { stream, buffer: Vec::new(), tls })
+        Ok(Self { stream, buffer: Vec::new(), tls, reset: false })
     }
 
     /// What TLS negotiated.
@@ -86,8 +88,19 @@ impl Http1Client {
 
     /// Sends bytes. Once the other side has gone this fails; what it said before can still be read.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref()).await?;
-        self.stream.flush().await
+        let sent = match self.stream.write_all(bytes.as_ref()).await {
+            Ok(()) => self.stream.flush().await,
+            failed => failed,
+        };
+        self.reset |= sent.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
+        sent
+    }
+
+    async fn more(&mut self) -> Read {
+        match read_some(&mut self.stream, &mut self.buffer).await {
+            Read::End(End::Closed) if self.reset => Read::End(End::Reset),
+            read => read,
+        }
     }
 
     /// Finishes sending (FIN) and keeps receiving.
@@ -121,7 +134,7 @@ impl Http1Client {
     pub async fn read_to_end(&mut self, limit: Duration) -> (Vec<u8>, Option<End>) {
         let read = async {
             loop {
-                if let Read::End(end) = read_some(&mut self.stream, &mut self.buffer).await {
+                if let Read::End(end) = self.more().await {
                     return end;
                 }
             }
@@ -134,7 +147,7 @@ impl Http1Client {
     pub async fn read_bytes(&mut self, count: usize, limit: Duration) -> (Vec<u8>, Option<End>) {
         let read = async {
             while self.buffer.len() < count {
-                if let Read::End(end) = read_some(&mut self.stream, &mut self.buffer).await {
+                if let Read::End(end) = self.more().await {
                     return Some(end);
                 }
             }
@@ -168,7 +181,7 @@ impl Http1Client {
             if let Some(end) = find_head_end(&self.buffer) {
                 break end;
             }
-            if let Read::End(end) = read_some(&mut self.stream, &mut self.buffer).await {
+            if let Read::End(end) = self.more().await {
                 return Err(end);
             }
         };
@@ -199,7 +212,7 @@ impl Http1Client {
         let length = response.header("content-length").and_then(|v| v.parse::<usize>().ok());
         let wanted = length.unwrap_or(usize::MAX);
         while self.buffer.len() < wanted {
-            if let Read::End(end) = read_some(&mut self.stream, &mut self.buffer).await {
+            if let Read::End(end) = self.more().await {
                 response.body_end = match (end, length) {
                     (End::Closed, None) => BodyEnd::WithConnection,
                     (End::Closed, Some(_)) => BodyEnd::CutShort,
@@ -215,7 +228,7 @@ impl Http1Client {
     async fn read_chunked(&mut self, response: &mut Http1Response) {
         let mut decoder = ChunkedBody::default();
         while !decoder.feed(&mut self.buffer) {
-            if let Read::End(end) = read_some(&mut self.stream, &mut self.buffer).await {
+            if let Read::End(end) = self.more().await {
                 response.body_end = if end == End::Reset { BodyEnd::Reset } else { BodyEnd::CutShort };
                 break;
             }
