@@ -6,11 +6,16 @@ use std::fmt;
 ///
 /// Lowering code walks a message from the outside in: each step appends one segment. [`FieldPath::field`],
 /// [`FieldPath::index`] and [`FieldPath::key`] return the longer path and leave `self` usable for the siblings;
-/// [`FieldPath::with_field`] and [`FieldPath::with_index`] append for the length of a closure without copying.
+/// [`FieldPath::with_field`] and [`FieldPath::with_index`] append for the length of a closure without copying, and
+/// [`FieldPath::mark`] with [`FieldPath::rewind`] do the same where a closure is in the way.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FieldPath {
     text: String,
 }
+
+/// A length of a [`FieldPath`] to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct PathMark(usize);
 
 impl FieldPath {
     /// The path of the message itself.
@@ -69,6 +74,16 @@ impl FieldPath {
         outcome
     }
 
+    /// Remembers how long the path is now.
+    pub fn mark(&self) -> PathMark {
+        PathMark(self.text.len())
+    }
+
+    /// Takes off everything appended since `mark`, which must come from this path.
+    pub fn rewind(&mut self, mark: PathMark) {
+        self.text.truncate(mark.0);
+    }
+
     /// This path followed by `tail`, a path relative to the message at this path.
     #[must_use]
     pub fn join(&self, tail: &FieldPath) -> Self {
@@ -99,19 +114,22 @@ impl FieldPath {
         Self { text }
     }
 
-    fn push_field(&mut self, name: &str) {
+    /// Appends a field in place.
+    pub fn push_field(&mut self, name: &str) {
         if !self.text.is_empty() {
             self.text.push('.');
         }
         self.text.push_str(name);
     }
 
-    fn push_index(&mut self, index: usize) {
+    /// Appends an index in place.
+    pub fn push_index(&mut self, index: usize) {
         use fmt::Write;
         let _ = write!(self.text, "[{index}]");
     }
 
-    fn push_key(&mut self, key: &str) {
+    /// Appends a map key in place.
+    pub fn push_key(&mut self, key: &str) {
         use fmt::Write;
         let _ = write!(self.text, "[{key:?}]");
     }
@@ -179,6 +197,17 @@ mod tests {
             path.with_field("a", |path| path.with_index(3, |path| path.with_key("k", |p| p.to_string())));
         assert_eq!(inner, r#"a[3]["k"]"#);
         assert!(path.is_root());
+    }
+
+    #[test]
+    fn rewinding_goes_back_to_the_mark() {
+        let mut path = FieldPath::from("a");
+        let mark = path.mark();
+        path.push_index(1);
+        path.push_field("b");
+        assert_eq!(path.as_str(), "a[1].b");
+        path.rewind(mark);
+        assert_eq!(path.as_str(), "a");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod uuid;
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config_error::{ConfigError, ConfigWarning};
-pub use field_path::FieldPath;
+pub use field_path::{FieldPath, PathMark};
 pub use response_flags::{ResponseFlag, ResponseFlags};
 pub use rng::Rng;
 pub use uuid::{Uuid, UuidParseError};

@@ -1,6 +1,68 @@
 //! The message types of Envoy and xDS with their JSON mapping, `Any` and validation rules; it must not know what any setting does.
+//!
+//! The Rust types come from `envoy-types` and are re-exported here by package: `dhow_proto::envoy::config::cluster::v3`.
+//! What they lack, names and rules, comes from read-only tables that the build script derives from the same package.
 
+pub mod any;
+mod check;
+mod json;
+mod load;
+mod suggest;
+pub mod supplement;
+mod tables;
+mod text_format;
+mod wire;
+
+use dhow_base::{ConfigError, ConfigWarning};
 pub use envoy_types;
 pub use envoy_types::pb::*;
-pub use prost::Name as NamedMessage;
-pub use prost::{self, Message};
+pub use prost::{self, Message, Name};
+use serde_json::Value as Json;
+
+pub use any::is_known_type;
+pub use check::CheckOptions;
+pub use json::{FieldNames, PrintOptions};
+pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml};
+pub use tables::{EnumType, EnumValue, FieldType, Kind, MessageType, enum_types, message_types, table_size};
+
+/// Checks an encoded message, such as a resource from a management server: validation rules, durations, deprecated
+/// fields, and all of it again in every known type inside of an `Any`.
+///
+/// # Errors
+/// The first rule that is broken, in Envoy's words, with the full path.
+pub fn check_message(
+    type_name: &str,
+    bytes: &[u8],
+    options: &CheckOptions,
+) -> Result<Vec<ConfigWarning>, ConfigError> {
+    check::check_encoded(described(type_name)?, bytes, options)
+}
+
+/// An encoded message as JSON in the form of `/config_dump`: declared names, secrets redacted.
+///
+/// # Errors
+/// An unknown type, or bytes that are not an encoded message.
+pub fn to_json(type_name: &str, bytes: &[u8]) -> Result<Json, ConfigError> {
+    to_json_with(type_name, bytes, PrintOptions::default())
+}
+
+/// An encoded message as JSON in the form of the options.
+///
+/// # Errors
+/// An unknown type, or bytes that are not an encoded message.
+pub fn to_json_with(type_name: &str, bytes: &[u8], options: PrintOptions) -> Result<Json, ConfigError> {
+    json::Printer::new(options)
+        .print(described(type_name)?, bytes)
+        .map_err(|error| ConfigError::at_root(format!("{error} of {type_name}")))
+}
+
+/// A message as JSON in the form of `/config_dump`: declared names, secrets redacted.
+pub fn message_to_json<M: Name>(message: &M) -> Json {
+    // The bytes were just encoded and the type is described, or the message has nothing to print.
+    to_json(&M::full_name(), &message.encode_to_vec()).unwrap_or(Json::Null)
+}
+
+fn described(type_name: &str) -> Result<MessageType, ConfigError> {
+    MessageType::find(type_name)
+        .ok_or_else(|| ConfigError::at_root(format!("the type {type_name} is not described")))
+}

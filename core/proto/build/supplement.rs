@@ -1,0 +1,62 @@
+//! Messages that Envoy's configuration may contain and the `envoy-types` package lacks. Their Rust types are in
+//! `src/supplement.rs`.
+
+use crate::descriptors::{Field, Message, Oneof, Schema};
+
+const STRING: u8 = 9;
+const MESSAGE: u8 = 11;
+
+pub fn add(schema: &mut Schema) {
+    for name in ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"] {
+        let file = if name.starts_with("udpa") {
+            "udpa/type/v1/typed_struct.proto"
+        } else {
+            "xds/type/v3/typed_struct.proto"
+        };
+        let fields =
+            vec![field("type_url", 1, STRING, ""), field("value", 2, MESSAGE, "google.protobuf.Struct")];
+        push(schema, name, file, fields, vec![]);
+    }
+    push(
+        schema,
+        "xds.type.matcher.v3.CelMatcher",
+        "xds/type/matcher/v3/cel.proto",
+        vec![
+            Field {
+                rules: required_message(),
+                ..field("expr_match", 1, MESSAGE, "xds.type.v3.CelExpression")
+            },
+            field("description", 2, STRING, ""),
+        ],
+        vec![],
+    );
+    push(
+        schema,
+        "xds.type.matcher.v3.HttpAttributesCelMatchInput",
+        "xds/type/matcher/v3/http_inputs.proto",
+        vec![],
+        vec![],
+    );
+}
+
+fn push(schema: &mut Schema, name: &str, file: &str, fields: Vec<Field>, oneofs: Vec<Oneof>) {
+    // A later version of the package may bring the message along.
+    if schema.messages.iter().all(|message| message.name != name) {
+        schema.messages.push(Message {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            fields,
+            oneofs,
+            ..Message::default()
+        });
+    }
+}
+
+fn field(name: &str, number: u32, kind: u8, type_name: &str) -> Field {
+    Field { name: name.to_owned(), number, kind, type_name: type_name.to_owned(), ..Field::default() }
+}
+
+/// `validate.FieldRules { message: { required: true } }`
+fn required_message() -> Vec<u8> {
+    vec![0x8a, 0x01, 0x02, 0x10, 0x01]
+}

@@ -1,0 +1,50 @@
+//! Whether an encoded message may be used: what is unknown or deprecated in it, and whether it fulfils its rules.
+
+mod compiled;
+mod inspect;
+mod number;
+mod rules;
+mod text;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use dhow_base::{ConfigError, ConfigWarning};
+
+use crate::tables::MessageType;
+use crate::wire::Malformed;
+
+/// What to let pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions {
+    /// Fields that the types do not have are errors (`--reject-unknown-dynamic-fields`) instead of warnings.
+    pub reject_unknown_fields: bool,
+    /// Fields that are deprecated and disallowed by default are warnings instead of errors.
+    pub allow_disallowed_fields: bool,
+}
+
+/// Inspects first and validates then, as Envoy does.
+pub(crate) fn check_encoded(
+    message: MessageType,
+    bytes: &[u8],
+    options: &CheckOptions,
+) -> Result<Vec<ConfigWarning>, ConfigError> {
+    let warnings = inspect::inspect(message, bytes, options)?;
+    validate::validate(message, bytes)?;
+    Ok(warnings)
+}
+
+/// Type URL and payload of an encoded `Any`.
+fn any_parts(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
+    use crate::wire::{Fields, WireValue};
+    let (mut type_url, mut payload) = ("", &[][..]);
+    for field in Fields::new(bytes) {
+        match field? {
+            (1, WireValue::Bytes(text)) => type_url = std::str::from_utf8(text).map_err(|_| Malformed)?,
+            (2, WireValue::Bytes(bytes)) => payload = bytes,
+            _ => {}
+        }
+    }
+    Ok((type_url, payload))
+}

@@ -1,0 +1,292 @@
+//! From a JSON tree to the wire.
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use serde_json::{Map, Value as Json};
+
+use super::scalar::{ScalarError, expected, put_scalar};
+use crate::suggest::closest;
+use crate::tables::{FieldType, Kind, MessageType};
+use crate::wire::{WireType, put_tag, put_varint};
+
+/// As deep as protobuf itself goes.
+const MAX_DEPTH: usize = 100;
+
+/// An encoded message with what there is to say about its source.
+pub(crate) struct ReadOutcome {
+    pub bytes: Vec<u8>,
+    pub warnings: Vec<ConfigWarning>,
+}
+
+/// Encodes one JSON document as a message.
+///
+/// It takes what Envoy's parser takes: both spellings of names, enums by name or number, a single value for a repeated
+/// field, quoted numbers and truth values; `null` leaves a field unset.
+pub(crate) struct JsonReader {
+    root: MessageType,
+    allow_unknown: bool,
+    depth: usize,
+    pub(super) path: FieldPath,
+    pub(super) out: Vec<u8>,
+    warnings: Vec<ConfigWarning>,
+}
+
+impl JsonReader {
+    /// A reader for a document of type `root`. With `allow_unknown`, unknown fields and enum names become warnings.
+    pub(crate) fn new(root: MessageType, allow_unknown: bool) -> Self {
+        Self { root, allow_unknown, depth: 0, path: FieldPath::root(), out: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Encodes the document.
+    pub(crate) fn read(mut self, document: &Json) -> Result<ReadOutcome, ConfigError> {
+        self.message(self.root, document)?;
+        Ok(ReadOutcome { bytes: self.out, warnings: self.warnings })
+    }
+
+    /// Appends the body of a message of any type.
+    pub(super) fn message(&mut self, message: MessageType, value: &Json) -> Result<(), ConfigError> {
+        if self.depth >= MAX_DEPTH {
+            return Err(self.unreadable(message, "JSON content was too deeply nested"));
+        }
+        self.depth += 1;
+        let outcome = match message.well_known() {
+            Some(well_known) => self.well_known(well_known, message, value),
+            None => match value {
+                Json::Object(object) => self.fields(message, object, None),
+                _ => Err(self.wrong(message, expected(value, '{'))),
+            },
+        };
+        self.depth -= 1;
+        outcome
+    }
+
+    /// Appends the fields of an ordinary message, all but the key `except`.
+    pub(super) fn fields(
+        &mut self,
+        message: MessageType,
+        object: &Map<String, Json>,
+        except: Option<&str>,
+    ) -> Result<(), ConfigError> {
+        let mut chosen: Vec<Option<FieldType>> = vec![None; message.oneof_count() as usize];
+        for (name, value) in object {
+            if except == Some(name) {
+                continue;
+            }
+            let Some(field) = message.field_by_name(name) else {
+                self.unknown_field(message, name)?;
+                continue;
+            };
+            if value.is_null() && !takes_null(field.kind()) {
+                continue;
+            }
+            let mark = self.path.mark();
+            self.path.push_field(field.name());
+            if let Some(oneof) = field.oneof() {
+                match chosen[oneof as usize].replace(field) {
+                    Some(other) if other != field => {
+                        let reason =
+                            format!("'{name}' has already been set (either directly or as part of a oneof)");
+                        let hint = format!("'{}' and '{}' exclude each other", other.name(), field.name());
+                        return Err(self.unreadable(message, &reason).with_hint(hint));
+                    }
+                    _ => {}
+                }
+            }
+            self.field(message, field, value)?;
+            self.path.rewind(mark);
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, message: MessageType, field: FieldType, value: &Json) -> Result<(), ConfigError> {
+        if field.is_map() {
+            return self.map(message, field, value);
+        }
+        if field.is_repeated() {
+            return match value {
+                Json::Array(items) => self.elements(message, field, items),
+                // Envoy's parser takes a single value for a list of one.
+                single => self.elements(message, field, std::slice::from_ref(single)),
+            };
+        }
+        match field.kind() {
+            Kind::Message(target) => self.embedded(field.number(), target, value),
+            kind => {
+                let omit_default = field.oneof().is_none();
+                let appended = put_scalar(&mut self.out, field.number(), kind, value, omit_default);
+                appended.or_else(|error| self.scalar_error(message, error))
+            }
+        }
+    }
+
+    fn elements(
+        &mut self,
+        message: MessageType,
+        field: FieldType,
+        items: &[Json],
+    ) -> Result<(), ConfigError> {
+        let mark = self.path.mark();
+        let packed_from = field.is_packed().then_some(self.out.len());
+        for (index, item) in items.iter().enumerate() {
+            self.path.rewind(mark);
+            self.path.push_index(index);
+            let number = if packed_from.is_some() { 0 } else { field.number() };
+            match field.kind() {
+                Kind::Message(target) if item.is_null() && !takes_null(field.kind()) => {
+                    self.embedded(number, target, &Json::Object(Map::new()))?;
+                }
+                Kind::Message(target) => self.embedded(number, target, item)?,
+                kind => {
+                    let appended = put_scalar(&mut self.out, number, kind, item, false);
+                    appended.or_else(|error| self.scalar_error(message, error))?;
+                }
+            }
+        }
+        self.path.rewind(mark);
+        if let Some(start) = packed_from
+            && self.out.len() > start
+        {
+            self.wrap(start, field.number());
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, message: MessageType, field: FieldType, value: &Json) -> Result<(), ConfigError> {
+        let Json::Object(object) = value else {
+            return Err(self.wrong(message, expected(value, '{')));
+        };
+        let Kind::Message(entry) = field.kind() else { return Ok(()) };
+        let (Some(key_field), Some(value_field)) = (entry.field_by_number(1), entry.field_by_number(2))
+        else {
+            return Ok(());
+        };
+        let mark = self.path.mark();
+        for (key, value) in object {
+            self.path.rewind(mark);
+            self.path.push_key(key);
+            let start = self.out.len();
+            let key = Json::String(key.clone());
+            let appended = put_scalar(&mut self.out, 1, key_field.kind(), &key, false);
+            appended.or_else(|error| self.scalar_error(message, error))?;
+            match value_field.kind() {
+                Kind::Message(target) if value.is_null() && !takes_null(value_field.kind()) => {
+                    self.embedded(2, target, &Json::Object(Map::new()))?;
+                }
+                Kind::Message(target) => self.embedded(2, target, value)?,
+                kind => {
+                    let appended = put_scalar(&mut self.out, 2, kind, value, false);
+                    appended.or_else(|error| self.scalar_error(message, error))?;
+                }
+            }
+            self.wrap(start, field.number());
+        }
+        self.path.rewind(mark);
+        Ok(())
+    }
+
+    /// Appends a message field.
+    pub(super) fn embedded(
+        &mut self,
+        number: u32,
+        target: MessageType,
+        value: &Json,
+    ) -> Result<(), ConfigError> {
+        let start = self.out.len();
+        self.message(target, value)?;
+        self.wrap(start, number);
+        Ok(())
+    }
+
+    /// Puts tag and length in front of what was appended since `start`.
+    pub(super) fn wrap(&mut self, start: usize, number: u32) {
+        let length = self.out.len() - start;
+        let mut head = Vec::with_capacity(16);
+        put_tag(&mut head, number, WireType::Bytes);
+        put_varint(&mut head, length as u64);
+        self.out.splice(start..start, head);
+    }
+
+    fn unknown_field(&mut self, message: MessageType, name: &str) -> Result<(), ConfigError> {
+        let reason = format!("{}: no such field: '{name}'", self.place(message));
+        let path = self.path.field(name);
+        if self.allow_unknown {
+            self.warn_unknown(path, &reason);
+            return Ok(());
+        }
+        let error = ConfigError::new(path, self.unknown_text(&reason));
+        Err(match closest(name, message.fields().map(FieldType::name)) {
+            Some(candidate) => error.with_hint(format!("did you mean '{candidate}'?")),
+            None => error,
+        })
+    }
+
+    fn scalar_error(&mut self, message: MessageType, error: ScalarError) -> Result<(), ConfigError> {
+        match error {
+            ScalarError::UnknownEnumValue(name) => {
+                let reason = format!("unknown enum value: '{name}'");
+                if self.allow_unknown {
+                    self.warn_unknown(self.path.clone(), &reason);
+                    return Ok(());
+                }
+                let error = ConfigError::new(self.path.clone(), self.unknown_text(&reason));
+                let field = self
+                    .path
+                    .as_str()
+                    .rsplit('.')
+                    .next()
+                    .and_then(|last| message.field_by_name(last.split('[').next().unwrap_or(last)));
+                let Some(Kind::Enum(enumeration)) = field.map(FieldType::kind) else { return Err(error) };
+                let candidate = closest(&name, enumeration.values().map(|value| value.name));
+                Err(match candidate {
+                    Some(candidate) => error.with_hint(format!("did you mean '{candidate}'?")),
+                    None => error,
+                })
+            }
+            wrong => Err(self.wrong(message, wrong)),
+        }
+    }
+
+    fn warn_unknown(&mut self, path: FieldPath, reason: &str) {
+        let root = self.root.full_name();
+        let message = format!("Unknown field: type {root} reason INVALID_ARGUMENT: {reason}");
+        self.warnings.push(ConfigWarning::new(path, message));
+    }
+
+    fn unknown_text(&self, reason: &str) -> String {
+        let root = self.root.full_name();
+        format!("Protobuf message (type {root} reason INVALID_ARGUMENT: {reason}) has unknown fields")
+    }
+
+    pub(super) fn wrong(&self, message: MessageType, error: ScalarError) -> ConfigError {
+        match error {
+            ScalarError::Wrong(reason) => self.unreadable(message, &reason),
+            ScalarError::UnknownEnumValue(name) => {
+                self.unreadable(message, &format!("unknown enum value: '{name}'"))
+            }
+        }
+    }
+
+    /// The error for a value that is not of the field's type.
+    pub(super) fn unreadable(&self, message: MessageType, reason: &str) -> ConfigError {
+        let place = self.place(message);
+        let reason = format!("Unable to parse JSON as proto (INVALID_ARGUMENT: {place}: {reason})");
+        ConfigError::new(self.path.clone(), reason)
+    }
+
+    fn place(&self, message: MessageType) -> String {
+        let root = self.root.full_name();
+        if self.path.is_root() {
+            format!("invalid JSON in {root}")
+        } else {
+            format!("invalid JSON in {root} @ {}: message {}", self.path, message.full_name())
+        }
+    }
+}
+
+/// `null` is a value of `google.protobuf.Value`; for every other type it means that the field is not set.
+fn takes_null(kind: Kind) -> bool {
+    match kind {
+        Kind::Message(message) => message.full_name() == "google.protobuf.Value",
+        Kind::Enum(enumeration) => enumeration.full_name() == "google.protobuf.NullValue",
+        _ => false,
+    }
+}
