@@ -3,7 +3,7 @@
 use dhow_base::{ConfigError, FieldPath};
 use regex::bytes::Regex;
 
-use crate::pb::matcher::{RegexMatchAndSubstitute, RegexMatcher, regex_matcher::EngineType};
+use crate::pb::matcher::{RegexMatchAndSubstitute, RegexMatcher};
 use crate::re2;
 
 /// A `RegexMatcher` that must match the whole text.
@@ -13,9 +13,8 @@ pub struct FullRegex {
 }
 
 fn expression<'a>(message: &'a RegexMatcher, path: &FieldPath) -> Result<&'a str, ConfigError> {
-    let RegexMatcher { regex, engine_type } = message;
-    // The engine is RE2 whether or not it is named; its program size limit is deprecated and was never enforced by default.
-    if let Some(EngineType::GoogleRe2(_)) | None = engine_type {}
+    // The engine is RE2 whether or not it is named; its program size limit is deprecated and never enforced by default.
+    let RegexMatcher { regex, engine_type: _ } = message;
     if regex.is_empty() {
         return Err(ConfigError::new(path.field("regex"), "value length must be at least 1 characters"));
     }

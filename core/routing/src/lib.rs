@@ -1,1 +1,46 @@
-//! Placeholder until its code is here.
+//! Compiles a `RouteConfiguration` into an immutable table and selects the route of a request as a pure function, with an optional explanation.
+//! It must not know clusters' hosts, connections or filters: their names and messages pass through it.
+//!
+//! [`RouteTable::compile`] does everything that can be done when configuration arrives; [`RouteTable::select`] reads headers and
+//! facts and gives a [`Decision`]; the [`SelectedRoute`] in it edits headers, builds redirects and tells time-outs and policies.
+
+mod action;
+mod cluster;
+mod compile;
+mod compile_action;
+mod direct_response;
+mod entry;
+mod explain;
+mod filter_config;
+mod fraction;
+mod hash;
+mod headers;
+mod index;
+mod mirror;
+mod pb;
+mod redirect;
+mod retry;
+mod rewrite;
+mod route_match;
+mod table;
+#[cfg(test)]
+mod tests;
+mod virtual_host;
+
+pub use action::{ForwardAction, HedgePolicy, HostRewrite, InternalRedirectPolicy, Priority, UpgradeConfig};
+pub use cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
+pub use compile::{CompileFilterConfig, CompileOptions};
+pub use direct_response::DirectResponse;
+pub use entry::{Action, RouteEntry, SelectedRoute};
+pub use explain::{Explanation, Step};
+pub use filter_config::{FilterConfigObject, FilterConfigs, FilterOverride};
+pub use fraction::{Fraction, NoRuntime, RuntimeFraction, RuntimeValues};
+pub use hash::{HashCookie, HashInput, HashPolicy};
+pub use headers::{HeaderLevels, HeaderMutations};
+pub use mirror::MirrorPolicy;
+pub use redirect::Redirect;
+pub use retry::{BackOff, ResetHeader, RetryOn, RetryPolicy};
+pub use rewrite::{PathRewrite, set_authority};
+pub use route_match::{Mismatch, RouteMatch};
+pub use table::{ClientCertificate, Decision, RouteInput, RouteTable};
+pub use virtual_host::{TlsRequirement, VirtualCluster, VirtualHost};

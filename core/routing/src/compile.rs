@@ -1,0 +1,512 @@
+//! From `RouteConfiguration` to the table.
+
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_http::{HeaderName, KnownHeader};
+use dhow_matching::{DomainIndex, HeaderMatcher};
+
+use crate::action::HedgePolicy;
+use crate::compile_action;
+use crate::direct_response::DirectResponse;
+use crate::entry::{Action, RouteEntry};
+use crate::filter_config::{FilterConfigObject, FilterConfigs};
+use crate::fraction::Fraction;
+use crate::headers::{HeaderLevels, HeaderMutations};
+use crate::index::RouteIndex;
+use crate::mirror::MirrorPolicy;
+use crate::pb::core::{DataSource, HeaderValueOption};
+use crate::pb::{protobuf, route};
+use crate::redirect::Redirect;
+use crate::retry::{RetryOn, RetryPolicy};
+use crate::route_match::RouteMatch;
+use crate::table::RouteTable;
+use crate::virtual_host::{TlsRequirement, VirtualCluster, VirtualHost};
+
+/// What compiling needs to know from outside.
+pub struct CompileOptions<'a> {
+    /// `validate_clusters` when the message does not say: true for inline routes, false for RDS.
+    pub validate_clusters_by_default: bool,
+    /// Whether a cluster of this name exists.
+    pub cluster_exists: &'a dyn Fn(&str) -> bool,
+    /// Compiles what a route says to the filter of this configured name. `Ok(None)`: no filter here has that name.
+    pub compile_filter_config: &'a CompileFilterConfig<'a>,
+    /// Reads a file or an environment variable.
+    pub read_source: &'a dyn Fn(&DataSource, &FieldPath) -> Result<Vec<u8>, ConfigError>,
+}
+
+/// See [`CompileOptions::compile_filter_config`].
+pub type CompileFilterConfig<'a> =
+    dyn Fn(&str, &protobuf::Any, &FieldPath) -> Result<Option<FilterConfigObject>, ConfigError> + 'a;
+
+impl CompileOptions<'static> {
+    /// Clusters are not validated, filters know no configuration, and nothing can be read.
+    pub fn lenient() -> Self {
+        Self {
+            validate_clusters_by_default: false,
+            cluster_exists: &|_| true,
+            compile_filter_config: &|_, _, _| Ok(None),
+            read_source: &|_, path| Err(ConfigError::unsupported(path.clone())),
+        }
+    }
+}
+
+/// Everything that is the same for all virtual hosts of a table.
+pub(crate) struct Compiler<'a, 'b> {
+    pub(crate) options: &'a CompileOptions<'b>,
+    pub(crate) warnings: &'a mut Vec<ConfigWarning>,
+    /// The options again when clusters are validated.
+    pub(crate) validate: Option<&'a CompileOptions<'b>>,
+    most_specific_wins: bool,
+    body_limit: usize,
+    headers: LevelHeaders,
+    filter_configs: FilterConfigs,
+    mirror_policies: Box<[MirrorPolicy]>,
+}
+
+/// Header mutations of one level.
+#[derive(Clone, Default)]
+pub(crate) struct LevelHeaders {
+    request: Arc<HeaderMutations>,
+    response: Arc<HeaderMutations>,
+}
+
+impl LevelHeaders {
+    pub(crate) fn compile(
+        add_to_request: &[HeaderValueOption],
+        remove_from_request: &[String],
+        add_to_response: &[HeaderValueOption],
+        remove_from_response: &[String],
+        path: &FieldPath,
+    ) -> Result<Self, ConfigError> {
+        let request = HeaderMutations::compile(
+            add_to_request,
+            &path.field("request_headers_to_add"),
+            remove_from_request,
+            &path.field("request_headers_to_remove"),
+        )?;
+        let response = HeaderMutations::compile(
+            add_to_response,
+            &path.field("response_headers_to_add"),
+            remove_from_response,
+            &path.field("response_headers_to_remove"),
+        )?;
+        Ok(Self { request: Arc::new(request), response: Arc::new(response) })
+    }
+}
+
+/// What a virtual host passes on to its routes.
+pub(crate) struct HostLevel {
+    headers: LevelHeaders,
+    filter_configs: FilterConfigs,
+    pub(crate) retry_policy: Option<RetryPolicy>,
+    pub(crate) hedge_policy: Option<HedgePolicy>,
+    pub(crate) mirror_policies: Box<[MirrorPolicy]>,
+    buffer_limit: Option<u64>,
+}
+
+/// What a route passes on to its weighted clusters.
+pub(crate) struct RouteLevel<'a> {
+    pub(crate) host: &'a HostLevel,
+    headers: LevelHeaders,
+    pub(crate) filter_configs: FilterConfigs,
+}
+
+impl RouteTable {
+    /// Compiles a route configuration.
+    ///
+    /// # Errors
+    /// In Envoy's words, with the path of what is wrong; a field that is set and not supported is refused.
+    pub fn compile(
+        message: &route::RouteConfiguration,
+        path: &FieldPath,
+        options: &CompileOptions<'_>,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Self, ConfigError> {
+        let route::RouteConfiguration {
+            name,
+            virtual_hosts,
+            vhds,
+            internal_only_headers,
+            response_headers_to_add,
+            response_headers_to_remove,
+            request_headers_to_add,
+            request_headers_to_remove,
+            most_specific_header_mutations_wins,
+            validate_clusters,
+            max_direct_response_body_size_bytes,
+            cluster_specifier_plugins,
+            request_mirror_policies,
+            ignore_port_in_host_matching,
+            vhost_header,
+            ignore_path_parameters_in_path_matching,
+            typed_per_filter_config,
+            metadata,
+            route_specifiers,
+        } = message;
+        refuse(vhds.is_some(), path, "vhds")?;
+        refuse(!cluster_specifier_plugins.is_empty(), path, "cluster_specifier_plugins")?;
+        refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
+        let validates =
+            validate_clusters.as_ref().map_or(options.validate_clusters_by_default, |wrapped| wrapped.value);
+        let validate = validates.then_some(options);
+        let filter_path = path.field("typed_per_filter_config");
+        let mut compiler = Compiler {
+            options,
+            warnings,
+            validate,
+            most_specific_wins: *most_specific_header_mutations_wins,
+            body_limit: max_direct_response_body_size_bytes.as_ref().map_or(4096, |w| w.value as usize),
+            headers: LevelHeaders::compile(
+                request_headers_to_add,
+                request_headers_to_remove,
+                response_headers_to_add,
+                response_headers_to_remove,
+                path,
+            )?,
+            filter_configs: FilterConfigs::compile(
+                typed_per_filter_config,
+                &FilterConfigs::default(),
+                &filter_path,
+                options,
+            )?,
+            mirror_policies: mirrors(request_mirror_policies, path, validate)?,
+        };
+        let hosts_path = path.field("virtual_hosts");
+        let hosts = virtual_hosts.iter().enumerate();
+        let hosts = hosts.map(|(at, host)| compiler.virtual_host(host, &hosts_path.index(at)).map(Arc::new));
+        let host_header = if vhost_header.is_empty() {
+            KnownHeader::Authority.into()
+        } else {
+            HeaderName::new(vhost_header)
+        };
+        Ok(Self {
+            name: name.as_str().into(),
+            virtual_hosts: hosts.collect::<Result<_, _>>()?,
+            domains: index_domains(name, virtual_hosts, &hosts_path)?,
+            host_header,
+            ignore_port: *ignore_port_in_host_matching,
+            ignore_path_parameters: *ignore_path_parameters_in_path_matching,
+            internal_only_headers: internal_only_headers.iter().map(|name| HeaderName::new(name)).collect(),
+            metadata: metadata.clone(),
+            to_https: Arc::new(https_redirect()),
+        })
+    }
+}
+
+fn https_redirect() -> RouteEntry {
+    RouteEntry {
+        name: Box::default(),
+        matched: RouteMatch::any(),
+        action: Action::Redirect(Box::new(Redirect::to_https())),
+        request_headers: HeaderLevels::default(),
+        response_headers: HeaderLevels::default(),
+        filter_configs: FilterConfigs::default(),
+        metadata: None,
+        stat_prefix: Box::default(),
+        request_body_buffer_limit: None,
+        decorator: None,
+        tracing: None,
+    }
+}
+
+fn index_domains(
+    table: &str,
+    hosts: &[route::VirtualHost],
+    path: &FieldPath,
+) -> Result<DomainIndex<u32>, ConfigError> {
+    let mut domains = DomainIndex::default();
+    for (at, host) in hosts.iter().enumerate() {
+        let path = path.index(at).field("domains");
+        if host.domains.is_empty() {
+            return Err(ConfigError::new(path, "value must contain at least 1 item(s)"));
+        }
+        for (nth, domain) in host.domains.iter().enumerate() {
+            if domains.insert(domain, at as u32) {
+                continue;
+            }
+            let reason = if domain == "*" {
+                format!("Only a single wildcard domain is permitted in route {table}")
+            } else {
+                let domain = domain.to_ascii_lowercase();
+                format!(
+                    "Only unique values for domains are permitted. Duplicate entry of domain {domain} in route {table}"
+                )
+            };
+            return Err(ConfigError::new(path.index(nth), reason));
+        }
+    }
+    Ok(domains)
+}
+
+pub(crate) fn refuse(is_set: bool, path: &FieldPath, field: &str) -> Result<(), ConfigError> {
+    if is_set { Err(ConfigError::unsupported(path.field(field))) } else { Ok(()) }
+}
+
+pub(crate) fn mirrors(
+    messages: &[route::route_action::RequestMirrorPolicy],
+    path: &FieldPath,
+    validate: Option<&CompileOptions<'_>>,
+) -> Result<Box<[MirrorPolicy]>, ConfigError> {
+    let path = path.field("request_mirror_policies");
+    messages.iter().enumerate().map(|(at, m)| MirrorPolicy::compile(m, &path.index(at), validate)).collect()
+}
+
+fn tls_requirement(value: i32, path: &FieldPath) -> Result<TlsRequirement, ConfigError> {
+    use route::virtual_host::TlsRequirementType;
+    match TlsRequirementType::try_from(value) {
+        Ok(TlsRequirementType::None) => Ok(TlsRequirement::None),
+        Ok(TlsRequirementType::ExternalOnly) => Ok(TlsRequirement::ExternalOnly),
+        Ok(TlsRequirementType::All) => Ok(TlsRequirement::All),
+        Err(_) => {
+            Err(ConfigError::new(path.field("require_tls"), "value must be one of the defined enum values"))
+        }
+    }
+}
+
+fn virtual_cluster(message: &route::VirtualCluster, path: &FieldPath) -> Result<VirtualCluster, ConfigError> {
+    let route::VirtualCluster { headers, name } = message;
+    if name.is_empty() {
+        return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
+    }
+    if headers.is_empty() {
+        return Err(ConfigError::new(path.clone(), "virtual clusters must define 'headers'"));
+    }
+    let headers = HeaderMatcher::compile_all(headers, &path.field("headers"))?;
+    Ok(VirtualCluster { name: name.as_str().into(), headers })
+}
+
+/// The newer of two fields for the same limit wins.
+fn buffer_limit(older: Option<&protobuf::UInt32Value>, newer: Option<&protobuf::UInt64Value>) -> Option<u64> {
+    newer.map(|wrapped| wrapped.value).or_else(|| older.map(|wrapped| u64::from(wrapped.value)))
+}
+
+impl Compiler<'_, '_> {
+    pub(crate) fn warn(&mut self, path: FieldPath, message: impl Into<String>) {
+        self.warnings.push(ConfigWarning::new(path, message));
+    }
+
+    pub(crate) fn retry_policy(
+        &mut self,
+        message: Option<&route::RetryPolicy>,
+        path: &FieldPath,
+    ) -> Result<Option<RetryPolicy>, ConfigError> {
+        let Some(message) = message else { return Ok(None) };
+        let path = path.field("retry_policy");
+        for name in RetryOn::unknown(&message.retry_on) {
+            self.warn(path.field("retry_on"), format!("'{name}' is not a retry condition and has no effect"));
+        }
+        RetryPolicy::compile(message, &path).map(Some)
+    }
+
+    pub(crate) fn hedge_policy(
+        &mut self,
+        message: Option<&route::HedgePolicy>,
+        path: &FieldPath,
+    ) -> Option<HedgePolicy> {
+        let route::HedgePolicy { initial_requests, additional_request_chance, hedge_on_per_try_timeout } =
+            message?;
+        Some(HedgePolicy {
+            initial_requests: initial_requests.as_ref().map_or(1, |wrapped| wrapped.value).max(1),
+            additional_request_chance: Fraction::from_message(additional_request_chance.as_ref()),
+            hedge_on_per_try_timeout: *hedge_on_per_try_timeout,
+        })
+        .inspect(|_| self.warn(path.field("hedge_policy"), "hedging has no effect yet"))
+    }
+
+    fn virtual_host(
+        &mut self,
+        message: &route::VirtualHost,
+        path: &FieldPath,
+    ) -> Result<VirtualHost, ConfigError> {
+        #[allow(deprecated, reason = "deprecated fields are honoured or refused like all others")]
+        let route::VirtualHost {
+            name,
+            domains: _, // Indexed by the table.
+            routes,
+            matcher,
+            require_tls,
+            virtual_clusters,
+            rate_limits,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            cors,
+            typed_per_filter_config,
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+            retry_policy,
+            retry_policy_typed_config,
+            hedge_policy,
+            include_is_timeout_retry_header,
+            per_request_buffer_limit_bytes,
+            request_body_buffer_limit,
+            request_mirror_policies,
+            metadata,
+            route_specifiers,
+        } = message;
+        if name.is_empty() {
+            return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
+        }
+        if matcher.is_some() && !routes.is_empty() {
+            let reason = "cannot set both matcher and routes on virtual host";
+            return Err(ConfigError::new(path.field("matcher"), reason));
+        }
+        refuse(matcher.is_some(), path, "matcher")?;
+        refuse(cors.is_some(), path, "cors")?;
+        refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
+        refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
+        let own_mirrors = mirrors(request_mirror_policies, path, self.validate)?;
+        let level = HostLevel {
+            headers: LevelHeaders::compile(
+                request_headers_to_add,
+                request_headers_to_remove,
+                response_headers_to_add,
+                response_headers_to_remove,
+                path,
+            )?,
+            filter_configs: FilterConfigs::compile(
+                typed_per_filter_config,
+                &self.filter_configs,
+                &path.field("typed_per_filter_config"),
+                self.options,
+            )?,
+            retry_policy: self.retry_policy(retry_policy.as_ref(), path)?,
+            hedge_policy: self.hedge_policy(hedge_policy.as_ref(), path),
+            mirror_policies: if own_mirrors.is_empty() { self.mirror_policies.clone() } else { own_mirrors },
+            buffer_limit: buffer_limit(
+                per_request_buffer_limit_bytes.as_ref(),
+                request_body_buffer_limit.as_ref(),
+            ),
+        };
+        let routes_path = path.field("routes");
+        let compiled = routes.iter().enumerate();
+        let compiled =
+            compiled.map(|(at, route)| self.route(route, &level, &routes_path.index(at)).map(Arc::new));
+        let routes: Box<[Arc<RouteEntry>]> = compiled.collect::<Result<_, _>>()?;
+        let clusters_path = path.field("virtual_clusters");
+        let virtual_clusters = virtual_clusters.iter().enumerate();
+        let virtual_clusters =
+            virtual_clusters.map(|(at, message)| virtual_cluster(message, &clusters_path.index(at)));
+        Ok(VirtualHost {
+            name: name.as_str().into(),
+            index: RouteIndex::build(&routes),
+            routes,
+            require_tls: tls_requirement(*require_tls, path)?,
+            virtual_clusters: virtual_clusters.collect::<Result<_, _>>()?,
+            rate_limits: rate_limits.as_slice().into(),
+            metadata: metadata.clone(),
+            include_request_attempt_count: *include_request_attempt_count,
+            include_attempt_count_in_response: *include_attempt_count_in_response,
+            include_is_timeout_retry_header: *include_is_timeout_retry_header,
+        })
+    }
+
+    fn route(
+        &mut self,
+        message: &route::Route,
+        host: &HostLevel,
+        path: &FieldPath,
+    ) -> Result<RouteEntry, ConfigError> {
+        #[allow(deprecated, reason = "deprecated fields are honoured or refused like all others")]
+        let route::Route {
+            name,
+            r#match,
+            metadata,
+            decorator,
+            typed_per_filter_config,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            tracing,
+            per_request_buffer_limit_bytes,
+            stat_prefix,
+            request_body_buffer_limit,
+            route_specifiers,
+            action,
+        } = message;
+        refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
+        let match_path = path.field("match");
+        let matched =
+            r#match.as_ref().ok_or_else(|| ConfigError::new(match_path.clone(), "value is required"))?;
+        let level = RouteLevel {
+            host,
+            headers: LevelHeaders::compile(
+                request_headers_to_add,
+                request_headers_to_remove,
+                response_headers_to_add,
+                response_headers_to_remove,
+                path,
+            )?,
+            filter_configs: FilterConfigs::compile(
+                typed_per_filter_config,
+                &host.filter_configs,
+                &path.field("typed_per_filter_config"),
+                self.options,
+            )?,
+        };
+        let (request_headers, response_headers) = self.header_levels(&level, None);
+        Ok(RouteEntry {
+            name: name.as_str().into(),
+            matched: RouteMatch::compile(matched, &match_path)?,
+            action: self.action(action.as_ref(), &level, path)?,
+            request_headers,
+            response_headers,
+            metadata: metadata.clone(),
+            stat_prefix: stat_prefix.as_str().into(),
+            request_body_buffer_limit: buffer_limit(
+                per_request_buffer_limit_bytes.as_ref(),
+                request_body_buffer_limit.as_ref(),
+            )
+            .or(host.buffer_limit),
+            decorator: decorator.clone(),
+            tracing: tracing.clone().map(Box::new),
+            filter_configs: level.filter_configs,
+        })
+    }
+
+    fn action(
+        &mut self,
+        action: Option<&route::route::Action>,
+        level: &RouteLevel<'_>,
+        path: &FieldPath,
+    ) -> Result<Action, ConfigError> {
+        Ok(match action {
+            None => return Err(ConfigError::new(path.field("action"), "is required")),
+            Some(route::route::Action::Route(message)) => {
+                let action = compile_action::forward(self, message, level, &path.field("route"))?;
+                Action::Forward(Box::new(action))
+            }
+            Some(route::route::Action::Redirect(message)) => {
+                Action::Redirect(Box::new(Redirect::compile(message, &path.field("redirect"))?))
+            }
+            Some(route::route::Action::DirectResponse(message)) => {
+                let path = path.field("direct_response");
+                let response = DirectResponse::compile(message, self.body_limit, &path, self.options)?;
+                Action::DirectResponse(Box::new(response))
+            }
+            Some(route::route::Action::FilterAction(_)) => {
+                return Err(ConfigError::unsupported(path.field("filter_action")));
+            }
+            Some(route::route::Action::NonForwardingAction(route::NonForwardingAction {})) => {
+                Action::NonForwarding
+            }
+        })
+    }
+
+    /// The levels that apply to a route, or to one of its weighted clusters.
+    pub(crate) fn header_levels(
+        &self,
+        level: &RouteLevel<'_>,
+        weighted: Option<&LevelHeaders>,
+    ) -> (HeaderLevels, HeaderLevels) {
+        let levels: Vec<&LevelHeaders> =
+            weighted.into_iter().chain([&level.headers, &level.host.headers, &self.headers]).collect();
+        let request: Vec<_> = levels.iter().map(|level| &level.request).collect();
+        let response: Vec<_> = levels.iter().map(|level| &level.response).collect();
+        let reverse = self.most_specific_wins;
+        (HeaderLevels::new(&request, reverse), HeaderLevels::new(&response, reverse))
+    }
+}

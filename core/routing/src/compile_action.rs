@@ -1,0 +1,354 @@
+//! From `RouteAction` to a forwarding action.
+
+use std::time::Duration;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::Format;
+use dhow_http::HeaderName;
+use dhow_matching::RegexRewrite;
+
+use crate::action::{ForwardAction, HostRewrite, InternalRedirectPolicy, Priority, UpgradeConfig};
+use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
+use crate::compile::{Compiler, LevelHeaders, RouteLevel, mirrors, refuse};
+use crate::filter_config::FilterConfigs;
+use crate::hash::HashPolicy;
+use crate::pb::core::RoutingPriority;
+use crate::pb::route::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+    UpgradeConfig as UpgradeMessage, upgrade_config::ConnectConfig,
+};
+use crate::pb::route::weighted_cluster::{
+    ClusterWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier as WeightHostRewrite,
+};
+use crate::pb::{duration, route};
+use crate::rewrite::PathRewrite;
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Compiles the message.
+pub(crate) fn forward(
+    compiler: &mut Compiler<'_, '_>,
+    message: &route::RouteAction,
+    level: &RouteLevel<'_>,
+    path: &FieldPath,
+) -> Result<ForwardAction, ConfigError> {
+    #[allow(deprecated, reason = "deprecated fields are honoured or refused like all others")]
+    let route::RouteAction {
+        cluster_not_found_response_code,
+        metadata_match,
+        prefix_rewrite,
+        regex_rewrite,
+        path_rewrite_policy,
+        path_rewrite,
+        append_x_forwarded_host,
+        timeout,
+        idle_timeout,
+        flush_timeout,
+        early_data_policy,
+        retry_policy,
+        retry_policy_typed_config,
+        request_mirror_policies,
+        priority,
+        rate_limits,
+        include_vh_rate_limits,
+        hash_policy,
+        cors,
+        max_grpc_timeout,
+        grpc_timeout_offset,
+        upgrade_configs,
+        internal_redirect_policy,
+        internal_redirect_action,
+        max_internal_redirects,
+        hedge_policy,
+        max_stream_duration,
+        cluster_specifier,
+        host_rewrite_specifier,
+    } = message;
+    refuse(path_rewrite_policy.is_some(), path, "path_rewrite_policy")?;
+    refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
+    refuse(cors.is_some(), path, "cors")?;
+    refuse(*internal_redirect_action != 0, path, "internal_redirect_action")?;
+    refuse(max_internal_redirects.is_some(), path, "max_internal_redirects")?;
+    if early_data_policy.is_some() {
+        compiler.warn(path.field("early_data_policy"), "there is no early data without HTTP/3 and TLS 0-RTT");
+    }
+    let MaxStreamDuration {
+        max_stream_duration: max_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = max_stream_duration.unwrap_or_default();
+    let stream = path.field("max_stream_duration");
+    let grpc_max = duration(grpc_timeout_header_max.as_ref(), &stream, "grpc_timeout_header_max")?;
+    let grpc_offset = duration(grpc_timeout_header_offset.as_ref(), &stream, "grpc_timeout_header_offset")?;
+    let timeout = duration(timeout.as_ref(), path, "timeout")?.unwrap_or(DEFAULT_TIMEOUT);
+    let own_mirrors = mirrors(request_mirror_policies, path, compiler.validate)?;
+    let hash_path = path.field("hash_policy");
+    let hash_policies =
+        hash_policy.iter().enumerate().map(|(at, m)| HashPolicy::compile(m, &hash_path.index(at)));
+    Ok(ForwardAction {
+        cluster: cluster(compiler, cluster_specifier.as_ref(), level, path)?,
+        cluster_not_found_status: not_found_status(*cluster_not_found_response_code, path)?,
+        metadata_match: metadata_match.clone(),
+        path_rewrite: PathRewrite::compile(prefix_rewrite, regex_rewrite.as_ref(), path_rewrite, path)?,
+        host_rewrite: host_rewrite(host_rewrite_specifier.as_ref(), path)?,
+        append_x_forwarded_host: *append_x_forwarded_host,
+        timeout: (!timeout.is_zero()).then_some(timeout),
+        idle_timeout: duration(idle_timeout.as_ref(), path, "idle_timeout")?,
+        flush_timeout: duration(flush_timeout.as_ref(), path, "flush_timeout")?,
+        max_stream_duration: duration(max_duration.as_ref(), &stream, "max_stream_duration")?,
+        grpc_timeout_header_max: grpc_max.or(duration(max_grpc_timeout.as_ref(), path, "max_grpc_timeout")?),
+        grpc_timeout_header_offset: grpc_offset.or(duration(
+            grpc_timeout_offset.as_ref(),
+            path,
+            "grpc_timeout_offset",
+        )?),
+        retry_policy: compiler
+            .retry_policy(retry_policy.as_ref(), path)?
+            .or_else(|| level.host.retry_policy.clone()),
+        hedge_policy: compiler.hedge_policy(hedge_policy.as_ref(), path).or(level.host.hedge_policy),
+        mirror_policies: if own_mirrors.is_empty() {
+            level.host.mirror_policies.clone()
+        } else {
+            own_mirrors
+        },
+        priority: routing_priority(*priority, path)?,
+        hash_policies: hash_policies.collect::<Result<_, _>>()?,
+        rate_limits: rate_limits.as_slice().into(),
+        include_virtual_host_rate_limits: include_vh_rate_limits.as_ref().is_some_and(|w| w.value)
+            || rate_limits.is_empty(),
+        upgrades: upgrades(upgrade_configs, path)?,
+        internal_redirect_policy: internal_redirects(internal_redirect_policy.as_ref(), path)?,
+    })
+}
+
+fn bad_enum(path: &FieldPath, field: &str) -> ConfigError {
+    ConfigError::new(path.field(field), "value must be one of the defined enum values")
+}
+
+fn not_found_status(code: i32, path: &FieldPath) -> Result<u16, ConfigError> {
+    match ClusterNotFoundResponseCode::try_from(code) {
+        Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => Ok(503),
+        Ok(ClusterNotFoundResponseCode::NotFound) => Ok(404),
+        Ok(ClusterNotFoundResponseCode::InternalServerError) => Ok(500),
+        Err(_) => Err(bad_enum(path, "cluster_not_found_response_code")),
+    }
+}
+
+fn routing_priority(priority: i32, path: &FieldPath) -> Result<Priority, ConfigError> {
+    match RoutingPriority::try_from(priority) {
+        Ok(RoutingPriority::Default) => Ok(Priority::Default),
+        Ok(RoutingPriority::High) => Ok(Priority::High),
+        Err(_) => Err(bad_enum(path, "priority")),
+    }
+}
+
+fn host_rewrite(
+    specifier: Option<&HostRewriteSpecifier>,
+    path: &FieldPath,
+) -> Result<Option<HostRewrite>, ConfigError> {
+    Ok(match specifier {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(literal)) => {
+            (!literal.is_empty()).then(|| HostRewrite::Literal(literal.as_bytes().into()))
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(wrapped)) => wrapped.value.then_some(HostRewrite::Auto),
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            (!name.is_empty()).then(|| HostRewrite::Header(HeaderName::new(name)))
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => {
+            let path = path.field("host_rewrite_path_regex");
+            Some(HostRewrite::PathRegex(RegexRewrite::compile(regex, &path)?))
+        }
+        Some(HostRewriteSpecifier::HostRewrite(format)) if format.is_empty() => None,
+        Some(HostRewriteSpecifier::HostRewrite(format)) => {
+            let format = Format::parse(format).map_err(|e| e.under(&path.field("host_rewrite")))?;
+            Some(HostRewrite::Format(format.omitting_empty(true)))
+        }
+    })
+}
+
+fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[UpgradeConfig]>, ConfigError> {
+    let path = path.field("upgrade_configs");
+    let mut upgrades: Vec<UpgradeConfig> = Vec::new();
+    for (at, UpgradeMessage { upgrade_type, enabled, connect_config }) in messages.iter().enumerate() {
+        let kind = upgrade_type.to_ascii_lowercase().into_boxed_str();
+        if upgrades.iter().any(|known| known.kind == kind) {
+            return Err(ConfigError::new(path.index(at), format!("Duplicate upgrade {upgrade_type}")));
+        }
+        if connect_config.is_some() && &*kind != "connect" && &*kind != "connect-udp" {
+            let reason = format!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig");
+            return Err(ConfigError::new(path.index(at), reason));
+        }
+        let mut allows_post = false;
+        if let Some(ConnectConfig { proxy_protocol_config, allow_post }) = connect_config {
+            refuse(
+                proxy_protocol_config.is_some(),
+                &path.index(at).field("connect_config"),
+                "proxy_protocol_config",
+            )?;
+            allows_post = *allow_post;
+        }
+        upgrades.push(UpgradeConfig {
+            kind,
+            enabled: enabled.as_ref().is_none_or(|wrapped| wrapped.value),
+            terminate_connect: connect_config.is_some(),
+            allow_post: allows_post,
+        });
+    }
+    Ok(upgrades.into())
+}
+
+fn internal_redirects(
+    message: Option<&route::InternalRedirectPolicy>,
+    path: &FieldPath,
+) -> Result<Option<InternalRedirectPolicy>, ConfigError> {
+    let Some(message) = message else { return Ok(None) };
+    let path = path.field("internal_redirect_policy");
+    let route::InternalRedirectPolicy {
+        max_internal_redirects,
+        redirect_response_codes,
+        predicates,
+        allow_cross_scheme_redirect,
+        response_headers_to_copy,
+    } = message;
+    refuse(!predicates.is_empty(), &path, "predicates")?;
+    // Only redirects can be followed; other codes have no effect, as in Envoy.
+    let is_redirect = |code: &u32| matches!(code, 301 | 302 | 303 | 307 | 308);
+    let codes: Box<[u16]> = if redirect_response_codes.is_empty() {
+        [302].into()
+    } else {
+        redirect_response_codes.iter().filter(|code| is_redirect(code)).map(|&code| code as u16).collect()
+    };
+    Ok(Some(InternalRedirectPolicy {
+        max_internal_redirects: max_internal_redirects.as_ref().map_or(1, |wrapped| wrapped.value),
+        response_codes: codes,
+        allow_cross_scheme: *allow_cross_scheme_redirect,
+        response_headers_to_copy: response_headers_to_copy.iter().map(|name| HeaderName::new(name)).collect(),
+    }))
+}
+
+fn cluster(
+    compiler: &Compiler<'_, '_>,
+    specifier: Option<&ClusterSpecifier>,
+    level: &RouteLevel<'_>,
+    path: &FieldPath,
+) -> Result<ClusterChoice, ConfigError> {
+    Ok(match specifier {
+        None => return Err(ConfigError::new(path.field("cluster_specifier"), "is required")),
+        Some(ClusterSpecifier::Cluster(name)) => {
+            ClusterChoice::One(ClusterSource::named(name, "", &path.field("cluster"), compiler.validate)?)
+        }
+        Some(ClusterSpecifier::ClusterHeader(name)) => {
+            ClusterChoice::One(ClusterSource::Header(HeaderName::new(name)))
+        }
+        Some(ClusterSpecifier::WeightedClusters(message)) => {
+            ClusterChoice::Weighted(weighted(compiler, message, level, &path.field("weighted_clusters"))?)
+        }
+        Some(ClusterSpecifier::ClusterSpecifierPlugin(name)) => {
+            let reason = format!("Unknown cluster specifier plugin name: {name} is used in the route");
+            return Err(ConfigError::new(path.field("cluster_specifier_plugin"), reason));
+        }
+        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
+            return Err(ConfigError::unsupported(path.field("inline_cluster_specifier_plugin")));
+        }
+    })
+}
+
+fn weighted(
+    compiler: &Compiler<'_, '_>,
+    message: &route::WeightedCluster,
+    level: &RouteLevel<'_>,
+    path: &FieldPath,
+) -> Result<WeightedClusters, ConfigError> {
+    #[allow(deprecated, reason = "the field has had no effect since 1.23 and is accepted")]
+    let route::WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } =
+        message;
+    let clusters_path = path.field("clusters");
+    if clusters.is_empty() {
+        return Err(ConfigError::new(clusters_path, "value must contain at least 1 item(s)"));
+    }
+    let random_header = match random_value_specifier {
+        None => None,
+        Some(RandomValueSpecifier::HeaderName(name)) => Some(HeaderName::new(name)),
+        Some(RandomValueSpecifier::UseHashPolicy(wrapped)) => {
+            refuse(wrapped.value, path, "use_hash_policy")?;
+            None
+        }
+    };
+    let compiled = clusters.iter().enumerate();
+    let compiled = compiled.map(|(at, one)| weighted_cluster(compiler, one, level, &clusters_path.index(at)));
+    let compiled: Box<[WeightedCluster]> = compiled.collect::<Result<_, _>>()?;
+    let total: u64 = compiled.iter().map(|one| u64::from(one.weight)).sum();
+    if total == 0 {
+        let reason = "Sum of weights in the weighted_cluster must be greater than 0.";
+        return Err(ConfigError::new(path.clone(), reason));
+    }
+    if total > u64::from(u32::MAX) {
+        let reason = format!("The sum of weights of all weighted clusters of route  exceeds {}", u32::MAX);
+        return Err(ConfigError::new(path.clone(), reason));
+    }
+    Ok(WeightedClusters {
+        clusters: compiled,
+        total,
+        runtime_key_prefix: runtime_key_prefix.as_str().into(),
+        random_header,
+    })
+}
+
+fn weighted_cluster(
+    compiler: &Compiler<'_, '_>,
+    message: &ClusterWeight,
+    level: &RouteLevel<'_>,
+    path: &FieldPath,
+) -> Result<WeightedCluster, ConfigError> {
+    let ClusterWeight {
+        name,
+        cluster_header,
+        weight,
+        metadata_match,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        typed_per_filter_config,
+        host_rewrite_specifier,
+    } = message;
+    let cluster = match (name.is_empty(), cluster_header.is_empty()) {
+        (false, true) => ClusterSource::named(name, "weighted ", &path.field("name"), compiler.validate)?,
+        (true, false) => ClusterSource::Header(HeaderName::new(cluster_header)),
+        (true, true) => {
+            let reason = "At least one of name or cluster_header need to be specified";
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+        (false, false) => {
+            let reason = "Only one of name or cluster_header can be specified";
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+    };
+    let headers = LevelHeaders::compile(
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        path,
+    )?;
+    let (request_headers, response_headers) = compiler.header_levels(level, Some(&headers));
+    let host_rewrite = host_rewrite_specifier.as_ref().and_then(|specifier| {
+        let WeightHostRewrite::HostRewriteLiteral(literal) = specifier;
+        (!literal.is_empty()).then(|| literal.as_bytes().into())
+    });
+    Ok(WeightedCluster {
+        cluster,
+        weight: weight.as_ref().map_or(0, |wrapped| wrapped.value),
+        metadata_match: metadata_match.clone(),
+        host_rewrite,
+        request_headers,
+        response_headers,
+        filter_configs: FilterConfigs::compile(
+            typed_per_filter_config,
+            &level.filter_configs,
+            &path.field("typed_per_filter_config"),
+            compiler.options,
+        )?,
+    })
+}

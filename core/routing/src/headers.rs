@@ -1,0 +1,223 @@
+//! Headers that routes add and remove.
+
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::{Format, FormatContext, WithRequestHeaders, WithResponseHeaders};
+use dhow_http::{HeaderMap, HeaderName, KnownHeader};
+
+use crate::pb::core::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction};
+
+/// What one level (route, virtual host, ...) adds and removes: removals first, then all values are formatted, then
+/// those that replace are set, then the others are added.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderMutations {
+    remove: Box<[HeaderName]>,
+    add: Box<[Addition]>,
+}
+
+#[derive(Clone, Debug)]
+struct Addition {
+    name: HeaderName,
+    value: Format,
+    action: HeaderAppendAction,
+    keep_empty: bool,
+}
+
+/// Whose headers are edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Request,
+    Response,
+}
+
+impl HeaderMutations {
+    /// Compiles the messages.
+    ///
+    /// # Errors
+    /// When `host` or a pseudo header is edited, or a value is not a format string; in Envoy's words.
+    pub fn compile(
+        add: &[HeaderValueOption],
+        add_path: &FieldPath,
+        remove: &[String],
+        remove_path: &FieldPath,
+    ) -> Result<Self, ConfigError> {
+        let name = |(at, name): (usize, &String)| {
+            if is_protected(name) {
+                let reason = ":-prefixed or host headers may not be removed";
+                return Err(ConfigError::new(remove_path.index(at), reason));
+            }
+            Ok(HeaderName::new(name))
+        };
+        let remove = remove.iter().enumerate().map(name).collect::<Result<_, _>>()?;
+        let add = add.iter().enumerate().map(|(at, option)| Addition::compile(option, &add_path.index(at)));
+        Ok(Self { remove, add: add.collect::<Result<_, _>>()? })
+    }
+
+    /// Whether nothing is edited.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+
+    pub(crate) fn apply(&self, side: Side, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        // Values are formatted before any of them is written: they see the headers without each other.
+        let mut values = Vec::new();
+        let mut ready: Vec<(&Addition, std::ops::Range<usize>)> = Vec::new();
+        for addition in &self.add {
+            if let Some(literal) = addition.value.as_literal()
+                && self.add.len() == 1
+            {
+                addition.write(headers, literal);
+                return;
+            }
+            let start = values.len();
+            match side {
+                Side::Request => {
+                    addition.value.append(&WithRequestHeaders { headers, below: context }, &mut values);
+                }
+                Side::Response => {
+                    addition.value.append(&WithResponseHeaders { headers, below: context }, &mut values);
+                }
+            }
+            let exists = || headers.contains(&addition.name);
+            let wanted = match addition.action {
+                HeaderAppendAction::AppendIfExistsOrAdd | HeaderAppendAction::OverwriteIfExistsOrAdd => true,
+                HeaderAppendAction::AddIfAbsent => !exists(),
+                HeaderAppendAction::OverwriteIfExists => exists(),
+            };
+            if wanted {
+                ready.push((addition, start..values.len()));
+            }
+        }
+        for replacing in [true, false] {
+            for (addition, range) in ready.iter().filter(|(addition, _)| addition.replaces() == replacing) {
+                addition.write(headers, &values[range.clone()]);
+            }
+        }
+    }
+}
+
+impl Addition {
+    fn compile(option: &HeaderValueOption, path: &FieldPath) -> Result<Self, ConfigError> {
+        #[allow(deprecated, reason = "the older field is still accepted, as in Envoy")]
+        let HeaderValueOption { header, append, append_action, keep_empty_value } = option;
+        let field = path.field("header");
+        let Some(HeaderValue { key, value, raw_value }) = header else {
+            return Err(ConfigError::new(field, "value is required"));
+        };
+        if key.is_empty() {
+            return Err(ConfigError::new(field.field("key"), "value length must be at least 1 characters"));
+        }
+        if is_protected(key) {
+            return Err(ConfigError::new(
+                field.field("key"),
+                ":-prefixed or host headers may not be modified",
+            ));
+        }
+        let action = HeaderAppendAction::try_from(*append_action).map_err(|_| {
+            ConfigError::new(path.field("append_action"), "value must be one of the defined enum values")
+        })?;
+        let action = match append {
+            Some(_) if action != HeaderAppendAction::AppendIfExistsOrAdd => {
+                let reason = "Both append and append_action are set and it's not allowed";
+                return Err(ConfigError::new(path.field("append"), reason));
+            }
+            Some(append) if !append.value => HeaderAppendAction::OverwriteIfExistsOrAdd,
+            _ => action,
+        };
+        let text = if value.is_empty() {
+            std::str::from_utf8(raw_value).map_err(|_| {
+                ConfigError::new(field.field("raw_value"), "only UTF-8 values are supported yet")
+            })?
+        } else {
+            value
+        };
+        let value = Format::parse(&current_syntax(text)).map_err(|e| e.under(&field.field("value")))?;
+        let value = value.omitting_empty(true);
+        Ok(Self { name: HeaderName::new(key), value, action, keep_empty: *keep_empty_value })
+    }
+
+    fn replaces(&self) -> bool {
+        matches!(
+            self.action,
+            HeaderAppendAction::OverwriteIfExists | HeaderAppendAction::OverwriteIfExistsOrAdd
+        )
+    }
+
+    fn write(&self, headers: &mut HeaderMap, value: &[u8]) {
+        if value.is_empty() && !self.keep_empty {
+            return;
+        }
+        match self.action {
+            HeaderAppendAction::AppendIfExistsOrAdd => headers.append_name(&self.name, value),
+            HeaderAppendAction::OverwriteIfExistsOrAdd => headers.set(&self.name, value),
+            HeaderAppendAction::AddIfAbsent if headers.contains(&self.name) => {}
+            HeaderAppendAction::AddIfAbsent => headers.append_name(&self.name, value),
+            HeaderAppendAction::OverwriteIfExists if headers.contains(&self.name) => {
+                headers.set(&self.name, value);
+            }
+            HeaderAppendAction::OverwriteIfExists => {}
+        }
+    }
+}
+
+fn is_protected(name: &str) -> bool {
+    name.starts_with(':') || name.eq_ignore_ascii_case(KnownHeader::Host.as_str())
+}
+
+/// Older header values name metadata as `%UPSTREAM_METADATA(["namespace", "key"])%`; the present form is `(namespace:key)`.
+fn current_syntax(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains("_METADATA([") {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("_METADATA([") {
+        let (before, list) = rest.split_at(at + "_METADATA(".len());
+        out.push_str(before);
+        let Some(end) = list.find("])") else {
+            rest = list;
+            break;
+        };
+        let keys: Vec<&str> = list[1..end].split(',').map(|key| key.trim().trim_matches('"')).collect();
+        out.push_str(&keys.join(":"));
+        rest = &list[end + 1..];
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+/// The levels' mutations, in the order in which they are applied.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderLevels {
+    levels: Box<[Arc<HeaderMutations>]>,
+}
+
+impl HeaderLevels {
+    /// From the most specific level to the least, or the other way round (`most_specific_header_mutations_wins`); empty levels are dropped.
+    pub(crate) fn new(most_specific_first: &[&Arc<HeaderMutations>], reverse: bool) -> Self {
+        let mut levels: Vec<_> =
+            most_specific_first.iter().filter(|level| !level.is_empty()).map(|l| Arc::clone(l)).collect();
+        if reverse {
+            levels.reverse();
+        }
+        Self { levels: levels.into() }
+    }
+
+    /// Edits a request's headers. Formats see the headers as they are before the level; other facts come from `context`.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        for level in &self.levels {
+            level.apply(Side::Request, headers, context);
+        }
+    }
+
+    /// Edits a response's headers; request headers and other facts come from `context`.
+    pub fn apply_to_response(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        for level in &self.levels {
+            level.apply(Side::Response, headers, context);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Changes of path and host on the way upstream.
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::{Format, FormatContext, WithRequestHeaders};
+use dhow_http::{HeaderMap, HeaderName, KnownHeader};
+use dhow_matching::{RegexRewrite, path_without_query};
+
+use crate::action::HostRewrite;
+use crate::pb::matcher::RegexMatchAndSubstitute;
+use crate::route_match::RouteMatch;
+
+/// How the path is rewritten; the query is always kept.
+#[derive(Clone, Debug)]
+pub enum PathRewrite {
+    /// `prefix_rewrite`: what the route matched is replaced.
+    Prefix(Box<[u8]>),
+    /// `regex_rewrite`.
+    Regex(RegexRewrite),
+    /// `path_rewrite`: all of it is replaced, unless the result is empty.
+    Format(Format),
+}
+
+impl PathRewrite {
+    /// At most one of the three may be given.
+    pub(crate) fn compile(
+        prefix: &str,
+        regex: Option<&RegexMatchAndSubstitute>,
+        format: &str,
+        path: &FieldPath,
+    ) -> Result<Option<Self>, ConfigError> {
+        let given =
+            [!prefix.is_empty(), regex.is_some(), !format.is_empty()].into_iter().filter(|g| *g).count();
+        if given > 1 {
+            let reason = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+        if let Some(regex) = regex {
+            return Ok(Some(Self::Regex(RegexRewrite::compile(regex, &path.field("regex_rewrite"))?)));
+        }
+        if !format.is_empty() {
+            let format = Format::parse(format).map_err(|e| e.under(&path.field("path_rewrite")))?;
+            return Ok(Some(Self::Format(format.omitting_empty(true))));
+        }
+        Ok((!prefix.is_empty()).then(|| Self::Prefix(prefix.as_bytes().into())))
+    }
+
+    /// The rewritten path with its query; `None` when the path stays as it is.
+    pub(crate) fn rewritten(
+        &self,
+        matched: &RouteMatch,
+        headers: &HeaderMap,
+        context: &dyn FormatContext,
+    ) -> Option<Vec<u8>> {
+        let path = headers.path();
+        let (just_path, query) = path.split_at(path_without_query(path).len());
+        let mut out = Vec::with_capacity(path.len() + 32);
+        match self {
+            Self::Prefix(replacement) => {
+                let replaced = matched.replaced_length(just_path).min(just_path.len());
+                out.extend_from_slice(replacement);
+                out.extend_from_slice(&just_path[replaced..]);
+            }
+            Self::Regex(regex) => {
+                regex.append(just_path, &mut out);
+            }
+            Self::Format(format) => {
+                format.append(&WithRequestHeaders { headers, below: context }, &mut out);
+                if out.is_empty() {
+                    return None;
+                }
+            }
+        }
+        out.extend_from_slice(query);
+        Some(out)
+    }
+
+    pub(crate) fn apply(
+        &self,
+        matched: &RouteMatch,
+        headers: &mut HeaderMap,
+        context: &dyn FormatContext,
+        keep_original: bool,
+    ) {
+        let Some(rewritten) = self.rewritten(matched, headers, context) else { return };
+        if keep_original {
+            let original = headers.path().to_vec();
+            headers.set_known(KnownHeader::XEnvoyOriginalPath, &original);
+        }
+        headers.set_known(KnownHeader::Path, &rewritten);
+    }
+}
+
+impl HostRewrite {
+    pub(crate) fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        context: &dyn FormatContext,
+        append_forwarded_host: bool,
+        keep_original: bool,
+    ) {
+        let mut host = Vec::new();
+        match self {
+            Self::Literal(literal) => host.extend_from_slice(literal),
+            Self::Header(name) => host.extend_from_slice(headers.get(name).unwrap_or_default()),
+            Self::PathRegex(regex) => {
+                regex.append(path_without_query(headers.path()), &mut host);
+            }
+            Self::Format(format) => format.append(&WithRequestHeaders { headers, below: context }, &mut host),
+            Self::Auto => {}
+        }
+        if !host.is_empty() {
+            set_authority(headers, &host, append_forwarded_host, keep_original);
+        }
+    }
+}
+
+/// Sets `:authority`. The former one is appended to `x-forwarded-host` on request, and kept in `x-envoy-original-host` on request.
+pub fn set_authority(headers: &mut HeaderMap, host: &[u8], append_forwarded_host: bool, keep_original: bool) {
+    let former = headers.authority().to_vec();
+    if append_forwarded_host && !former.is_empty() {
+        append_to_list(headers, &KnownHeader::XForwardedHost.into(), &former);
+    }
+    if keep_original && !former.is_empty() {
+        headers.set_known(KnownHeader::XEnvoyOriginalHost, &former);
+    }
+    headers.set_known(KnownHeader::Authority, host);
+}
+
+/// Joins with a comma and no blank, as Envoy joins forwarded hosts.
+fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: &[u8]) {
+    match headers.get(name).filter(|before| !before.is_empty()) {
+        Some(before) => {
+            let joined = [before, b",", value].concat();
+            headers.set(name, &joined);
+        }
+        None => headers.set(name, value),
+    }
+}
