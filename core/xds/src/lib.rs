@@ -4,9 +4,9 @@ mod client;
 mod envelope;
 #[cfg(test)]
 mod fixtures;
-pub mod grpc;
 mod interest;
 pub mod messages;
+mod method;
 mod resource;
 mod server;
 #[cfg(test)]
@@ -16,6 +16,7 @@ pub mod type_url;
 pub use client::{ClientConfig, ClientEvent, ClientSession, Delivery, Receipt};
 pub use envelope::{Request, Response};
 pub use interest::Interest;
+pub use method::{method_path, parse_method_path};
 pub use resource::{NamedResource, Resource, Update, name_in_body};
 pub use server::{Push, RequestError, ServerConfig, ServerEvent, ServerSession, SyncState, TypeStatus, Want};
 

@@ -5,5 +5,5 @@ pub use dhow_proto::envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     Resource as WireResource, ResourceError, ResourceLocator, ResourceName,
 };
-pub use dhow_proto::envoy_types::pb::google::protobuf::Any;
+pub use dhow_proto::envoy_types::pb::google::protobuf::{Any, value};
 pub use dhow_proto::envoy_types::pb::google::rpc::Status;
