@@ -17,7 +17,8 @@ pub(crate) struct Args {
     /// {address} and {port} for either of them, {pod} for the name of the pod. A container's args are added to it.
     #[arg(long = "image", value_name = "NAME=COMMAND")]
     images: Vec<ImageRule>,
-    /// Port of the gateway on 127.0.0.1 for the ports 80 and 8080 of Gateways; 0 for any free one.
+    /// Port of the gateway on 127.0.0.1 for the ports 80 and 8080 of Gateways, 0 for any free one; port 443 of Gateways is 363 more (8443). Other ports stay as
+    /// they are.
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
     /// File with Istio's mesh configuration.

@@ -58,9 +58,14 @@ pub(crate) fn gateway_pod(name: &str, ready: bool) -> Value {
     })
 }
 
-/// The gateway's Service, which says that the ports 80 and 8080 of Gateways are `port` of this machine.
+/// What the port 8443 is more than 8080: the gateway's port for TLS keeps this distance from the one for HTTP, whatever that is.
+const TLS_DISTANCE: u16 = 363;
+
+/// The gateway's Service, which says that the ports 80 and 8080 of Gateways are `port` of this machine, and 443 another one that
+/// needs no privilege.
 pub(crate) fn gateway_service(port: u16) -> Value {
-    let map = |name: &str, number: u16| json!({"name": name, "port": number, "targetPort": port, "protocol": "TCP"});
+    let map = |name: &str, number: u16, target: u16| json!({"name": name, "port": number, "targetPort": target, "protocol": "TCP"});
+    let tls = port.checked_add(TLS_DISTANCE).unwrap_or(port - TLS_DISTANCE);
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -68,7 +73,7 @@ pub(crate) fn gateway_service(port: u16) -> Value {
         "spec": {
             "type": "LoadBalancer",
             "selector": gateway_labels(),
-            "ports": [map("http2", 80), map("http-alternative", 8080)],
+            "ports": [map("http2", 80, port), map("http-alternative", 8080, port), map("https", 443, tls)],
         },
     })
 }
@@ -81,4 +86,20 @@ fn status(address: &str, ready: bool) -> Value {
         "podIPs": [{"ip": address}],
         "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_need_no_privileged_port() {
+        let target = |service: &Value, index: usize| service["spec"]["ports"][index]["targetPort"].clone();
+        let usual = gateway_service(8080);
+        assert_eq!(
+            (target(&usual, 0), target(&usual, 1), target(&usual, 2)),
+            (8080.into(), 8080.into(), 8443.into())
+        );
+        assert_eq!(target(&gateway_service(u16::MAX), 2), u16::MAX - TLS_DISTANCE);
+    }
 }
