@@ -1,2 +1,50 @@
-//! Placeholder until its code is here.
-fn main() {}
+//! Chores of this repository: rule checks, generated lists and benchmarks; it must not know what the product does.
+
+mod bench;
+mod filters;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Command {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check the rules of the repository: layers, sizes, READMEs, dependencies, generated lists.
+    Tidy,
+    /// Write the list of filters from the folders present.
+    Filters,
+    /// Measure dhow-proxy beside Envoy, HAProxy and nginx.
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
+}
+
+fn main() -> ExitCode {
+    match act(Command::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Tidy => tidy::run(),
+        Chore::Filters => filters::write(),
+        Chore::Bench { what } => bench::run(what),
+    }
+}
