@@ -1,0 +1,91 @@
+//! HTTP connection managers.
+
+use dhow_control_model::PathNormalization;
+use dhow_proto::envoy::config::core::v3::HttpProtocolOptions;
+use dhow_proto::envoy::config::listener::v3::{Filter, filter};
+use dhow_proto::envoy::config::route::v3::RouteConfiguration;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as envoy;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails,
+    UpgradeConfig,
+};
+
+use super::{access_log, http_filters};
+use crate::ProxyContext;
+use crate::messages::{ZERO, ads, any, truth};
+
+const NAME: &str = "envoy.filters.network.http_connection_manager";
+/// What gateways call themselves in the `server` header; sidecars leave the application's value.
+const SERVER_NAME: &str = "istio-envoy";
+
+/// Where the routes are.
+pub(super) enum Routes {
+    /// Sent by name.
+    Rds(String),
+    /// Part of the listener.
+    Inline(Box<RouteConfiguration>),
+}
+
+/// On which side of the workload the listener is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Inbound,
+    Outbound,
+    Gateway,
+}
+
+pub(super) fn filter(context: &ProxyContext<'_>, side: Side, stat_prefix: String, routes: Routes) -> Filter {
+    let mut manager = HttpConnectionManager {
+        stat_prefix,
+        http_filters: http_filters::filters(),
+        stream_idle_timeout: Some(ZERO),
+        access_log: access_log::loggers(context),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }],
+        use_remote_address: truth(side == Side::Gateway),
+        route_specifier: Some(match routes {
+            Routes::Rds(name) => {
+                RouteSpecifier::Rds(envoy::Rds { config_source: Some(ads()), route_config_name: name })
+            }
+            Routes::Inline(configuration) => RouteSpecifier::RouteConfig(*configuration),
+        }),
+        server_name: SERVER_NAME.to_owned(),
+        ..HttpConnectionManager::default()
+    };
+    match side {
+        Side::Inbound => {
+            manager.forward_client_cert_details = ForwardClientCertDetails::AppendForward.into();
+            manager.set_current_client_cert_details = Some(client_certificate());
+        }
+        Side::Gateway => {
+            manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
+            manager.set_current_client_cert_details = Some(client_certificate());
+            manager.common_http_protocol_options = Some(HttpProtocolOptions::default());
+        }
+        Side::Outbound => {}
+    }
+    normalize_path(context, &mut manager);
+    Filter { name: NAME.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(any(&manager))) }
+}
+
+fn client_certificate() -> SetCurrentClientCertDetails {
+    SetCurrentClientCertDetails {
+        subject: truth(true),
+        dns: true,
+        uri: true,
+        ..SetCurrentClientCertDetails::default()
+    }
+}
+
+fn normalize_path(context: &ProxyContext<'_>, manager: &mut HttpConnectionManager) {
+    let kind = context.push.mesh.path_normalization.normalization;
+    manager.normalize_path = truth(kind != PathNormalization::None);
+    manager.merge_slashes =
+        matches!(kind, PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes);
+    if kind == PathNormalization::DecodeAndMergeSlashes {
+        manager.path_with_escaped_slashes_action = PathWithEscapedSlashesAction::UnescapeAndForward.into();
+    }
+}
