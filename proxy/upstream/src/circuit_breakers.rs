@@ -261,6 +261,15 @@ impl Limit {
     }
 }
 
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // The cluster may go on under the same stat names with other limits.
+        if self.is_open.load(Ordering::Relaxed) {
+            self.open.dec();
+        }
+    }
+}
+
 /// One of a limited resource; dropping it gives it back.
 #[derive(Debug)]
 pub struct Permit {

@@ -8,6 +8,7 @@ use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
 use crate::lb::LbConfig;
+use crate::outlier::OutlierDetector;
 use crate::stats::ClusterStats;
 use crate::transport_socket::TransportSocket;
 
@@ -218,6 +219,8 @@ pub struct ClusterInfo {
     pub metadata: Metadata,
     /// Limits.
     pub circuit_breakers: CircuitBreakers,
+    /// `outlier_detection`; results are noted through [`crate::WorkerCluster::note_result`].
+    pub outlier: Option<OutlierDetector>,
     /// Stats under `cluster.<observability_name>.`.
     pub stats: ClusterStats,
 }

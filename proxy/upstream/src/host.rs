@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::metadata::HostMetadata;
+use crate::outlier::FailureStreaks;
 use crate::transport_socket::TransportSocket;
 
 /// Where a host accepts connections.
@@ -258,16 +259,24 @@ pub struct Host {
     weight: AtomicU32,
     health: AtomicU32,
     stats: Arc<HostStats>,
+    streaks: Arc<FailureStreaks>,
 }
 
 impl Host {
     /// A new host with counters at zero.
     pub fn new(spec: HostSpec) -> Self {
-        Self::with_stats(spec, Arc::default())
+        Self::with_history(spec, Arc::default(), Arc::default())
     }
 
-    /// A host that replaces another at the same address, going on with its counters.
-    pub(crate) fn with_stats(spec: HostSpec, stats: Arc<HostStats>) -> Self {
+    /// The host that takes this one's place at the same address: counters and what was learnt about its health go on.
+    pub(crate) fn succeeded_by(&self, spec: HostSpec) -> Self {
+        let successor = Self::with_history(spec, self.stats.clone(), self.streaks.clone());
+        let ejected = self.health_flags().contains(HealthFlag::FailedOutlierCheck);
+        successor.set_health_flag(HealthFlag::FailedOutlierCheck, ejected);
+        successor
+    }
+
+    fn with_history(spec: HostSpec, stats: Arc<HostStats>, streaks: Arc<FailureStreaks>) -> Self {
         let HostSpec {
             address,
             hostname,
@@ -294,6 +303,7 @@ impl Host {
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU32::new(health.0),
             stats,
+            streaks,
         }
     }
 
@@ -372,6 +382,11 @@ impl Host {
     /// The host's counters.
     pub fn stats(&self) -> &Arc<HostStats> {
         &self.stats
+    }
+
+    /// Failures in a row, for outlier detection.
+    pub(crate) fn streaks(&self) -> &FailureStreaks {
+        &self.streaks
     }
 
     /// Counts a request as under way until the guard is dropped: `rq_total` and `rq_active`.

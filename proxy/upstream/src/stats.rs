@@ -1,6 +1,6 @@
 //! The names under `cluster.<name>.` and who counts them.
 
-use dhow_stats::{Counter, ResponseCodeStats, Scope, stat_group};
+use dhow_stats::{Counter, ResponseCodeStats, Scope, TextReadout, stat_group};
 
 stat_group! {
     /// Traffic of one cluster. The connection figures are counted here; `upstream_rq_*`, retries, time-outs, flow control
@@ -117,11 +117,21 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// What an EDS cluster counts about its subscription beside the `update_*` of [`TrafficStats`].
+    pub struct EdsStats {
+        counters { init_fetch_timeout, update_rejected }
+        gauges { update_time }
+        histograms { update_duration: Milliseconds }
+    }
+}
+
 /// All stats of one cluster.
 #[derive(Debug)]
 pub struct ClusterStats {
     traffic: TrafficStats,
     completed: Counter,
+    eds: Option<(EdsStats, TextReadout)>,
     /// `upstream_rq_<code>`, `upstream_rq_<n>xx`, `upstream_rq_completed`.
     pub response_codes: ResponseCodeStats,
     /// The same under `external.`: requests from outside the mesh.
@@ -135,14 +145,16 @@ pub struct ClusterStats {
 }
 
 impl ClusterStats {
-    /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`.
-    pub fn new(scope: &Scope) -> Self {
+    /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`; `eds` adds those of a subscription.
+    pub fn new(scope: &Scope, eds: bool) -> Self {
         let codes = |prefix: &str| scope.scope(prefix).response_codes("upstream_rq");
         let traffic: TrafficStats = scope.group();
         traffic.max_host_weight().set(1);
+        scope.counter("default.total_match_count");
         Self {
             traffic,
             completed: scope.counter("upstream_rq_completed"),
+            eds: eds.then(|| (scope.group(), scope.text_readout("version_text"))),
             response_codes: scope.response_codes("upstream_rq"),
             external_response_codes: codes("external"),
             internal_response_codes: codes("internal"),
@@ -154,6 +166,27 @@ impl ClusterStats {
     /// Requests that got a complete response, by any code.
     pub fn completed(&self) -> Counter {
         self.completed
+    }
+
+    /// The subscription of an EDS cluster, and the text readout `version_text`.
+    pub fn eds(&self) -> Option<&(EdsStats, TextReadout)> {
+        self.eds.as_ref()
+    }
+
+    /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).
+    pub(crate) fn count_socket_match(&self, entry: &str) {
+        self.traffic.scope().counter(format!("{entry}.total_match_count")).inc();
+    }
+
+    /// The counter of a circuit breaker by its name.
+    pub(crate) fn overflow(&self, name: &str) -> Counter {
+        match name {
+            "upstream_cx_overflow" => self.traffic.upstream_cx_overflow(),
+            "upstream_rq_pending_overflow" => self.traffic.upstream_rq_pending_overflow(),
+            "upstream_rq_active_overflow" => self.traffic.upstream_rq_active_overflow(),
+            "upstream_rq_retry_overflow" => self.traffic.upstream_rq_retry_overflow(),
+            _ => self.traffic.upstream_cx_pool_overflow(),
+        }
     }
 
     /// Histogram `upstream_rq_time` of the cluster, in milliseconds; `prefix` is empty or one of `external`,

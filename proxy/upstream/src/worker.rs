@@ -12,6 +12,7 @@ use dhow_base::Rng;
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::host::{Host, HostAddress, HostSpec};
 use crate::lb::{Cursors, PrioritySet};
+use crate::outlier::HostResult;
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 
 /// What the choice of a host takes into account. [`LbContext::default`] takes nothing.
@@ -229,6 +230,15 @@ impl WorkerCluster {
             }
         }
         chosen
+    }
+
+    /// Notes how a request or a connection to `host` went, for outlier detection. Every HTTP response, failed connection,
+    /// reset before a response and time-out is to be noted.
+    #[inline]
+    pub fn note_result(&self, host: &Arc<Host>, result: HostResult) {
+        if let Some(outlier) = &self.info().outlier {
+            outlier.note(host, result);
+        }
     }
 
     fn take_hosts(&self) {

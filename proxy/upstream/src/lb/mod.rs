@@ -9,7 +9,6 @@ mod selection;
 mod tests;
 
 pub use consistent::{HashFunction, HashTable, TableConfig};
-pub use edf::EdfScheduler;
 pub use host_sets::{HostSet, HostSetOptions, Hosts, LocalityGroup, LocalityHosts, PrioritySet};
-pub use priority_load::{PriorityHealth, PriorityLoad};
-pub use selection::{Cursors, LbConfig, LbPolicy, Outcome};
+pub use priority_load::PriorityLoad;
+pub use selection::{Cursors, LbConfig, LbPolicy};

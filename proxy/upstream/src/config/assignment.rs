@@ -1,0 +1,325 @@
+//! `ClusterLoadAssignment` -> the endpoints of a cluster, before names are resolved.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::envoy::config::core::v3::{
+    Address, HealthStatus, Locality as ProtoLocality, Pipe, SocketAddress, address, socket_address,
+};
+use dhow_proto::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment::Policy,
+    endpoint::HealthCheckConfig, lb_endpoint::HostIdentifier, locality_lb_endpoints::LbConfig,
+};
+
+use super::fields::{Notes, number};
+use crate::host::{HealthFlag, HealthFlags, HostAddress, Locality};
+use crate::metadata::HostMetadata;
+
+/// The endpoints of a cluster as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Assignment {
+    pub(crate) groups: Vec<AssignedGroup>,
+    /// `overprovisioning_factor` in percent.
+    pub(crate) overprovisioning: u32,
+    pub(crate) weighted_priority_health: bool,
+}
+
+impl Default for Assignment {
+    fn default() -> Self {
+        Self { groups: Vec::new(), overprovisioning: 140, weighted_priority_health: false }
+    }
+}
+
+/// One `LocalityLbEndpoints`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AssignedGroup {
+    pub(crate) priority: u32,
+    pub(crate) weight: u32,
+    pub(crate) locality: Arc<Locality>,
+    pub(crate) endpoints: Vec<AssignedEndpoint>,
+}
+
+/// One `LbEndpoint`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AssignedEndpoint {
+    pub(crate) target: EndpointTarget,
+    pub(crate) hostname: String,
+    pub(crate) weight: u32,
+    pub(crate) metadata: Arc<HostMetadata>,
+    pub(crate) health: HealthFlags,
+    pub(crate) health_check_address: Option<HostAddress>,
+    pub(crate) health_check_hostname: String,
+    pub(crate) health_check_disabled: bool,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EndpointTarget {
+    /// At an address.
+    Address(HostAddress),
+    /// Behind a name.
+    Name(String, u16),
+}
+
+/// Reads an assignment. Names are accepted when `names` is set (DNS clusters).
+pub(crate) fn lower(
+    assignment: ClusterLoadAssignment,
+    names: bool,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Assignment, ConfigError> {
+    let ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = assignment;
+    let mut lowered = Assignment::default();
+    if let Some(policy) = policy {
+        lower_policy(policy, &mut lowered, &path.field("policy"), notes)?;
+    }
+    let groups_path = path.field("endpoints");
+    for (index, group) in endpoints.into_iter().enumerate() {
+        let path = groups_path.index(index);
+        let reader = GroupReader { named: &named_endpoints, names };
+        lowered.groups.push(reader.lower(group, &path, notes)?);
+    }
+    Ok(lowered)
+}
+
+fn lower_policy(
+    policy: Policy,
+    into: &mut Assignment,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<(), ConfigError> {
+    let Policy { drop_overloads, overprovisioning_factor, endpoint_stale_after, weighted_priority_health } =
+        policy;
+    if !drop_overloads.is_empty() {
+        return Err(ConfigError::unsupported(path.field("drop_overloads")));
+    }
+    if endpoint_stale_after.is_some() {
+        notes.without_effect(path.field("endpoint_stale_after"));
+    }
+    into.overprovisioning = number(overprovisioning_factor).unwrap_or(140);
+    if into.overprovisioning == 0 {
+        return Err(ConfigError::new(path.field("overprovisioning_factor"), "value must be greater than 0"));
+    }
+    into.weighted_priority_health = weighted_priority_health;
+    Ok(())
+}
+
+struct GroupReader<'a> {
+    named: &'a std::collections::HashMap<String, Endpoint>,
+    names: bool,
+}
+
+impl GroupReader<'_> {
+    fn lower(
+        &self,
+        group: LocalityLbEndpoints,
+        path: &FieldPath,
+        notes: &mut Notes,
+    ) -> Result<AssignedGroup, ConfigError> {
+        let LocalityLbEndpoints {
+            locality,
+            metadata: locality_metadata,
+            mut lb_endpoints,
+            load_balancing_weight,
+            priority,
+            proximity,
+            lb_config,
+        } = group;
+        if proximity.is_some() {
+            notes.without_effect(path.field("proximity"));
+        }
+        match lb_config {
+            None => {}
+            #[allow(deprecated, reason = "older control planes still send the list form")]
+            Some(LbConfig::LoadBalancerEndpoints(list)) => lb_endpoints = list.lb_endpoints,
+            Some(LbConfig::LedsClusterLocalityConfig(_)) => {
+                return Err(ConfigError::unsupported(path.field("leds_cluster_locality_config")));
+            }
+        }
+        if priority > 128 {
+            return Err(ConfigError::new(path.field("priority"), "value must be less than or equal to 128"));
+        }
+        let ProtoLocality { region, zone, sub_zone } = locality.unwrap_or_default();
+        let locality_metadata = locality_metadata.unwrap_or_default();
+        let endpoints_path = path.field("lb_endpoints");
+        let mut endpoints = Vec::with_capacity(lb_endpoints.len());
+        for (index, endpoint) in lb_endpoints.into_iter().enumerate() {
+            let path = endpoints_path.index(index);
+            let mut lowered = self.endpoint(endpoint, &path, notes)?;
+            if locality_metadata != Default::default() {
+                let endpoint = lowered.metadata.endpoint.clone();
+                lowered.metadata = Arc::new(HostMetadata { endpoint, locality: locality_metadata.clone() });
+            }
+            endpoints.push(lowered);
+        }
+        Ok(AssignedGroup {
+            priority,
+            weight: number(load_balancing_weight).unwrap_or(0),
+            locality: Arc::new(Locality { region, zone, sub_zone }),
+            endpoints,
+        })
+    }
+
+    fn endpoint(
+        &self,
+        endpoint: LbEndpoint,
+        path: &FieldPath,
+        notes: &mut Notes,
+    ) -> Result<AssignedEndpoint, ConfigError> {
+        let LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = endpoint;
+        let (endpoint, path) = match host_identifier {
+            Some(HostIdentifier::Endpoint(endpoint)) => (endpoint, path.field("endpoint")),
+            Some(HostIdentifier::EndpointName(name)) => match self.named.get(&name) {
+                Some(endpoint) => (endpoint.clone(), path.field("endpoint_name")),
+                None => {
+                    let reason = format!("named endpoint '{name}' is not among named_endpoints");
+                    return Err(ConfigError::new(path.field("endpoint_name"), reason));
+                }
+            },
+            None => return Err(ConfigError::new(path.field("endpoint"), "Address must be set")),
+        };
+        let Endpoint { address, health_check_config, hostname, additional_addresses, observability_name } =
+            endpoint;
+        if !additional_addresses.is_empty() {
+            notes.without_effect(path.field("additional_addresses"));
+        }
+        if !observability_name.is_empty() {
+            notes.without_effect(path.field("observability_name"));
+        }
+        let address_path = path.field("address");
+        let address = address.ok_or_else(|| ConfigError::new(address_path.clone(), "Address must be set"))?;
+        let target = target_of(address, self.names, &address_path)?;
+        let health_check = lower_health_check(
+            health_check_config.unwrap_or_default(),
+            &target,
+            &path.field("health_check_config"),
+        )?;
+        Ok(AssignedEndpoint {
+            target,
+            hostname,
+            weight: number(load_balancing_weight).unwrap_or(1).max(1),
+            metadata: Arc::new(HostMetadata {
+                endpoint: metadata.unwrap_or_default(),
+                ..HostMetadata::default()
+            }),
+            health: health_flags(health_status),
+            health_check_address: health_check.0,
+            health_check_hostname: health_check.1,
+            health_check_disabled: health_check.2,
+        })
+    }
+}
+
+fn lower_health_check(
+    config: HealthCheckConfig,
+    target: &EndpointTarget,
+    path: &FieldPath,
+) -> Result<(Option<HostAddress>, String, bool), ConfigError> {
+    let HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = config;
+    let base = match address {
+        Some(address) => match target_of(address, false, &path.field("address"))? {
+            EndpointTarget::Address(address) => Some(address),
+            EndpointTarget::Name(..) => None,
+        },
+        None => match target {
+            EndpointTarget::Address(address) => Some(address.clone()),
+            EndpointTarget::Name(..) => None,
+        },
+    };
+    let port = u16::try_from(port_value).map_err(|_| {
+        ConfigError::new(path.field("port_value"), "value must be less than or equal to 65535")
+    })?;
+    let address = match base {
+        Some(HostAddress::Ip(mut ip)) if port > 0 => {
+            ip.set_port(port);
+            Some(HostAddress::Ip(ip))
+        }
+        _ => None,
+    };
+    Ok((address, hostname, disable_active_health_check))
+}
+
+fn health_flags(status: i32) -> HealthFlags {
+    match HealthStatus::try_from(status) {
+        Ok(HealthStatus::Unhealthy | HealthStatus::Timeout) => {
+            HealthFlags::NONE.with(HealthFlag::FailedEdsHealth)
+        }
+        Ok(HealthStatus::Draining) => HealthFlags::NONE.with(HealthFlag::EdsStatusDraining),
+        Ok(HealthStatus::Degraded) => HealthFlags::NONE.with(HealthFlag::DegradedEdsHealth),
+        Ok(HealthStatus::Unknown | HealthStatus::Healthy) | Err(_) => HealthFlags::NONE,
+    }
+}
+
+fn target_of(address: Address, names: bool, path: &FieldPath) -> Result<EndpointTarget, ConfigError> {
+    match address.address {
+        Some(address::Address::SocketAddress(address)) => {
+            socket_target(address, names, &path.field("socket_address"))
+        }
+        Some(address::Address::Pipe(Pipe { path: file, mode: _ })) => {
+            Ok(EndpointTarget::Address(HostAddress::Pipe(file.into())))
+        }
+        Some(address::Address::EnvoyInternalAddress(_)) => {
+            Err(ConfigError::unsupported(path.field("envoy_internal_address")))
+        }
+        None => Err(ConfigError::new(path.clone(), "Address must be set")),
+    }
+}
+
+/// The end of Envoy's messages about addresses of clusters that do not resolve names.
+const USE_DNS: &str =
+    "Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'";
+
+fn socket_target(
+    address: SocketAddress,
+    names: bool,
+    path: &FieldPath,
+) -> Result<EndpointTarget, ConfigError> {
+    let SocketAddress {
+        protocol: _,
+        address,
+        resolver_name,
+        ipv4_compat: _,
+        network_namespace_filepath,
+        port_specifier,
+    } = address;
+    if !resolver_name.is_empty() {
+        return Err(ConfigError::unsupported(path.field("resolver_name")));
+    }
+    if !network_namespace_filepath.is_empty() {
+        return Err(ConfigError::unsupported(path.field("network_namespace_filepath")));
+    }
+    let port = match port_specifier {
+        Some(socket_address::PortSpecifier::PortValue(port)) => u16::try_from(port).map_err(|_| {
+            ConfigError::new(path.field("port_value"), "value must be less than or equal to 65535")
+        })?,
+        Some(socket_address::PortSpecifier::NamedPort(_)) => {
+            let reason = format!("IP resolver can't handle port specifier type 4. {USE_DNS}");
+            return Err(ConfigError::new(path.field("named_port"), reason));
+        }
+        None => 0,
+    };
+    match address.parse::<IpAddr>() {
+        Ok(ip) => Ok(EndpointTarget::Address(HostAddress::Ip(SocketAddr::new(ip, port)))),
+        Err(_) if names => Ok(EndpointTarget::Name(address, port)),
+        Err(_) => {
+            let reason = format!("malformed IP address: {address}. {USE_DNS}");
+            Err(ConfigError::new(path.field("address"), reason))
+        }
+    }
+}
+
+/// The IP address of a source to bind to.
+pub(crate) fn source_address(address: SocketAddress, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
+    let text = address.address.clone();
+    match socket_target(address, false, path) {
+        Ok(EndpointTarget::Address(HostAddress::Ip(address))) => Ok(address),
+        Ok(_) => Err(ConfigError::new(path.clone(), "must be an IP address")),
+        Err(mut error) => {
+            if error.reason.starts_with("malformed") {
+                error.reason = format!("malformed IP address: {text}");
+            }
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! `type`, `cluster_type` and their settings -> how the hosts are found.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, RefreshRate,
+};
+use dhow_proto::envoy::config::core::v3::{
+    Address, ConfigSource, DnsResolutionConfig, DnsResolverOptions, TypedExtensionConfig,
+    config_source::ConfigSourceSpecifier,
+};
+use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use dhow_proto::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as TypedLookupFamily;
+use dhow_proto::envoy::extensions::clusters::dns::v3::{DnsCluster, dns_cluster};
+use dhow_proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
+use dhow_proto::envoy::extensions::network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig;
+use dhow_proto::google::protobuf::Duration as ProtoDuration;
+
+use super::assignment::{self, Assignment, source_address};
+use super::fields::{Notes, duration, unpack};
+use crate::dns::{LookupFamily, ResolverOptions};
+
+/// How the hosts of a cluster are found, with everything needed to find them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Discovery {
+    Static(Assignment),
+    Dns(DnsDiscovery),
+    Eds(EdsDiscovery),
+    OriginalDst,
+}
+
+/// `STRICT_DNS`, `LOGICAL_DNS` and `envoy.cluster.dns`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DnsDiscovery {
+    /// One host for the first address instead of a host per address.
+    pub(crate) logical: bool,
+    pub(crate) assignment: Assignment,
+    pub(crate) refresh_rate: Duration,
+    /// Base and maximum of the back-off after a failure.
+    pub(crate) failure_refresh: Option<(Duration, Duration)>,
+    pub(crate) jitter: Duration,
+    pub(crate) respect_ttl: bool,
+    /// The least delay that a TTL may cause.
+    pub(crate) min_refresh_rate: Duration,
+    pub(crate) family: LookupFamily,
+    pub(crate) resolver: ResolverOptions,
+}
+
+/// `EDS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EdsDiscovery {
+    pub(crate) service_name: String,
+    pub(crate) source: EdsSource,
+    pub(crate) initial_fetch_timeout: Option<Duration>,
+}
+
+/// Where assignments come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdsSource {
+    /// `ads`.
+    Ads,
+    /// `path_config_source` or the deprecated `path`: a file that holds a discovery response.
+    Path {
+        /// The file.
+        path: String,
+        /// `watched_directory.path`: the directory whose changes announce a new file; the file's own when `None`.
+        watched_directory: Option<String>,
+    },
+}
+
+/// The fields of `Cluster` that are about discovery.
+pub(crate) struct DiscoveryFields {
+    pub(crate) discovery_type: Option<ClusterDiscoveryType>,
+    pub(crate) cluster_name: String,
+    pub(crate) eds: Option<EdsClusterConfig>,
+    pub(crate) load_assignment: Option<ClusterLoadAssignment>,
+    pub(crate) dns_refresh_rate: Option<ProtoDuration>,
+    pub(crate) dns_jitter: Option<ProtoDuration>,
+    pub(crate) dns_failure_refresh_rate: Option<RefreshRate>,
+    pub(crate) respect_dns_ttl: bool,
+    pub(crate) dns_lookup_family: i32,
+    pub(crate) dns_resolvers: Vec<Address>,
+    pub(crate) use_tcp_for_dns_lookups: bool,
+    pub(crate) dns_resolution_config: Option<DnsResolutionConfig>,
+    pub(crate) typed_dns_resolver_config: Option<TypedExtensionConfig>,
+}
+
+pub(crate) fn lower(
+    mut fields: DiscoveryFields,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Discovery, ConfigError> {
+    let kind = match fields.discovery_type.take() {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(kind).map_err(|_| {
+            ConfigError::new(path.field("type"), "value must be one of the defined enum values")
+        })?,
+        Some(ClusterDiscoveryType::ClusterType(custom)) => return lower_custom(custom, fields, path, notes),
+    };
+    if kind != DiscoveryType::Eds && fields.eds.is_some() {
+        let path = path.field("eds_cluster_config");
+        return Err(ConfigError::new(path, "eds_cluster_config set in a non-EDS cluster"));
+    }
+    let assignment_path = path.field("load_assignment");
+    match kind {
+        DiscoveryType::Static => {
+            let assignment = fields.load_assignment.unwrap_or_default();
+            assignment::lower(assignment, false, &assignment_path, notes).map(Discovery::Static)
+        }
+        DiscoveryType::StrictDns => lower_dns(fields, false, path, notes),
+        DiscoveryType::LogicalDns => lower_dns(fields, true, path, notes),
+        DiscoveryType::Eds => {
+            if fields.load_assignment.is_some() {
+                notes.warn(assignment_path, "has no effect on a cluster of type EDS");
+            }
+            lower_eds(fields.eds, fields.cluster_name, &path.field("eds_cluster_config"), notes)
+        }
+        DiscoveryType::OriginalDst => {
+            if fields.load_assignment.is_some() {
+                let reason = "ORIGINAL_DST clusters must have no load assignment configured";
+                return Err(ConfigError::new(assignment_path, reason));
+            }
+            Ok(Discovery::OriginalDst)
+        }
+    }
+}
+
+fn lower_eds(
+    config: Option<EdsClusterConfig>,
+    cluster_name: String,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Discovery, ConfigError> {
+    let EdsClusterConfig { eds_config, service_name } = config.unwrap_or_default();
+    let Some(source) = eds_config else {
+        return Err(ConfigError::new(path.clone(), "cannot create an EDS cluster without an EDS config"));
+    };
+    let path = path.field("eds_config");
+    let ConfigSource { authorities, initial_fetch_timeout, resource_api_version: _, config_source_specifier } =
+        source;
+    if !authorities.is_empty() {
+        return Err(ConfigError::unsupported(path.field("authorities")));
+    }
+    let file = |file: String, watched_directory| EdsSource::Path { path: file, watched_directory };
+    let source = match config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(_)) => EdsSource::Ads,
+        Some(ConfigSourceSpecifier::PathConfigSource(source)) => {
+            let dhow_proto::envoy::config::core::v3::PathConfigSource {
+                path: name,
+                watched_directory,
+                poll_interval,
+            } = source;
+            if poll_interval.is_some() {
+                notes.without_effect(path.field("path_config_source").field("poll_interval"));
+            }
+            file(name, watched_directory.map(|directory| directory.path))
+        }
+        #[allow(deprecated, reason = "still accepted by Envoy")]
+        Some(ConfigSourceSpecifier::Path(name)) => file(name, None),
+        Some(ConfigSourceSpecifier::Self_(_)) => EdsSource::Ads,
+        Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {
+            return Err(ConfigError::unsupported(path.field("api_config_source")));
+        }
+        None => return Err(ConfigError::new(path.field("config_source_specifier"), "is required")),
+    };
+    let initial_fetch_timeout =
+        super::fields::timeout(initial_fetch_timeout, Some(Duration::from_secs(15)), || {
+            path.field("initial_fetch_timeout")
+        })?;
+    let service_name = if service_name.is_empty() { cluster_name } else { service_name };
+    Ok(Discovery::Eds(EdsDiscovery { service_name, source, initial_fetch_timeout }))
+}
+
+fn lower_dns(
+    fields: DiscoveryFields,
+    logical: bool,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Discovery, ConfigError> {
+    let resolver = resolver(&fields, path, notes)?;
+    let DiscoveryFields {
+        load_assignment,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        discovery_type: _,
+        cluster_name: _,
+        eds: _,
+        dns_resolvers: _,
+        use_tcp_for_dns_lookups: _,
+        dns_resolution_config: _,
+        typed_dns_resolver_config: _,
+    } = fields;
+    let family = match DnsLookupFamily::try_from(dns_lookup_family) {
+        Ok(DnsLookupFamily::Auto) => LookupFamily::Auto,
+        Ok(DnsLookupFamily::V4Only) => LookupFamily::V4Only,
+        Ok(DnsLookupFamily::V6Only) => LookupFamily::V6Only,
+        Ok(DnsLookupFamily::V4Preferred) => LookupFamily::V4Preferred,
+        Ok(DnsLookupFamily::All) => LookupFamily::All,
+        Err(_) => {
+            let path = path.field("dns_lookup_family");
+            return Err(ConfigError::new(path, "value must be one of the defined enum values"));
+        }
+    };
+    let failure = dns_failure_refresh_rate
+        .map(|RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
+    let assignment_path = path.field("load_assignment");
+    let assignment = assignment::lower(load_assignment.unwrap_or_default(), true, &assignment_path, notes)?;
+    if logical {
+        check_logical(&assignment, &assignment_path)?;
+    }
+    Ok(Discovery::Dns(DnsDiscovery {
+        logical,
+        assignment,
+        refresh_rate: refresh_rate(dns_refresh_rate, || path.field("dns_refresh_rate"))?,
+        failure_refresh: failure_rate(failure, &path.field("dns_failure_refresh_rate"))?,
+        jitter: duration(dns_jitter, || path.field("dns_jitter"))?.unwrap_or_default(),
+        respect_ttl: respect_dns_ttl,
+        min_refresh_rate: Duration::from_secs(1),
+        family,
+        resolver,
+    }))
+}
+
+fn check_logical(assignment: &Assignment, path: &FieldPath) -> Result<(), ConfigError> {
+    match &*assignment.groups {
+        [] => Err(ConfigError::new(path.clone(), "LOGICAL_DNS clusters must have a single host")),
+        [group] if group.endpoints.len() == 1 => Ok(()),
+        _ => {
+            let reason =
+                "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint";
+            Err(ConfigError::new(path.clone(), reason))
+        }
+    }
+}
+
+fn refresh_rate(value: Option<ProtoDuration>, path: impl Fn() -> FieldPath) -> Result<Duration, ConfigError> {
+    match duration(value, &path)? {
+        None => Ok(Duration::from_secs(5)),
+        Some(rate) if rate > Duration::from_millis(1) => Ok(rate),
+        Some(_) => Err(ConfigError::new(path(), "value must be greater than 1ms")),
+    }
+}
+
+fn failure_rate(
+    value: Option<(Option<ProtoDuration>, Option<ProtoDuration>)>,
+    path: &FieldPath,
+) -> Result<Option<(Duration, Duration)>, ConfigError> {
+    let Some((base, maximum)) = value else {
+        return Ok(None);
+    };
+    let base = duration(base, || path.field("base_interval"))?
+        .ok_or_else(|| ConfigError::new(path.field("base_interval"), "is required"))?;
+    let maximum = duration(maximum, || path.field("max_interval"))?.unwrap_or(base.saturating_mul(10));
+    if maximum < base {
+        let reason =
+            "dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval";
+        return Err(ConfigError::new(path.clone(), reason));
+    }
+    Ok(Some((base, maximum)))
+}
+
+fn lower_custom(
+    custom: CustomClusterType,
+    fields: DiscoveryFields,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Discovery, ConfigError> {
+    let CustomClusterType { name, typed_config } = custom;
+    let type_path = path.field("cluster_type").field("typed_config");
+    let dns = match &typed_config {
+        Some(any) => unpack::<DnsCluster>(any, || type_path.clone())?,
+        None => None,
+    };
+    let Some(dns) = dns else {
+        let reason = format!("Didn't find a registered cluster factory implementation for name: '{name}'");
+        return Err(ConfigError::new(path.field("cluster_type"), reason));
+    };
+    let DnsCluster {
+        dns_refresh_rate,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_jitter,
+        typed_dns_resolver_config,
+        dns_lookup_family,
+        all_addresses_in_single_endpoint,
+        dns_min_refresh_rate,
+    } = dns;
+    let family = match TypedLookupFamily::try_from(dns_lookup_family) {
+        Ok(TypedLookupFamily::Unspecified | TypedLookupFamily::Auto) => LookupFamily::Auto,
+        Ok(TypedLookupFamily::V4Only) => LookupFamily::V4Only,
+        Ok(TypedLookupFamily::V6Only) => LookupFamily::V6Only,
+        Ok(TypedLookupFamily::V4Preferred) => LookupFamily::V4Preferred,
+        Ok(TypedLookupFamily::All) => LookupFamily::All,
+        Err(_) => {
+            let path = type_path.field("dns_lookup_family");
+            return Err(ConfigError::new(path, "value must be one of the defined enum values"));
+        }
+    };
+    let mut resolver = ResolverOptions::default();
+    if let Some(config) = typed_dns_resolver_config {
+        typed_resolver(config, &mut resolver, &type_path.field("typed_dns_resolver_config"), notes)?;
+    }
+    let assignment_path = path.field("load_assignment");
+    let assignment =
+        assignment::lower(fields.load_assignment.unwrap_or_default(), true, &assignment_path, notes)?;
+    if all_addresses_in_single_endpoint {
+        check_logical(&assignment, &assignment_path)?;
+    }
+    let failure = dns_failure_refresh_rate
+        .map(|dns_cluster::RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
+    Ok(Discovery::Dns(DnsDiscovery {
+        logical: all_addresses_in_single_endpoint,
+        assignment,
+        refresh_rate: refresh_rate(dns_refresh_rate, || type_path.field("dns_refresh_rate"))?,
+        failure_refresh: failure_rate(failure, &type_path.field("dns_failure_refresh_rate"))?,
+        jitter: duration(dns_jitter, || type_path.field("dns_jitter"))?.unwrap_or_default(),
+        respect_ttl: respect_dns_ttl,
+        min_refresh_rate: duration(dns_min_refresh_rate, || type_path.field("dns_min_refresh_rate"))?
+            .unwrap_or(Duration::from_secs(1)),
+        family,
+        resolver,
+    }))
+}
+
+fn resolver(
+    fields: &DiscoveryFields,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<ResolverOptions, ConfigError> {
+    let mut options =
+        ResolverOptions { use_tcp: fields.use_tcp_for_dns_lookups, ..ResolverOptions::default() };
+    options.servers = servers(&fields.dns_resolvers, &path.field("dns_resolvers"))?;
+    if let Some(DnsResolutionConfig { resolvers, dns_resolver_options }) = &fields.dns_resolution_config {
+        let path = path.field("dns_resolution_config");
+        options.servers = servers(resolvers, &path.field("resolvers"))?;
+        apply_options(dns_resolver_options.as_ref(), &mut options);
+    }
+    if let Some(config) = &fields.typed_dns_resolver_config {
+        typed_resolver(config.clone(), &mut options, &path.field("typed_dns_resolver_config"), notes)?;
+    }
+    Ok(options)
+}
+
+fn apply_options(message: Option<&DnsResolverOptions>, into: &mut ResolverOptions) {
+    if let Some(DnsResolverOptions { use_tcp_for_dns_lookups, no_default_search_domain }) = message {
+        into.use_tcp = *use_tcp_for_dns_lookups;
+        into.no_search_domain = *no_default_search_domain;
+    }
+}
+
+fn typed_resolver(
+    config: TypedExtensionConfig,
+    into: &mut ResolverOptions,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<(), ConfigError> {
+    let TypedExtensionConfig { name, typed_config } = config;
+    let path = path.field("typed_config");
+    let any = typed_config.unwrap_or_default();
+    if unpack::<GetAddrInfoDnsResolverConfig>(&any, || path.clone())?.is_some() {
+        return Ok(());
+    }
+    let Some(config) = unpack::<CaresDnsResolverConfig>(&any, || path.clone())? else {
+        let type_url = any.type_url.trim_start_matches("type.googleapis.com/");
+        let reason =
+            format!("Didn't find a registered implementation for '{name}' with type URL: '{type_url}'");
+        return Err(ConfigError::new(path, reason));
+    };
+    let CaresDnsResolverConfig {
+        resolvers,
+        use_resolvers_as_fallback,
+        filter_unroutable_families,
+        dns_resolver_options,
+        udp_max_queries,
+        query_timeout_seconds,
+        query_tries,
+        rotate_nameservers,
+        edns0_max_payload_size,
+        // How the library keeps its sockets and its cache.
+        max_udp_channel_duration: _,
+        reinit_channel_on_timeout: _,
+        qcache_max_ttl: _,
+    } = config;
+    for (field, is_set) in [
+        ("use_resolvers_as_fallback", use_resolvers_as_fallback),
+        ("filter_unroutable_families", filter_unroutable_families),
+        ("udp_max_queries", udp_max_queries.is_some()),
+        ("rotate_nameservers", rotate_nameservers),
+        ("edns0_max_payload_size", edns0_max_payload_size.is_some()),
+    ] {
+        if is_set {
+            notes.without_effect(path.field(field));
+        }
+    }
+    into.servers = servers(&resolvers, &path.field("resolvers"))?;
+    apply_options(dns_resolver_options.as_ref(), into);
+    into.timeout = query_timeout_seconds.map(|seconds| Duration::from_secs(seconds.value));
+    into.attempts = query_tries.map(|tries| tries.value);
+    Ok(())
+}
+
+fn servers(addresses: &[Address], path: &FieldPath) -> Result<Vec<SocketAddr>, ConfigError> {
+    let server = |(index, address): (usize, &Address)| match &address.address {
+        Some(dhow_proto::envoy::config::core::v3::address::Address::SocketAddress(address)) => {
+            let mut address = source_address(address.clone(), &path.index(index).field("socket_address"))?;
+            if address.port() == 0 {
+                address.set_port(53);
+            }
+            Ok(address)
+        }
+        _ => Err(ConfigError::new(path.index(index), "must be a socket address")),
+    };
+    addresses.iter().enumerate().map(server).collect()
+}

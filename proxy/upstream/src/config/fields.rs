@@ -1,0 +1,95 @@
+//! Fields that occur in many messages.
+
+use std::time::Duration;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::core::v3::{RuntimeDouble, SocketOption};
+use dhow_proto::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
+use dhow_proto::{Message, Name, any};
+
+/// What was noticed while a message was read.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) warnings: Vec<ConfigWarning>,
+}
+
+impl Notes {
+    pub(crate) fn warn(&mut self, path: FieldPath, message: impl Into<String>) {
+        self.warnings.push(ConfigWarning::new(path, message));
+    }
+
+    /// A field that is understood but makes no difference here.
+    pub(crate) fn without_effect(&mut self, path: FieldPath) {
+        self.warn(path, "this field is not implemented yet and has no effect");
+    }
+}
+
+/// Refuses a field that is set to something.
+pub(crate) fn refuse<T: Default + PartialEq>(
+    value: &T,
+    path: impl FnOnce() -> FieldPath,
+) -> Result<(), ConfigError> {
+    if *value == T::default() { Ok(()) } else { Err(ConfigError::unsupported(path())) }
+}
+
+/// A duration that must not be negative.
+pub(crate) fn duration(
+    value: Option<ProtoDuration>,
+    path: impl FnOnce() -> FieldPath,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(ProtoDuration { seconds, nanos }) = value else {
+        return Ok(None);
+    };
+    match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(ConfigError::new(path(), "value must be a duration of zero or more")),
+    }
+}
+
+/// A duration in which zero switches the time-out off, with what an absent field means.
+pub(crate) fn timeout(
+    value: Option<ProtoDuration>,
+    default: Option<Duration>,
+    path: impl FnOnce() -> FieldPath,
+) -> Result<Option<Duration>, ConfigError> {
+    Ok(match duration(value, path)? {
+        None => default,
+        Some(Duration::ZERO) => None,
+        set => set,
+    })
+}
+
+pub(crate) fn number(value: Option<UInt32Value>) -> Option<u32> {
+    value.map(|UInt32Value { value }| value)
+}
+
+/// A number that a runtime key may override. Runtime overrides of cluster settings are not read; the default stands.
+pub(crate) fn runtime_double(value: RuntimeDouble, path: FieldPath, notes: &mut Notes) -> f64 {
+    let RuntimeDouble { default_value, runtime_key } = value;
+    if !runtime_key.is_empty() {
+        notes.without_effect(path.field("runtime_key"));
+    }
+    default_value
+}
+
+/// The message in `any`, also out of a typed structure; `None` when it is of another type than `M`.
+pub(crate) fn unpack<M: Message + Name + Default>(
+    any: &Any,
+    path: impl Fn() -> FieldPath,
+) -> Result<Option<M>, ConfigError> {
+    let resolved = any::resolve(any).map_err(|error| error.under(&path()))?;
+    if resolved.type_name != M::full_name() {
+        return Ok(None);
+    }
+    M::decode(&*resolved.value)
+        .map(Some)
+        .map_err(|error| ConfigError::new(path(), format!("cannot decode {}: {error}", any.type_url)))
+}
+
+/// Options of upstream sockets are passed on by level and number in Envoy; here the known ones have fields of their own.
+pub(crate) fn socket_options(
+    options: &[SocketOption],
+    path: impl FnOnce() -> FieldPath,
+) -> Result<(), ConfigError> {
+    if options.is_empty() { Ok(()) } else { Err(ConfigError::unsupported(path())) }
+}

@@ -1,0 +1,272 @@
+//! `envoy.config.cluster.v3.Cluster` -> a validated configuration, field by field.
+
+mod assignment;
+mod discovery;
+mod fields;
+mod http_options;
+mod load_balancing;
+mod outlier;
+mod sockets;
+#[cfg(test)]
+mod tests;
+mod thresholds;
+
+use std::time::Duration;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::cluster::v3::Cluster;
+use dhow_proto::envoy::config::cluster::v3::TrackClusterStats;
+use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbPolicy as LegacyPolicy};
+use dhow_proto::envoy::config::core::v3::Metadata;
+use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+
+pub(crate) use assignment::{AssignedEndpoint, Assignment, EndpointTarget};
+use discovery::DiscoveryFields;
+pub use discovery::EdsSource;
+pub(crate) use discovery::{Discovery, DnsDiscovery};
+use fields::{Notes, duration, number, refuse};
+use http_options::LegacyHttpFields;
+pub(crate) use load_balancing::LoadBalancing;
+use load_balancing::LoadBalancingFields;
+pub(crate) use sockets::TransportSockets;
+
+use crate::circuit_breakers::Thresholds;
+use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
+use crate::lb::LbPolicy;
+use crate::outlier::OutlierConfig;
+use crate::transport_socket::TransportSocket;
+
+/// A cluster message after validation.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterConfig {
+    pub(crate) name: String,
+    /// `alt_stat_name`, or the name.
+    pub(crate) observability_name: String,
+    pub(crate) discovery: Discovery,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) per_connection_buffer_limit: u32,
+    pub(crate) balancing: LoadBalancing,
+    pub(crate) http: HttpOptions,
+    pub(crate) tcp_idle_timeout: Option<Duration>,
+    pub(crate) bind: Option<UpstreamBind>,
+    pub(crate) tcp_keepalive: Option<TcpKeepalive>,
+    pub(crate) sockets: TransportSockets,
+    pub(crate) thresholds: [Thresholds; 2],
+    pub(crate) outlier: Option<OutlierConfig>,
+    pub(crate) close_connections_on_host_health_failure: bool,
+    pub(crate) wait_for_warm_on_init: bool,
+    pub(crate) metadata: Metadata,
+}
+
+/// Reads a cluster; paths in errors and warnings start at the message.
+pub(crate) fn lower_cluster(cluster: Cluster) -> Result<(ClusterConfig, Vec<ConfigWarning>), ConfigError> {
+    let mut notes = Notes::default();
+    let config = lower(cluster, &FieldPath::root(), &mut notes)?;
+    check_combinations(&config)?;
+    Ok((config, notes.warnings))
+}
+
+/// Reads an assignment that came by EDS.
+pub(crate) fn lower_assignment(
+    message: ClusterLoadAssignment,
+) -> Result<(Assignment, Vec<ConfigWarning>), ConfigError> {
+    let mut notes = Notes::default();
+    let assignment = assignment::lower(message, false, &FieldPath::root(), &mut notes)?;
+    Ok((assignment, notes.warnings))
+}
+
+#[allow(deprecated, reason = "old fields of the message are still accepted by Envoy")]
+fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<ClusterConfig, ConfigError> {
+    let Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata,
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = cluster;
+    if name.is_empty() {
+        return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
+    }
+    refuse(&transport_socket_matcher, || path.field("transport_socket_matcher"))?;
+    refuse(&stats_matcher, || path.field("stats_matcher"))?;
+    refuse(&lb_subset_config, || path.field("lb_subset_config"))?;
+    refuse(&upstream_config, || path.field("upstream_config"))?;
+    refuse(&queuing_policies, || path.field("queuing_policies"))?;
+    let TrackClusterStats { timeout_budgets, request_response_sizes, per_endpoint_stats } =
+        track_cluster_stats.unwrap_or_default();
+    for (field, is_set) in [
+        (
+            "per_connection_buffer_high_watermark_timeout",
+            per_connection_buffer_high_watermark_timeout.is_some(),
+        ),
+        ("health_checks", !health_checks.is_empty()),
+        ("ignore_health_on_host_removal", ignore_health_on_host_removal),
+        ("filters", !filters.is_empty()),
+        ("lrs_server", lrs_server.is_some()),
+        ("lrs_report_endpoint_metrics", !lrs_report_endpoint_metrics.is_empty()),
+        ("track_timeout_budgets", track_timeout_budgets),
+        ("track_cluster_stats", timeout_budgets || request_response_sizes || per_endpoint_stats),
+        ("preconnect_policy", preconnect_policy.is_some()),
+        ("connection_pool_per_downstream_connection", connection_pool_per_downstream_connection),
+        ("cleanup_interval", cleanup_interval.is_some()),
+    ] {
+        if is_set {
+            notes.without_effect(path.field(field));
+        }
+    }
+    let legacy = LegacyHttpFields {
+        max_requests_per_connection,
+        upstream: upstream_http_protocol_options,
+        common: common_http_protocol_options,
+        http1: http_protocol_options,
+        http2: http2_protocol_options,
+        use_downstream_protocol: protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32,
+    };
+    let (http, tcp_idle_timeout) =
+        http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
+    let discovery = DiscoveryFields {
+        discovery_type: cluster_discovery_type,
+        cluster_name: name.clone(),
+        eds: eds_cluster_config,
+        load_assignment,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+    };
+    let balancing = LoadBalancingFields {
+        cluster_name: name.clone(),
+        lb_policy,
+        lb_config,
+        common: common_lb_config,
+        policy: load_balancing_policy,
+    };
+    Ok(ClusterConfig {
+        observability_name: if alt_stat_name.is_empty() { name.clone() } else { alt_stat_name },
+        discovery: discovery::lower(discovery, path, notes)?,
+        connect_timeout: connect_timeout_of(connect_timeout, path)?,
+        per_connection_buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1 << 20),
+        balancing: load_balancing::lower(balancing, path, notes)?,
+        http,
+        tcp_idle_timeout,
+        bind: sockets::lower_bind(upstream_bind_config, &path.field("upstream_bind_config"), notes)?,
+        tcp_keepalive: sockets::lower_connection_options(
+            upstream_connection_options,
+            &path.field("upstream_connection_options"),
+            notes,
+        ),
+        sockets: sockets::lower_transport_sockets(transport_socket, transport_socket_matches, path, notes)?,
+        thresholds: thresholds::lower(circuit_breakers, &path.field("circuit_breakers"), notes)?,
+        outlier: outlier_detection
+            .map(|message| outlier::lower(message, &path.field("outlier_detection"), notes))
+            .transpose()?,
+        close_connections_on_host_health_failure,
+        wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|value| value.value),
+        metadata: metadata.unwrap_or_default(),
+        name,
+    })
+}
+
+fn connect_timeout_of(
+    value: Option<dhow_proto::google::protobuf::Duration>,
+    path: &FieldPath,
+) -> Result<Duration, ConfigError> {
+    match duration(value, || path.field("connect_timeout"))? {
+        None => Ok(Duration::from_secs(5)),
+        Some(Duration::ZERO) => {
+            Err(ConfigError::new(path.field("connect_timeout"), "value must be greater than 0s"))
+        }
+        Some(timeout) => Ok(timeout),
+    }
+}
+
+fn check_combinations(config: &ClusterConfig) -> Result<(), ConfigError> {
+    let path = |field: &str| FieldPath::root().field(field);
+    let provided = config.balancing.lb.policy == LbPolicy::ClusterProvided;
+    match (&config.discovery, provided) {
+        (Discovery::OriginalDst, false) => {
+            let policy = match config.balancing.lb.policy {
+                LbPolicy::LeastRequest { .. } => LegacyPolicy::LeastRequest,
+                LbPolicy::Random => LegacyPolicy::Random,
+                LbPolicy::Consistent(crate::lb::TableConfig::Ring { .. }) => LegacyPolicy::RingHash,
+                LbPolicy::Consistent(crate::lb::TableConfig::Maglev { .. }) => LegacyPolicy::Maglev,
+                LbPolicy::RoundRobin | LbPolicy::ClusterProvided => LegacyPolicy::RoundRobin,
+            };
+            let reason = format!(
+                "cluster: LB policy {} is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed \
+                 with cluster type 'ORIGINAL_DST'",
+                policy.as_str_name()
+            );
+            return Err(ConfigError::new(path("lb_policy"), reason));
+        }
+        (Discovery::Static(_) | Discovery::Dns(_) | Discovery::Eds(_), true) => {
+            let reason = format!(
+                "cluster manager: cluster provided LB specified but cluster '{}' did not provide one. Check cluster \
+                 documentation.",
+                config.name
+            );
+            return Err(ConfigError::new(path("lb_policy"), reason));
+        }
+        _ => {}
+    }
+    if matches!(config.http.protocol, UpstreamProtocol::Auto(..))
+        && matches!(config.sockets.default, TransportSocket::RawBuffer)
+    {
+        let reason =
+            format!("ALPN configured for cluster {} which has a non-ALPN transport socket", config.name);
+        return Err(ConfigError::new(path("transport_socket"), reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! `upstream_bind_config`, `upstream_connection_options` and the transport sockets.
+
+use std::time::Duration;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::envoy::config::cluster::v3::{UpstreamConnectionOptions, cluster::TransportSocketMatch};
+use dhow_proto::envoy::config::core::v3::{
+    BindConfig, ExtraSourceAddress, TcpKeepalive as KeepaliveMessage, TransportSocket as SocketMessage,
+    transport_socket::ConfigType,
+};
+use dhow_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use dhow_proto::google::protobuf::Struct;
+
+use super::assignment::source_address;
+use super::fields::{Notes, number, refuse, socket_options, unpack};
+use crate::cluster_info::{TcpKeepalive, UpstreamBind};
+use crate::metadata::{HostMetadata, TRANSPORT_SOCKET_MATCH_FILTER};
+use crate::transport_socket::TransportSocket;
+
+/// The sockets of a cluster and what selects them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TransportSockets {
+    pub(crate) default: TransportSocket,
+    pub(crate) matches: Vec<SocketMatch>,
+}
+
+/// One entry of `transport_socket_matches`.
+#[derive(Clone, Debug)]
+pub(crate) struct SocketMatch {
+    pub(crate) name: String,
+    pub(crate) criteria: Struct,
+    pub(crate) socket: TransportSocket,
+}
+
+impl TransportSockets {
+    /// The socket for an endpoint and the name of the entry, `default` when none matches: the first entry all of whose
+    /// criteria are in the metadata of the endpoint, or else of its locality.
+    pub(crate) fn select(&self, metadata: &HostMetadata) -> (&str, &TransportSocket) {
+        let found = self.matches.iter().find(|entry| {
+            entry
+                .criteria
+                .fields
+                .iter()
+                .all(|(key, wanted)| metadata.value(TRANSPORT_SOCKET_MATCH_FILTER, key) == Some(wanted))
+        });
+        found.map_or(("default", &self.default), |entry| (&*entry.name, &entry.socket))
+    }
+}
+
+pub(crate) fn lower_transport_sockets(
+    socket: Option<SocketMessage>,
+    matches: Vec<TransportSocketMatch>,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<TransportSockets, ConfigError> {
+    let default = match socket {
+        Some(socket) => transport_socket(socket, &path.field("transport_socket"), notes)?,
+        None => TransportSocket::RawBuffer,
+    };
+    let mut lowered = TransportSockets { default, matches: Vec::with_capacity(matches.len()) };
+    for (index, entry) in matches.into_iter().enumerate() {
+        let path = path.field("transport_socket_matches").index(index);
+        let TransportSocketMatch { name, r#match: criteria, transport_socket: socket } = entry;
+        let socket = match socket {
+            Some(socket) => transport_socket(socket, &path.field("transport_socket"), notes)?,
+            None => TransportSocket::RawBuffer,
+        };
+        lowered.matches.push(SocketMatch { name, criteria: criteria.unwrap_or_default(), socket });
+    }
+    Ok(lowered)
+}
+
+fn transport_socket(
+    message: SocketMessage,
+    path: &FieldPath,
+    _notes: &mut Notes,
+) -> Result<TransportSocket, ConfigError> {
+    let SocketMessage { name, config_type } = message;
+    let typed_path = path.field("typed_config");
+    if let Some(ConfigType::TypedConfig(any)) = &config_type
+        && let Some(RawBuffer {}) = unpack(any, || typed_path.clone())?
+    {
+        return Ok(TransportSocket::RawBuffer);
+    }
+    let type_url = match &config_type {
+        Some(ConfigType::TypedConfig(any)) => any.type_url.trim_start_matches("type.googleapis.com/"),
+        None => "",
+    };
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_url}'");
+    Err(ConfigError::new(typed_path, reason))
+}
+
+pub(crate) fn lower_bind(
+    message: Option<BindConfig>,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Option<UpstreamBind>, ConfigError> {
+    let Some(message) = message else {
+        return Ok(None);
+    };
+    #[allow(deprecated, reason = "still accepted by Envoy")]
+    let BindConfig {
+        source_address: source,
+        freebind,
+        socket_options: options,
+        extra_source_addresses,
+        additional_source_addresses,
+        local_address_selector,
+        validate_network_namespaces,
+    } = message;
+    socket_options(&options, || path.field("socket_options"))?;
+    refuse(&local_address_selector, || path.field("local_address_selector"))?;
+    if validate_network_namespaces {
+        notes.without_effect(path.field("validate_network_namespaces"));
+    }
+    let mut bind = UpstreamBind { sources: Vec::new(), freebind: freebind.is_some_and(|value| value.value) };
+    if let Some(source) = source {
+        bind.sources.push(source_address(source, &path.field("source_address"))?);
+    }
+    for (index, extra) in extra_source_addresses.into_iter().enumerate() {
+        let path = path.field("extra_source_addresses").index(index);
+        let ExtraSourceAddress { address, socket_options } = extra;
+        refuse(&socket_options, || path.field("socket_options"))?;
+        if let Some(address) = address {
+            bind.sources.push(source_address(address, &path.field("address"))?);
+        }
+    }
+    for (index, address) in additional_source_addresses.into_iter().enumerate() {
+        bind.sources.push(source_address(address, &path.field("additional_source_addresses").index(index))?);
+    }
+    Ok((!bind.sources.is_empty()).then_some(bind))
+}
+
+pub(crate) fn lower_connection_options(
+    message: Option<UpstreamConnectionOptions>,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Option<TcpKeepalive> {
+    let UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config,
+    } = message?;
+    if set_local_interface_name_on_upstream_connections {
+        notes.without_effect(path.field("set_local_interface_name_on_upstream_connections"));
+    }
+    if happy_eyeballs_config.is_some() {
+        notes.without_effect(path.field("happy_eyeballs_config"));
+    }
+    tcp_keepalive.map(|KeepaliveMessage { keepalive_probes, keepalive_time, keepalive_interval }| {
+        let seconds = |value| number(value).map(|seconds| Duration::from_secs(seconds.into()));
+        TcpKeepalive {
+            probes: number(keepalive_probes),
+            time: seconds(keepalive_time),
+            interval: seconds(keepalive_interval),
+        }
+    })
+}
