@@ -49,115 +49,108 @@ pub(crate) struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// Plans all pods of `files`. `dhow` is the program that runs the samples.
-pub(crate) fn plan(
-    folder: &str,
-    files: &[ManifestFile],
-    images: &ImageMap,
-    mesh: &MeshNumber,
-    dhow: &str,
-) -> Result<Plan, UpError> {
-    let workloads = workloads(files)?;
-    let number: usize = workloads.iter().map(|workload| workload.replicas).fold(0, usize::saturating_add);
-    if number == 0 {
-        return Err(UpError::Nothing {
-            folder: folder.to_owned(),
-            reason: "no Deployment, StatefulSet or Pod with a replica",
-        });
-    }
-    if number > MOST_PODS {
-        return Err(UpError::Addresses(format!(
-            "{number} pods are too many; a mesh here has at most {MOST_PODS}"
-        )));
-    }
-    let mut pods = Vec::with_capacity(number);
-    let mut warnings = Vec::new();
-    for workload in &workloads {
-        warnings.extend(workload.warnings.iter().map(|warning| format!("{}: {warning}", workload.at)));
-        for replica in 0..workload.replicas {
-            let addresses = mesh.pod(pods.len());
-            pods.push(pod(workload, replica, addresses, files, images, dhow)?);
+/// What a plan is made from.
+#[derive(Debug)]
+pub(crate) struct Planner<'a> {
+    pub files: &'a [ManifestFile],
+    pub images: &'a ImageMap,
+    pub mesh: &'a MeshNumber,
+    /// The program that runs the samples.
+    pub dhow: &'a str,
+}
+
+impl Planner<'_> {
+    /// Plans all pods of the files, which are those of `folder`.
+    pub(crate) fn plan(&self, folder: &str) -> Result<Plan, UpError> {
+        let workloads = workloads(self.files)?;
+        let number: usize = workloads.iter().map(|workload| workload.replicas).fold(0, usize::saturating_add);
+        if number == 0 {
+            return Err(UpError::Nothing {
+                folder: folder.to_owned(),
+                reason: "no Deployment, StatefulSet or Pod with a replica",
+            });
         }
+        if number > MOST_PODS {
+            return Err(UpError::Addresses(format!(
+                "{number} pods are too many; a mesh here has at most {MOST_PODS}"
+            )));
+        }
+        let mut pods = Vec::with_capacity(number);
+        let mut warnings = Vec::new();
+        for workload in &workloads {
+            warnings.extend(workload.warnings.iter().map(|warning| format!("{}: {warning}", workload.at)));
+            for replica in 0..workload.replicas {
+                let addresses = self.mesh.pod(pods.len());
+                pods.push(self.pod(workload, replica, addresses)?);
+            }
+        }
+        Ok(Plan { pods, warnings })
     }
-    Ok(Plan { pods, warnings })
-}
 
-fn pod(
-    workload: &Workload,
-    replica: usize,
-    addresses: PodAddresses,
-    files: &[ManifestFile],
-    images: &ImageMap,
-    dhow: &str,
-) -> Result<PodPlan, UpError> {
-    let template = &workload.template;
-    let sidecar = template.injected();
-    let addresses =
-        if sidecar { addresses } else { PodAddresses { application: addresses.pod, ..addresses } };
-    let mut pod = PodPlan {
-        name: pod_name(workload, replica),
-        namespace: workload.id.namespace.clone(),
-        workload: workload.id.name.clone(),
-        labels: template.labels.clone(),
-        annotations: template.annotations.clone(),
-        service_account: template.service_account.clone(),
-        addresses,
-        sidecar,
-        containers: Vec::new(),
-    };
-    let undeclared = match template.containers.as_slice() {
-        [only] if only.ports.is_empty() => service_ports(files, &pod.namespace, &pod.labels),
-        _ => Vec::new(),
-    };
-    for container in &template.containers {
-        let container = container_plan(workload, container, &pod, &undeclared, images, dhow)?;
-        pod.containers.push(container);
+    fn pod(&self, workload: &Workload, replica: usize, addresses: PodAddresses) -> Result<PodPlan, UpError> {
+        let template = &workload.template;
+        let sidecar = template.injected();
+        let addresses =
+            if sidecar { addresses } else { PodAddresses { application: addresses.pod, ..addresses } };
+        let mut pod = PodPlan {
+            name: pod_name(workload, replica),
+            namespace: workload.id.namespace.clone(),
+            workload: workload.id.name.clone(),
+            labels: template.labels.clone(),
+            annotations: template.annotations.clone(),
+            service_account: template.service_account.clone(),
+            addresses,
+            sidecar,
+            containers: Vec::new(),
+        };
+        let undeclared = match template.containers.as_slice() {
+            [only] if only.ports.is_empty() => service_ports(self.files, &pod.namespace, &pod.labels),
+            _ => Vec::new(),
+        };
+        for container in &template.containers {
+            let container = self.container(workload, container, &pod, &undeclared)?;
+            pod.containers.push(container);
+        }
+        Ok(pod)
     }
-    Ok(pod)
-}
 
-fn container_plan(
-    workload: &Workload,
-    container: &Container,
-    pod: &PodPlan,
-    undeclared: &[u16],
-    images: &ImageMap,
-    dhow: &str,
-) -> Result<ContainerPlan, UpError> {
-    let command = images.command(&container.image).ok_or_else(|| UpError::UnmappedImage {
-        at: workload.at.clone(),
-        image: container.image.clone(),
-        short: short_name(&container.image).to_owned(),
-        object: format!("{} {}", workload.id.kind, workload.id.name),
-    })?;
-    let declared = container.ports.iter().map(|port| (port.name.clone(), port.number));
-    let ports: Vec<_> = declared.chain(undeclared.iter().map(|number| (None, *number))).collect();
-    let application = pod.addresses.application.to_string();
-    let with = Placeholders {
-        dhow,
-        address: &application,
-        port: ports.first().map(|(_, number)| *number),
-        pod: &pod.name,
-    };
-    let owner = || format!("{} container {}", pod.name, container.name);
-    let mut command = fill(command, &with).map_err(|reason| UpError::Command {
-        owner: owner(),
-        command: container.image.clone(),
-        reason,
-    })?;
-    command.extend(container.args.iter().cloned());
-    let environment = environment(pod, container).map_err(|reason| UpError::Command {
-        owner: owner(),
-        command: container.image.clone(),
-        reason,
-    })?;
-    Ok(ContainerPlan {
-        name: container.name.clone(),
-        image: container.image.clone(),
-        ports,
-        command,
-        environment,
-    })
+    /// Plans a container of `pod`; `undeclared` are ports that it has beside those that it declares.
+    fn container(
+        &self,
+        workload: &Workload,
+        container: &Container,
+        pod: &PodPlan,
+        undeclared: &[u16],
+    ) -> Result<ContainerPlan, UpError> {
+        let command = self.images.command(&container.image).ok_or_else(|| UpError::UnmappedImage {
+            at: workload.at.clone(),
+            image: container.image.clone(),
+            short: short_name(&container.image).to_owned(),
+            object: format!("{} {}", workload.id.kind, workload.id.name),
+        })?;
+        let declared = container.ports.iter().map(|port| (port.name.clone(), port.number));
+        let ports: Vec<_> = declared.chain(undeclared.iter().map(|number| (None, *number))).collect();
+        let wrong = |reason: String| UpError::Command {
+            owner: format!("{} {}", pod.name, container.name),
+            command: container.image.clone(),
+            reason,
+        };
+        let with = Placeholders {
+            dhow: self.dhow,
+            address: &pod.addresses.application.to_string(),
+            port: ports.first().map(|(_, number)| *number),
+            pod: &pod.name,
+        };
+        let mut command = fill(command, &with).map_err(wrong)?;
+        command.extend(container.args.iter().cloned());
+        Ok(ContainerPlan {
+            name: container.name.clone(),
+            image: container.image.clone(),
+            ports,
+            command,
+            environment: environment(pod, container).map_err(wrong)?,
+        })
+    }
 }
 
 /// The variables of a container: ours first, so that the manifest may override them.
@@ -298,7 +291,8 @@ spec:
         let file = ManifestFile::parse(Path::new("a.yaml"), text.to_owned()).unwrap();
         let rules: Vec<_> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
         let mesh = MeshNumber::claim().unwrap();
-        plan("folder", &[file], &ImageMap::new(&rules), &mesh, "/dhow").map_err(|error| error.to_string())
+        let planner = Planner { files: &[file], images: &ImageMap::new(&rules), mesh: &mesh, dhow: "/dhow" };
+        planner.plan("folder").map_err(|error| error.to_string())
     }
 
     fn variable<'a>(container: &'a ContainerPlan, name: &str) -> Option<&'a str> {

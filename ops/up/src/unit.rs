@@ -69,116 +69,96 @@ impl Unit {
     }
 }
 
-/// What starts the parts of the mesh itself.
+/// Makes the processes of a mesh, and writes what they read to its folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Programs<'a> {
+pub(crate) struct Launcher<'a> {
     /// This program.
     pub dhow: &'a str,
     /// A program with Envoy's command line to be used instead of our proxy.
     pub proxy: Option<&'a str>,
     pub mesh_config: Option<&'a Path>,
+    pub folder: &'a MeshFolder,
+    /// The control plane's address.
+    pub control: IpAddr,
 }
 
-impl Programs<'_> {
-    fn proxy(&self, bootstrap: &Path, concurrency: &str) -> Vec<String> {
+impl Launcher<'_> {
+    /// Where the control plane's xDS service listens.
+    pub(crate) fn xds(&self) -> SocketAddr {
+        SocketAddr::new(self.control, XDS_PORT)
+    }
+
+    /// The control plane, which watches the folder's configuration.
+    pub(crate) fn control_plane(&self) -> Unit {
+        let mut command = vec![
+            self.dhow.to_owned(),
+            "discovery".to_owned(),
+            "--configDir".to_owned(),
+            self.folder.config().display().to_string(),
+            "--grpcAddr".to_owned(),
+            self.xds().to_string(),
+            "--monitoringAddr".to_owned(),
+            SocketAddr::new(self.control, MONITORING_PORT).to_string(),
+        ];
+        if let Some(mesh_config) = self.mesh_config {
+            command.extend(["--meshConfig".to_owned(), mesh_config.display().to_string()]);
+        }
+        let launch = Launch { command, environment: Vec::new(), probe: Probe::Accepts(self.xds()) };
+        Unit::new(Owner::ControlPlane, "dhowd".to_owned(), launch)
+    }
+
+    /// The gateway's proxy.
+    pub(crate) fn gateway(&self, pod: &str) -> Result<(Unit, ProxyIdentity), UpError> {
+        let identity = ProxyIdentity::gateway(pod, Ipv4Addr::LOCALHOST.into(), self.control);
+        let launch = self.proxy_launch(&identity, GATEWAY, GATEWAY_CONCURRENCY)?;
+        Ok((Unit::new(Owner::Gateway, pod.to_owned(), launch), identity))
+    }
+
+    /// The sidecar of the pod with this index.
+    pub(crate) fn sidecar(&self, index: usize, pod: &PodPlan) -> Result<(Unit, ProxyIdentity), UpError> {
+        let identity = ProxyIdentity::sidecar(pod);
+        let launch =
+            self.proxy_launch(&identity, &format!("{}.{}", pod.namespace, pod.name), SIDECAR_CONCURRENCY)?;
+        Ok((Unit::new(Owner::Pod(index), format!("{} {SIDECAR}", pod.name), launch), identity))
+    }
+
+    /// A container of the pod with this index.
+    pub(crate) fn container(&self, index: usize, pod: &PodPlan, container: &ContainerPlan) -> Unit {
+        let own = container.command.first().is_some_and(|program| program == self.dhow);
+        let command = if own { container.command.clone() } else { self.attached(&container.command) };
+        let probe = match container.ports.first() {
+            Some((_, port)) => Probe::Accepts(SocketAddr::new(pod.addresses.application, *port)),
+            None => Probe::Runs,
+        };
+        let launch = Launch { command, environment: container.environment.clone(), probe };
+        Unit::new(Owner::Pod(index), format!("{} {}", pod.name, container.name), launch)
+    }
+
+    /// How a proxy is started, with its bootstrap in the file `name`.
+    fn proxy_launch(
+        &self,
+        identity: &ProxyIdentity,
+        name: &str,
+        concurrency: &str,
+    ) -> Result<Launch, UpError> {
+        let bootstrap = identity.bootstrap(self.xds());
+        let file = Path::new("bootstrap").join(format!("{name}.json"));
+        let path = self.folder.write(file, format!("{bootstrap:#}").as_bytes())?.display().to_string();
         let mut command = match self.proxy {
-            Some(proxy) => attached(self.dhow, &[proxy.to_owned()]),
+            Some(proxy) => self.attached(&[proxy.to_owned()]),
             None => vec![self.dhow.to_owned(), "proxy".to_owned()],
         };
-        let path = bootstrap.display().to_string();
         let flags = ["-c", &path, "--concurrency", concurrency, "--disable-hot-restart", "-l", "warning"];
         command.extend(flags.map(str::to_owned));
-        command
+        Ok(Launch { command, environment: Vec::new(), probe: Probe::AdminReady(identity.admin) })
     }
-}
 
-/// Address of the control plane's xDS service in the mesh whose own address is `control`.
-pub(crate) fn xds_address(control: IpAddr) -> SocketAddr {
-    SocketAddr::new(control, XDS_PORT)
-}
-
-/// The control plane, which watches the folder's configuration.
-pub(crate) fn control_plane(programs: &Programs<'_>, folder: &MeshFolder, control: IpAddr) -> Unit {
-    let xds = xds_address(control);
-    let mut command = vec![
-        programs.dhow.to_owned(),
-        "discovery".to_owned(),
-        "--configDir".to_owned(),
-        folder.config().display().to_string(),
-        "--grpcAddr".to_owned(),
-        xds.to_string(),
-        "--monitoringAddr".to_owned(),
-        SocketAddr::new(control, MONITORING_PORT).to_string(),
-    ];
-    if let Some(mesh_config) = programs.mesh_config {
-        command.extend(["--meshConfig".to_owned(), mesh_config.display().to_string()]);
+    /// A command of others, started so that it ends with this process.
+    fn attached(&self, command: &[String]) -> Vec<String> {
+        [self.dhow, "exec", "--"]
+            .iter()
+            .map(|word| (*word).to_owned())
+            .chain(command.iter().cloned())
+            .collect()
     }
-    let launch = Launch { command, environment: Vec::new(), probe: Probe::Accepts(xds) };
-    Unit::new(Owner::ControlPlane, "dhowd".to_owned(), launch)
-}
-
-/// The gateway's proxy, with its bootstrap written to the folder.
-pub(crate) fn gateway(
-    programs: &Programs<'_>,
-    folder: &MeshFolder,
-    control: IpAddr,
-    pod: &str,
-) -> Result<(Unit, ProxyIdentity), UpError> {
-    let identity = ProxyIdentity::gateway(pod, Ipv4Addr::LOCALHOST.into(), control);
-    let launch = proxy_launch(programs, folder, &identity, GATEWAY, control, GATEWAY_CONCURRENCY)?;
-    Ok((Unit::new(Owner::Gateway, pod.to_owned(), launch), identity))
-}
-
-/// The sidecar of the pod with this index, with its bootstrap written to the folder.
-pub(crate) fn sidecar(
-    programs: &Programs<'_>,
-    folder: &MeshFolder,
-    control: IpAddr,
-    index: usize,
-    pod: &PodPlan,
-) -> Result<(Unit, ProxyIdentity), UpError> {
-    let identity = ProxyIdentity::sidecar(pod);
-    let name = format!("{}.{}", pod.namespace, pod.name);
-    let launch = proxy_launch(programs, folder, &identity, &name, control, SIDECAR_CONCURRENCY)?;
-    Ok((Unit::new(Owner::Pod(index), format!("{} {SIDECAR}", pod.name), launch), identity))
-}
-
-fn proxy_launch(
-    programs: &Programs<'_>,
-    folder: &MeshFolder,
-    identity: &ProxyIdentity,
-    name: &str,
-    control: IpAddr,
-    concurrency: &str,
-) -> Result<Launch, UpError> {
-    let bootstrap = identity.bootstrap(xds_address(control));
-    let path = folder
-        .write(Path::new("bootstrap").join(format!("{name}.json")), format!("{bootstrap:#}").as_bytes())?;
-    Ok(Launch {
-        command: programs.proxy(&path, concurrency),
-        environment: Vec::new(),
-        probe: Probe::AdminReady(identity.admin),
-    })
-}
-
-/// A container of the pod with this index.
-pub(crate) fn container(
-    programs: &Programs<'_>,
-    index: usize,
-    pod: &PodPlan,
-    container: &ContainerPlan,
-) -> Unit {
-    let own = container.command.first().is_some_and(|program| program == programs.dhow);
-    let command = if own { container.command.clone() } else { attached(programs.dhow, &container.command) };
-    let probe = match container.ports.first() {
-        Some((_, port)) => Probe::Accepts(SocketAddr::new(pod.addresses.application, *port)),
-        None => Probe::Runs,
-    };
-    let launch = Launch { command, environment: container.environment.clone(), probe };
-    Unit::new(Owner::Pod(index), format!("{} {}", pod.name, container.name), launch)
-}
-
-/// A command of others, started so that it ends with this process.
-fn attached(dhow: &str, command: &[String]) -> Vec<String> {
-    [dhow, "exec", "--"].iter().map(|word| (*word).to_owned()).chain(command.iter().cloned()).collect()
 }

@@ -3,18 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::address::{MeshNumber, gateway_port};
-use crate::bootstrap::GATEWAY;
+use crate::bootstrap::{GATEWAY, GATEWAY_NAMESPACE, ProxyIdentity};
 use crate::entry;
 use crate::error::UpError;
 use crate::image::{ImageMap, ImageRule};
 use crate::manifest::{ManifestFile, Validate, read_folder};
 use crate::mesh::{Mesh, Setup};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, Planner};
 use crate::process::resolve;
 use crate::screen::Screen;
 use crate::state::{MeshFolder, MeshState, ProxyState};
 use crate::sweep::Sweeper;
-use crate::unit::{Programs, Unit, container, control_plane, gateway, sidecar, xds_address};
+use crate::unit::{Launcher, Unit};
 
 /// What `dhow up` is asked to do.
 #[derive(Clone, Debug)]
@@ -52,7 +52,8 @@ pub fn up(options: &Options) -> Result<(), UpError> {
     }
     let number = MeshNumber::claim()?;
     let dhow = options.dhow.display().to_string();
-    let plan = plan(&folder, &files, &ImageMap::new(&options.images), &number, &dhow)?;
+    let images = ImageMap::new(&options.images);
+    let plan = Planner { files: &files, images: &images, mesh: &number, dhow: &dhow }.plan(&folder)?;
     check_commands(&plan, options.proxy.as_deref())?;
     let port = gateway_port(options.gateway_port)?;
 
@@ -61,8 +62,8 @@ pub fn up(options: &Options) -> Result<(), UpError> {
     let mesh = MeshFolder::create()?;
     let sweeper = Sweeper::start(&options.dhow, &mesh.id, &mesh.path)?;
     screen.line(&format!("starting {} pods in {}", plan.pods.len(), mesh.path.display()));
-    let outcome =
-        prepare(options, &files, plan, mesh, &number, &dhow, port).and_then(|setup| run(setup, screen));
+    let prepared = copy(&files, &mesh).and_then(|()| prepare(options, plan, mesh, &number, port));
+    let outcome = prepared.and_then(|setup| run(Setup { path: entry::path(&files), ..setup }, screen));
     sweeper.finish();
     outcome
 }
@@ -88,63 +89,61 @@ fn check_commands(plan: &Plan, proxy: Option<&str>) -> Result<(), UpError> {
     Ok(())
 }
 
-/// Writes what the processes will read, and decides what they are.
-fn prepare(
-    options: &Options,
-    files: &[ManifestFile],
-    plan: Plan,
-    folder: MeshFolder,
-    number: &MeshNumber,
-    dhow: &str,
-    gateway_port: u16,
-) -> Result<Setup, UpError> {
+/// Puts the manifests into the watched folder.
+fn copy(files: &[ManifestFile], folder: &MeshFolder) -> Result<(), UpError> {
     for file in files {
         if let Some(text) = without_pods(file) {
             folder.write(Path::new("config").join(file.name()), text.as_bytes())?;
         }
     }
-    let mesh_config = options.mesh_config.as_ref().map(std::path::absolute).transpose();
-    let mesh_config = mesh_config.map_err(UpError::file(options.mesh_config.clone().unwrap_or_default()))?;
-    let programs = Programs { dhow, proxy: options.proxy.as_deref(), mesh_config: mesh_config.as_deref() };
-    let control = number.control();
+    Ok(())
+}
+
+/// Decides what the processes are, and writes what they will read.
+fn prepare(
+    options: &Options,
+    plan: Plan,
+    folder: MeshFolder,
+    number: &MeshNumber,
+    gateway_port: u16,
+) -> Result<Setup, UpError> {
+    let mesh_config =
+        options.mesh_config.as_ref().map(|path| std::path::absolute(path).map_err(UpError::file(path)));
+    let mesh_config = mesh_config.transpose()?;
+    let launcher = Launcher {
+        dhow: &options.dhow.display().to_string(),
+        proxy: options.proxy.as_deref(),
+        mesh_config: mesh_config.as_deref(),
+        folder: &folder,
+        control: number.control(),
+    };
     let gateway_pod = format!("{GATEWAY}-{}", folder.id);
-    let mut units: Vec<Unit> = vec![control_plane(&programs, &folder, control)];
-    let mut proxies = Vec::new();
-    let (unit, identity) = gateway(&programs, &folder, control, &gateway_pod)?;
-    units.push(unit);
-    proxies.push(ProxyState {
-        name: gateway_pod.clone(),
-        namespace: crate::bootstrap::GATEWAY_NAMESPACE.to_owned(),
+    let proxy = |name: &str, namespace: &str, identity: &ProxyIdentity| ProxyState {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
         admin: identity.admin.to_string(),
-    });
+    };
+    let (gateway, identity) = launcher.gateway(&gateway_pod)?;
+    let mut proxies = vec![proxy(&gateway_pod, GATEWAY_NAMESPACE, &identity)];
+    let mut units: Vec<Unit> = vec![launcher.control_plane(), gateway];
     for (index, pod) in plan.pods.iter().enumerate() {
         if pod.sidecar {
-            let (unit, identity) = sidecar(&programs, &folder, control, index, pod)?;
+            let (unit, identity) = launcher.sidecar(index, pod)?;
             units.push(unit);
-            let admin = identity.admin.to_string();
-            proxies.push(ProxyState { name: pod.name.clone(), namespace: pod.namespace.clone(), admin });
+            proxies.push(proxy(&pod.name, &pod.namespace, &identity));
         }
-        units.extend(pod.containers.iter().map(|planned| container(&programs, index, pod, planned)));
+        units.extend(pod.containers.iter().map(|container| launcher.container(index, pod, container)));
     }
-    let source = std::path::absolute(&options.folder).map_err(UpError::file(&options.folder))?;
     let state = MeshState {
         pid: std::process::id(),
-        source,
+        source: std::path::absolute(&options.folder).map_err(UpError::file(&options.folder))?,
         config: folder.config(),
         gateway: format!("http://127.0.0.1:{gateway_port}"),
-        control_plane: xds_address(control).to_string(),
+        control_plane: launcher.xds().to_string(),
         proxies,
     };
-    Ok(Setup {
-        pods: plan.pods,
-        units,
-        gateway_pod,
-        gateway_port,
-        path: entry::path(files),
-        state,
-        verbose: options.verbose,
-        folder,
-    })
+    let verbose = options.verbose;
+    Ok(Setup { pods: plan.pods, units, gateway_pod, gateway_port, path: None, state, verbose, folder })
 }
 
 /// The file's text with its Pods turned into comments, as the mesh writes these itself, with their state; lines stay where they are.
