@@ -19,6 +19,13 @@ pub fn add(schema: &mut Schema) {
     }
     push(
         schema,
+        "google.protobuf.FieldMask",
+        "google/protobuf/field_mask.proto",
+        vec![Field { repeated: true, ..field("paths", 1, STRING, "") }],
+        vec![],
+    );
+    push(
+        schema,
         "xds.type.matcher.v3.CelMatcher",
         "xds/type/matcher/v3/cel.proto",
         vec![

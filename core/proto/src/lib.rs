@@ -7,6 +7,7 @@ pub mod any;
 mod check;
 mod json;
 mod load;
+mod merge;
 mod suggest;
 pub mod supplement;
 mod tables;

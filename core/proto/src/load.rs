@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use crate::check::{CheckOptions, check_encoded};
 use crate::json::JsonReader;
+use crate::merge::merge;
 use crate::tables::MessageType;
 use crate::text_format;
 
@@ -73,8 +74,11 @@ pub fn load<M: Name + Default>(
     let mut warnings = Vec::new();
     for &(format, source) in sources {
         let encoded = encode_source(message_type, format, source, options, &mut warnings)?;
-        // Concatenation is protobuf's merge.
         bytes.extend_from_slice(&encoded);
+    }
+    if sources.len() > 1 {
+        bytes = merge(message_type, &bytes)
+            .map_err(|error| ConfigError::at_root(format!("{error} of {full_name}")))?;
     }
     let check_options = CheckOptions {
         reject_unknown_fields: !options.allow_unknown_fields,

@@ -9,7 +9,7 @@ use envoy_types::pb::validate::{
 use super::any_parts;
 use super::number::{AsNumberRules, Bounds, check_list, check_range};
 use super::text::{check_bytes, check_string};
-use crate::json::{duration_parts, format_duration};
+use crate::json::duration_parts;
 use crate::tables::{Kind, WellKnown};
 use crate::wire::{Fields, WireValue, unzigzag};
 
@@ -103,12 +103,30 @@ fn check_any(rules: &AnyRules, bytes: &[u8]) -> Result<(), String> {
 
 type Time = (i64, i32);
 
-fn show_duration((seconds, nanos): Time) -> String {
-    // Envoy prints the decimals that there are and no more.
-    let text = format_duration(seconds, nanos);
-    match text.strip_suffix('s') {
-        Some(number) if number.contains('.') => format!("{}s", number.trim_end_matches('0')),
-        _ => text,
+/// The way in which Go prints durations, and so the generated validators: `1ms`, `2.5s`, `5m0s`, `1h0m0s`.
+pub(super) fn show_duration((seconds, nanos): Time) -> String {
+    let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let sign = if total < 0 { "-" } else { "" };
+    let total = total.unsigned_abs();
+    let decimal = |value: u128, unit: u128| {
+        let width = unit.ilog10() as usize;
+        let text = format!("{}.{:0width$}", value / unit, value % unit);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match total {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{total}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", decimal(total, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(total, 1_000_000)),
+        _ => {
+            let (minutes, rest) = (total / 60_000_000_000, total % 60_000_000_000);
+            let seconds = if rest == 0 { "0".to_owned() } else { decimal(rest, 1_000_000_000) };
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+            }
+        }
     }
 }
 

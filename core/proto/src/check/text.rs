@@ -48,7 +48,7 @@ pub(super) fn check_string(rules: &StringRules, value: &str) -> Result<(), Strin
     if let Some(pattern) = pattern
         && compiled::matches(pattern, value) != Some(true)
     {
-        return Err(format!("value does not match regex pattern {pattern:?}"));
+        return Err(format!("value does not match regex pattern \"{pattern}\""));
     }
     match well_known {
         Some(well_known) => check_well_known(*well_known, strict.unwrap_or(true), value),
@@ -97,7 +97,7 @@ pub(super) fn check_bytes(rules: &BytesRules, value: &[u8]) -> Result<(), String
     if let Some(pattern) = pattern {
         let matched = std::str::from_utf8(value).ok().and_then(|text| compiled::matches(pattern, text));
         if matched != Some(true) {
-            return Err(format!("value does not match regex pattern {pattern:?}"));
+            return Err(format!("value does not match regex pattern \"{pattern}\""));
         }
     }
     match well_known {
@@ -177,13 +177,17 @@ fn check_well_known(well_known: WellKnown, strict: bool, value: &str) -> Result<
         ),
         WellKnown::Uuid(true) => (value.parse::<dhow_base::Uuid>().is_ok(), "value must be a valid UUID"),
         WellKnown::WellKnownRegex(kind) => match KnownRegex::try_from(kind) {
-            Ok(KnownRegex::HttpHeaderName) => {
-                (is_header_name(value, strict), "value does not match regex pattern for an HTTP header name")
-            }
-            Ok(KnownRegex::HttpHeaderValue) => (
-                is_header_value(value, strict),
-                "value does not match regex pattern for an HTTP header value",
+            Ok(KnownRegex::HttpHeaderName | KnownRegex::HttpHeaderValue) if !strict => (
+                !value.contains(['\0', '\r', '\n']),
+                r#"value does not match regex pattern "^[^\x00\n\r]*$""#,
             ),
+            Ok(KnownRegex::HttpHeaderName) => (
+                is_header_name(value),
+                r#"value does not match regex pattern "^:?[0-9a-zA-Z!#$%&'*+-.^_|~`]+$""#,
+            ),
+            Ok(KnownRegex::HttpHeaderValue) => {
+                (is_header_value(value), r#"value does not match regex pattern "^[^\x00-\x08\n-\x1f\x7f]*$""#)
+            }
             _ => (true, ""),
         },
         // Envoy's build of the rules leaves URIs unchecked.
@@ -199,21 +203,15 @@ fn check_well_known(well_known: WellKnown, strict: bool, value: &str) -> Result<
     if valid { Ok(()) } else { Err(reason.to_owned()) }
 }
 
-/// Strictly a token, with a colon in front for a pseudo-header; otherwise anything but NUL, CR and LF.
-fn is_header_name(value: &str, strict: bool) -> bool {
-    if !strict {
-        return !value.is_empty() && !value.contains(['\0', '\r', '\n']);
-    }
+/// A token, with a colon in front for a pseudo-header. The published pattern takes a comma, too.
+fn is_header_name(value: &str) -> bool {
     let token = value.strip_prefix(':').unwrap_or(value);
-    !token.is_empty()
-        && token.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_|~`".contains(&letter))
+    let in_token = |letter: u8| letter.is_ascii_alphanumeric() || b"!#$%&'*+,-.^_|~`".contains(&letter);
+    !token.is_empty() && token.bytes().all(in_token)
 }
 
-/// Strictly no control characters but tab; otherwise anything but NUL, CR and LF.
-fn is_header_value(value: &str, strict: bool) -> bool {
-    if !strict {
-        return !value.contains(['\0', '\r', '\n']);
-    }
+/// No control characters but tab.
+fn is_header_value(value: &str) -> bool {
     value.chars().all(|letter| letter == '\t' || !(letter < ' ' || letter == '\u{7f}'))
 }
 

@@ -113,7 +113,13 @@ impl JsonReader {
             kind => {
                 let omit_default = field.oneof().is_none();
                 let appended = put_scalar(&mut self.out, field.number(), kind, value, omit_default);
-                appended.or_else(|error| self.scalar_error(message, error))
+                appended.or_else(|error| self.scalar_error(message, error)).map_err(|error| match (kind, value) {
+                    (Kind::String, Json::Bool(_) | Json::Number(_)) => error.with_hint(
+                        "text is wanted; YAML takes plain yes, no, on, off, y, n and numbers for something else, \
+                         so put quotes around it",
+                    ),
+                    _ => error,
+                })
             }
         }
     }
