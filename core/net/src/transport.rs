@@ -14,6 +14,9 @@ pub trait SecureStream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Ready when a read may make progress: plaintext is waiting, or the socket is readable. Lets an idle connection
     /// hold no buffer.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Local address of the connection below, when it is one of IP.
+    fn local_address(&self) -> Option<SocketAddr>;
 }
 
 /// An established connection. Reads take a buffer only once [`poll_read_ready`](Self::poll_read_ready) said that there is
@@ -83,13 +86,18 @@ impl Transport {
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
-            Self::Unix(_) | Self::Secure(_) => None,
+            Self::Unix(_) => None,
+            Self::Secure(stream) => stream.local_address(),
         }
     }
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),

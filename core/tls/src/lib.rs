@@ -1,1 +1,24 @@
-//! Placeholder until its code is here.
+//! Everything that touches rustls: contexts, verification and handshakes. It must not know listeners, clusters or HTTP.
+
+mod certificate;
+mod context;
+mod downstream;
+mod failure;
+mod identity;
+mod info;
+mod parameters;
+mod pb;
+mod source;
+mod stream;
+mod upstream;
+mod validation;
+mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+pub use certificate::CertificateFacts;
+pub use downstream::DownstreamTls;
+pub use failure::TlsFailure;
+pub use info::TlsInfo;
+pub use upstream::{ConnectOptions, UpstreamTls};

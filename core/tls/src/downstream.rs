@@ -1,0 +1,172 @@
+//! `DownstreamTlsContext`: termination of TLS.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_net::Transport;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{Accepted, Acceptor, ClientHello, NoServerSessionStorage};
+use rustls::{Connection, Error, ServerConfig};
+
+use crate::context::Context;
+use crate::failure::TlsFailure;
+use crate::identity::Selection;
+use crate::info::TlsInfo;
+use crate::parameters::Side;
+use crate::pb::DownstreamTlsContext;
+use crate::pb::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
+use crate::stream::{Blocking, TlsStream, or_pending};
+use crate::verifier::DownstreamVerifier;
+
+/// TLS termination as configured by a `DownstreamTlsContext`.
+#[derive(Debug)]
+pub struct DownstreamTls {
+    /// Without ALPN: for clients that offer nothing that is configured, which Envoy serves without a protocol.
+    plain: Arc<ServerConfig>,
+    with_alpn: Arc<ServerConfig>,
+    selection: Arc<Selection>,
+    require_sni: bool,
+    verifies: bool,
+}
+
+impl DownstreamTls {
+    /// Lowers the message, whose place in the configuration is `path`, and reads the files that it names.
+    ///
+    /// # Errors
+    /// Fields that are not supported, files that cannot be read, and certificates, keys or names that do not fit.
+    pub fn from_message(
+        message: &DownstreamTlsContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Self, ConfigError> {
+        let DownstreamTlsContext {
+            common_tls_context,
+            require_client_certificate,
+            require_sni,
+            disable_stateful_session_resumption,
+            session_timeout,
+            ocsp_staple_policy,
+            // The certificate is always looked for among all of them.
+            full_scan_certs_on_sni_mismatch: _,
+            prefer_client_ciphers,
+            session_ticket_keys_type,
+        } = message;
+        ConfigError::refuse_if(session_timeout.is_some(), path, "session_timeout")?;
+        let lenient = *ocsp_staple_policy == OcspStaplePolicy::LenientStapling as i32;
+        ConfigError::refuse_if(!lenient, path, "ocsp_staple_policy")?;
+        let tickets = match session_ticket_keys_type {
+            None => true,
+            Some(SessionTicketKeysType::DisableStatelessSessionResumption(disabled)) => !disabled,
+            Some(SessionTicketKeysType::SessionTicketKeys(_)) => {
+                return Err(ConfigError::unsupported(path.field("session_ticket_keys")));
+            }
+            Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(_)) => {
+                return Err(ConfigError::unsupported(path.field("session_ticket_keys_sds_secret_config")));
+            }
+        };
+        let common_path = path.field("common_tls_context");
+        let context = Context::lower(common_tls_context.as_ref(), Side::Server, &common_path, warnings)?;
+        if context.identities.is_empty() {
+            let reason = "No TLS certificates found for server context";
+            return Err(ConfigError::new(common_path, reason));
+        }
+        let required = require_client_certificate.as_ref().is_some_and(|required| required.value);
+        let failed = |error: String| ConfigError::new(common_path.clone(), error);
+        let Context { parameters, identities, validation, alpn } = context;
+        let verifies = validation.is_active();
+        let builder = ServerConfig::builder_with_provider(parameters.provider.clone())
+            .with_protocol_versions(&parameters.versions)
+            .map_err(|error| failed(error.to_string()))?;
+        let builder = if required || verifies {
+            let verifier = DownstreamVerifier::new(Arc::new(validation), required, parameters.provider);
+            builder.with_client_cert_verifier(Arc::new(verifier.map_err(failed)?))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let selection = Arc::new(Selection::new(identities));
+        let mut plain = builder.with_cert_resolver(selection.clone());
+        plain.ignore_client_order = !prefer_client_ciphers;
+        if tickets {
+            plain.ticketer = Ticketer::new().map_err(|error| failed(error.to_string()))?;
+        }
+        if *disable_stateful_session_resumption {
+            plain.session_storage = Arc::new(NoServerSessionStorage {});
+        }
+        let mut with_alpn = plain.clone();
+        with_alpn.alpn_protocols = alpn;
+        Ok(Self {
+            plain: Arc::new(plain),
+            with_alpn: Arc::new(with_alpn),
+            selection,
+            require_sni: require_sni.as_ref().is_some_and(|required| required.value),
+            verifies,
+        })
+    }
+
+    /// Makes the server's side of a handshake.
+    ///
+    /// # Errors
+    /// What the handshake failed with; [`TlsFailure::of`] finds the cause if it is one of TLS.
+    pub async fn accept(&self, mut transport: Transport) -> io::Result<(Transport, TlsInfo)> {
+        let accepted = read_hello(&mut transport).await?;
+        let hello = accepted.client_hello();
+        if self.require_sni && hello.server_name().is_none() {
+            return Err(
+                TlsFailure::from(Error::General("no server name in the client's hello".into())).into()
+            );
+        }
+        let config = self.config_for(&hello);
+        let connection = match accepted.into_connection(config) {
+            Ok(connection) => connection,
+            Err((error, mut alert)) => {
+                send_alert(&mut transport, |io| alert.write_all(io)).await;
+                return Err(TlsFailure::from(error).into());
+            }
+        };
+        let mut stream = TlsStream::new(transport, Connection::Server(connection));
+        stream.handshake().await?;
+        let mut info = TlsInfo::of(stream.connection());
+        info.local = self.selection.facts(info.server_name.as_deref());
+        info.peer_verified = self.verifies && info.peer.is_some();
+        Ok((Transport::Secure(Box::new(stream)), info))
+    }
+
+    fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let ours = &self.with_alpn.alpn_protocols;
+        let common =
+            hello.alpn().is_some_and(|mut offered| offered.any(|p| ours.iter().any(|ours| ours == p)));
+        if common { self.with_alpn.clone() } else { self.plain.clone() }
+    }
+}
+
+async fn read_hello(transport: &mut Transport) -> io::Result<Accepted> {
+    let mut acceptor = Acceptor::default();
+    loop {
+        let count =
+            poll_fn(|cx| or_pending(acceptor.read_tls(&mut Blocking { transport: &mut *transport, cx })))
+                .await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(accepted),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                send_alert(transport, |io| alert.write_all(io)).await;
+                return Err(TlsFailure::from(error).into());
+            }
+        }
+    }
+}
+
+/// Sends an alert if the socket takes it at once; the connection is over in any case.
+async fn send_alert(transport: &mut Transport, mut write: impl FnMut(&mut dyn io::Write) -> io::Result<()>) {
+    poll_fn(|cx| {
+        let _ = write(&mut Blocking { transport: &mut *transport, cx });
+        Poll::Ready(())
+    })
+    .await;
+}

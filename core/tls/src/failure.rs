@@ -1,0 +1,83 @@
+//! Why a handshake failed, in the form that Envoy's logs have.
+
+use std::{fmt, io};
+
+use rustls::{AlertDescription, Error, InvalidMessage};
+
+/// A TLS error. Its text is `%UPSTREAM_TRANSPORT_FAILURE_REASON%` or `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: numbers and
+/// names are BoringSSL's where the cause has a counterpart there, else rustls' own words in the same frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsFailure(Error);
+
+impl TlsFailure {
+    /// Whether the certificate of the peer was not accepted.
+    pub fn is_verification(&self) -> bool {
+        matches!(self.0, Error::InvalidCertificate(_))
+    }
+
+    /// Whether the peer presented no certificate although one was required.
+    pub fn is_missing_certificate(&self) -> bool {
+        matches!(self.0, Error::NoCertificatesPresented)
+    }
+
+    /// The failure inside of an I/O error, if it is one.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<Error> for TlsFailure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<TlsFailure> for io::Error {
+    fn from(failure: TlsFailure) -> Self {
+        Self::new(io::ErrorKind::InvalidData, failure)
+    }
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = match &self.0 {
+            Error::InvalidCertificate(_) => Some((268_435_581, "CERTIFICATE_VERIFY_FAILED")),
+            Error::NoCertificatesPresented => Some((268_435_655, "PEER_DID_NOT_RETURN_A_CERTIFICATE")),
+            Error::InvalidMessage(
+                InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+            ) => Some((268_435_703, "WRONG_VERSION_NUMBER")),
+            Error::PeerIncompatible(_) => Some((268_435_632, "NO_SHARED_CIPHER")),
+            Error::AlertReceived(AlertDescription::UnknownCA) => {
+                Some((268_436_504, "TLSV1_ALERT_UNKNOWN_CA"))
+            }
+            Error::AlertReceived(AlertDescription::CertificateRequired) => {
+                Some((268_436_572, "TLSV1_ALERT_CERTIFICATE_REQUIRED"))
+            }
+            Error::AlertReceived(AlertDescription::HandshakeFailure) => {
+                Some((268_436_496, "SSLV3_ALERT_HANDSHAKE_FAILURE"))
+            }
+            Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+                Some((268_436_526, "TLSV1_ALERT_PROTOCOL_VERSION"))
+            }
+            _ => None,
+        };
+        match (&self.0, known) {
+            (Error::InvalidCertificate(cause), Some((number, name))) => write!(
+                f,
+                "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:verify_cert_failed:_{}:TLS_error_end",
+                underscored(&cause.to_string())
+            ),
+            (_, Some((number, name))) => {
+                write!(f, "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:TLS_error_end")
+            }
+            (error, None) => write!(f, "TLS_error:|{}:TLS_error_end", underscored(&error.to_string())),
+        }
+    }
+}
+
+impl std::error::Error for TlsFailure {}
+
+/// Log fields hold no spaces.
+fn underscored(text: &str) -> String {
+    text.replace(' ', "_")
+}

@@ -1,0 +1,130 @@
+//! `TlsCertificate`: certificates with their keys, and which one a client gets.
+
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::certificate::{CertificateFacts, server_names};
+use crate::pb::TlsCertificate;
+use crate::source;
+
+/// A certificate chain with its key.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub key: Arc<CertifiedKey>,
+    pub facts: Arc<CertificateFacts>,
+    /// Lower-case names of the certificate, `*.` first for wildcards.
+    names: Vec<String>,
+}
+
+impl Identity {
+    pub(crate) fn lower(
+        message: &TlsCertificate,
+        provider: &CryptoProvider,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Self, ConfigError> {
+        let TlsCertificate {
+            certificate_chain,
+            private_key,
+            pkcs12,
+            watched_directory,
+            private_key_provider,
+            password,
+            ocsp_staple,
+            signed_certificate_timestamp,
+            tls_params,
+        } = message;
+        ConfigError::refuse_if(pkcs12.is_some(), path, "pkcs12")?;
+        ConfigError::refuse_if(private_key_provider.is_some(), path, "private_key_provider")?;
+        ConfigError::refuse_if(password.is_some(), path, "password")?;
+        ConfigError::refuse_if(
+            !signed_certificate_timestamp.is_empty(),
+            path,
+            "signed_certificate_timestamp",
+        )?;
+        ConfigError::refuse_if(tls_params.is_some(), path, "tls_params")?;
+        if watched_directory.is_some() {
+            warnings.push(source::unwatched(path.field("watched_directory")));
+        }
+        let chain_path = path.field("certificate_chain");
+        let chain =
+            certificate_chain.as_ref().ok_or_else(|| ConfigError::new(chain_path.clone(), "is required"))?;
+        let chain = source::read(chain, &chain_path, warnings)?;
+        let key_path = path.field("private_key");
+        let key = private_key.as_ref().ok_or_else(|| ConfigError::new(key_path.clone(), "is required"))?;
+        let key = source::read(key, &key_path, warnings)?;
+
+        let bad_chain = || {
+            let reason = format!("Failed to load certificate chain from {}", chain.name);
+            ConfigError::new(chain_path.clone(), reason)
+        };
+        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain.bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|_| bad_chain())?;
+        let leaf = certificates.first().ok_or_else(bad_chain)?;
+        let facts = CertificateFacts::of(leaf).ok_or_else(bad_chain)?;
+        let names = server_names(leaf).into_iter().map(|name| name.to_ascii_lowercase()).collect();
+
+        let bad_key = |cause: &str| {
+            let reason = format!("Failed to load private key from {}, Cause: {cause}", key.name);
+            ConfigError::new(key_path.clone(), reason)
+        };
+        let der = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|error| bad_key(&error.to_string()))?;
+        let mut certified = CertifiedKey::from_der(certificates, der, provider)
+            .map_err(|error| bad_key(&error.to_string()))?;
+        if let Some(staple) = ocsp_staple {
+            certified.ocsp = Some(source::read(staple, &path.field("ocsp_staple"), warnings)?.bytes);
+        }
+        Ok(Self { key: Arc::new(certified), facts: Arc::new(facts), names })
+    }
+
+    fn is_named(&self, server_name: &str) -> bool {
+        self.names.iter().any(|name| name == server_name)
+    }
+
+    fn is_wildcard_for(&self, server_name: &str) -> bool {
+        let Some((_, parent)) = server_name.split_once('.') else { return false };
+        self.names.iter().any(|name| name.strip_prefix("*.") == Some(parent))
+    }
+}
+
+/// Chooses among certificates: exact name, then wildcard, then the first, each with a key that the client can verify.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    identities: Vec<Identity>,
+}
+
+impl Selection {
+    pub(crate) fn new(identities: Vec<Identity>) -> Self {
+        Self { identities }
+    }
+
+    fn select(&self, server_name: Option<&str>, usable: impl Fn(&Identity) -> bool) -> Option<&Identity> {
+        let name = server_name.map(str::to_ascii_lowercase).unwrap_or_default();
+        let usable = || self.identities.iter().filter(|identity| usable(identity));
+        usable()
+            .find(|identity| identity.is_named(&name))
+            .or_else(|| usable().find(|identity| identity.is_wildcard_for(&name)))
+            .or_else(|| usable().next())
+            .or_else(|| self.identities.first())
+    }
+
+    /// Facts of the certificate that a client with this name got, as far as the name alone tells.
+    pub(crate) fn facts(&self, server_name: Option<&str>) -> Option<Arc<CertificateFacts>> {
+        self.select(server_name, |_| true).map(|identity| identity.facts.clone())
+    }
+}
+
+impl ResolvesServerCert for Selection {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        let usable = |identity: &Identity| identity.key.key.choose_scheme(schemes).is_some();
+        self.select(hello.server_name(), usable).map(|identity| identity.key.clone())
+    }
+}

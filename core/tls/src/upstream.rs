@@ -1,0 +1,210 @@
+//! `UpstreamTlsContext`: TLS to upstream hosts.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_net::Transport;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ClientConnection, Connection};
+
+use crate::certificate::CertificateFacts;
+use crate::context::Context;
+use crate::failure::TlsFailure;
+use crate::info::TlsInfo;
+use crate::parameters::{Parameters, Side};
+use crate::pb::UpstreamTlsContext;
+use crate::stream::TlsStream;
+use crate::validation::Validation;
+use crate::verifier::UpstreamVerifier;
+
+/// Variants of a context that are kept; beyond it a variant is made anew for each connection.
+const MAX_VARIANTS: usize = 256;
+
+/// What one connection asks for over the context's configuration (transport socket options of Envoy).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConnectOptions {
+    /// Server name instead of the configured one (`auto_sni`).
+    pub server_name: Option<String>,
+    /// Names that the certificate must be for one of (`auto_san_validation`).
+    pub verify_names: Vec<String>,
+    /// Protocols to offer by ALPN instead of the configured ones; empty keeps those.
+    pub alpn_override: Vec<Vec<u8>>,
+    /// Protocols to offer when the context configures none.
+    pub alpn_fallback: Vec<Vec<u8>>,
+}
+
+/// TLS to upstream hosts as configured by an `UpstreamTlsContext`.
+#[derive(Debug)]
+pub struct UpstreamTls {
+    parameters: Parameters,
+    validation: Arc<Validation>,
+    identity: Option<(Arc<CertifiedKey>, Arc<CertificateFacts>)>,
+    alpn: Vec<Vec<u8>>,
+    server_name: Option<String>,
+    verify_server_name: bool,
+    /// `auto_host_sni`: the host's own name is the server name unless a request says otherwise.
+    auto_host_sni: bool,
+    session_keys: usize,
+    variants: Mutex<HashMap<Variant, Arc<ClientConfig>>>,
+}
+
+/// What makes configurations of rustls differ.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Variant {
+    alpn: Vec<Vec<u8>>,
+    verify_names: Vec<String>,
+}
+
+impl UpstreamTls {
+    /// Lowers the message, whose place in the configuration is `path`, and reads the files that it names.
+    ///
+    /// # Errors
+    /// Fields that are not supported, files that cannot be read, and certificates, keys or names that do not fit.
+    pub fn from_message(
+        message: &UpstreamTlsContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Self, ConfigError> {
+        #[allow(deprecated, reason = "the deprecated switch has no effect here")]
+        let UpstreamTlsContext {
+            common_tls_context,
+            sni,
+            auto_host_sni,
+            auto_sni_san_validation,
+            allow_renegotiation,
+            max_session_keys,
+            // Key usage is always enforced, as in Envoy since 1.39.
+            enforce_rsa_key_usage: _,
+        } = message;
+        ConfigError::refuse_if(*allow_renegotiation, path, "allow_renegotiation")?;
+        let common_path = path.field("common_tls_context");
+        let context = Context::lower(common_tls_context.as_ref(), Side::Client, &common_path, warnings)?;
+        let Context { parameters, identities, validation, alpn } = context;
+        if identities.len() > 1 {
+            let reason = "Multiple TLS certificates are not supported for client contexts";
+            return Err(ConfigError::new(common_path.field("tls_certificates"), reason));
+        }
+        if let Some(name) = Some(sni).filter(|name| !name.is_empty())
+            && ServerName::try_from(name.as_str()).is_err()
+        {
+            return Err(ConfigError::new(path.field("sni"), format!("'{name}' is not a server name")));
+        }
+        if *auto_sni_san_validation && validation.roots.is_none() {
+            let reason = "'auto_sni_san_validation' was configured without configuring a trusted CA";
+            return Err(ConfigError::new(path.field("auto_sni_san_validation"), reason));
+        }
+        let tls = Self {
+            parameters,
+            validation: Arc::new(validation),
+            identity: identities.into_iter().next().map(|identity| (identity.key, identity.facts)),
+            alpn,
+            server_name: Some(sni.clone()).filter(|name| !name.is_empty()),
+            verify_server_name: *auto_sni_san_validation,
+            auto_host_sni: *auto_host_sni,
+            session_keys: max_session_keys.as_ref().map_or(1, |keys| keys.value as usize),
+            variants: Mutex::default(),
+        };
+        // The plain variant is used by most connections and shows what does not fit while it can still be refused.
+        tls.config(Variant { alpn: tls.alpn.clone(), verify_names: Vec::new() })
+            .map_err(|error| ConfigError::new(common_path, error))?;
+        Ok(tls)
+    }
+
+    /// Whether a host's own name becomes the server name (`auto_host_sni`): the caller then gives it with
+    /// [`ConnectOptions::server_name`].
+    pub fn uses_host_name(&self) -> bool {
+        self.auto_host_sni
+    }
+
+    /// Protocols offered by ALPN unless a connection asks for others.
+    pub fn alpn_protocols(&self) -> &[Vec<u8>] {
+        &self.alpn
+    }
+
+    /// Makes the client's side of a handshake.
+    ///
+    /// # Errors
+    /// What the handshake failed with; [`TlsFailure::of`] finds the cause if it is one of TLS.
+    pub async fn connect(
+        &self,
+        transport: Transport,
+        options: &ConnectOptions,
+    ) -> io::Result<(Transport, TlsInfo)> {
+        let server_name = options.server_name.as_ref().or(self.server_name.as_ref());
+        let mut verify_names = options.verify_names.clone();
+        if self.verify_server_name
+            && verify_names.is_empty()
+            && let Some(name) = server_name
+        {
+            verify_names.push(name.clone());
+        }
+        let config =
+            self.config(Variant { alpn: self.offered(options), verify_names }).map_err(io::Error::other)?;
+        // An address is no server name on the wire: rustls sends none for it.
+        let name = match server_name {
+            Some(name) => ServerName::try_from(name.clone()).map_err(io::Error::other)?,
+            None => ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into()),
+        };
+        let connection = ClientConnection::new(config, name).map_err(TlsFailure::from)?;
+        let mut stream = TlsStream::new(transport, Connection::Client(connection));
+        stream.handshake().await?;
+        let mut info = TlsInfo::of(stream.connection());
+        info.server_name = server_name.cloned();
+        info.local = self.identity.as_ref().map(|(_, facts)| facts.clone());
+        info.peer_verified = self.validation.is_active() && info.peer.is_some();
+        Ok((Transport::Secure(Box::new(stream)), info))
+    }
+
+    fn offered(&self, options: &ConnectOptions) -> Vec<Vec<u8>> {
+        let offered = if !options.alpn_override.is_empty() {
+            &options.alpn_override
+        } else if !self.alpn.is_empty() {
+            &self.alpn
+        } else {
+            &options.alpn_fallback
+        };
+        offered.clone()
+    }
+
+    fn config(&self, variant: Variant) -> Result<Arc<ClientConfig>, String> {
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = variants.get(&variant) {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(self.build(&variant)?);
+        if variants.len() < MAX_VARIANTS {
+            variants.insert(variant, config.clone());
+        }
+        Ok(config)
+    }
+
+    fn build(&self, variant: &Variant) -> Result<ClientConfig, String> {
+        let provider = self.parameters.provider.clone();
+        let verifier =
+            UpstreamVerifier::new(self.validation.clone(), variant.verify_names.clone(), provider.clone())?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.parameters.versions)
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &self.identity {
+            Some((key, _)) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = variant.alpn.clone();
+        config.resumption = match self.session_keys {
+            0 => Resumption::disabled(),
+            keys => Resumption::in_memory_sessions(keys),
+        };
+        // A server that chooses a protocol which was not offered is taken at its word, as in Envoy.
+        config.check_selected_alpn = false;
+        Ok(config)
+    }
+}

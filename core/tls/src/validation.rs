@@ -1,0 +1,275 @@
+//! `CertificateValidationContext`: which certificates of peers are acceptable.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_matching::StringMatcher;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::{CertificateError, RootCertStore};
+
+use crate::certificate::CertificateFacts;
+use crate::pb::certificate_validation_context::TrustChainVerification;
+use crate::pb::string_matcher::MatchPattern;
+use crate::pb::subject_alt_name_matcher::SanType;
+use crate::pb::{CertificateValidationContext, StringMatcherMessage, SubjectAltNameMatcher};
+use crate::source;
+
+/// What must hold of a peer's certificate.
+#[derive(Debug, Default)]
+pub(crate) struct Validation {
+    /// Trust anchors; without them chains are not verified.
+    pub roots: Option<Arc<RootCertStore>>,
+    pub revocation_lists: Vec<CertificateRevocationListDer<'static>>,
+    pub only_leaf_revocation: bool,
+    /// `ACCEPT_UNTRUSTED`: a chain that does not lead to an anchor is accepted, and reported as not verified.
+    pub accept_untrusted: bool,
+    /// `suppress_client_ca_list`.
+    pub hide_authorities: bool,
+    names: Vec<NameMatcher>,
+    /// Hexadecimal digests of certificates and base64 digests of keys; one of them must fit, if there is any.
+    pins: Vec<Pin>,
+}
+
+#[derive(Debug)]
+enum Pin {
+    Certificate(String),
+    Key(String),
+}
+
+#[derive(Debug)]
+struct NameMatcher {
+    kind: Option<SanType>,
+    matcher: StringMatcher,
+    /// The text of an exact matcher: certificates with wildcards fit it too.
+    exact: Option<String>,
+}
+
+impl Validation {
+    pub(crate) fn lower(
+        message: &CertificateValidationContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Self, ConfigError> {
+        #[allow(deprecated, reason = "the older list of names is still in use")]
+        let CertificateValidationContext {
+            trusted_ca,
+            ca_certificate_provider_instance,
+            system_root_certs,
+            watched_directory,
+            verify_certificate_spki,
+            verify_certificate_hash,
+            match_typed_subject_alt_names,
+            match_subject_alt_names,
+            require_signed_certificate_timestamp,
+            crl,
+            allow_expired_certificate,
+            trust_chain_verification,
+            custom_validator_config,
+            only_verify_leaf_cert_crl,
+            max_verify_depth,
+            suppress_client_ca_list,
+        } = message;
+        let refuse = |is_set: bool, name: &str| ConfigError::refuse_if(is_set, path, name);
+        refuse(ca_certificate_provider_instance.is_some(), "ca_certificate_provider_instance")?;
+        refuse(system_root_certs.is_some(), "system_root_certs")?;
+        refuse(
+            require_signed_certificate_timestamp.as_ref().is_some_and(|required| required.value),
+            "require_signed_certificate_timestamp",
+        )?;
+        refuse(*allow_expired_certificate, "allow_expired_certificate")?;
+        refuse(custom_validator_config.is_some(), "custom_validator_config")?;
+        refuse(max_verify_depth.is_some(), "max_verify_depth")?;
+        if watched_directory.is_some() {
+            warnings.push(source::unwatched(path.field("watched_directory")));
+        }
+        let mut validation = Self {
+            only_leaf_revocation: *only_verify_leaf_cert_crl,
+            hide_authorities: *suppress_client_ca_list,
+            accept_untrusted: *trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32,
+            ..Self::default()
+        };
+        if let Some(trusted) = trusted_ca {
+            let path = path.field("trusted_ca");
+            let trusted = source::read(trusted, &path, warnings)?;
+            validation.roots = Some(Arc::new(read_roots(&trusted, &path)?));
+        }
+        if let Some(crl) = crl {
+            let path = path.field("crl");
+            let crl = source::read(crl, &path, warnings)?;
+            let lists = CertificateRevocationListDer::pem_slice_iter(&crl.bytes).collect::<Result<_, _>>();
+            let failed = || ConfigError::new(path, format!("Failed to load CRL from {}", crl.name));
+            validation.revocation_lists = lists.map_err(|_| failed())?;
+        }
+        for (index, matcher) in match_typed_subject_alt_names.iter().enumerate() {
+            let path = path.field("match_typed_subject_alt_names").index(index);
+            validation.names.push(NameMatcher::lower(matcher, &path)?);
+        }
+        for (index, matcher) in match_subject_alt_names.iter().enumerate() {
+            let path = path.field("match_subject_alt_names").index(index);
+            validation.names.push(NameMatcher::compile(None, matcher, &path)?);
+        }
+        if !validation.names.is_empty() && validation.roots.is_none() && !validation.accept_untrusted {
+            let reason =
+                "SAN-based verification of peer certificates without trusted CA is insecure and not allowed";
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+        for (index, hash) in verify_certificate_hash.iter().enumerate() {
+            let path = path.field("verify_certificate_hash").index(index);
+            validation.pins.push(Pin::Certificate(certificate_hash(hash, &path)?));
+        }
+        validation.pins.extend(verify_certificate_spki.iter().cloned().map(Pin::Key));
+        Ok(validation)
+    }
+
+    /// Whether anything is verified at all.
+    pub(crate) fn is_active(&self) -> bool {
+        self.roots.is_some() || !self.pins.is_empty()
+    }
+
+    /// Checks names and pins; the chain is somebody else's business. `also_for` are names that the certificate must be
+    /// for one of, beside what is configured.
+    pub(crate) fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        also_for: &[String],
+    ) -> Result<(), CertificateError> {
+        if self.names.is_empty() && self.pins.is_empty() && also_for.is_empty() {
+            return Ok(());
+        }
+        let facts = CertificateFacts::of(certificate).ok_or(CertificateError::BadEncoding)?;
+        if !self.names.is_empty() && !self.names.iter().any(|matcher| matcher.fits(&facts)) {
+            return Err(CertificateError::NotValidForName);
+        }
+        if !also_for.is_empty() && !also_for.iter().any(|name| is_for(&facts, name)) {
+            return Err(CertificateError::NotValidForName);
+        }
+        if !self.pins.is_empty() && !self.pins.iter().any(|pin| pin.fits(&facts)) {
+            return Err(CertificateError::ApplicationVerificationFailure);
+        }
+        Ok(())
+    }
+}
+
+fn read_roots(source: &source::Source, path: &FieldPath) -> Result<RootCertStore, ConfigError> {
+    let failed = || {
+        ConfigError::new(path.clone(), format!("Failed to load trusted CA certificates from {}", source.name))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&source.bytes) {
+        roots.add(certificate.map_err(|_| failed())?).map_err(|_| failed())?;
+    }
+    if roots.is_empty() { Err(failed()) } else { Ok(roots) }
+}
+
+/// A SHA-256 digest in hexadecimal digits, with or without colons between the bytes.
+fn certificate_hash(text: &str, path: &FieldPath) -> Result<String, ConfigError> {
+    let digits = text.replace(':', "").to_ascii_lowercase();
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digits);
+    }
+    Err(ConfigError::new(path.clone(), format!("Invalid hex-encoded SHA-256 {text}")))
+}
+
+impl Pin {
+    fn fits(&self, facts: &CertificateFacts) -> bool {
+        match self {
+            Self::Certificate(hash) => facts.fingerprint == *hash,
+            Self::Key(hash) => facts.spki_hash == *hash,
+        }
+    }
+}
+
+impl NameMatcher {
+    fn lower(message: &SubjectAltNameMatcher, path: &FieldPath) -> Result<Self, ConfigError> {
+        let SubjectAltNameMatcher { san_type, matcher, oid } = message;
+        let kind = match SanType::try_from(*san_type) {
+            Ok(kind @ (SanType::Email | SanType::Dns | SanType::Uri | SanType::IpAddress)) => kind,
+            Ok(SanType::OtherName) => return Err(ConfigError::unsupported(path.field("san_type"))),
+            Ok(SanType::Unspecified) | Err(_) => {
+                return Err(ConfigError::new(
+                    path.field("san_type"),
+                    "value must be one of the kinds of names",
+                ));
+            }
+        };
+        ConfigError::refuse_if(!oid.is_empty(), path, "oid")?;
+        let path = path.field("matcher");
+        let matcher = matcher.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "is required"))?;
+        Self::compile(Some(kind), matcher, &path)
+    }
+
+    fn compile(
+        kind: Option<SanType>,
+        message: &StringMatcherMessage,
+        path: &FieldPath,
+    ) -> Result<Self, ConfigError> {
+        let exact = match &message.match_pattern {
+            Some(MatchPattern::Exact(text)) => Some(text.clone()),
+            _ => None,
+        };
+        Ok(Self { kind, matcher: StringMatcher::compile(message, path)?, exact })
+    }
+
+    fn fits(&self, facts: &CertificateFacts) -> bool {
+        let wanted = |kind: SanType| self.kind.is_none_or(|wanted| wanted == kind);
+        let text = |name: &str| self.matcher.matches(name.as_bytes());
+        (wanted(SanType::Uri) && facts.uris.iter().any(|name| text(name)))
+            || (wanted(SanType::Dns) && facts.dns_names.iter().any(|name| self.fits_dns(name)))
+            || (wanted(SanType::Email) && facts.emails.iter().any(|name| text(name)))
+            || (wanted(SanType::IpAddress)
+                && facts.addresses.iter().any(|address| text(&address.to_string())))
+    }
+
+    fn fits_dns(&self, name: &str) -> bool {
+        match &self.exact {
+            Some(exact) => dns_name_covers(name, exact),
+            None => self.matcher.matches(name.as_bytes()),
+        }
+    }
+}
+
+/// Whether a name in a certificate covers a host name: the same, or a wildcard for its first label.
+fn dns_name_covers(in_certificate: &str, host: &str) -> bool {
+    if in_certificate.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    match (in_certificate.strip_prefix("*."), host.split_once('.')) {
+        (Some(pattern), Some((label, parent))) => !label.is_empty() && pattern.eq_ignore_ascii_case(parent),
+        _ => false,
+    }
+}
+
+fn is_for(facts: &CertificateFacts, name: &str) -> bool {
+    match name.parse::<IpAddr>() {
+        Ok(address) => facts.addresses.contains(&address),
+        Err(_) => {
+            facts.dns_names.iter().any(|dns| dns_name_covers(dns, name))
+                || facts.uris.iter().any(|uri| uri == name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_cover_one_label() {
+        assert!(dns_name_covers("a.example", "A.example"));
+        assert!(dns_name_covers("*.example", "b.example"));
+        assert!(!dns_name_covers("*.example", "c.b.example"));
+        assert!(!dns_name_covers("*.example", "example"));
+        assert!(!dns_name_covers("*.example", ".example"));
+    }
+
+    #[test]
+    fn hashes_may_have_colons() {
+        let path = FieldPath::root();
+        let plain = "ab".repeat(32);
+        let colons = vec!["AB"; 32].join(":");
+        assert_eq!(certificate_hash(&colons, &path), Ok(plain.clone()));
+        assert!(certificate_hash(&plain[1..], &path).is_err());
+    }
+}

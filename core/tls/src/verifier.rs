@@ -1,0 +1,174 @@
+//! The verification of peers as rustls calls it.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use crate::validation::Validation;
+
+/// Verifies certificates of upstream hosts. As in Envoy the chain and the configured names count; the host name does
+/// only where it is asked for.
+#[derive(Debug)]
+pub(crate) struct UpstreamVerifier {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    validation: Arc<Validation>,
+    also_for: Vec<String>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl UpstreamVerifier {
+    pub(crate) fn new(
+        validation: Arc<Validation>,
+        also_for: Vec<String>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
+        let chain = match &validation.roots {
+            None => None,
+            Some(roots) => {
+                let mut builder =
+                    WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+                        .with_crls(validation.revocation_lists.iter().cloned());
+                if validation.only_leaf_revocation {
+                    builder = builder.only_check_end_entity_revocation();
+                }
+                Some(builder.build().map_err(|error| error.to_string())?)
+            }
+        };
+        Ok(Self { chain, validation, also_for, provider })
+    }
+}
+
+impl ServerCertVerifier for UpstreamVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(chain) = &self.chain {
+            match chain.verify_server_cert(leaf, intermediates, server_name, ocsp, now) {
+                // The name is looked at only once the chain is found good.
+                Ok(_)
+                | Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                )) => {}
+                Err(_) if self.validation.accept_untrusted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.validation.check(leaf, &self.also_for)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Verifies certificates of downstream clients.
+#[derive(Debug)]
+pub(crate) struct DownstreamVerifier {
+    chain: Option<Arc<dyn ClientCertVerifier>>,
+    validation: Arc<Validation>,
+    required: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl DownstreamVerifier {
+    pub(crate) fn new(
+        validation: Arc<Validation>,
+        required: bool,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
+        let chain = match &validation.roots {
+            None => None,
+            Some(roots) => {
+                let mut builder =
+                    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+                        .with_crls(validation.revocation_lists.iter().cloned());
+                if validation.only_leaf_revocation {
+                    builder = builder.only_check_end_entity_revocation();
+                }
+                if validation.hide_authorities {
+                    builder = builder.clear_root_hint_subjects();
+                }
+                Some(builder.build().map_err(|error| error.to_string())?)
+            }
+        };
+        Ok(Self { chain, validation, required, provider })
+    }
+}
+
+impl ClientCertVerifier for DownstreamVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if let Some(chain) = &self.chain
+            && let Err(error) = chain.verify_client_cert(leaf, intermediates, now)
+            && !self.validation.accept_untrusted
+        {
+            return Err(error);
+        }
+        self.validation.check(leaf, &[])?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
