@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     dhow_up::attach();
     let parts = Parts {
         proxy: |_| not_here("proxy"),
-        control_plane: |_| not_here("discovery"),
+        control_plane: dhow_control_server::main,
         samples: &[("bookinfo", dhow_bookinfo::main)],
         validate: validate::validate,
     };
