@@ -1,6 +1,7 @@
-//! Sockets: the bytes of a connection whatever carries them, listening sockets and their options, and inspection of the
-//! first bytes. It must not know configuration messages, clusters or HTTP semantics.
+//! Sockets: the bytes of a connection whatever carries them, and inspection of the first bytes. It must not know
+//! configuration messages, clusters or HTTP semantics.
 
+pub mod inspect;
 mod transport;
 
 pub use transport::{SecureStream, Transport};
