@@ -24,6 +24,7 @@ use dhow_testkit::{HeldPort, TempDir};
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::ads::{AdsChange, AdsFacts, AdsServer};
 use crate::normalise::Normaliser;
 use crate::scenario::{Protocol, Scenario, UpstreamSpec};
 use crate::steps::TlsStep;
@@ -34,6 +35,7 @@ pub struct Environment {
     dir: TempDir,
     ports: Mutex<BTreeMap<String, HeldPort>>,
     upstreams: IndexMap<String, Backend>,
+    ads: Option<AdsServer>,
     certs: OnceLock<Arc<Certs>>,
 }
 
@@ -69,11 +71,17 @@ impl Environment {
             dir: TempDir::new("conformance")?,
             ports: Mutex::default(),
             upstreams: IndexMap::new(),
+            ads: None,
             certs: OnceLock::new(),
         };
         for (name, spec) in &scenario.upstreams {
             let backend = environment.backend(name, spec).with_context(|| format!("upstream {name}"))?;
             environment.upstreams.insert(name.clone(), backend);
+        }
+        if let Some(spec) = &scenario.ads {
+            environment.ads = Some(AdsServer::start(HeldPort::new()?.listen()?)?);
+            let first = AdsChange { set: spec.set.clone(), ..AdsChange::default() };
+            environment.change_resources(&first)?;
         }
         for (name, contents) in &scenario.files {
             environment.put(name, contents)?;
@@ -130,6 +138,18 @@ impl Environment {
         Ok(ports[name].address())
     }
 
+    /// Changes the resources of the management server.
+    pub fn change_resources(&self, change: &AdsChange) -> Result<()> {
+        let server = self.ads.as_ref().context("the scenario has no management server (`ads`)")?;
+        let set = change.set.iter().map(|resource| self.resolve_all(resource)).collect::<Result<_>>()?;
+        server.apply(&AdsChange { set, ..change.clone() })
+    }
+
+    /// What the target asked of the management server, where there is one.
+    pub fn ads_facts(&self) -> Option<AdsFacts> {
+        self.ads.as_ref().map(AdsServer::facts)
+    }
+
     /// What the upstreams recorded, by name; those that never answer have no record.
     pub fn records(&self) -> impl Iterator<Item = (&String, &Record)> {
         self.upstreams.iter().filter_map(|(name, backend)| match backend {
@@ -150,6 +170,7 @@ impl Environment {
         let mut names: HashMap<u16, String> = HashMap::new();
         names.extend(ports.iter().map(|(name, port)| (port.port(), format!("port.{name}"))));
         names.extend(self.upstreams.iter().map(|(name, b)| (b.address().port(), format!("upstream.{name}"))));
+        names.extend(self.ads.iter().map(|ads| (ads.address().port(), "port.ads".to_owned())));
         Normaliser::new(names, self.dir.path().display().to_string())
     }
 
@@ -196,6 +217,9 @@ impl Environment {
     fn placeholder(&self, name: &str) -> Result<String> {
         if name == "dir" {
             return Ok(self.dir.path().display().to_string());
+        }
+        if let (Some(server), "port.ads") = (&self.ads, name) {
+            return Ok(server.address().port().to_string());
         }
         if let Some(port) = name.strip_prefix("port.") {
             return Ok(self.port(port)?.port().to_string());

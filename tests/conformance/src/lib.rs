@@ -5,6 +5,7 @@
 //! [`outcome::Outcome`] whose volatile parts are replaced in one place ([`normalise`]); expectations are checked on it, and the
 //! outcomes of the two targets are compared.
 
+pub mod ads;
 pub mod environment;
 pub mod expect;
 pub mod normalise;

@@ -4,6 +4,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::ads::AdsFacts;
+
 /// A header list in wire order.
 pub type Headers = Vec<(String, String)>;
 
@@ -21,6 +23,9 @@ pub struct Outcome {
     /// The access log, if the scenario writes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<Vec<String>>,
+    /// What the target asked of the management server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ads: Option<AdsFacts>,
     /// What the target itself logged; for expectations, not for comparison.
     #[serde(skip)]
     pub log: String,

@@ -255,6 +255,7 @@ async fn run_traffic(
         outcome.steps.extend(recorded);
         faults.extend(step_faults.into_iter().map(|fault| format!("{title}: {fault}")));
     }
+    outcome.ads = environment.ads_facts();
     // Closing the client's connections first lets the statistics and the access log reach their final state.
     drop(traffic);
     if !scenario.stats.is_empty() {

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ads::AdsSpec;
 use crate::steps::Step;
 
 /// One scenario file.
@@ -50,9 +51,10 @@ pub struct Scenario {
     /// Run `--mode validate` instead of serving.
     #[serde(default)]
     pub validate: Option<Validate>,
-    /// Resources that the runner's ADS server has when the target starts.
+    /// Run a management server on `{{port.ads}}` with these resources, and point listeners and clusters of the target at it
+    /// (cluster `ads`).
     #[serde(default)]
-    pub ads: Option<Value>,
+    pub ads: Option<AdsSpec>,
     /// The traffic.
     #[serde(default)]
     pub steps: Vec<Step>,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::ads::AdsSpec;
 use crate::scenario::{HttpListener, Protocol, Scenario};
 
 const HCM: &str =
@@ -21,6 +22,9 @@ pub fn bootstrap(scenario: &Scenario) -> Value {
         "admin": { "address": socket_address("{{port.admin}}") },
         "static_resources": { "listeners": listeners, "clusters": clusters(scenario) },
     });
+    if let Some(ads) = &scenario.ads {
+        bootstrap["dynamic_resources"] = dynamic_resources(ads);
+    }
     merge(&mut bootstrap, &scenario.bootstrap);
     bootstrap
 }
@@ -64,6 +68,12 @@ fn http_listener(http: &HttpListener) -> Value {
 fn clusters(scenario: &Scenario) -> Vec<Value> {
     let mut clusters: Map<String, Value> =
         scenario.upstreams.iter().map(|(name, spec)| (name.clone(), cluster(name, spec.protocol))).collect();
+    if scenario.ads.is_some() {
+        let mut ads = cluster("ads", Protocol::H2c);
+        ads["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] =
+            socket_address("{{port.ads}}");
+        clusters.insert("ads".to_owned(), ads);
+    }
     for (name, patch) in &scenario.clusters {
         if patch.is_null() {
             clusters.shift_remove(name);
@@ -103,6 +113,20 @@ fn cluster(name: &str, protocol: Protocol) -> Value {
         });
     }
     cluster
+}
+
+/// Listeners and clusters from the management server, over one aggregated stream.
+fn dynamic_resources(ads: &AdsSpec) -> Value {
+    let source = json!({ "resource_api_version": "V3", "ads": {} });
+    json!({
+        "ads_config": {
+            "api_type": if ads.sotw { "GRPC" } else { "DELTA_GRPC" },
+            "transport_api_version": "V3",
+            "grpc_services": [{ "envoy_grpc": { "cluster_name": "ads" } }],
+        },
+        "cds_config": source,
+        "lds_config": source,
+    })
 }
 
 fn socket_address(port: &str) -> Value {

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ads::AdsChange;
 use crate::expect::Expect;
 
 /// One step. Exactly one of the fields that say what to do is set; the others qualify it.
@@ -22,8 +23,8 @@ pub struct Step {
     pub replace: Option<IndexMap<String, Value>>,
     /// Give upstreams new answers.
     pub answer: Option<IndexMap<String, Vec<Reply>>>,
-    /// Change resources of the runner's ADS server.
-    pub ads: Option<Value>,
+    /// Change the resources of the management server.
+    pub ads: Option<AdsChange>,
     /// Wait until each named upstream has seen that many new requests, and record them here.
     pub arrived: Option<IndexMap<String, usize>>,
     /// Wait until these statistics have these values.

@@ -103,8 +103,8 @@ impl Traffic {
         if let Some(stats) = &step.reach {
             admin::reach(&self.environment, stats).await?;
         }
-        if step.ads.is_some() {
-            bail!("the runner has no ADS server yet");
+        if let Some(change) = &step.ads {
+            self.environment.change_resources(change)?;
         }
         Ok(Seen::Nothing)
     }
