@@ -12,7 +12,8 @@ const MAX_DEPTH: usize = 100;
 /// The longest duration that Envoy can hold, in seconds: 64-bit nanoseconds.
 const MAX_DURATION_SECONDS: i64 = i64::MAX / 1_000_000_000;
 
-const OVERRIDE: &str = "If continued use of this field is absolutely necessary, see \
+const OVERRIDE: &str = "Please see https://www.envoyproxy.io/docs/envoy/latest/version_history/version_history for details. \
+    If continued use of this field is absolutely necessary, see \
     https://www.envoyproxy.io/docs/envoy/latest/configuration/operations/runtime#using-runtime-overrides-for-deprecated-features \
     for how to apply a temporary and highly discouraged override.";
 
@@ -209,10 +210,11 @@ impl Inspector<'_> {
         text: String,
         disallowed: bool,
     ) -> Result<(), ConfigError> {
+        let text = format!("type {} {text}", message.full_name());
         if disallowed && !self.options.allow_disallowed_fields {
             return Err(self.error(text));
         }
-        self.warn(format!("Deprecated field: type {} {text}", message.full_name()));
+        self.warn(format!("Deprecated field: {text}"));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 use dhow_base::ConfigError;
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
-use envoy_types::pb::validate::{FieldRules, field_rules::Type as Rule};
+use envoy_types::pb::validate::{FieldRules, field_rules::Type as Rule, string_rules::WellKnown};
 use prost::Message;
 
 use super::rules::show_duration;
@@ -243,6 +243,8 @@ fn every_rule_in_the_tables_is_understood() {
 fn check_patterns(rules: &FieldRules, place: &str) {
     match &rules.r#type {
         Some(Rule::String(rules)) => {
+            let uri = matches!(rules.well_known, Some(WellKnown::Uri(_) | WellKnown::UriRef(_)));
+            assert!(!uri, "{place} wants a URI");
             if let Some(pattern) = &rules.pattern {
                 assert!(super::compiled::matches(pattern, "").is_some(), "{place}: {pattern}");
             }

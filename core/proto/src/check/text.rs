@@ -190,7 +190,7 @@ fn check_well_known(well_known: WellKnown, strict: bool, value: &str) -> Result<
             }
             _ => (true, ""),
         },
-        // Envoy's build of the rules leaves URIs unchecked.
+        // In no message of the API; a test keeps watch.
         WellKnown::Uri(_) | WellKnown::UriRef(_) => (true, ""),
         WellKnown::Email(false)
         | WellKnown::Hostname(false)
