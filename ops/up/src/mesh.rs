@@ -1,6 +1,6 @@
 //! A mesh while it runs: starts its processes, restarts those that end, tells the control plane which pods are ready and the user how things are.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -12,7 +12,7 @@ use crate::attach::{CANNOT_START, CANNOT_START_CODE};
 use crate::error::UpError;
 use crate::object;
 use crate::plan::PodPlan;
-use crate::probe::is_served;
+use crate::probe::{is_served, knows};
 use crate::process::{Event, Running, What};
 use crate::screen::Screen;
 use crate::state::{MeshFolder, MeshState};
@@ -31,10 +31,21 @@ pub(crate) struct Setup {
     pub units: Vec<Unit>,
     pub gateway_pod: String,
     pub gateway_port: u16,
-    /// Path to open in a browser, if a route leads in.
-    pub path: Option<String>,
+    pub opening: Opening,
     pub state: MeshState,
     pub verbose: bool,
+}
+
+/// What has to be so before the mesh is said to be open.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub gateway: SocketAddr,
+    /// Path to open in a browser, if a route leads in.
+    pub path: Option<String>,
+    /// Admin interfaces of the sidecars.
+    pub sidecars: Vec<SocketAddr>,
+    /// Addresses and ports of the pods that are behind Services.
+    pub endpoints: Vec<String>,
 }
 
 /// A running mesh.
@@ -314,8 +325,7 @@ impl Mesh {
             self.screen.line(&line);
         }
         if self.setup.units.iter().all(|unit| unit.ready) {
-            self.progress =
-                Progress::Opening(tokio::spawn(open_page(self.setup.gateway_port, self.setup.path.clone())));
+            self.progress = Progress::Opening(tokio::spawn(open_page(self.setup.opening.clone())));
         }
     }
 
@@ -342,7 +352,11 @@ impl Mesh {
             return vec![format!("starting: {ready} of {pods} pods are ready")];
         }
         vec![
-            format!("Open   {}{}", self.setup.state.gateway, self.setup.path.as_deref().unwrap_or("/")),
+            format!(
+                "Open   {}{}",
+                self.setup.state.gateway,
+                self.setup.opening.path.as_deref().unwrap_or("/")
+            ),
             format!("Rules  dhow apply -f FILE, or cp FILE {}/", self.setup.state.config.display()),
             "Stop   Ctrl-C".to_owned(),
         ]
@@ -414,12 +428,22 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Waits until the gateway has what it needs to serve `path`: the news that pods are ready takes a moment to reach it.
-async fn open_page(port: u16, path: Option<String>) {
-    let Some(path) = path else { return };
+/// Waits until the news that all is ready has reached every proxy, and the gateway serves its page.
+///
+/// What the proxies know of each other is up to the configuration, so after a while it is left at that.
+async fn open_page(opening: Opening) {
+    let Opening { gateway, path, sidecars, endpoints } = opening;
     let deadline = Instant::now() + PATIENCE;
-    while !is_served((Ipv4Addr::LOCALHOST, port).into(), &path).await && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let pause = || tokio::time::sleep(Duration::from_millis(20));
+    for sidecar in sidecars {
+        while !knows(sidecar, &endpoints).await && Instant::now() < deadline {
+            pause().await;
+        }
+    }
+    if let Some(path) = path {
+        while !is_served(gateway, &path).await && Instant::now() < deadline {
+            pause().await;
+        }
     }
 }
 

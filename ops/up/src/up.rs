@@ -1,5 +1,6 @@
 //! `dhow up`: from a folder of manifests to a running mesh.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::address::{MeshNumber, gateway_port};
@@ -8,13 +9,14 @@ use crate::entry;
 use crate::error::UpError;
 use crate::image::{ImageMap, ImageRule};
 use crate::manifest::{ManifestFile, Validate, read_folder};
-use crate::mesh::{Mesh, Setup};
+use crate::mesh::{Mesh, Opening, Setup};
 use crate::plan::{Plan, Planner};
 use crate::process::resolve;
 use crate::screen::Screen;
 use crate::state::{MeshFolder, MeshState, ProxyState};
 use crate::sweep::Sweeper;
 use crate::unit::{Launcher, Unit};
+use crate::workload::service_ports;
 
 /// What `dhow up` is asked to do.
 #[derive(Clone, Debug)]
@@ -62,8 +64,8 @@ pub fn up(options: &Options) -> Result<(), UpError> {
     let mesh = MeshFolder::create()?;
     let sweeper = Sweeper::start(&options.dhow, &mesh.id, &mesh.path)?;
     screen.line(&format!("starting {} pods in {}", plan.pods.len(), mesh.path.display()));
-    let prepared = copy(&files, &mesh).and_then(|()| prepare(options, plan, mesh, &number, port));
-    let outcome = prepared.and_then(|setup| run(Setup { path: entry::path(&files), ..setup }, screen));
+    let prepared = copy(&files, &mesh).and_then(|()| prepare(options, &files, plan, mesh, (&number, port)));
+    let outcome = prepared.and_then(|setup| run(setup, screen));
     sweeper.finish();
     outcome
 }
@@ -102,10 +104,10 @@ fn copy(files: &[ManifestFile], folder: &MeshFolder) -> Result<(), UpError> {
 /// Decides what the processes are, and writes what they will read.
 fn prepare(
     options: &Options,
+    files: &[ManifestFile],
     plan: Plan,
     folder: MeshFolder,
-    number: &MeshNumber,
-    gateway_port: u16,
+    (number, gateway_port): (&MeshNumber, u16),
 ) -> Result<Setup, UpError> {
     let mesh_config =
         options.mesh_config.as_ref().map(|path| std::path::absolute(path).map_err(UpError::file(path)));
@@ -126,12 +128,16 @@ fn prepare(
     let (gateway, identity) = launcher.gateway(&gateway_pod)?;
     let mut proxies = vec![proxy(&gateway_pod, GATEWAY_NAMESPACE, &identity)];
     let mut units: Vec<Unit> = vec![launcher.control_plane(), gateway];
+    let (mut sidecars, mut endpoints) = (Vec::new(), Vec::new());
     for (index, pod) in plan.pods.iter().enumerate() {
         if pod.sidecar {
             let (unit, identity) = launcher.sidecar(index, pod)?;
             units.push(unit);
+            sidecars.push(identity.admin);
             proxies.push(proxy(&pod.name, &pod.namespace, &identity));
         }
+        let ports = service_ports(files, &pod.namespace, &pod.labels);
+        endpoints.extend(ports.iter().map(|port| format!("{}:{port}", pod.addresses.pod)));
         units.extend(pod.containers.iter().map(|container| launcher.container(index, pod, container)));
     }
     let state = MeshState {
@@ -142,8 +148,10 @@ fn prepare(
         control_plane: launcher.xds().to_string(),
         proxies,
     };
+    let gateway = (Ipv4Addr::LOCALHOST, gateway_port).into();
+    let opening = Opening { gateway, path: entry::path(files), sidecars, endpoints };
     let verbose = options.verbose;
-    Ok(Setup { pods: plan.pods, units, gateway_pod, gateway_port, path: None, state, verbose, folder })
+    Ok(Setup { pods: plan.pods, units, gateway_pod, gateway_port, opening, state, verbose, folder })
 }
 
 /// The file's text with its Pods turned into comments, as the mesh writes these itself, with their state; lines stay where they are.

@@ -198,7 +198,7 @@ fn value_of(variable: &Field<'_>) -> Result<Variable, String> {
     Ok(Variable::Field(field.get("fieldPath").text()?.to_owned()))
 }
 
-/// Ports that Services of the manifests send to pods with `labels` in `namespace`, by number or by the name of a container's port.
+/// TCP ports that Services of the manifests send to pods with `labels` in `namespace`, by number or by the name of a container's port.
 pub(crate) fn service_ports(
     files: &[ManifestFile],
     namespace: &str,
@@ -215,7 +215,11 @@ pub(crate) fn service_ports(
         if selector.is_empty() || !selector.iter().all(|(name, value)| labels.get(name) == Some(value)) {
             continue;
         }
-        for port in spec.get("ports").items().unwrap_or_default() {
+        let ports_of_service = spec.get("ports").items().unwrap_or_default();
+        for port in ports_of_service
+            .iter()
+            .filter(|port| matches!(port.get("protocol").optional_text(), Ok(None | Some("TCP"))))
+        {
             let target = [port.get("targetPort"), port.get("port")].into_iter().find(Field::is_set);
             let number =
                 target.and_then(|field| field.json().as_u64()).and_then(|number| u16::try_from(number).ok());
@@ -306,7 +310,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: a}
-spec: {selector: {app: a}, ports: [{port: 80, targetPort: 8080}, {port: 9000}]}
+spec: {selector: {app: a}, ports: [{port: 80, targetPort: 8080}, {port: 9000}, {port: 53, protocol: UDP}]}
 ---
 apiVersion: v1
 kind: Service
