@@ -192,14 +192,14 @@ impl Mesh {
     /// Shows a line of output: everything when asked for, otherwise what the control plane has against the configuration.
     fn show_line(&mut self, index: usize, line: &str) {
         let unit = &self.setup.units[index];
-        let level = || {
-            let lower = line.to_ascii_lowercase();
-            lower.contains("warn") || lower.contains("error")
-        };
-        // Why it does not start at all is said by the error.
-        if self.setup.verbose || (unit.owner == Owner::ControlPlane && unit.was_ready && level()) {
+        if self.setup.verbose {
             let text = format!("{}: {line}", unit.title);
             self.screen.line(&text);
+        } else if let Some(complaint) = complaint(line).filter(|_| {
+            // Why it does not start at all is said by the error.
+            unit.owner == Owner::ControlPlane && unit.was_ready
+        }) {
+            self.screen.line(complaint);
         }
     }
 
@@ -455,6 +455,12 @@ async fn opened(progress: &mut Progress) {
     }
 }
 
+/// A log line of the control plane from its level on, if that says that something is wrong.
+fn complaint(line: &str) -> Option<&str> {
+    let start = ["ERROR", "WARN"].iter().find_map(|level| line.find(&format!(" {level} ")))?;
+    Some(&line[start + 1..])
+}
+
 /// How a process ended, as the end of a sentence.
 fn ending(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
@@ -462,5 +468,17 @@ fn ending(status: std::process::ExitStatus) -> String {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_warnings_and_errors() {
+        assert_eq!(complaint("2026-11-21T10:14:52.2Z ERROR a.yaml:7: wrong"), Some("ERROR a.yaml:7: wrong"));
+        assert_eq!(complaint("2026-11-21T10:14:52.7Z  WARN b: odd"), Some("WARN b: odd"));
+        assert_eq!(complaint("2026-11-21T10:14:52.7Z  INFO no errors, no warnings"), None);
     }
 }
