@@ -1,5 +1,5 @@
-//! The Bookinfo sample application, one small binary that plays any of its four services; it knows nothing about proxies,
-//! configuration or deployment beyond the `HTTP_PROXY` that any HTTP client honours.
+//! The Bookinfo sample application, one small binary that plays any of its four services; it must not know about
+//! proxies, configuration or deployment, beyond the `HTTP_PROXY` that any HTTP client honours.
 
 mod args;
 mod client;
