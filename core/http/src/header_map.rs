@@ -29,6 +29,9 @@ pub struct HeaderMap {
     /// Bit per [`KnownHeader`]: set when an entry with that id was ever added. Cleared bits are proof of absence.
     present: u128,
     removed: u32,
+    /// Bit per [`KnownHeader`] that has repeats to be joined, and how many entries are such repeats.
+    repeated: u128,
+    repeats: u32,
 }
 
 impl HeaderMap {
@@ -42,7 +45,7 @@ impl HeaderMap {
         self.arena.clear();
         self.entries.clear();
         self.present = 0;
-        self.removed = 0;
+        (self.removed, self.repeated, self.repeats) = (0, 0, 0);
     }
 
     /// Number of entries, pseudo headers included.
@@ -133,51 +136,80 @@ impl HeaderMap {
         });
     }
 
-    /// Appends a field of a received request: `host` is kept as `:authority`, and repeats of the headers that Envoy
-    /// keeps in fixed slots are joined by commas.
-    pub fn append_request_field(&mut self, name: &[u8], value: &[u8]) {
-        self.append_field(name, value, |known| match known {
-            KnownHeader::Host => (KnownHeader::Authority, true),
-            known => (known, known.joins_in_request()),
-        });
+    /// Appends a field of a received request; the name is in lower case, and `host` is kept as `:authority`.
+    ///
+    /// Repeats of the headers that Envoy keeps in fixed slots wait for [`HeaderMap::join_repeats`], so that thousands of
+    /// them cost no more than their bytes.
+    pub(crate) fn append_request_lower(&mut self, name: &[u8], value: &[u8]) {
+        match KnownHeader::from_lower(name) {
+            None => self.append_other_lower(name, value),
+            Some(KnownHeader::Host) => self.append_slotted(KnownHeader::Authority, value, true),
+            Some(known) => self.append_slotted(known, value, known.joins_in_request()),
+        }
     }
 
-    /// Appends a field of a received response; see [`HeaderMap::append_request_field`].
-    pub fn append_response_field(&mut self, name: &[u8], value: &[u8]) {
-        self.append_field(name, value, |known| (known, known.joins_in_response()));
+    /// Appends a field of a received response; see [`HeaderMap::append_request_lower`].
+    pub(crate) fn append_response_lower(&mut self, name: &[u8], value: &[u8]) {
+        match KnownHeader::from_lower(name) {
+            None => self.append_other_lower(name, value),
+            Some(known) => self.append_slotted(known, value, known.joins_in_response()),
+        }
     }
 
-    fn append_field(
-        &mut self,
-        name: &[u8],
-        value: &[u8],
-        place: impl Fn(KnownHeader) -> (KnownHeader, bool),
-    ) {
+    fn append_other_lower(&mut self, name: &[u8], value: &[u8]) {
         let at = self.arena.len();
         self.arena.extend_from_slice(name);
-        self.arena[at..].make_ascii_lowercase();
-        let Some(known) = KnownHeader::from_lower(&self.arena[at..]) else {
-            return self.push_other(at, name.len(), value);
-        };
-        self.arena.truncate(at);
-        let (known, joined) = place(known);
-        match self.position_known(known) {
-            Some(index) if joined => self.join_value(index, value),
-            _ => self.append_known(known, value),
-        }
+        self.push_other(at, name.len(), value);
     }
 
-    fn join_value(&mut self, index: usize, value: &[u8]) {
-        let Entry { value: old, value_len, .. } = self.entries[index];
-        let at = self.arena.len();
-        self.arena.extend_from_within(old as usize..(old + value_len) as usize);
-        // An empty first value leaves no comma behind, as in Envoy.
-        if value_len > 0 {
-            self.arena.push(b',');
+    fn append_slotted(&mut self, known: KnownHeader, value: &[u8], joined: bool) {
+        let bit = 1 << (known as u8);
+        if joined && self.present & bit != 0 {
+            self.repeated |= bit;
+            self.repeats += 1;
         }
-        self.arena.extend_from_slice(value);
-        let entry = &mut self.entries[index];
-        (entry.value, entry.value_len) = (at as u32, (self.arena.len() - at) as u32);
+        self.append_known(known, value);
+    }
+
+    /// Number of entries once repeats are joined.
+    pub(crate) fn joined_len(&self) -> usize {
+        self.len() - self.repeats as usize
+    }
+
+    /// Joins the repeats that were appended into one entry for each name, their values separated by commas.
+    pub(crate) fn join_repeats(&mut self) {
+        if self.repeated == 0 {
+            return;
+        }
+        for known in KnownHeader::all() {
+            let id = *known as u8;
+            if self.repeated & (1 << id) == 0 {
+                continue;
+            }
+            let at = self.arena.len();
+            let mut first = None;
+            for index in 0..self.entries.len() {
+                let entry = self.entries[index];
+                if entry.id != id {
+                    continue;
+                }
+                // An empty value in front leaves no comma behind, as in Envoy.
+                if self.arena.len() > at {
+                    self.arena.push(b',');
+                }
+                self.arena.extend_from_within(entry.value as usize..(entry.value + entry.value_len) as usize);
+                match first {
+                    None => first = Some(index),
+                    Some(_) => self.entries[index].id = REMOVED,
+                }
+            }
+            if let Some(first) = first {
+                let entry = &mut self.entries[first];
+                (entry.value, entry.value_len) = (at as u32, (self.arena.len() - at) as u32);
+            }
+        }
+        self.entries.retain(|entry| entry.id != REMOVED);
+        (self.removed, self.repeated, self.repeats) = (0, 0, 0);
     }
 
     /// Appends an entry with a resolved name.

@@ -76,23 +76,75 @@ pub(super) fn has_forbidden(bytes: &[u8]) -> bool {
     bytes.iter().any(|b| is(*b, FORBIDDEN))
 }
 
-/// Whether every byte of a header value is fit to be stored as it is: no control character but tab.
-///
-/// Eight bytes at a time: the sign bit of each lane tells "below 0x20" or "equal 0x7f".
-pub(super) fn is_plain_value(bytes: &[u8]) -> bool {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = u64::from_le_bytes(chunk.try_into().expect("chunks_exact(8) yields eight bytes"));
-        let below_space = word.wrapping_sub(LOW * 0x20) & !word & HIGH;
-        let without_del = word ^ (LOW * 0x7f);
-        let is_del = without_del.wrapping_sub(LOW) & !without_del & HIGH;
-        if below_space | is_del != 0 && !chunk.iter().all(|b| is_value_byte(*b)) {
-            return false;
+/// The lower-case form of each byte of a header name, 0 for the bytes that may not stand in one.
+const NAME_BYTES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let byte = i as u8;
+        if is_token(byte) {
+            table[i] = byte.to_ascii_lowercase();
         }
+        i += 1;
     }
-    chunks.remainder().iter().all(|b| is_value_byte(*b))
+    table
+};
+
+/// The lower-case form of a byte of a header name, 0 when it may not stand in one.
+pub(super) const fn name_byte(byte: u8) -> u8 {
+    NAME_BYTES[byte as usize]
+}
+
+const LOW_BITS: u64 = 0x0101_0101_0101_0101;
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+
+/// The high bit of the first byte of the word that is below `limit` (at most 0x80) or equal to 0x7f. Bytes behind the
+/// first may be marked wrongly; the lowest mark is always right.
+const fn mark_below_or_del(word: u64, limit: u8) -> u64 {
+    let below = word.wrapping_sub(LOW_BITS * limit as u64) & !word;
+    let is_del = word ^ (LOW_BITS * 0x7f);
+    (below | (is_del.wrapping_sub(LOW_BITS) & !is_del)) & HIGH_BITS
+}
+
+/// Eight bytes from `at` on as a word, if there are as many.
+fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
+}
+
+/// Where the first control character but tab is, from `from` on: the end of the line, or a byte that may not be there.
+pub(super) fn find_control(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(word) = word_at(bytes, at) {
+        let marks = mark_below_or_del(word, 0x20);
+        if marks == 0 {
+            at += 8;
+            continue;
+        }
+        at += (marks.trailing_zeros() / 8) as usize;
+        if bytes[at] != b'\t' {
+            return Some(at);
+        }
+        at += 1;
+    }
+    bytes.get(at..)?.iter().position(|b| !is_value_byte(*b)).map(|found| at + found)
+}
+
+/// How many bytes at the start may stand in a path or query.
+pub(super) fn path_length(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = word_at(bytes, at) {
+        let marks = mark_below_or_del(word, 0x21) | (word & HIGH_BITS);
+        if marks != 0 {
+            return at + (marks.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + bytes[at..].iter().position(|b| !is_path(*b)).unwrap_or(bytes.len() - at)
+}
+
+/// Whether every byte of a header value is fit to be stored as it is: no control character but tab.
+pub(super) fn is_plain_value(bytes: &[u8]) -> bool {
+    find_control(bytes, 0).is_none()
 }
 
 const fn is_value_byte(byte: u8) -> bool {
@@ -127,6 +179,25 @@ mod tests {
                 value[position] = byte;
                 let expected = byte == b'\t' || (byte >= 0x20 && byte != 0x7f);
                 assert_eq!(is_plain_value(&value), expected, "byte {byte:#x} at {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_byte_that_does_not_fit_is_found() {
+        for first in 0..=255u8 {
+            for position in 0..19 {
+                let mut text = *b"abcdefghijklmnopqrs";
+                text[position] = first;
+                let control = (first < 0x20 && first != b'\t') || first == 0x7f;
+                assert_eq!(find_control(&text, 0), control.then_some(position), "byte {first:#x}");
+                let length = if is_path(first) { text.len() } else { position };
+                assert_eq!(path_length(&text), length, "byte {first:#x} at {position}");
+                // What comes behind the first does not matter.
+                text[position + 1..].fill(1);
+                let expected =
+                    if control { Some(position) } else { Some(position + 1).filter(|at| *at < 19) };
+                assert_eq!(find_control(&text, 0), expected, "byte {first:#x} at {position}");
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Field lines of heads and trailers: from bytes to entries of a [`HeaderMap`].
 
+use std::ops::Range;
+
 use memchr::memchr;
 
-use super::chars::{has_forbidden, is_plain_value, is_token, trim};
+use super::chars::{find_control, has_forbidden, is_plain_value, is_token, name_byte, trim};
 use crate::{HeaderMap, KnownHeader};
 
 /// What a parser says about a head that may not be there completely yet.
@@ -93,10 +95,23 @@ pub(super) fn parse_fields(
     head: &mut HeaderMap,
 ) -> Result<Option<usize>, FieldError> {
     loop {
-        let Some((line, next)) = next_line(buf, at) else { return Ok(None) };
-        if line.is_empty() {
-            return Ok(Some(next));
+        let line_break = match buf[at..] {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => 0,
+        };
+        if line_break > 0 {
+            head.join_repeats();
+            return Ok(Some(at + line_break));
         }
+        let mut name = NameBuffer { bytes: [0; SHORT_NAME], length: 0 };
+        if let Some(line) = scan_line(buf, at, &mut name) {
+            store(name.as_bytes(), &buf[line.value], rules, head)?;
+            at = line.next;
+            continue;
+        }
+        // Incomplete, folded, malformed, or with a name of unusual length.
+        let Some((line, next)) = next_line(buf, at) else { return Ok(None) };
         match buf.get(next) {
             None => return Ok(None),
             Some(b' ' | b'\t') => match parse_folded(buf, at, rules, head)? {
@@ -111,22 +126,76 @@ pub(super) fn parse_fields(
     }
 }
 
+/// Names up to this length take the short way.
+const SHORT_NAME: usize = 40;
+
+/// A name in lower case.
+struct NameBuffer {
+    bytes: [u8; SHORT_NAME],
+    length: usize,
+}
+
+impl NameBuffer {
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Where the value of a plain field line lies, and where the next line starts.
+struct Line {
+    value: Range<usize>,
+    next: usize,
+}
+
+/// Reads a line in one pass if it is complete and there is nothing unusual about it.
+fn scan_line(buf: &[u8], at: usize, name: &mut NameBuffer) -> Option<Line> {
+    for (slot, byte) in name.bytes.iter_mut().zip(&buf[at..]) {
+        *slot = name_byte(*byte);
+        if *slot == 0 {
+            break;
+        }
+        name.length += 1;
+    }
+    let colon = at + name.length;
+    if name.length == 0 || buf.get(colon) != Some(&b':') {
+        return None;
+    }
+    let mut start = colon + 1;
+    while matches!(buf.get(start), Some(b' ' | b'\t')) {
+        start += 1;
+    }
+    let stop = find_control(buf, start)?;
+    let next = match buf[stop..] {
+        [b'\n', ..] => stop + 1,
+        [b'\r', b'\n', ..] => stop + 2,
+        _ => return None,
+    };
+    if matches!(buf.get(next), None | Some(b' ' | b'\t')) {
+        return None;
+    }
+    let mut end = stop;
+    while end > start && matches!(buf[end - 1], b' ' | b'\t') {
+        end -= 1;
+    }
+    Some(Line { value: start..end, next })
+}
+
 fn parse_line(line: &[u8], rules: FieldRules, head: &mut HeaderMap) -> Result<(), FieldError> {
     let colon = line.iter().position(|b| !is_token(*b)).unwrap_or(line.len());
     if colon == 0 || line.get(colon) != Some(&b':') {
         return Err(if has_forbidden(line) { FieldError::InvalidCharacters } else { FieldError::Malformed });
     }
-    let name = &line[..colon];
+    let name = line[..colon].to_ascii_lowercase();
     let value = trim(&line[colon + 1..]);
     if is_plain_value(value) {
-        return store(name, value, rules, head);
+        return store(&name, value, rules, head);
     }
     if has_forbidden(value) {
         return Err(FieldError::InvalidCharacters);
     }
     // What is left are carriage returns inside the line, which Envoy takes out of the value.
     let value: Vec<u8> = value.iter().copied().filter(|b| *b != b'\r').collect();
-    store(name, trim(&value), rules, head)
+    store(&name, trim(&value), rules, head)
 }
 
 /// A field whose value continues on lines that start with white space: the line breaks go, the white space stays.
@@ -152,6 +221,7 @@ fn parse_folded(
     Ok(Some(start))
 }
 
+/// Adds a field; the name is in lower case.
 fn store(name: &[u8], value: &[u8], rules: FieldRules, head: &mut HeaderMap) -> Result<(), FieldError> {
     if rules.underscores != Underscores::Allow && memchr(b'_', name).is_some() {
         return match rules.underscores {
@@ -160,11 +230,11 @@ fn store(name: &[u8], value: &[u8], rules: FieldRules, head: &mut HeaderMap) -> 
         };
     }
     if rules.request {
-        head.append_request_field(name, value);
+        head.append_request_lower(name, value);
     } else {
-        head.append_response_field(name, value);
+        head.append_response_lower(name, value);
     }
-    if head.len() > rules.max_entries {
+    if head.joined_len() > rules.max_entries {
         return Err(FieldError::TooMany);
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Request heads: request line and fields, Envoy's checks on them, and how the body will be framed.
 
-use super::chars::{has_forbidden, is_authority, is_token};
+use super::chars::{has_forbidden, is_authority, is_token, path_length};
 use super::connection::{Version, drop_h2c_offer, is_keep_alive, is_upgrade, remove_nominated};
 use super::head::{
     FieldError, FieldRules, HeadProgress, Parsed, Underscores, find_end, has_transfer_encoding, next_line,
@@ -331,27 +331,32 @@ struct RequestLine<'a> {
 
 impl<'a> RequestLine<'a> {
     fn parse(line: &'a [u8], options: &RequestOptions) -> Result<Self, RequestError> {
-        let (method, rest) = split_word(line);
-        let (target, rest) = split_word(rest);
-        let version = rest.trim_ascii_end();
-        if has_forbidden(line) {
-            return Err(RequestError::InvalidCharacters);
-        }
+        Self::parse_well_formed(line, options).ok_or_else(|| {
+            let invalid = has_forbidden(line);
+            if invalid { RequestError::InvalidCharacters } else { RequestError::CodecError }
+        })
+    }
+
+    fn parse_well_formed(line: &'a [u8], options: &RequestOptions) -> Option<Self> {
+        let end = line.iter().position(|b| is_blank(*b))?;
+        let (method, rest) = (&line[..end], trim_blanks_start(&line[end..]));
+        let (target, rest) = rest.split_at(path_length(rest));
+        let rest = trim_blanks_start(match rest {
+            [] => rest,
+            [separator, after @ ..] if is_blank(*separator) => after,
+            _ => return None,
+        });
+        let version = match rest {
+            b"HTTP/1.1" => Version::Http11,
+            other => version_of_unusual(other)?,
+        };
         let known = if options.allow_custom_methods {
             !method.is_empty() && method.iter().all(|b| is_token(*b))
         } else {
             is_registered_method(method)
         };
-        let version = match version {
-            b"HTTP/1.1" => Version::Http11,
-            b"" => Version::Http10,
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Version::Http10,
-            _ => return Err(RequestError::CodecError),
-        };
-        if !known || !target::is_acceptable(target, method == b"CONNECT") {
-            return Err(RequestError::CodecError);
-        }
-        Ok(Self { method, target, version })
+        let acceptable = target.first() == Some(&b'/') || target::is_acceptable(target, method == b"CONNECT");
+        (known && acceptable).then_some(Self { method, target, version })
     }
 
     fn connect(&self) -> bool {
@@ -359,12 +364,29 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Splits at the first run of spaces and tabs.
-fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
-    let end = line.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(line.len());
-    let rest = &line[end..];
-    let skipped = rest.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(rest.len());
-    (&line[..end], &rest[skipped..])
+/// The version as it stands at the end of the line; none at all is one of old.
+fn version_of_unusual(mut version: &[u8]) -> Option<Version> {
+    while let [rest @ .., b' ' | b'\t' | b'\r'] = version {
+        version = rest;
+    }
+    match version {
+        b"HTTP/1.1" => Some(Version::Http11),
+        b"" => Some(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Some(Version::Http10),
+        _ => None,
+    }
+}
+
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Envoy skips carriage returns too between the words of a request line.
+fn trim_blanks_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// The methods that Envoy takes without `allow_custom_methods`.

@@ -1,6 +1,6 @@
 //! Response heads of upstream connections.
 
-use super::chars::has_forbidden;
+use super::chars::{has_forbidden, is_plain_value};
 use super::connection::{Version, is_keep_alive, is_upgrade};
 use super::head::{
     FieldError, FieldRules, HeadProgress, Parsed, Underscores, find_end, has_transfer_encoding, next_line,
@@ -158,7 +158,7 @@ fn parse_whole(
 
 /// Version and status; the reason phrase may be missing and is not kept.
 fn parse_status_line(line: &[u8]) -> Result<(Version, u16), ResponseError> {
-    if has_forbidden(line) {
+    if !is_plain_value(line) && has_forbidden(line) {
         return Err(ResponseError::InvalidCharacters);
     }
     let (version, rest) = line.split_at_checked(8).ok_or(ResponseError::CodecError)?;

@@ -159,9 +159,10 @@ pub(super) fn from_request<B>(request: &Request<B>, head: &mut HeaderMap) {
         match name.as_str() {
             "host" if head.contains_known(KnownHeader::Authority) => {}
             "cookie" => join_cookie(head, value.as_bytes()),
-            name => head.append_request_field(name.as_bytes(), value.as_bytes()),
+            name => head.append_request_lower(name.as_bytes(), value.as_bytes()),
         }
     }
+    head.join_repeats();
 }
 
 fn join_cookie(head: &mut HeaderMap, crumb: &[u8]) {
@@ -179,8 +180,9 @@ pub(super) fn from_response<B>(response: &Response<B>, head: &mut HeaderMap) {
     head.clear();
     head.set_status(response.status().as_u16());
     for (name, value) in response.headers() {
-        head.append_response_field(name.as_str().as_bytes(), value.as_bytes());
+        head.append_response_lower(name.as_str().as_bytes(), value.as_bytes());
     }
+    head.join_repeats();
 }
 
 /// Reads received trailers.

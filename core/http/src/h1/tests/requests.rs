@@ -59,6 +59,15 @@ fn request_lines_that_envoy_takes() {
     ] {
         assert_eq!(path(&line(raw)), "/", "{raw:?}");
     }
+    for raw in [
+        "GET / HTTP/1.1\r",
+        "GET / HTTP/1.1 \r ",
+        "GET / \rHTTP/1.1",
+        "GET / HTTP/1.1\t",
+        "\r\r\n\nGET / HTTP/1.1",
+    ] {
+        assert_eq!(path(&line(raw)), "/", "{raw:?}");
+    }
     assert_eq!(path(&line("GET /a\"<>b#c HTTP/1.1")), "/a\"<>b#c");
     assert_eq!(path(&line("OPTIONS *x HTTP/1.1")), "*x");
     for method in ["PATCH", "PROPFIND", "MERGE", "SOURCE", "LINK", "ACL", "TRACE", "QUERY"] {
@@ -78,7 +87,10 @@ fn request_lines_that_envoy_refuses() {
     for method in ["FOO", "get", "PRI", "M-SEARCH", "BREW", "G=T"] {
         assert_eq!(refused(&line(&format!("{method} / HTTP/1.1"))), CODEC, "{method}");
     }
-    for raw in ["GET /a\u{1} HTTP/1.1", "GET /a\u{c}b HTTP/1.1"] {
+    for raw in ["GET /a\rb HTTP/1.1", "G\rET / HTTP/1.1", "GET"] {
+        assert_eq!(refused(&line(raw)), CODEC, "{raw:?}");
+    }
+    for raw in ["GET / HTTP/1.1\u{c}", "GET /a\u{1} HTTP/1.1", "GET /a\u{c}b HTTP/1.1"] {
         assert_eq!(refused(&line(raw)), CHARACTERS, "{raw:?}");
     }
     for raw in ["GET /", "GET / HTTP/1.0", "GET / HTTP/1.2", "GET / HTTP/2.0", "GET / HTTP/0.9"] {
@@ -161,6 +173,8 @@ fn field_lines_that_envoy_takes() {
         assert_eq!(fields(&get(lines)), expected, "{lines:?}");
     }
     assert_eq!(fields(b"GET / HTTP/1.1\nHost: a\nx: 1\n\n"), "x: 1");
+    let long = "N".repeat(100);
+    assert_eq!(fields(&get(&format!("{long}: 1\r\n"))), format!("{}: 1", long.to_lowercase()));
 }
 
 #[test]
@@ -174,6 +188,8 @@ fn field_lines_that_envoy_refuses() {
         "f(o: b\r\n",
         ":path: /x\r\n",
         "x\r: b\r\n",
+        "\rz: 1\r\n",
+        "\r\r\n",
     ] {
         assert_eq!(refused(&get(lines)), CODEC, "{lines:?}");
     }
@@ -322,6 +338,15 @@ fn repeats_of_slotted_headers_are_joined_and_others_kept_apart() {
     let expected = "accept: a,b|user-agent: a,b|cookie: a|cookie: b|x-foo: a|x-foo: b|x-forwarded-for: b|\
                     forwarded: a|forwarded: b";
     assert_eq!(fields(&raw), expected);
+}
+
+#[test]
+fn thousands_of_repeats_count_once_and_cost_their_bytes() {
+    let raw = get(&"via: a\r\naccept: b\r\n".repeat(3000));
+    let (_, head, _) = request(&raw).unwrap();
+    assert_eq!(head.len(), 5);
+    assert_eq!(head.get_str("via").unwrap().len(), 5999);
+    assert!(head.capacity_bytes() < 1024 * 1024, "{}", head.capacity_bytes());
 }
 
 #[test]
