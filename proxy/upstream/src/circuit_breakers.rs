@@ -130,6 +130,8 @@ pub struct CircuitBreakers {
 #[derive(Debug)]
 struct Level {
     thresholds: Thresholds,
+    /// Keeps the gauges alive.
+    _scope: Scope,
     limits: [Limit; 5],
 }
 
@@ -155,6 +157,7 @@ impl CircuitBreakers {
             let scope = scope.scope("circuit_breakers").scope(priority.name());
             Arc::new(Level {
                 thresholds,
+                _scope: scope.clone(),
                 limits: Resource::ALL.map(|resource| {
                     let max = thresholds.max(resource);
                     let remaining = if thresholds.track_remaining {

@@ -53,6 +53,20 @@ pub enum UpstreamProtocol {
     Downstream(Http1Options, Http2Options),
 }
 
+impl UpstreamProtocol {
+    /// What to put in [`crate::SecureOptions::alpn`] for a connection that is to carry HTTP, the first choice first.
+    /// `downstream_http2` says what the request came by.
+    pub fn alpn(&self, downstream_http2: bool) -> Vec<Vec<u8>> {
+        let (http1, http2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+        match self {
+            Self::Http1(_) => vec![http1],
+            Self::Http2(_) => vec![http2],
+            Self::Auto(..) => vec![http2, http1],
+            Self::Downstream(..) => vec![if downstream_http2 { http2 } else { http1 }],
+        }
+    }
+}
+
 /// `envoy.config.core.v3.Http1ProtocolOptions` as far as it concerns an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Http1Options {

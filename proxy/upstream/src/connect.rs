@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dhow_net::Transport;
+use dhow_tls::{ConnectOptions, TlsFailure, TlsInfo, UpstreamTls};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive as SocketKeepalive, Type};
 use tokio::net::{TcpSocket, UnixStream};
 
@@ -24,6 +25,8 @@ pub struct UpstreamConnection {
     pub transport: Transport,
     /// Protocol that ALPN chose, such as `h2`; `None` in clear text or when nothing was negotiated.
     pub alpn: Option<Vec<u8>>,
+    /// Facts of the TLS session; `None` in clear text.
+    pub tls: Option<TlsInfo>,
     /// Our address, when it is one of IP.
     pub local_address: Option<SocketAddr>,
     /// Counts the connection for as long as it is kept.
@@ -100,9 +103,10 @@ pub async fn connect(
         }
     };
     match outcome {
-        Ok((transport, alpn)) => {
+        Ok((transport, tls)) => {
             info.stats.upstream_cx_connect_ms().record(millis(guard.begun.elapsed()));
-            Ok(UpstreamConnection { local_address: transport.local_address(), transport, alpn, guard })
+            let alpn = tls.as_ref().and_then(|tls| tls.alpn.clone());
+            Ok(UpstreamConnection { local_address: transport.local_address(), transport, alpn, tls, guard })
         }
         Err(failure) => {
             info.stats.upstream_cx_connect_fail().inc();
@@ -120,7 +124,7 @@ async fn establish(
     info: &ClusterInfo,
     host: &Host,
     options: &SecureOptions,
-) -> Result<(Transport, Option<Vec<u8>>), ConnectFailure> {
+) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
     let transport = match host.address() {
         HostAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
         HostAddress::Pipe(path) => {
@@ -131,9 +135,35 @@ async fn establish(
             Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote("immediate", &error))?)
         }
     };
-    let _ = options;
     match host.transport_socket() {
         TransportSocket::RawBuffer => Ok((transport, None)),
+        TransportSocket::Tls(tls) => secure(tls, transport, host, options).await,
+    }
+}
+
+async fn secure(
+    tls: &UpstreamTls,
+    transport: Transport,
+    host: &Host,
+    options: &SecureOptions,
+) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
+    let host_name =
+        || (tls.uses_host_name() && !host.hostname().is_empty()).then(|| host.hostname().to_owned());
+    let options = ConnectOptions {
+        server_name: options.server_name.clone().or_else(host_name),
+        verify_names: options.verify_names.clone(),
+        alpn_override: Vec::new(),
+        alpn_fallback: options.alpn.clone(),
+    };
+    match tls.connect(transport, &options).await {
+        Ok((transport, facts)) => Ok((transport, Some(facts))),
+        Err(error) => {
+            let text = match TlsFailure::of(&error) {
+                Some(failure) => failure.to_string(),
+                None => system_text(&error),
+            };
+            Err(ConnectFailure { kind: ConnectFailureKind::Remote, text })
+        }
     }
 }
 

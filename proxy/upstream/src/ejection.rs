@@ -123,7 +123,8 @@ impl Ejections {
         detected.inc();
         let active = self.records.values().filter(|record| record.ejected_at.is_some()).count();
         let within = (active + 1) * 100 <= config.max_ejection_percent as usize * hosts;
-        if !within && !(config.always_eject_one_host && active == 0) {
+        let first = config.always_eject_one_host && active == 0;
+        if !within && !first {
             stats.ejections_overflow().inc();
             return false;
         }

@@ -276,6 +276,9 @@ impl ManagedCluster {
         stats.membership_degraded().set(sum(|set| set.degraded.len()));
         stats.membership_excluded().set(sum(|set| set.excluded));
         stats.max_host_weight().set(hosts.hosts().map(|host| u64::from(host.weight())).max().unwrap_or(1));
+        if let Some(table) = hosts.levels().first().and_then(|level| level.table.as_ref()) {
+            stats.describe_table(table);
+        }
         self.active.replace_hosts(hosts);
     }
 

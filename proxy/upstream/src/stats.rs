@@ -2,6 +2,8 @@
 
 use dhow_stats::{Counter, ResponseCodeStats, Scope, TextReadout, stat_group};
 
+use crate::lb::HashTable;
+
 stat_group! {
     /// Traffic of one cluster. The connection figures are counted here; `upstream_rq_*`, retries, time-outs, flow control
     /// and bytes by the router, the pools and the TCP proxy.
@@ -176,6 +178,23 @@ impl ClusterStats {
     /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).
     pub(crate) fn count_socket_match(&self, entry: &str) {
         self.traffic.scope().counter(format!("{entry}.total_match_count")).inc();
+    }
+
+    /// The gauges of consistent hashing.
+    pub(crate) fn describe_table(&self, table: &HashTable) {
+        let scope = self.traffic.scope();
+        let (least, most) = table.entries_per_host();
+        match table {
+            HashTable::Ring { .. } => {
+                scope.gauge("ring_hash_lb.size").set(table.len() as u64);
+                scope.gauge("ring_hash_lb.min_hashes_per_host").set(least);
+                scope.gauge("ring_hash_lb.max_hashes_per_host").set(most);
+            }
+            HashTable::Maglev { .. } => {
+                scope.gauge("maglev_lb.min_entries_per_host").set(least);
+                scope.gauge("maglev_lb.max_entries_per_host").set(most);
+            }
+        }
     }
 
     /// The counter of a circuit breaker by its name.

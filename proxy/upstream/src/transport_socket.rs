@@ -1,11 +1,24 @@
 //! How bytes to a host are protected.
 
+use std::sync::Arc;
+
+use dhow_tls::UpstreamTls;
+
 /// `transport_socket` of a cluster, or the entry of `transport_socket_matches` that an endpoint's metadata selects.
 #[derive(Clone, Debug, Default)]
 pub enum TransportSocket {
     /// `envoy.transport_sockets.raw_buffer`: clear text.
     #[default]
     RawBuffer,
+    /// `envoy.transport_sockets.tls`.
+    Tls(Arc<UpstreamTls>),
+}
+
+impl TransportSocket {
+    /// Whether connections are encrypted.
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
 }
 
 /// What one request or protocol asks of the transport socket, over the cluster's configuration. Connections with different

@@ -424,8 +424,8 @@ fn ring(
 
 fn maglev(size: Option<UInt64Value>, by_hostname: bool) -> Result<TableConfig, ConfigError> {
     let size = size.map_or(65_537, |size| size.value);
-    let is_prime =
-        size > 1 && (2..).take_while(|factor| factor * factor <= size).all(|factor| size % factor != 0);
+    let is_prime = size > 1
+        && (2..).take_while(|factor| factor * factor <= size).all(|factor| !size.is_multiple_of(factor));
     if size > 5_000_011 {
         let path = FieldPath::root().field("table_size");
         return Err(ConfigError::new(path, "value must be less than or equal to 5000011"));

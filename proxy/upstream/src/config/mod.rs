@@ -34,7 +34,6 @@ use crate::circuit_breakers::Thresholds;
 use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
 use crate::lb::LbPolicy;
 use crate::outlier::OutlierConfig;
-use crate::transport_socket::TransportSocket;
 
 /// A cluster message after validation.
 #[derive(Clone, Debug)]
@@ -261,9 +260,7 @@ fn check_combinations(config: &ClusterConfig) -> Result<(), ConfigError> {
         }
         _ => {}
     }
-    if matches!(config.http.protocol, UpstreamProtocol::Auto(..))
-        && matches!(config.sockets.default, TransportSocket::RawBuffer)
-    {
+    if matches!(config.http.protocol, UpstreamProtocol::Auto(..)) && !config.sockets.default.is_secure() {
         let reason =
             format!("ALPN configured for cluster {} which has a non-ALPN transport socket", config.name);
         return Err(ConfigError::new(path("transport_socket"), reason));

@@ -1,5 +1,6 @@
 //! `upstream_bind_config`, `upstream_connection_options` and the transport sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
@@ -9,7 +10,9 @@ use dhow_proto::envoy::config::core::v3::{
     transport_socket::ConfigType,
 };
 use dhow_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use dhow_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use dhow_proto::google::protobuf::Struct;
+use dhow_tls::UpstreamTls;
 
 use super::assignment::source_address;
 use super::fields::{Notes, number, refuse, socket_options, unpack};
@@ -73,14 +76,18 @@ pub(crate) fn lower_transport_sockets(
 fn transport_socket(
     message: SocketMessage,
     path: &FieldPath,
-    _notes: &mut Notes,
+    notes: &mut Notes,
 ) -> Result<TransportSocket, ConfigError> {
     let SocketMessage { name, config_type } = message;
     let typed_path = path.field("typed_config");
-    if let Some(ConfigType::TypedConfig(any)) = &config_type
-        && let Some(RawBuffer {}) = unpack(any, || typed_path.clone())?
-    {
-        return Ok(TransportSocket::RawBuffer);
+    if let Some(ConfigType::TypedConfig(any)) = &config_type {
+        if let Some(RawBuffer {}) = unpack(any, || typed_path.clone())? {
+            return Ok(TransportSocket::RawBuffer);
+        }
+        if let Some(context) = unpack::<UpstreamTlsContext>(any, || typed_path.clone())? {
+            let tls = UpstreamTls::from_message(&context, &typed_path, &mut notes.warnings)?;
+            return Ok(TransportSocket::Tls(Arc::new(tls)));
+        }
     }
     let type_url = match &config_type {
         Some(ConfigType::TypedConfig(any)) => any.type_url.trim_start_matches("type.googleapis.com/"),

@@ -244,6 +244,8 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
+    use twox_hash::XxHash64;
+
     use super::{HashFunction, HashTable, STD_HASH_SEED, TableConfig, murmur_hash_2};
     use crate::host::{Host, HostAddress, HostSpec};
 
@@ -290,6 +292,56 @@ mod tests {
         assert_eq!(table.len(), 65537);
         let shares = shares(&table);
         assert!((24..=26).contains(&shares[0]) && (49..=51).contains(&shares[2]), "{shares:?}");
+    }
+
+    /// Which of five hosts the real Envoy 1.40 chose for a header `k0` to `k59` under a header hash policy.
+    #[test]
+    fn choices_are_those_of_envoy() {
+        let ring =
+            |minimum, function| TableConfig::Ring { minimum, maximum: 8 << 20, function, by_hostname: false };
+        let even = [1.0; 5];
+        let weighted = [1.0, 1.0, 2.0, 3.0, 1.0];
+        for (config, weights, expected) in [
+            (
+                ring(1024, HashFunction::XxHash),
+                even,
+                "340242103212414210411430342041134124004303103021031104030303",
+            ),
+            (
+                ring(100, HashFunction::XxHash),
+                weighted,
+                "212222222000334242211124232214003022433032413422031233440201",
+            ),
+            (
+                ring(1024, HashFunction::MurmurHash2),
+                even,
+                "331121004131132200002342431033332041232123200222332220341023",
+            ),
+            (MAGLEV, even, "441223122113423034414433023130210420013431311434342111233144"),
+            (
+                TableConfig::Maglev { size: 1009, by_hostname: false },
+                weighted,
+                "221002243213104344002324414413223302003040443424304023133033",
+            ),
+        ] {
+            let hosts: Vec<_> = hosts(&weights)
+                .into_iter()
+                .zip(29911u16..)
+                .map(|((_, share), port)| {
+                    let address = HostAddress::Ip(([127, 0, 0, 1], port).into());
+                    (Arc::new(Host::new(HostSpec::at(address))), share)
+                })
+                .collect();
+            let table = config.build(&hosts);
+            let chosen: String = (0..60)
+                .map(|key| {
+                    let hash = XxHash64::oneshot(0, format!("k{key}").as_bytes());
+                    let host = table.choose(hash, 0).unwrap();
+                    hosts.iter().position(|(other, _)| Arc::ptr_eq(host, other)).unwrap().to_string()
+                })
+                .collect();
+            assert_eq!(chosen, expected, "{config:?}");
+        }
     }
 
     #[test]

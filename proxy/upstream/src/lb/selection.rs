@@ -253,7 +253,7 @@ impl LbPolicy {
     fn weight(self, host: &Host) -> f64 {
         let weight = f64::from(host.weight());
         match self {
-            Self::LeastRequest { bias, .. } if bias == 1.0 => weight / (host.active_requests() + 1) as f64,
+            Self::LeastRequest { bias: 1.0, .. } => weight / (host.active_requests() + 1) as f64,
             Self::LeastRequest { bias, .. } if bias > 0.0 => {
                 weight / ((host.active_requests() + 1) as f64).powf(bias)
             }

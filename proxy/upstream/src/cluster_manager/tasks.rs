@@ -1,0 +1,88 @@
+//! What runs beside the manager for as long as a cluster lives.
+
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use dhow_base::{Backoff, Rng};
+
+use super::state::Inner;
+use crate::config::DnsDiscovery;
+use crate::dns::Answer;
+
+/// Keeps the addresses of one name current until the cluster goes.
+pub(super) async fn resolve_again_and_again(
+    inner: Weak<Inner>,
+    cluster: String,
+    id: u64,
+    at: usize,
+    name: String,
+    dns: DnsDiscovery,
+) {
+    let mut rng = Rng::from_entropy();
+    let mut backoff = dns.failure_refresh.map(|(base, maximum)| Backoff::new(base, maximum));
+    loop {
+        let resolver = match inner.upgrade() {
+            Some(inner) => {
+                if let Some(active) = inner.state.lock().find(&cluster, id) {
+                    active.info().stats.update_attempt().inc();
+                }
+                inner.resolvers.get(&dns.resolver, dns.family)
+            }
+            None => return,
+        };
+        let answer = match resolver {
+            Ok(resolver) => resolver.lookup(&name).await,
+            Err(error) => Err(error),
+        };
+        match inner.upgrade() {
+            Some(inner) if inner.take_answer(&cluster, id, at, &answer) => {}
+            _ => return,
+        }
+        tokio::time::sleep(next_refresh(&dns, &answer, &mut backoff, &mut rng)).await;
+    }
+}
+
+/// When to ask again.
+pub(super) fn next_refresh(
+    dns: &DnsDiscovery,
+    answer: &Result<Answer, String>,
+    backoff: &mut Option<Backoff>,
+    rng: &mut Rng,
+) -> Duration {
+    let delay = match (answer, &mut *backoff) {
+        (Err(_), Some(backoff)) => return backoff.next(rng),
+        (Err(_), None) => dns.refresh_rate,
+        (Ok(answer), backoff) => {
+            if let Some(backoff) = backoff {
+                backoff.reset();
+            }
+            if dns.respect_ttl && !answer.ttl.is_zero() {
+                answer.ttl.max(dns.min_refresh_rate)
+            } else {
+                dns.refresh_rate
+            }
+        }
+    };
+    let jitter = u64::try_from(dns.jitter.as_millis()).unwrap_or(u64::MAX);
+    delay + Duration::from_millis(rng.below(jitter))
+}
+
+/// Looks at ejected hosts at every interval until the cluster goes.
+pub(super) async fn sweep_again_and_again(inner: Weak<Inner>, cluster: String, id: u64, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        let found = inner.with_cluster(&cluster, id, |inner, cluster| {
+            let hosts: Vec<_> = cluster.hosts().cloned().collect();
+            if cluster.ejections.sweep(hosts.iter(), Instant::now()) {
+                cluster.rebuild();
+                inner.publisher.wake();
+            }
+        });
+        if !found {
+            return;
+        }
+    }
+}
