@@ -2,20 +2,18 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use dhow_xds::{Push, Request, ServerConfig, Variant, parse_method_path};
-use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic::codegen::tokio_stream::Stream;
 use tonic::server::{Grpc, StreamingService};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 
@@ -146,7 +144,8 @@ impl<G: Generation> Discovery<G> {
         let stream = ProxyStream::new(Arc::clone(&shared), number, peer, config, out.clone());
         tokio::spawn(async move {
             shared.metrics.connected.fetch_add(1, Relaxed);
-            let outcome = AssertUnwindSafe(stream.run(request.into_inner())).catch_unwind().await;
+            // In a task of its own, so that a panic ends this stream alone.
+            let outcome = tokio::spawn(stream.run(request.into_inner())).await;
             shared.metrics.connected.fetch_sub(1, Relaxed);
             if outcome.is_err() {
                 shared.metrics.internal_errors.fetch_add(1, Relaxed);

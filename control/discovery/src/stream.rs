@@ -7,8 +7,7 @@ use std::time::{Instant, SystemTime};
 use dhow_xds::messages::Node;
 use dhow_xds::{Push, Request, Resource, ServerConfig, ServerEvent, ServerSession, Variant, Want, type_url};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::{Stream, StreamExt};
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use crate::Generation;
 use crate::proxies::ProxyStatus;
@@ -60,7 +59,7 @@ impl<G: Generation> ProxyStream<G> {
     }
 
     /// Runs to the end; a status is passed on to the proxy.
-    pub(crate) async fn run(mut self, mut requests: impl Stream<Item = Result<Request, Status>> + Unpin) {
+    pub(crate) async fn run(mut self, mut requests: Streaming<Request>) {
         let mut shutdown = self.shared.shutdown.subscribe();
         let end = loop {
             let deadline = self.session.next_deadline().map(tokio::time::Instant::from_std);
@@ -71,13 +70,13 @@ impl<G: Generation> ProxyStream<G> {
                 }
             };
             let step = tokio::select! {
-                request = requests.next() => match request {
-                    Some(Ok(request)) => self.receive(request),
-                    Some(Err(status)) => {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.receive(request),
+                    Ok(None) => Err(End::Gone),
+                    Err(status) => {
                         tracing::debug!(stream = self.number, %status, "the stream broke");
-                        Err(End::Gone)
+                        Err(End::Told(status))
                     }
-                    None => Err(End::Gone),
                 },
                 changed = self.pushes.changed() => match changed {
                     Ok(()) => {

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::Stream;
+use tonic::codegen::tokio_stream::{self, Stream};
 use tonic::{Code, Status, Streaming};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const FAULTY: &str = "type.googleapis.com/test.Faulty";
 struct World(Arc<Shared>);
 
 struct Shared {
-    resources: std::sync::Mutex<BTreeMap<&'static str, BTreeMap<String, String>>>,
+    resources: parking_lot::Mutex<BTreeMap<&'static str, BTreeMap<String, String>>>,
     snapshots: watch::Sender<u64>,
 }
 
@@ -44,7 +44,7 @@ impl World {
     fn publish(&self, type_url: &'static str, resources: &[(&str, &str)]) {
         let resources =
             resources.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
-        self.0.resources.lock().unwrap().insert(type_url, resources);
+        self.0.resources.lock().insert(type_url, resources);
         self.0.snapshots.send_modify(|number| *number += 1);
     }
 }
@@ -66,7 +66,7 @@ impl Generation for World {
 
     fn resources(&self, view: &String, type_url: &str, names: Option<&BTreeSet<String>>) -> Arc<[Resource]> {
         assert_ne!(type_url, FAULTY, "a fault in generation");
-        let resources = self.0.resources.lock().unwrap();
+        let resources = self.0.resources.lock();
         let wanted = resources
             .get(type_url)
             .into_iter()

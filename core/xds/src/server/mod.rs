@@ -137,8 +137,8 @@ pub struct TypeStatus {
 /// endpoints anew: a push of changed clusters repeats the endpoints of the same names.
 ///
 /// Make before break, which istiod does not do: listeners and routes wait until clusters and endpoints of the same
-/// snapshot are acknowledged, and (delta only) removals of clusters wait for listeners and routes, both no longer than
-/// `hold_limit`.
+/// snapshot are acknowledged, and removals of clusters wait for listeners and routes (in the state of the world by
+/// repeating the old clusters beside the new), both no longer than `hold_limit`.
 #[derive(Debug)]
 pub struct ServerSession {
     config: ServerConfig,
@@ -204,8 +204,7 @@ impl ServerSession {
         now: Instant,
     ) -> Option<Push> {
         let index = self.position(type_url).ok()?;
-        let removals_may_wait = self.config.variant == Variant::Delta
-            && type_url == type_url::CLUSTER
+        let removals_may_wait = type_url == type_url::CLUSTER
             && self.watches.iter().any(|watch| watch.points_at_clusters() && watch.is_busy());
         let watch = &mut self.watches[index];
         if watch.outstanding.is_some() {
@@ -213,39 +212,24 @@ impl ServerSession {
         }
         let mut difference = watch.difference(resources);
         watch.settle();
-        let held_removals = difference.removed.iter().any(|name| watch.has_version_of(name));
-        if removals_may_wait && !watch.removals_released && held_removals {
-            watch.removals_wait_since.get_or_insert(now);
-            difference.removed.retain(|name| !watch.has_version_of(name));
-        } else {
-            watch.removals_wait_since = None;
-            watch.removals_released = false;
+        let withheld = watch.withhold_removals(&mut difference.removed, removals_may_wait, now);
+        let is_whole = self.config.variant == Variant::StateOfTheWorld && type_url::is_full_set(type_url);
+        let tells_removals = is_whole || self.config.variant == Variant::Delta;
+        if self.config.variant == Variant::StateOfTheWorld {
+            watch.gone(&difference.removed);
         }
-        let (body, removed, version) = match self.config.variant {
-            Variant::Delta => {
-                let nothing = difference.changed.is_empty() && difference.removed.is_empty();
-                if nothing && !watch.unanswered {
-                    return None;
-                }
-                let body: Vec<Resource> =
-                    difference.changed.iter().map(|resource| (*resource).clone()).collect();
-                (body, difference.removed, snapshot.to_owned())
-            }
-            Variant::StateOfTheWorld => {
-                let version = digest(resources);
-                watch.gone(&difference.removed);
-                let whole = type_url::is_full_set(type_url);
-                let nothing = difference.changed.is_empty() && (difference.removed.is_empty() || !whole);
-                if nothing && !watch.unanswered {
-                    return None;
-                }
-                let body = if whole || watch.unanswered {
-                    unique(resources)
-                } else {
-                    difference.changed.iter().map(|resource| (*resource).clone()).collect()
-                };
-                (body, Vec::new(), version)
-            }
+        let nothing = difference.changed.is_empty() && (difference.removed.is_empty() || !tells_removals);
+        if nothing && !watch.unanswered {
+            return None;
+        }
+        let body: Vec<Resource> = if is_whole {
+            watch.full_set(resources, &withheld)
+        } else {
+            difference.changed.iter().map(|resource| (*resource).clone()).collect()
+        };
+        let (removed, version) = match self.config.variant {
+            Variant::Delta => (difference.removed, snapshot.to_owned()),
+            Variant::StateOfTheWorld => (Vec::new(), digest(if is_whole { &body } else { resources })),
         };
         let changed: Vec<Arc<str>> =
             difference.changed.iter().map(|resource| Arc::clone(&resource.name)).collect();
@@ -334,12 +318,6 @@ impl ServerSession {
             }
         }
     }
-}
-
-/// The first resource of each name.
-fn unique(resources: &[Resource]) -> Vec<Resource> {
-    let mut seen = std::collections::HashSet::with_capacity(resources.len());
-    resources.iter().filter(|resource| seen.insert(&*resource.name)).cloned().collect()
 }
 
 /// A version for a set of resources that depends on its content alone, so that every replica gives the same.

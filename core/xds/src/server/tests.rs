@@ -316,6 +316,36 @@ fn clusters_are_removed_after_the_routes_that_pointed_at_them() {
 }
 
 #[test]
+fn sotw_repeats_old_clusters_until_the_routes_have_left_them() {
+    let (mut server, now) = session(Variant::StateOfTheWorld);
+    let before = [resource(CLUSTER, "old", "1"), resource(ROUTE, "r", "old")];
+    let after = [resource(CLUSTER, "new", "1"), resource(ROUTE, "r", "new")];
+    let answer = |server: &mut ServerSession, push: &Push| {
+        let wanted: &[&str] = if **push.type_url() == *CLUSTER { &[] } else { &["r"] };
+        send_sotw(server, sotw(push.type_url(), wanted, push.nonce()));
+    };
+    send_sotw(&mut server, sotw(CLUSTER, &[], ""));
+    send_sotw(&mut server, sotw(ROUTE, &["r"], ""));
+    for _ in 0..2 {
+        for push in pushes(&mut server, &before, now) {
+            answer(&mut server, &push);
+        }
+    }
+    server.snapshot_published();
+    let both = only(&mut server, &after, now);
+    assert_eq!((&**both.type_url(), sent(&both)), (CLUSTER, vec!["new", "old"]));
+    answer(&mut server, &both);
+    let push = only(&mut server, &after, now);
+    assert_eq!(&**push.type_url(), ROUTE);
+    answer(&mut server, &push);
+    let last = only(&mut server, &after, now);
+    assert_eq!(sent(&last), ["new"]);
+    assert_ne!(last.version(), both.version());
+    answer(&mut server, &last);
+    assert!(pushes(&mut server, &after, now).is_empty() && server.is_idle());
+}
+
+#[test]
 fn changed_clusters_bring_their_endpoints_along() {
     for variant in [Variant::Delta, Variant::StateOfTheWorld] {
         let (mut server, now) = session(variant);

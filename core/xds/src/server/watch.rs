@@ -39,6 +39,8 @@ pub(super) struct Watch {
     pub(super) removals_wait_since: Option<Instant>,
     /// Removals wait no longer.
     pub(super) removals_released: bool,
+    /// The clusters of the last state-of-the-world response, so that they can be repeated while their removal waits.
+    last_clusters: Vec<Resource>,
     /// The nonce sent last; empty before the first response.
     pub(super) nonce_sent: String,
     /// The nonce acknowledged last.
@@ -72,6 +74,7 @@ impl Watch {
             held_back_since: None,
             removals_wait_since: None,
             removals_released: false,
+            last_clusters: Vec::new(),
             nonce_sent: String::new(),
             nonce_acked: String::new(),
             version_sent: String::new(),
@@ -145,6 +148,39 @@ impl Watch {
             difference.removed.extend(removals.filter(|name| !self.held.contains_key(&**name)).cloned());
         }
         difference
+    }
+
+    /// Takes out of `removed` what the client holds, if it has to wait; returns what that is.
+    pub(super) fn withhold_removals(
+        &mut self,
+        removed: &mut Vec<Arc<str>>,
+        may_wait: bool,
+        now: Instant,
+    ) -> Vec<Arc<str>> {
+        let (held, others): (Vec<_>, Vec<_>) =
+            removed.drain(..).partition(|name| self.held.contains_key(name));
+        *removed = others;
+        if may_wait && !self.removals_released && !held.is_empty() {
+            self.removals_wait_since.get_or_insert(now);
+            return held;
+        }
+        removed.extend(held);
+        self.removals_wait_since = None;
+        self.removals_released = false;
+        Vec::new()
+    }
+
+    /// A full set for a state-of-the-world response: the first resource of each name, and those whose removal waits.
+    pub(super) fn full_set(&mut self, current: &[Resource], withheld: &[Arc<str>]) -> Vec<Resource> {
+        let mut seen = HashSet::with_capacity(current.len());
+        let mut set: Vec<Resource> =
+            current.iter().filter(|resource| seen.insert(&*resource.name)).cloned().collect();
+        if *self.type_url == *type_url::CLUSTER {
+            let waiting = self.last_clusters.drain(..).filter(|cluster| withheld.contains(&cluster.name));
+            set.extend(waiting);
+            self.last_clusters.clone_from(&set);
+        }
+        set
     }
 
     /// The difference was looked at, and nothing or everything of it is being sent.

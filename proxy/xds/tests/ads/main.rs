@@ -288,8 +288,8 @@ async fn a_new_stream_goes_on_where_the_last_one_ended() {
         };
         client.until(|_, _| acked(&peer)).await;
         client.applied.borrow_mut().updates.clear();
-        peer.shared.seen.lock().unwrap().clear();
-        *peer.shared.world.lock().unwrap() = world("1", "2");
+        peer.shared.seen.lock().clear();
+        *peer.shared.world.lock() = world("1", "2");
         peer.end_streams();
         client.until(|applied, _| applied.content(ENDPOINT, "a") == Some("2")).await;
         let initial: Vec<_> = peer

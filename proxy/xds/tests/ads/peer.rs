@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use dhow_proto::envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
@@ -14,10 +14,11 @@ use dhow_proto::envoy_types::pb::envoy::service::discovery::v3::{
 use dhow_proto::prost::encoding::string;
 use dhow_xds::messages::Any;
 use dhow_xds::{Request, Resource, Response, ServerConfig, ServerEvent, ServerSession, Variant};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_stream::{Stream, StreamExt};
+use tonic::codegen::tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
@@ -33,8 +34,7 @@ pub(crate) fn resource(type_url: &str, name: &str, content: &str) -> Resource {
 /// What happened on the server's side.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Seen {
-    Opened,
-    Request(Request),
+    Request(Box<Request>),
     Event(ServerEvent),
 }
 
@@ -71,7 +71,7 @@ impl Peer {
     }
 
     pub(crate) fn publish(&self, world: Vec<Resource>) {
-        *self.shared.world.lock().unwrap() = world;
+        *self.shared.world.lock() = world;
         self.shared.published.send_modify(|number| *number += 1);
     }
 
@@ -80,14 +80,16 @@ impl Peer {
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        let seen = self.shared.seen.lock().unwrap();
+        let seen = self.shared.seen.lock();
         seen.iter()
-            .filter_map(|seen| if let Seen::Request(request) = seen { Some(request.clone()) } else { None })
+            .filter_map(
+                |seen| if let Seen::Request(request) = seen { Some((**request).clone()) } else { None },
+            )
             .collect()
     }
 
     pub(crate) fn saw(&self, matches: impl Fn(&Seen) -> bool) -> bool {
-        self.shared.seen.lock().unwrap().iter().any(matches)
+        self.shared.seen.lock().iter().any(matches)
     }
 }
 
@@ -142,13 +144,12 @@ fn drive(
     let mut generation = shared.generation.subscribe();
     let config = ServerConfig { control_plane: Some("peer".into()), ..ServerConfig::new(variant) };
     let mut session = ServerSession::new(config);
-    shared.seen.lock().unwrap().push(Seen::Opened);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 request = requests.next() => {
                     let Some(Ok(request)) = request else { return };
-                    shared.seen.lock().unwrap().push(Seen::Request(request.clone()));
+                    shared.seen.lock().push(Seen::Request(Box::new(request.clone())));
                     session.handle_request(request).expect("the client follows the protocol");
                 }
                 _ = published.changed() => session.snapshot_published(),
@@ -158,10 +159,10 @@ fn drive(
                 }
             }
             while let Some(event) = session.poll_event() {
-                shared.seen.lock().unwrap().push(Seen::Event(event));
+                shared.seen.lock().push(Seen::Event(event));
             }
             while let Some(want) = session.poll_want(Instant::now()) {
-                let world = shared.world.lock().unwrap().clone();
+                let world = shared.world.lock().clone();
                 let wanted = |resource: &Resource| {
                     resource.body.type_url == *want.type_url
                         && (want.wildcard || want.names.contains(&*resource.name))
