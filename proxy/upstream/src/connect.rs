@@ -132,7 +132,7 @@ async fn establish(
                 Some(name) => format!("\0{name}"),
                 None => path.to_string(),
             };
-            Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote("immediate", &error))?)
+            Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote(&error, host.address()))?)
         }
     };
     match host.transport_socket() {
@@ -185,10 +185,10 @@ async fn connect_tcp(
         && let Err(error) = bind_source(&socket, bind, address)
     {
         info.stats.bind_errors().inc();
-        return Err(local(error));
+        return Err(error);
     }
     let socket = TcpSocket::from_std_stream(socket.into());
-    socket.connect(address).await.map_err(|error| remote("delayed", &error))
+    socket.connect(address).await.map_err(|error| remote(&error, &HostAddress::Ip(address)))
 }
 
 fn keep_alive(socket: &Socket, options: &TcpKeepalive) -> io::Result<()> {
@@ -206,21 +206,35 @@ fn keep_alive(socket: &Socket, options: &TcpKeepalive) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-fn bind_source(socket: &Socket, bind: &UpstreamBind, to: SocketAddr) -> io::Result<()> {
+fn bind_source(socket: &Socket, bind: &UpstreamBind, to: SocketAddr) -> Result<(), ConnectFailure> {
     let Some(source) = bind.sources.iter().find(|source| source.is_ipv4() == to.is_ipv4()) else {
         return Ok(());
     };
-    if bind.freebind {
-        if to.is_ipv4() { socket.set_freebind_v4(true)? } else { socket.set_freebind_v6(true)? }
-    }
-    socket.bind(&(*source).into())
+    let free = match (bind.freebind, to.is_ipv4()) {
+        (false, _) => Ok(()),
+        (true, true) => socket.set_freebind_v4(true),
+        (true, false) => socket.set_freebind_v6(true),
+    };
+    free.and_then(|()| socket.bind(&(*source).into())).map_err(|error| ConnectFailure {
+        kind: ConnectFailureKind::Local,
+        text: format!("failed to bind to {source}: {}", system_text(&error)),
+    })
 }
 
-fn remote(when: &str, error: &io::Error) -> ConnectFailure {
-    ConnectFailure {
-        kind: ConnectFailureKind::Remote,
-        text: format!("{when} connect error: {}", system_text(error)),
-    }
+/// The failure in Envoy's words: a refusal by the peer is known later, what this machine finds out is known at once.
+fn remote(error: &io::Error, address: &HostAddress) -> ConnectFailure {
+    let by_peer = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::TimedOut
+    );
+    let text = match (by_peer, address) {
+        (true, HostAddress::Ip(_)) => format!("delayed connect error: {}", system_text(error)),
+        _ => format!("immediate connect error: {}|remote address:{address}", system_text(error)),
+    };
+    ConnectFailure { kind: ConnectFailureKind::Remote, text }
 }
 
 /// The text of the C library for an error, without the number that the standard library adds.

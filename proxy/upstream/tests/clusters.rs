@@ -1,4 +1,5 @@
 //! Clusters end to end: configuration in, hosts and connections out, over loopback.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -294,7 +295,18 @@ fn an_address_that_cannot_be_bound_is_a_failure_of_our_own() {
         let host = cluster.choose_host(&LbContext::default()).unwrap();
         let failure = connect(cluster.info(), &host, &SecureOptions::default(), None).await.unwrap_err();
         assert_eq!(failure.kind, ConnectFailureKind::Local);
+        assert_eq!(failure.text, "failed to bind to 192.0.2.1:0: Cannot assign requested address");
         assert_eq!(cluster.info().stats.bind_errors().value(), 1);
+
+        let pipe: Cluster = yaml(
+            "{name: p, load_assignment: {cluster_name: p, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /nowhere/s}}}}]}]}}",
+        );
+        manager.add_or_update(pipe, "", Origin::Static).unwrap();
+        let cluster = clusters.get("p").unwrap();
+        let host = cluster.choose_host(&LbContext::default()).unwrap();
+        let failure = connect(cluster.info(), &host, &SecureOptions::default(), None).await.unwrap_err();
+        let text = "immediate connect error: No such file or directory|remote address:/nowhere/s";
+        assert_eq!((failure.kind, &*failure.text), (ConnectFailureKind::Remote, text));
     });
 }
 
