@@ -26,3 +26,6 @@ pub use meta::{Config, Kind, Meta, ObjectKey, Origin};
 pub use object::{Decoded, Object, Spec, decode};
 pub use protocol::Protocol;
 pub use visibility::Visibility;
+
+#[cfg(test)]
+mod fixtures;

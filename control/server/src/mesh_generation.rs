@@ -20,12 +20,15 @@ pub(crate) struct MeshGeneration {
     shared: Arc<Shared>,
 }
 
+/// Type URL, name and version: what tells resources apart.
+type ResourceKey = (String, Arc<str>, Arc<str>);
+
 #[derive(Debug)]
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     changes: watch::Sender<u64>,
     /// Resources that some snapshot or session holds, by type, name and version: equal ones are kept in memory once.
-    in_use: Mutex<HashMap<(String, Arc<str>, Arc<str>), Resource>>,
+    in_use: Mutex<HashMap<ResourceKey, Resource>>,
     /// What the log has said already about the present configuration.
     said: Mutex<HashSet<String>>,
 }

@@ -72,6 +72,9 @@ fn outbound_ports(context: &ProxyContext<'_>, address: &str, taken: &[u32], gene
             if port.protocol.is_tls() {
                 parts::inspect(context, &mut listener, false);
             }
+        } else if users.iter().all(|(_, port)| port.protocol.is_tls()) {
+            listener.filter_chains = tcp_routes::chains_by_server_name(context, &users);
+            parts::inspect(context, &mut listener, false);
         } else {
             warn_tcp(
                 context,

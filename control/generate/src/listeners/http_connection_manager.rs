@@ -1,7 +1,6 @@
 //! HTTP connection managers.
 
 use dhow_control_model::PathNormalization;
-use dhow_proto::envoy::config::core::v3::HttpProtocolOptions;
 use dhow_proto::envoy::config::listener::v3::{Filter, filter};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as envoy;
@@ -16,7 +15,7 @@ use crate::ProxyContext;
 use crate::messages::{ZERO, ads, any, truth};
 
 const NAME: &str = "envoy.filters.network.http_connection_manager";
-/// What gateways call themselves in the `server` header; sidecars leave the application's value.
+/// The `server` header of gateways and of workloads; on the caller's side it stays Envoy's own.
 const SERVER_NAME: &str = "istio-envoy";
 
 /// Where the routes are.
@@ -52,18 +51,19 @@ pub(super) fn filter(context: &ProxyContext<'_>, side: Side, stat_prefix: String
             }
             Routes::Inline(configuration) => RouteSpecifier::RouteConfig(*configuration),
         }),
-        server_name: SERVER_NAME.to_owned(),
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
         ..HttpConnectionManager::default()
     };
     match side {
         Side::Inbound => {
+            manager.server_name = SERVER_NAME.to_owned();
             manager.forward_client_cert_details = ForwardClientCertDetails::AppendForward.into();
             manager.set_current_client_cert_details = Some(client_certificate());
         }
         Side::Gateway => {
+            manager.server_name = SERVER_NAME.to_owned();
             manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
             manager.set_current_client_cert_details = Some(client_certificate());
-            manager.common_http_protocol_options = Some(HttpProtocolOptions::default());
         }
         Side::Outbound => {}
     }

@@ -138,14 +138,7 @@ impl Ports<'_, '_> {
                 condition.prefix_ranges = ranges.iter().filter_map(|range| cidr(range)).collect();
             } else if is_shared && port.protocol.is_tls() && chain.filter_chain_match.is_none() {
                 // Several services share the address: the server name tells them apart.
-                chain = parts::matching(
-                    FilterChainMatch {
-                        server_names: vec![service.host.as_str().to_owned()],
-                        transport_protocol: "tls".to_owned(),
-                        ..FilterChainMatch::default()
-                    },
-                    chain,
-                );
+                chain = tcp_routes::for_server_name(service, chain);
             }
             let by_name =
                 chain.filter_chain_match.as_ref().is_some_and(|condition| !condition.server_names.is_empty());

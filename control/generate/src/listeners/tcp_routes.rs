@@ -148,3 +148,31 @@ fn default_chain(context: &ProxyContext<'_>, service: &Service, port: &ServicePo
         .and_then(|tcp| tcp.idle_timeout);
     parts::chain(vec![tcp_proxy::to_cluster(context, &cluster, idle_timeout)])
 }
+
+/// Filter chains of several services that share a TLS port: the server name tells them apart.
+pub(super) fn chains_by_server_name(
+    context: &ProxyContext<'_>,
+    users: &[(&Service, &ServicePort)],
+) -> Vec<FilterChain> {
+    let mut chains: Vec<FilterChain> = Vec::new();
+    for (service, port) in users {
+        for chain in service_chains(context, service, port) {
+            let chain =
+                if chain.filter_chain_match.is_none() { for_server_name(service, chain) } else { chain };
+            if !chains.iter().any(|known| known.filter_chain_match == chain.filter_chain_match) {
+                chains.push(chain);
+            }
+        }
+    }
+    chains
+}
+
+/// A chain for connections that ask for the service by its name.
+pub(super) fn for_server_name(service: &Service, chain: FilterChain) -> FilterChain {
+    let condition = FilterChainMatch {
+        server_names: vec![service.host.as_str().to_owned()],
+        transport_protocol: "tls".to_owned(),
+        ..FilterChainMatch::default()
+    };
+    parts::matching(condition, chain)
+}
