@@ -247,9 +247,13 @@ async fn run_traffic(
     for (number, step) in scenario.steps.iter().enumerate() {
         let title = format!("step {} ({})", number + 1, step.title());
         let result = traffic.step(step).await;
+        if step.ends {
+            let status = child.wait(STOP_LIMIT).with_context(|| format!("{title}: {} does not end", target.kind))?;
+            outcome.exit = status.code();
+        }
         let result = match child.exited() {
-            Some(status) => Err(anyhow::anyhow!("{} ended with {status}:\n{}", target.kind, child.log())),
-            None => result,
+            Some(status) if !(step.ends && status.success()) => Err(anyhow::anyhow!("{} ended with {status}:\n{}", target.kind, child.log())),
+            _ => result,
         };
         let (recorded, step_faults) = result.with_context(|| title.clone())?;
         outcome.steps.extend(recorded);
@@ -258,7 +262,7 @@ async fn run_traffic(
     outcome.ads = environment.ads_facts();
     // Closing the client's connections first lets the statistics and the access log reach their final state.
     drop(traffic);
-    if !scenario.stats.is_empty() {
+    if !scenario.stats.is_empty() && child.exited().is_none() {
         let (stats, stat_faults) = settled(&environment, &scenario.stats).await?;
         outcome.stats = stats;
         faults.extend(stat_faults);

@@ -88,6 +88,8 @@ pub struct HttpListener {
     pub listener: Value,
     /// Terminate TLS with the certificate for `localhost` and offer `h2` and `http/1.1`.
     pub tls: bool,
+    /// Demand a client certificate of the scenario's CA; implies `tls`.
+    pub require_client_cert: bool,
     /// Write an access log in the default format to `{{dir}}/access.log`.
     pub access_log: bool,
 }

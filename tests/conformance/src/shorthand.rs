@@ -47,22 +47,29 @@ fn http_listener(http: &HttpListener) -> Value {
     }
     merge(&mut hcm, &http.hcm);
     let mut chain = json!({ "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": hcm }] });
-    if http.tls {
-        chain["transport_socket"] = json!({
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": { "@type": DOWNSTREAM_TLS, "common_tls_context": {
-                "alpn_protocols": ["h2", "http/1.1"],
-                "tls_certificates": [{
-                    "certificate_chain": { "filename": "{{cert.server}}" },
-                    "private_key": { "filename": "{{key.server}}" },
-                }],
-            } },
-        });
+    if http.tls || http.require_client_cert {
+        chain["transport_socket"] = downstream_tls(http.require_client_cert);
     }
     let mut listener =
         json!({ "name": "http", "address": socket_address("{{port.http}}"), "filter_chains": [chain] });
     merge(&mut listener, &http.listener);
     listener
+}
+
+fn downstream_tls(require_client_cert: bool) -> Value {
+    let mut context = json!({ "@type": DOWNSTREAM_TLS, "common_tls_context": {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_certificates": [{
+            "certificate_chain": { "filename": "{{cert.server}}" },
+            "private_key": { "filename": "{{key.server}}" },
+        }],
+    } });
+    if require_client_cert {
+        context["require_client_certificate"] = json!(true);
+        context["common_tls_context"]["validation_context"] =
+            json!({ "trusted_ca": { "filename": "{{cert.ca}}" } });
+    }
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": context })
 }
 
 fn clusters(scenario: &Scenario) -> Vec<Value> {

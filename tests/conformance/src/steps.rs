@@ -70,6 +70,8 @@ pub struct Step {
     pub method: Option<String>,
     /// Give up after this long.
     pub limit_ms: Option<u64>,
+    /// The target must end by itself after this step, with exit code 0.
+    pub ends: bool,
     /// Admin: parts of a JSON body to record, as pointers in which `*` stands for any element.
     pub pick: Vec<String>,
     /// Admin: record the lines of the body that match this expression, sorted.
