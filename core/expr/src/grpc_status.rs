@@ -51,7 +51,7 @@ pub fn http_to_grpc_status(status: u64) -> u64 {
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers.get_known(KnownHeader::ContentType).and_then(|v| v.strip_prefix(b"application/grpc"));
-    matches!(rest, Some([] | [b'+' | b';', ..]))
+    matches!(rest, Some([] | [b'+', ..]))
 }
 
 fn status_in(headers: Option<&HeaderMap>) -> Option<i64> {

@@ -16,6 +16,8 @@ mod overlay;
 mod parse;
 mod pb;
 mod table;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use address::Address;

@@ -7,14 +7,14 @@ use hashbrown::HashMap;
 /// longest prefix, then `*`. A search costs one hash lookup per distinct length of wildcard, however many domains there are.
 #[derive(Clone, Debug)]
 pub struct DomainIndex<T> {
-    exact: HashMap<Box<[u8]>, T, FixedState>,
+    exact: Names<T>,
     suffixes: ByLength<T>,
     prefixes: ByLength<T>,
     any: Option<T>,
 }
 
 /// Wildcards by the length of their text, longest first.
-type ByLength<T> = Vec<(usize, HashMap<Box<[u8]>, T, FixedState>)>;
+type ByLength<T> = Vec<(usize, Names<T>)>;
 
 /// How a domain was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl<T> DomainIndex<T> {
         if let Some(prefix) = domain.strip_suffix('*') {
             return insert_by_length(&mut self.prefixes, prefix, value);
         }
-        self.exact.try_insert_boxed(domain, value)
+        insert(&mut self.exact, &domain, value)
     }
 
     /// The value for a host, which must be in lower case.
@@ -85,14 +85,10 @@ impl<T> DomainIndex<T> {
     }
 }
 
-trait TryInsert<T> {
-    fn try_insert_boxed(&mut self, key: String, value: T) -> bool;
-}
+type Names<T> = HashMap<Box<[u8]>, T, FixedState>;
 
-impl<T> TryInsert<T> for HashMap<Box<[u8]>, T, FixedState> {
-    fn try_insert_boxed(&mut self, key: String, value: T) -> bool {
-        self.try_insert(key.into_bytes().into(), value).is_ok()
-    }
+fn insert<T>(names: &mut Names<T>, name: &str, value: T) -> bool {
+    names.try_insert(name.as_bytes().into(), value).is_ok()
 }
 
 fn insert_by_length<T>(groups: &mut ByLength<T>, text: &str, value: T) -> bool {
@@ -103,5 +99,5 @@ fn insert_by_length<T>(groups: &mut ByLength<T>, text: &str, value: T) -> bool {
             at
         }
     };
-    groups[at].1.try_insert_boxed(text.to_owned(), value)
+    insert(&mut groups[at].1, text, value)
 }

@@ -60,7 +60,8 @@ impl HeaderMatcher {
     /// Whether the headers match.
     pub fn matches(&self, headers: &HeaderMap) -> bool {
         if let Want::Present(wanted) = self.want {
-            return (headers.contains(&self.name) == wanted) != self.invert;
+            let present = self.missing_is_empty || headers.contains(&self.name);
+            return (present == wanted) != self.invert;
         }
         let mut present = false;
         for value in headers.get_all(&self.name) {
@@ -69,10 +70,11 @@ impl HeaderMatcher {
                 return !self.invert;
             }
         }
-        if !present && self.missing_is_empty {
-            return self.value_matches(b"") != self.invert;
+        if present {
+            return self.invert;
         }
-        self.invert
+        // Without the header there is nothing to match, inverted or not, unless its absence counts as an empty value.
+        self.missing_is_empty && self.value_matches(b"") != self.invert
     }
 
     fn value_matches(&self, value: &[u8]) -> bool {

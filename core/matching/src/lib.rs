@@ -11,6 +11,8 @@ mod query;
 mod re2;
 mod regex_matcher;
 mod string;
+#[cfg(test)]
+mod tests;
 
 pub use cidr::{Cidr, CidrSet};
 pub use domain::{DomainIndex, DomainMatch};

@@ -1,50 +1,93 @@
 //! From RE2's syntax to that of the `regex` crate, where the two differ.
 
+/// Where a character class is read: what a hyphen means depends on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Outside,
+    /// At the start, or after something that cannot begin a range.
+    Fresh,
+    /// After a character that may begin a range.
+    Item,
+    /// After the hyphen of a range.
+    Range,
+}
+
 /// Rewrites an RE2 expression so that it means the same: `\d`, `\w`, `\s`, `\b` are ASCII, `[` and doubled `&-~` inside a class are
 /// themselves, and `\Q...\E` quotes.
 pub(crate) fn translate(re2: &str) -> String {
     let mut out = String::with_capacity(re2.len() + 8);
     let mut rest = re2;
-    let mut in_class = false;
+    let mut class = Class::Outside;
     while let Some(next) = rest.chars().next() {
+        let in_class = class != Class::Outside;
         let mut taken = next.len_utf8();
         match next {
-            '\\' => taken = escape(rest, in_class, &mut out),
-            '[' if in_class => {
-                if let Some(length) = named_class(rest) {
+            '\\' => {
+                taken = escape(rest, in_class, &mut out);
+                let is_set = rest[1..].starts_with(['d', 'D', 'w', 'W', 's', 'S']);
+                class = after(class, is_set);
+            }
+            '[' if in_class => match named_class(rest) {
+                Some(length) => {
                     out.push_str(&rest[..length]);
                     taken = length;
-                } else {
+                    class = Class::Fresh;
+                }
+                None => {
                     out.push_str("\\[");
+                    class = after(class, false);
                 }
-            }
+            },
             '[' => {
-                in_class = true;
-                out.push('[');
-                let after = &rest[1..];
-                let negated = after.strip_prefix('^');
-                out.push_str(if negated.is_some() { "^" } else { "" });
-                taken += usize::from(negated.is_some());
-                // A closing bracket in the first place is one of the class's characters.
-                if negated.unwrap_or(after).starts_with(']') {
-                    out.push_str("\\]");
-                    taken += 1;
-                }
+                taken = open_class(rest, &mut out);
+                class = if rest[..taken].ends_with(']') { Class::Item } else { Class::Fresh };
             }
             ']' if in_class => {
-                in_class = false;
+                class = Class::Outside;
                 out.push(']');
             }
-            '&' | '~' if in_class => {
+            '-' if class == Class::Item && !rest[1..].starts_with(']') => {
+                class = Class::Range;
+                out.push('-');
+            }
+            '&' | '~' | '-' if in_class => {
                 out.push('\\');
                 out.push(next);
+                class = after(class, false);
             }
-            '-' if in_class && rest[1..].starts_with('-') => out.push_str("\\-"),
-            _ => out.push(next),
+            _ => {
+                out.push(next);
+                class = after(class, false);
+            }
         }
         rest = &rest[taken..];
     }
     out
+}
+
+/// Where one is after a character, or after a set of characters.
+fn after(class: Class, is_set: bool) -> Class {
+    match class {
+        Class::Outside => Class::Outside,
+        Class::Range => Class::Fresh,
+        Class::Fresh | Class::Item if is_set => Class::Fresh,
+        Class::Fresh | Class::Item => Class::Item,
+    }
+}
+
+/// Translates the beginning of a class; gives the bytes read. A closing bracket in the first place is one of the class's characters.
+fn open_class(rest: &str, out: &mut String) -> usize {
+    out.push('[');
+    let mut taken = 1;
+    if rest[taken..].starts_with('^') {
+        out.push('^');
+        taken += 1;
+    }
+    if rest[taken..].starts_with(']') {
+        out.push_str("\\]");
+        taken += 1;
+    }
+    taken
 }
 
 /// Translates an escape at the start of `rest`; gives the bytes read.
@@ -114,6 +157,9 @@ mod tests {
         assert!(matches(r"[]a]+", "]a"));
         assert!(matches(r"[^]a]", "b"));
         assert!(matches(r"[+--]+", "+,-"));
+        assert!(matches(r"[--/]+", "-./"));
+        assert!(matches(r"[\d-x]+", "1-x") && !matches(r"[\d-x]+", "a"));
+        assert!(matches(r"[a-c-]+", "b-"));
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl FullRegex {
 #[derive(Clone, Debug)]
 pub struct RegexRewrite {
     regex: Regex,
-    substitution: Box<[Piece]>,
+    /// `None`: not a valid substitution. Envoy accepts it, and then changes nothing.
+    substitution: Option<Box<[Piece]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,33 +73,31 @@ impl RegexRewrite {
     /// Compiles the message.
     ///
     /// # Errors
-    /// When the pattern is missing or not an expression, or the substitution names a group that is not there.
+    /// When the pattern is missing or not an expression.
     pub fn compile(message: &RegexMatchAndSubstitute, path: &FieldPath) -> Result<Self, ConfigError> {
         let RegexMatchAndSubstitute { pattern, substitution } = message;
         let field = path.field("pattern");
         let pattern = pattern.as_ref().ok_or_else(|| ConfigError::new(field.clone(), "value is required"))?;
         let regex = build(&re2::translate(expression(pattern, &field)?), &field)?;
-        let invalid = |reason: String| ConfigError::new(path.field("substitution"), reason);
-        let substitution = pieces(substitution).map_err(invalid)?;
         let groups = regex.captures_len() - 1;
-        let highest = substitution.iter().map(|p| if let Piece::Group(n) = p { *n } else { 0 }).max();
-        if let Some(highest) = highest.filter(|&highest| highest > groups) {
-            return Err(invalid(format!(
-                "Rewrite schema requests {highest} matches, but the regexp only has {groups} parenthesized subexpressions."
-            )));
-        }
-        Ok(Self { regex, substitution: substitution.into() })
+        let exists = |piece: &Piece| !matches!(piece, Piece::Group(group) if *group > groups);
+        let substitution = pieces(substitution).filter(|pieces| pieces.iter().all(exists));
+        Ok(Self { regex, substitution: substitution.map(Vec::into_boxed_slice) })
     }
 
     /// Appends the text with every occurrence replaced; tells whether there was one.
     pub fn append(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(substitution) = &self.substitution else {
+            out.extend_from_slice(text);
+            return false;
+        };
         let mut at = 0;
         let mut any = false;
         for found in self.regex.captures_iter(text) {
             let Some(all) = found.get(0) else { continue };
             any = true;
             out.extend_from_slice(&text[at..all.start()]);
-            for piece in &self.substitution {
+            for piece in substitution {
                 match piece {
                     Piece::Text(text) => out.extend_from_slice(text),
                     Piece::Group(group) => {
@@ -120,7 +119,8 @@ impl RegexRewrite {
     }
 }
 
-fn pieces(substitution: &str) -> Result<Vec<Piece>, String> {
+/// The parts of a substitution, if it is valid.
+fn pieces(substitution: &str) -> Option<Vec<Piece>> {
     let mut pieces = Vec::new();
     let mut text = Vec::new();
     let mut bytes = substitution.bytes();
@@ -129,22 +129,19 @@ fn pieces(substitution: &str) -> Result<Vec<Piece>, String> {
             text.push(byte);
             continue;
         }
-        match bytes.next() {
-            Some(digit @ b'0'..=b'9') => {
+        match bytes.next()? {
+            digit @ b'0'..=b'9' => {
                 if !text.is_empty() {
                     pieces.push(Piece::Text(std::mem::take(&mut text).into()));
                 }
                 pieces.push(Piece::Group(usize::from(digit - b'0')));
             }
-            Some(b'\\') => text.push(b'\\'),
-            None => return Err("Rewrite schema error: '\\' not allowed at end.".to_owned()),
-            Some(_) => {
-                return Err("Rewrite schema error: '\\' must be followed by a digit or '\\'.".to_owned());
-            }
+            b'\\' => text.push(b'\\'),
+            _ => return None,
         }
     }
     if !text.is_empty() {
         pieces.push(Piece::Text(text.into()));
     }
-    Ok(pieces)
+    Some(pieces)
 }

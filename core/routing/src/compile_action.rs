@@ -162,7 +162,7 @@ fn host_rewrite(
         Some(HostRewriteSpecifier::HostRewrite(format)) if format.is_empty() => None,
         Some(HostRewriteSpecifier::HostRewrite(format)) => {
             let format = Format::parse(format).map_err(|e| e.under(&path.field("host_rewrite")))?;
-            Some(HostRewrite::Format(format.omitting_empty(true)))
+            Some(HostRewrite::Format(format))
         }
     })
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use dhow_expr::FormatContext;
-use dhow_http::HeaderMap;
+use dhow_http::{HeaderMap, KnownHeader};
 
-use crate::action::{ForwardAction, HostRewrite};
+use crate::action::ForwardAction;
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster};
 use crate::direct_response::DirectResponse;
 use crate::filter_config::FilterConfigs;
@@ -172,10 +172,11 @@ impl SelectedRoute {
         let Some(action) = self.forward() else { return };
         let keep_original = !suppress_envoy_headers;
         let forwarded_host = action.append_x_forwarded_host;
+        // The weighted cluster's host leaves no trace of the former one, and the route's comes after it: as in Envoy.
         if let Some(literal) = weighted.and_then(|weighted| weighted.host_rewrite.as_ref()) {
-            let rewrite = HostRewrite::Literal(literal.clone());
-            rewrite.apply(headers, context, forwarded_host, keep_original);
-        } else if let Some(rewrite) = &action.host_rewrite {
+            headers.set_known(KnownHeader::Authority, literal);
+        }
+        if let Some(rewrite) = &action.host_rewrite {
             rewrite.apply(headers, context, forwarded_host, keep_original);
         }
         if let Some(rewrite) = &action.path_rewrite {

@@ -63,16 +63,18 @@ impl HeaderMutations {
         for name in &self.remove {
             headers.remove(name);
         }
-        // Values are formatted before any of them is written: they see the headers without each other.
+        if let [only] = &*self.add
+            && let Some(literal) = only.value.as_literal()
+        {
+            if only.applies(headers, literal) {
+                only.write(headers, literal);
+            }
+            return;
+        }
+        // All values are formatted before any of them is written: they do not see each other.
         let mut values = Vec::new();
         let mut ready: Vec<(&Addition, std::ops::Range<usize>)> = Vec::new();
         for addition in &self.add {
-            if let Some(literal) = addition.value.as_literal()
-                && self.add.len() == 1
-            {
-                addition.write(headers, literal);
-                return;
-            }
             let start = values.len();
             match side {
                 Side::Request => {
@@ -82,13 +84,7 @@ impl HeaderMutations {
                     addition.value.append(&WithResponseHeaders { headers, below: context }, &mut values);
                 }
             }
-            let exists = || headers.contains(&addition.name);
-            let wanted = match addition.action {
-                HeaderAppendAction::AppendIfExistsOrAdd | HeaderAppendAction::OverwriteIfExistsOrAdd => true,
-                HeaderAppendAction::AddIfAbsent => !exists(),
-                HeaderAppendAction::OverwriteIfExists => exists(),
-            };
-            if wanted {
+            if addition.applies(headers, &values[start..]) {
                 ready.push((addition, start..values.len()));
             }
         }
@@ -147,19 +143,22 @@ impl Addition {
         )
     }
 
-    fn write(&self, headers: &mut HeaderMap, value: &[u8]) {
-        if value.is_empty() && !self.keep_empty {
-            return;
-        }
-        match self.action {
-            HeaderAppendAction::AppendIfExistsOrAdd => headers.append_name(&self.name, value),
-            HeaderAppendAction::OverwriteIfExistsOrAdd => headers.set(&self.name, value),
-            HeaderAppendAction::AddIfAbsent if headers.contains(&self.name) => {}
-            HeaderAppendAction::AddIfAbsent => headers.append_name(&self.name, value),
-            HeaderAppendAction::OverwriteIfExists if headers.contains(&self.name) => {
-                headers.set(&self.name, value);
+    /// Whether there is something to write, given the headers before any of the level's values is written.
+    fn applies(&self, headers: &HeaderMap, value: &[u8]) -> bool {
+        let exists = || headers.contains(&self.name);
+        (self.keep_empty || !value.is_empty())
+            && match self.action {
+                HeaderAppendAction::AppendIfExistsOrAdd | HeaderAppendAction::OverwriteIfExistsOrAdd => true,
+                HeaderAppendAction::AddIfAbsent => !exists(),
+                HeaderAppendAction::OverwriteIfExists => exists(),
             }
-            HeaderAppendAction::OverwriteIfExists => {}
+    }
+
+    fn write(&self, headers: &mut HeaderMap, value: &[u8]) {
+        if self.replaces() {
+            headers.set(&self.name, value);
+        } else {
+            headers.append_name(&self.name, value);
         }
     }
 }

@@ -270,12 +270,12 @@ impl Rest {
         if self.grpc && !is_grpc(headers) {
             return Err(Mismatch::NotGrpc);
         }
-        let certificate = input.client_certificate;
-        let presented = certificate.map(|certificate| certificate != ClientCertificate::None);
-        let validated = certificate.map(|certificate| certificate == ClientCertificate::Validated);
-        // Without TLS nothing is presented and nothing is compared, as in Envoy.
-        if (self.tls_presented.is_some() && certificate.is_some() && self.tls_presented != presented)
-            || (self.tls_validated.is_some() && certificate.is_some() && self.tls_validated != validated)
+        // Without TLS no certificate is presented.
+        let certificate = input.client_certificate.unwrap_or(ClientCertificate::None);
+        let presented = certificate != ClientCertificate::None;
+        let validated = certificate == ClientCertificate::Validated;
+        if self.tls_presented.is_some_and(|wanted| wanted != presented)
+            || self.tls_validated.is_some_and(|wanted| wanted != validated)
         {
             return Err(Mismatch::TlsContext);
         }
@@ -294,5 +294,5 @@ impl Rest {
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers.get_known(KnownHeader::ContentType).and_then(|v| v.strip_prefix(b"application/grpc"));
-    matches!(rest, Some([] | [b'+' | b';', ..]))
+    matches!(rest, Some([] | [b'+', ..]))
 }

@@ -6,27 +6,34 @@
 //! shards. When the last clone of a scope is dropped, its stats disappear, as Envoy's do with a removed cluster.
 
 mod bins;
+mod buckets;
 mod group;
 mod handle;
-
+mod json;
+mod number;
 mod page;
-
+mod prometheus;
 mod response_codes;
 mod scope;
 mod shard;
 mod store;
 mod tags;
+#[cfg(test)]
+mod tests;
+mod text;
 
 pub use bins::{Bins, QUANTILES};
+pub use buckets::{DEFAULT_BUCKETS, HistogramBuckets};
 pub use group::{GroupShape, StatGroup};
 pub use handle::{Counter, Gauge, Histogram, TextReadout};
-
+pub use json::render_json;
 pub use page::{Query, StatType};
-
+pub use prometheus::render_prometheus;
 pub use response_codes::ResponseCodeStats;
 pub use scope::{Scope, StatName};
 pub use store::{HistogramValue, Snapshot, SnapshotValue, Store};
 pub use tags::{CustomTag, TagRules, Tagged};
+pub use text::render_text;
 
 /// What a histogram's numbers mean; decides the unit of its buckets and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

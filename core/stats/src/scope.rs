@@ -154,7 +154,9 @@ impl Drop for ScopeInner {
             shard::return_histograms(group.histograms, group.shape.histograms.len());
         }
         if let Some(store) = self.store.upgrade() {
-            store.scope_ended(&self.prefix);
+            let grouped = entries.groups.iter().map(|group| (group.histograms, group.shape.histograms.len()));
+            let single = entries.histograms.iter().map(|&(_, _, id)| (id, 1));
+            store.scope_ended(&self.prefix, grouped.chain(single));
         }
     }
 }

@@ -183,8 +183,15 @@ impl StoreInner {
         scope
     }
 
-    /// Drops the entry of a scope that ended, unless a new scope has taken the prefix.
-    pub(crate) fn scope_ended(&self, prefix: &str) {
+    /// Drops what is kept of a scope that ended: the state of its histograms, and its entry, unless a new scope has taken the prefix.
+    pub(crate) fn scope_ended(&self, prefix: &str, histograms: impl Iterator<Item = (u32, usize)>) {
+        let mut merged = self.merged.lock();
+        for (first, count) in histograms {
+            for id in first..first + count as u32 {
+                merged.remove(&id);
+            }
+        }
+        drop(merged);
         let mut scopes = self.scopes.lock();
         if scopes.get(prefix).is_some_and(|scope| scope.strong_count() == 0) {
             scopes.remove(prefix);

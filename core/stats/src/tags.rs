@@ -1,7 +1,8 @@
 //! Tag extraction: which parts of a name become labels, and what the name is without them.
 //!
-//! The rules are Envoy's default ones. They are written as patterns over the dot-separated parts of a name: `*` is any one part, `$` is a
-//! part that becomes the tag's value and leaves the name, `**` is one or more parts at the end.
+//! The rules are Envoy's default ones. They are written as patterns over the dot-separated parts of a name: `*` is any one part, `@` an
+//! address, `**` one or more parts at the end. `$` is a part that becomes the tag's value and leaves the name, `$@` the same for an
+//! address, and of `$worker_` the number becomes the value and `worker` stays.
 
 use regex::Regex;
 
@@ -75,11 +76,12 @@ const PATTERNS: &[(&str, &str)] = &[
     ("envoy.scoped_rds_config", "http.*.scoped_rds.$.**"),
     ("envoy.http_conn_manager_prefix", "http.$.**"),
     ("envoy.worker_id", "listener_manager.$worker_.**"),
-    ("envoy.worker_id", "listener.*.$worker_.**"),
+    ("envoy.worker_id", "listener.@.$worker_.**"),
     ("envoy.worker_id", "server.$worker_.**"),
-    ("envoy.listener_address", "listener.$.**"),
-    ("envoy.route", "vhost.*.route.$.**"),
+    ("envoy.worker_id", "thread_local_cluster_manager.$worker_.**"),
+    ("envoy.listener_address", "listener.$@.**"),
     ("envoy.virtual_host", "vhost.$.**"),
+    ("envoy.route", "vhost.*.route.$.**"),
     ("envoy.mongo_prefix", "mongo.$.**"),
     ("envoy.thrift_prefix", "thrift.$.**"),
     ("envoy.redis_prefix", "redis.$.**"),
@@ -147,13 +149,10 @@ impl Extraction<'_> {
         for &(tag, pattern) in PATTERNS {
             if wanted(tag)
                 && !self.tags.iter().any(|(name, _)| name == tag)
-                && let Some((start, end)) = match_parts(self.full, pattern)
+                && let Some(found) = match_parts(self.full, pattern)
             {
-                self.tags.push((tag.to_owned(), self.full[start..end].to_owned()));
-                // The dot goes with the part, the one after it or, at the end of the name, the one before it.
-                let taken =
-                    if end < self.full.len() { (start, end + 1) } else { (start.saturating_sub(1), end) };
-                self.taken.push(taken);
+                self.tags.push((tag.to_owned(), self.full[found.value.0..found.value.1].to_owned()));
+                self.taken.push(found.taken);
             }
         }
     }
@@ -196,8 +195,15 @@ impl Extraction<'_> {
     }
 }
 
-/// Where the `$` part of a pattern lies in a name, if the name matches. `$word` is a part that starts with `word` and goes on with digits.
-fn match_parts(full: &str, pattern: &str) -> Option<(usize, usize)> {
+/// Byte ranges of a name: what is a tag's value, and what leaves the name with it.
+#[derive(Clone, Copy)]
+struct Found {
+    value: (usize, usize),
+    taken: (usize, usize),
+}
+
+/// Matches a pattern from the beginning of a name to its end.
+fn match_parts(full: &str, pattern: &str) -> Option<Found> {
     let mut found = None;
     let mut at = 0;
     for want in pattern.split('.') {
@@ -211,14 +217,23 @@ fn match_parts(full: &str, pattern: &str) -> Option<(usize, usize)> {
         let end = at + part_len(rest);
         let part = &full[at..end];
         match want.strip_prefix('$') {
-            Some("") => found = Some((at, end)),
+            Some(kind @ ("" | "@")) => {
+                if kind == "@" && address_len(rest).is_none() {
+                    return None;
+                }
+                // The dot goes with the part, the one after it or, at the end of the name, the one before it.
+                let taken = if end < full.len() { (at, end + 1) } else { (at.saturating_sub(1), end) };
+                found = Some(Found { value: (at, end), taken });
+            }
             Some(stem) => {
                 let digits = part.strip_prefix(stem)?;
                 if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                     return None;
                 }
-                found = Some((at, end));
+                let start = end - digits.len();
+                found = Some(Found { value: (start, end), taken: (start - 1, end) });
             }
+            None if want == "@" && address_len(rest).is_some() => {}
             None if want == "*" || want == part => {}
             None => return None,
         }
@@ -247,4 +262,88 @@ fn address_len(rest: &str) -> Option<usize> {
     let digits = port.bytes().take_while(u8::is_ascii_digit).count();
     let end = end + 1 + digits;
     (digits > 0 && (end == rest.len() || rest.as_bytes()[end] == b'.')).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CustomTag, TagRules};
+
+    fn extracted(rules: &TagRules, full: &str) -> String {
+        let tagged = rules.extract(full);
+        let tags: Vec<_> = tagged.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{} {}", tagged.name, tags.join(" "))
+    }
+
+    /// Names and tags are those of Envoy 1.40's Prometheus page.
+    #[test]
+    fn default_rules_are_envoys() {
+        let rules = TagRules::default();
+        for (full, wanted) in [
+            (
+                "cluster.u1.upstream_rq_200",
+                "cluster.upstream_rq envoy.response_code=200 envoy.cluster_name=u1",
+            ),
+            (
+                "cluster.u1.upstream_rq_2xx",
+                "cluster.upstream_rq_xx envoy.response_code_class=2 envoy.cluster_name=u1",
+            ),
+            ("cluster.u1.upstream_rq_total", "cluster.upstream_rq_total envoy.cluster_name=u1"),
+            (
+                "listener.admin.http.admin.downstream_rq_completed",
+                "listener.admin.http.downstream_rq_completed envoy.http_conn_manager_prefix=admin",
+            ),
+            ("listener.admin.downstream_cx_total", "listener.admin.downstream_cx_total "),
+            (
+                "listener.127.0.0.1_80.downstream_cx_total",
+                "listener.downstream_cx_total envoy.listener_address=127.0.0.1_80",
+            ),
+            (
+                "listener.[__1]_80.no_filter_chain_match",
+                "listener.no_filter_chain_match envoy.listener_address=[__1]_80",
+            ),
+            (
+                "listener.127.0.0.1_80.worker_0.downstream_cx_total",
+                "listener.worker.downstream_cx_total envoy.worker_id=0 envoy.listener_address=127.0.0.1_80",
+            ),
+            (
+                "listener.127.0.0.1_80.http.in.downstream_rq_2xx",
+                "listener.http.downstream_rq_xx envoy.response_code_class=2 envoy.http_conn_manager_prefix=in envoy.listener_address=127.0.0.1_80",
+            ),
+            ("server.worker_1.watchdog_miss", "server.worker.watchdog_miss envoy.worker_id=1"),
+            (
+                "vhost.v.route.sp.upstream_rq_total",
+                "vhost.route.upstream_rq_total envoy.virtual_host=v envoy.route=sp",
+            ),
+            (
+                "vhost.v.vcluster.other.upstream_rq_total",
+                "vhost.vcluster.upstream_rq_total envoy.virtual_cluster=other envoy.virtual_host=v",
+            ),
+            ("tcp.p.downstream_cx_total", "tcp.downstream_cx_total envoy.tcp_prefix=p"),
+            ("cluster_manager.active_clusters", "cluster_manager.active_clusters "),
+        ] {
+            assert_eq!(extracted(&rules, full), wanted);
+        }
+    }
+
+    #[test]
+    fn custom_rules_come_first_and_replace_default_ones() {
+        let fixed = CustomTag::Fixed { name: "zone".to_owned(), value: "z".to_owned() };
+        let regex = CustomTag::Regex {
+            name: "envoy.cluster_name".to_owned(),
+            regex: regex::Regex::new(r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)").unwrap(),
+        };
+        let rules = TagRules { custom: vec![fixed.clone(), regex], use_default: true };
+        assert_eq!(
+            extracted(&rules, "cluster.outbound|80||a.b.svc.cluster.local.upstream_cx_total"),
+            "cluster.upstream_cx_total zone=z envoy.cluster_name=outbound|80||a.b.svc.cluster.local"
+        );
+        let none = TagRules { custom: vec![fixed], use_default: false };
+        assert_eq!(extracted(&none, "cluster.u1.upstream_rq_200"), "cluster.u1.upstream_rq_200 zone=z");
+        let kept = CustomTag::Default { name: "envoy.cluster_name".to_owned() };
+        let one = TagRules { custom: vec![kept], use_default: false };
+        assert_eq!(
+            extracted(&one, "cluster.u1.upstream_rq_200"),
+            "cluster.upstream_rq_200 envoy.cluster_name=u1"
+        );
+    }
 }
