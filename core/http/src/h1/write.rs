@@ -140,10 +140,9 @@ fn response_framing(
     if status < 200 || status == 204 || status == 304 {
         return BodyFraming::None;
     }
-    if end {
-        if !options.to_head {
-            write_field(out, b"content-length", b"0", options.keys);
-        }
+    // The answer to HEAD has no body either way; without a length Envoy announces chunks for it.
+    if end && !options.to_head {
+        write_field(out, b"content-length", b"0", options.keys);
         return BodyFraming::None;
     }
     if options.version == Version::Http10 {

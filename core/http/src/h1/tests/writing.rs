@@ -103,6 +103,10 @@ fn statuses_without_body_have_no_framing_header() {
         assert!(!text.contains(": "), "{text}");
         assert_eq!(framing, BodyFraming::None);
     }
+    for (status, phrase) in [("425", "Too Early"), ("599", "Last Unassigned Server Error Code")] {
+        let (text, _) = response_head(&[(":status", status)], ResponseWriteOptions::default(), true);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} {phrase}\r\n")), "{text}");
+    }
     let (text, _) = response_head(&[(":status", "418")], ResponseWriteOptions::default(), true);
     assert!(text.starts_with("HTTP/1.1 418 Unknown\r\n"));
 }
@@ -110,10 +114,11 @@ fn statuses_without_body_have_no_framing_header() {
 #[test]
 fn answers_to_head_announce_but_have_no_body() {
     let options = ResponseWriteOptions { to_head: true, ..Default::default() };
-    let (text, framing) = response_head(&[(":status", "200")], options, true);
-    assert_eq!((text.as_str(), framing), ("HTTP/1.1 200 OK\r\n\r\n", BodyFraming::None));
-    let (text, framing) = response_head(&[(":status", "200")], options, false);
-    assert_eq!((text.ends_with("transfer-encoding: chunked\r\n\r\n"), framing), (true, BodyFraming::None));
+    for end in [true, false] {
+        let (text, framing) = response_head(&[(":status", "200")], options, end);
+        assert_eq!(text, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_eq!(framing, BodyFraming::None);
+    }
     let (_, framing) = response_head(&[(":status", "200"), ("content-length", "9")], options, false);
     assert_eq!(framing, BodyFraming::None);
 }
