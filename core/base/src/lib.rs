@@ -1,6 +1,7 @@
 //! The small vocabulary shared by every other crate; it must not know any protocol, any message type or the operating system.
 
 mod backoff;
+mod calendar;
 mod clock;
 mod config_error;
 mod field_path;
@@ -9,6 +10,7 @@ mod rng;
 mod uuid;
 
 pub use backoff::Backoff;
+pub use calendar::civil_date;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config_error::{ConfigError, ConfigWarning};
 pub use field_path::{FieldPath, PathMark};

@@ -1,1 +1,25 @@
-//! Placeholder until its code is here.
+//! The HTTP connection manager and the router: requests of a downstream connection, from their head to the end of their
+//! response. It must not know how connections are accepted or how hosts are discovered.
+
+mod body;
+mod config;
+mod downstream;
+mod filter;
+mod h2_body;
+mod manager;
+mod path;
+mod request_headers;
+mod reset;
+mod response_headers;
+mod route_slot;
+mod router;
+mod serve;
+mod stats;
+mod stream;
+mod upstream;
+mod wire;
+
+pub use config::{ConnectionManagerConfig, FilterRegistry, LowerContext, RouteSource, compile_routes, lower};
+pub use dhow_routing::RouteTable;
+pub use filter::HttpConnectionManager;
+pub use route_slot::RouteSlot;

@@ -1,1 +1,15 @@
-//! Placeholder until its code is here.
+//! Accepting connections: listeners, their sockets on every worker, inspection of first bytes, choice of the filter chain
+//! and the TLS handshake. It must not know what the chosen network filter does with a connection.
+
+mod active;
+mod config;
+mod filter_chain;
+mod inspect;
+mod manager;
+mod sockets;
+mod stats;
+
+pub use config::{FilterContext, ListenerConfig, NetworkFilters, lower, socket_address};
+pub use filter_chain::{ConnectionFacts, FilterChain, FilterChainMatch, FilterChains, SourceType};
+pub use manager::{Change, ListenerManager, ListenerView, Origin};
+pub use stats::ListenerStats;

@@ -56,6 +56,14 @@ impl Worker {
         });
         any.downcast().expect("the map is keyed by the type of its values")
     }
+
+    /// State that the start of the worker has put there.
+    ///
+    /// # Panics
+    /// When it was not: the server gives every worker its clusters before anything else.
+    pub fn existing_extension<T: 'static>(self: &Rc<Self>) -> Rc<T> {
+        self.extension(|_| panic!("{} was not set up on this worker", std::any::type_name::<T>()))
+    }
 }
 
 #[cfg(test)]

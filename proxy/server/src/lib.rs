@@ -1,1 +1,22 @@
-//! Placeholder until its code is here.
+//! The proxy process: command line, bootstrap, xDS subscriptions, lifecycle. It must not know how requests are served.
+
+mod bootstrap;
+mod cli;
+mod configuration;
+mod lifecycle;
+mod logging;
+mod network_filters;
+mod node_address;
+mod route_tables;
+mod subscriptions;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the proxy with the arguments that follow the program's name, until it is told to end.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    match cli::parse(arguments) {
+        Ok(options) => lifecycle::run(options),
+        Err(exit) => exit,
+    }
+}

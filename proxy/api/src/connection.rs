@@ -1,0 +1,39 @@
+//! The facts of a downstream connection.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dhow_net::Transport;
+use dhow_tls::TlsInfo;
+
+/// What is known of a downstream connection once its filter chain is chosen.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// `%CONNECTION_ID%`: unique in the process.
+    pub id: u64,
+    /// Address of the peer.
+    pub remote_address: SocketAddr,
+    /// Address that the peer connected to, after original-destination recovery.
+    pub local_address: SocketAddr,
+    /// When the connection was accepted.
+    pub start: Instant,
+    /// Facts of the TLS session, when there is one.
+    pub tls: Option<TlsInfo>,
+    /// Server name that the client asked for, from TLS or from inspection of its hello.
+    pub requested_server_name: Option<Arc<str>>,
+    /// Name of the filter chain that serves the connection.
+    pub filter_chain_name: Arc<str>,
+    /// Name of the listener.
+    pub listener_name: Arc<str>,
+}
+
+/// An accepted connection with its filter chain chosen and its TLS handshake done.
+#[derive(Debug)]
+pub struct Connection {
+    /// The bytes.
+    pub transport: Transport,
+    /// The facts.
+    pub info: Rc<ConnectionInfo>,
+}

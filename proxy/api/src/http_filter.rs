@@ -1,0 +1,107 @@
+//! HTTP filters: synchronous callbacks with Envoy's verdicts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_http::HeaderMap;
+use dhow_proto::google::protobuf::Any as ProtoAny;
+use dhow_routing::{FilterConfigObject, SelectedRoute};
+
+use crate::connection::ConnectionInfo;
+use crate::local_reply::LocalReply;
+use crate::network::LocalFuture;
+use crate::stream_info::StreamInfo;
+
+/// What a filter decides about a head.
+pub enum HeadersVerdict {
+    /// Go on with the next filter.
+    Continue,
+    /// Answer now; later filters do not see the request.
+    LocalReply(LocalReply),
+    /// Stop the chain until the future ends (a delay, a call to another service). The future is dropped, and so the work
+    /// cancelled, when the stream ends first.
+    Wait(LocalFuture<Resumption>),
+}
+
+/// How the chain goes on after [`HeadersVerdict::Wait`].
+pub enum Resumption {
+    /// Go on with the next filter, after [`HttpFilter::decode_resumed`].
+    Continue,
+    /// Answer now.
+    LocalReply(LocalReply),
+}
+
+/// What a filter callback sees of its stream besides the headers.
+pub struct FilterStream<'a> {
+    /// Facts of the stream; filters may add to them.
+    pub info: &'a mut StreamInfo,
+    /// Facts of the connection.
+    pub connection: &'a ConnectionInfo,
+    /// The selected route, if there is one.
+    pub route: Option<&'a SelectedRoute>,
+    /// Random number of this stream, stable over all its decisions.
+    pub random: u64,
+}
+
+/// One filter of one stream.
+pub trait HttpFilter {
+    /// The request head arrived; `end_stream` when there is no body. Filters run in configuration order.
+    fn decode_headers(
+        &mut self,
+        request: &mut HeaderMap,
+        end_stream: bool,
+        stream: &mut FilterStream<'_>,
+    ) -> HeadersVerdict;
+
+    /// The future of [`HeadersVerdict::Wait`] ended with [`Resumption::Continue`].
+    fn decode_resumed(&mut self, _request: &mut HeaderMap, _stream: &mut FilterStream<'_>) {}
+
+    /// The response head arrived (from upstream or as a local reply). Filters run in reverse order.
+    fn encode_headers(
+        &mut self,
+        _request: &HeaderMap,
+        _response: &mut HeaderMap,
+        _end_stream: bool,
+        _stream: &mut FilterStream<'_>,
+    ) {
+    }
+
+    /// The stream ended, however it did.
+    fn on_stream_complete(&mut self, _info: &StreamInfo) {}
+}
+
+/// A configured filter: shared by all workers, immutable; makes one filter per stream.
+pub trait HttpFilterFactory: fmt::Debug + Send + Sync {
+    /// Makes the filter of a stream, or none when it has nothing to do on it. `route_config` is the most specific
+    /// per-route configuration under the filter's configured name.
+    fn create(&self, route_config: Option<&FilterConfigObject>) -> Option<Box<dyn HttpFilter>>;
+}
+
+/// What a filter folder registers.
+#[derive(Clone, Copy)]
+pub struct HttpFilterDescriptor {
+    /// Envoy's canonical name, such as `envoy.filters.http.fault`.
+    pub name: &'static str,
+    /// Type of the configuration message, without the `type.googleapis.com/` prefix.
+    pub type_name: &'static str,
+    /// Type of the per-route configuration message, when the filter has one.
+    pub route_type_name: Option<&'static str>,
+    /// Builds the factory from the configuration. Warnings are appended; an unsupported field that is set is an error
+    /// that names its path.
+    pub configure: fn(
+        config: &ProtoAny,
+        stat_prefix: &str,
+        stats: &dhow_stats::Store,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn HttpFilterFactory>, ConfigError>,
+    /// Parses the per-route configuration.
+    pub configure_route: fn(config: &ProtoAny, path: &FieldPath) -> Result<FilterConfigObject, ConfigError>,
+}
+
+impl fmt::Debug for HttpFilterDescriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpFilterDescriptor").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! The facts of a stream as format strings ask for them.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant, SystemTime};
+
+use dhow_base::ResponseFlags;
+use dhow_expr::{Address, AddressFact, FormatContext, NumberFact, TextFact, TimePoint, TlsFact};
+use dhow_http::HeaderMap;
+
+use crate::stream_info::StreamInfo;
+
+/// A stream, or a TCP connection, with the heads that are there at the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamFormat<'a> {
+    /// The facts.
+    pub info: &'a StreamInfo,
+    /// Request head.
+    pub request: Option<&'a HeaderMap>,
+    /// Response head.
+    pub response: Option<&'a HeaderMap>,
+    /// Body of the local reply being made.
+    pub local_reply_body: &'a [u8],
+}
+
+impl<'a> StreamFormat<'a> {
+    /// A stream without heads.
+    pub fn new(info: &'a StreamInfo) -> Self {
+        Self { info, request: None, response: None, local_reply_body: b"" }
+    }
+
+    fn since_start(&self, at: Option<Instant>) -> Option<Duration> {
+        Some(at?.saturating_duration_since(self.info.start))
+    }
+
+    fn upstream_address(&self) -> Option<Address<'_>> {
+        let host = self.info.upstream.host.as_deref()?;
+        Some(host.parse().map_or(Address::Pipe(host), Address::Ip))
+    }
+
+    fn downstream_tls(&self, fact: TlsFact) -> Option<Cow<'_, str>> {
+        let tls = self.info.connection.tls.as_ref()?;
+        let named = |name: &'static str| Some(name).filter(|name| !name.is_empty()).map(Cow::Borrowed);
+        let (peer, local) = (tls.peer.as_deref(), tls.local.as_deref());
+        match fact {
+            TlsFact::TlsVersion => named(tls.version),
+            TlsFact::TlsCipher => named(tls.cipher),
+            TlsFact::TlsGroup => named(tls.group),
+            TlsFact::PeerUriSan => join(&peer?.uris),
+            TlsFact::PeerDnsSan => join(&peer?.dns_names),
+            TlsFact::PeerSubject => Some(peer?.subject.as_str().into()),
+            TlsFact::PeerIssuer => Some(peer?.issuer.as_str().into()),
+            TlsFact::LocalUriSan => join(&local?.uris),
+            TlsFact::LocalDnsSan => join(&local?.dns_names),
+            TlsFact::LocalSubject => Some(local?.subject.as_str().into()),
+            // The other facts of certificates are not given out yet and read as absent.
+            _ => None,
+        }
+    }
+}
+
+fn join(names: &[String]) -> Option<Cow<'_, str>> {
+    match names {
+        [] => None,
+        [one] => Some(one.as_str().into()),
+        many => Some(many.join(",").into()),
+    }
+}
+
+impl FormatContext for StreamFormat<'_> {
+    fn request_headers(&self) -> Option<&HeaderMap> {
+        self.request
+    }
+
+    fn response_headers(&self) -> Option<&HeaderMap> {
+        self.response
+    }
+
+    fn start_time(&self) -> Option<SystemTime> {
+        Some(self.info.start_time)
+    }
+
+    fn now(&self) -> Option<SystemTime> {
+        Some(SystemTime::now())
+    }
+
+    fn time(&self, point: TimePoint) -> Option<Duration> {
+        let info = self.info;
+        let upstream = &info.upstream;
+        match point {
+            TimePoint::DownstreamRxBegin => Some(Duration::ZERO),
+            TimePoint::DownstreamRxEnd => self.since_start(info.request_complete),
+            TimePoint::UpstreamTxBegin => self.since_start(upstream.first_tx),
+            TimePoint::UpstreamTxEnd => self.since_start(upstream.last_tx),
+            TimePoint::UpstreamRxBegin => self.since_start(upstream.first_rx),
+            TimePoint::UpstreamRxEnd => self.since_start(upstream.last_rx),
+            TimePoint::DownstreamTxBegin => self.since_start(info.first_downstream_tx),
+            TimePoint::DownstreamTxEnd | TimePoint::StreamEnd => self.since_start(info.end),
+            // These moments are not recorded yet.
+            TimePoint::UpstreamConnectBegin
+            | TimePoint::UpstreamConnectEnd
+            | TimePoint::UpstreamHandshakeEnd
+            | TimePoint::UpstreamRxBodyBegin
+            | TimePoint::DownstreamHandshakeEnd => None,
+        }
+    }
+
+    fn number(&self, fact: NumberFact) -> Option<u64> {
+        let info = self.info;
+        match fact {
+            NumberFact::ResponseCode => Some(info.response_code.unwrap_or(0).into()),
+            NumberFact::BytesReceived => Some(info.bytes_received),
+            NumberFact::BytesSent => Some(info.bytes_sent),
+            NumberFact::ConnectionId => Some(info.connection.id),
+            NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),
+            _ => None,
+        }
+    }
+
+    fn text(&self, fact: TextFact) -> Option<Cow<'_, str>> {
+        let info = self.info;
+        let shared = |text: &'_ Option<std::sync::Arc<str>>| text.as_deref().map(|t| Cow::Owned(t.to_owned()));
+        match fact {
+            TextFact::Protocol => info.protocol.map(|p| p.as_str().into()),
+            TextFact::ResponseCodeDetails => info.details.as_deref().map(Into::into),
+            TextFact::ConnectionTerminationDetails => info.connection_termination_details.as_deref().map(Into::into),
+            TextFact::UpstreamCluster | TextFact::UpstreamClusterRaw => shared(&info.upstream.cluster),
+            TextFact::UpstreamHostName => shared(&info.upstream.hostname),
+            TextFact::UpstreamTransportFailureReason => info.upstream.transport_failure.as_deref().map(Into::into),
+            TextFact::RouteName => shared(&info.route_name),
+            TextFact::VirtualHostName => shared(&info.virtual_host),
+            TextFact::FilterChainName => Some((&*info.connection.filter_chain_name).into()),
+            TextFact::ListenerName => Some((&*info.connection.listener_name).into()),
+            TextFact::RequestedServerName => info.connection.requested_server_name.as_deref().map(Into::into),
+            TextFact::StreamId => Some(info.stream_id.to_string().into()),
+            TextFact::LocalReplyBody => Some(String::from_utf8_lossy(self.local_reply_body)),
+            TextFact::Downstream(fact) => self.downstream_tls(fact),
+            _ => None,
+        }
+    }
+
+    fn address(&self, fact: AddressFact) -> Option<Address<'_>> {
+        let connection = &self.info.connection;
+        match fact {
+            AddressFact::UpstreamHost | AddressFact::UpstreamRemote => self.upstream_address(),
+            AddressFact::UpstreamLocal => self.info.upstream.local_address.map(Address::Ip),
+            AddressFact::DownstreamLocal | AddressFact::DownstreamDirectLocal => {
+                Some(Address::Ip(connection.local_address))
+            }
+            AddressFact::DownstreamRemote => Some(Address::Ip(self.info.client_address)),
+            AddressFact::DownstreamDirectRemote => Some(Address::Ip(connection.remote_address)),
+        }
+    }
+
+    fn response_flags(&self) -> ResponseFlags {
+        self.info.flags
+    }
+}

@@ -1,0 +1,134 @@
+//! The facts of one stream, which access logs, header formats, filters and stats read.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use dhow_base::{ResponseFlag, ResponseFlags};
+
+use crate::connection::ConnectionInfo;
+
+/// Response-code details: why the status is what it is, as Envoy's `%RESPONSE_CODE_DETAILS%` words it.
+pub type Details = Cow<'static, str>;
+
+/// Protocol of the downstream stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// The name that `%PROTOCOL%` prints.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// The upstream side of a stream, as far as it got. Holds what the last attempt used.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamInfo {
+    /// Name of the cluster.
+    pub cluster: Option<Arc<str>>,
+    /// Address of the host as `%UPSTREAM_HOST%` prints it.
+    pub host: Option<Arc<str>>,
+    /// Name of the host, when it has one.
+    pub hostname: Option<Arc<str>>,
+    /// Local address of the upstream connection.
+    pub local_address: Option<SocketAddr>,
+    /// Attempts made, retries included.
+    pub attempts: u32,
+    /// Why the transport failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub transport_failure: Option<Box<str>>,
+    /// First byte of the request was sent.
+    pub first_tx: Option<Instant>,
+    /// Last byte of the request was sent.
+    pub last_tx: Option<Instant>,
+    /// First byte of the response arrived.
+    pub first_rx: Option<Instant>,
+    /// Last byte of the response arrived.
+    pub last_rx: Option<Instant>,
+}
+
+/// The facts of one stream.
+#[derive(Debug)]
+pub struct StreamInfo {
+    /// Facts of the connection.
+    pub connection: Rc<ConnectionInfo>,
+    /// Wall clock at the first byte of the request.
+    pub start_time: SystemTime,
+    /// Monotonic clock at the first byte of the request.
+    pub start: Instant,
+    /// Protocol of the downstream stream; none for TCP.
+    pub protocol: Option<Protocol>,
+    /// Trusted client address, after X-Forwarded-For and original-IP detection.
+    pub client_address: SocketAddr,
+    /// Bytes of request body received from downstream.
+    pub bytes_received: u64,
+    /// Bytes of response body sent downstream.
+    pub bytes_sent: u64,
+    /// The last byte of the request arrived.
+    pub request_complete: Option<Instant>,
+    /// First byte of the response was sent downstream.
+    pub first_downstream_tx: Option<Instant>,
+    /// The stream ended.
+    pub end: Option<Instant>,
+    /// Status sent downstream; none when the stream ended before one was.
+    pub response_code: Option<u16>,
+    /// Flags that say what went wrong.
+    pub flags: ResponseFlags,
+    /// Why the status is what it is.
+    pub details: Option<Details>,
+    /// Why the connection was ended by the proxy.
+    pub connection_termination_details: Option<Details>,
+    /// Name of the route.
+    pub route_name: Option<Arc<str>>,
+    /// Name of the virtual host.
+    pub virtual_host: Option<Arc<str>>,
+    /// The upstream side.
+    pub upstream: UpstreamInfo,
+    /// Number of this stream for `%STREAM_ID%` and stable sampling.
+    pub stream_id: u64,
+}
+
+impl StreamInfo {
+    /// Facts of a stream that starts now.
+    pub fn new(connection: Rc<ConnectionInfo>, protocol: Option<Protocol>, now: Instant, stream_id: u64) -> Self {
+        let client_address = connection.remote_address;
+        Self {
+            connection,
+            start_time: SystemTime::now(),
+            start: now,
+            protocol,
+            client_address,
+            bytes_received: 0,
+            bytes_sent: 0,
+            request_complete: None,
+            first_downstream_tx: None,
+            end: None,
+            response_code: None,
+            flags: ResponseFlags::NONE,
+            details: None,
+            connection_termination_details: None,
+            route_name: None,
+            virtual_host: None,
+            upstream: UpstreamInfo::default(),
+            stream_id,
+        }
+    }
+
+    /// Adds a response flag.
+    pub fn flag(&mut self, flag: ResponseFlag) {
+        self.flags.insert(flag);
+    }
+}

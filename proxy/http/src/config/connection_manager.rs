@@ -1,0 +1,469 @@
+//! The `HttpConnectionManager` message itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_http::h1::{HeaderKeyFormat, RequestOptions, Underscores};
+use dhow_http::h2::Settings;
+use dhow_matching::CidrSet;
+use dhow_proto::envoy::config::core::v3 as core;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
+use dhow_proto::google::protobuf::{BoolValue, Duration as ProtoDuration};
+use dhow_proxy_access_log::LogWriter;
+use dhow_stats::Store;
+
+use super::filters::{FilterRegistry, lower_filters};
+use super::routes::{compile_routes, lower_rds};
+use super::{
+    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, RouteSource,
+    ServerHeader, StripPort, Timeouts,
+};
+
+/// What lowering needs from its surroundings.
+pub struct LowerContext<'a> {
+    /// The HTTP filters that exist.
+    pub registry: FilterRegistry,
+    /// Where filters register what they count.
+    pub store: &'a Store,
+    /// Where access logs go.
+    pub log_writer: &'a Arc<LogWriter>,
+    /// Whether a cluster of this name exists, for inline routes.
+    pub cluster_exists: &'a dyn Fn(&str) -> bool,
+    /// `node.cluster`, for `add_user_agent`.
+    pub node_cluster: &'a str,
+    /// The node's own address, which stands for peers on the loopback in `x-forwarded-for`.
+    pub node_address: IpAddr,
+}
+
+/// Lowers the message.
+///
+/// # Errors
+/// The first field that is not acceptable.
+pub fn lower(
+    message: pb::HttpConnectionManager,
+    context: &LowerContext<'_>,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<ConnectionManagerConfig, ConfigError> {
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let pb::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters,
+        add_user_agent,
+        tracing,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration: _, // connections end between two requests in any case
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address,
+        xff_num_trusted_hops,
+        original_ip_detection_extensions,
+        early_header_mutation_extensions,
+        internal_address_config,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        forward_client_cert_details,
+        set_current_client_cert_details,
+        forward_client_cert_matcher,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options,
+        strip_trailing_host_dot,
+        proxy_status_config,
+        typed_header_validation_config,
+        append_x_forwarded_port,
+        append_local_overload: _, // there is no overload manager yet
+        add_proxy_protocol_connection_state: _, // there is no PROXY protocol yet
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = message;
+    let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
+    refuse(http3_protocol_options.is_some(), "http3_protocol_options")?;
+    refuse(codec_type == hcm::CodecType::Http3 as i32, "codec_type")?;
+    refuse(scheme_header_transformation.is_some(), "scheme_header_transformation")?;
+    refuse(drain_timeout_jitter.is_some(), "drain_timeout_jitter")?;
+    refuse(access_log_flush_interval.is_some(), "access_log_flush_interval")?;
+    refuse(flush_access_log_on_new_request, "flush_access_log_on_new_request")?;
+    refuse(access_log_options.is_some(), "access_log_options")?;
+    refuse(!original_ip_detection_extensions.is_empty(), "original_ip_detection_extensions")?;
+    refuse(!early_header_mutation_extensions.is_empty(), "early_header_mutation_extensions")?;
+    refuse(forward_client_cert_matcher.is_some(), "forward_client_cert_matcher")?;
+    refuse(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, "represent_ipv4_remote_address_as_ipv4_mapped_ipv6")?;
+    refuse(request_id_extension.is_some_and(is_not_uuid), "request_id_extension")?;
+    refuse(local_reply_config.is_some(), "local_reply_config")?;
+    refuse(path_normalization_options.is_some(), "path_normalization_options")?;
+    refuse(proxy_status_config.is_some(), "proxy_status_config")?;
+    refuse(typed_header_validation_config.is_some(), "typed_header_validation_config")?;
+    refuse(forward_proto_config.is_some(), "forward_proto_config")?;
+    refuse(is_true(stream_error_on_invalid_http_message), "stream_error_on_invalid_http_message")?;
+    refuse(
+        forward_client_cert_details != hcm::ForwardClientCertDetails::Sanitize as i32,
+        "forward_client_cert_details",
+    )?;
+    if set_current_client_cert_details.is_some() {
+        warn(warnings, path, "set_current_client_cert_details", "without effect: the header is always removed");
+    }
+    if tracing.is_some() {
+        warn(warnings, path, "tracing", "tracing is not supported yet: no spans are reported");
+    }
+    if stream_flush_timeout.is_some() {
+        warn(warnings, path, "stream_flush_timeout", "the stream idle timeout applies to flushing");
+    }
+
+    let common = lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
+    let (http1, http1_keys) = lower_http1(
+        http_protocol_options,
+        max_request_headers_kb.map_or(60, |kb| kb.value),
+        &common,
+        &path.field("http_protocol_options"),
+    )?;
+    let http2 =
+        lower_http2(http2_protocol_options, http1.max_head_bytes, &path.field("http2_protocol_options"), warnings)?;
+    let (filters, router) = lower_filters(
+        http_filters,
+        context.registry,
+        &format!("http.{stat_prefix}."),
+        context.store,
+        &path.field("http_filters"),
+        warnings,
+    )?;
+    let routes = match route_specifier {
+        Some(hcm::RouteSpecifier::RouteConfig(config)) => RouteSource::Static(compile_routes(
+            &config,
+            &filters,
+            context.cluster_exists,
+            true,
+            &path.field("route_config"),
+            warnings,
+        )?),
+        Some(hcm::RouteSpecifier::Rds(rds)) => lower_rds(rds, &path.field("rds"))?,
+        Some(hcm::RouteSpecifier::ScopedRoutes(_)) => {
+            return Err(ConfigError::unsupported(path.field("scoped_routes")));
+        }
+        None => return Err(ConfigError::new(path.clone(), "RouteSpecifier: value is required")),
+    };
+    let strip_any = strip_port_mode.is_some_and(|hcm::StripPortMode::StripAnyHostPort(any)| any);
+    Ok(ConnectionManagerConfig {
+        codec: match hcm::CodecType::try_from(codec_type) {
+            Ok(hcm::CodecType::Http1) => CodecType::Http1,
+            Ok(hcm::CodecType::Http2) => CodecType::Http2,
+            _ => CodecType::Auto,
+        },
+        http1,
+        http1_keys,
+        http2,
+        server_name: if server_name.is_empty() { b"envoy".to_vec() } else { server_name.into_bytes() },
+        server_header: match hcm::ServerHeaderTransformation::try_from(server_header_transformation) {
+            Ok(hcm::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
+            Ok(hcm::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
+            _ => ServerHeader::Overwrite,
+        },
+        max_requests_per_connection: common.max_requests_per_connection,
+        proxy_100_continue,
+        upgrades: lower_upgrades(upgrade_configs, &path.field("upgrade_configs"))?,
+        forwarding: ForwardingConfig {
+            use_remote_address: is_true(use_remote_address),
+            xff_num_trusted_hops,
+            skip_xff_append,
+            append_x_forwarded_port,
+            internal_addresses: lower_internal(internal_address_config, &path.field("internal_address_config"))?,
+            generate_request_id: generate_request_id.is_none_or(|b| b.value),
+            preserve_external_request_id,
+            always_set_request_id_in_response,
+            via: via.into_bytes(),
+            user_agent: is_true(add_user_agent).then(|| context.node_cluster.into()),
+            node_address: context.node_address,
+        },
+        normalization: NormalizationConfig {
+            normalize_path: is_true(normalize_path),
+            merge_slashes,
+            escaped_slashes: match hcm::PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action) {
+                Ok(hcm::PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
+                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
+                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+                _ => EscapedSlashes::Keep,
+            },
+            strip_port: match (strip_any, strip_matching_host_port) {
+                (true, _) => StripPort::Any,
+                (false, true) => StripPort::Matching,
+                (false, false) => StripPort::Keep,
+            },
+            strip_trailing_host_dot,
+        },
+        timeouts: Timeouts {
+            idle: common.idle,
+            max_connection_duration: common.max_connection_duration,
+            max_stream_duration: common.max_stream_duration,
+            stream_idle: timeout_or(stream_idle_timeout, Some(Duration::from_secs(300))),
+            request: timeout_or(request_timeout, None),
+            request_headers: timeout_or(request_headers_timeout, None),
+            drain: timeout_or(drain_timeout, Some(Duration::from_secs(5))).unwrap_or_default(),
+            delayed_close: timeout_or(delayed_close_timeout, Some(Duration::from_secs(1))),
+        },
+        routes,
+        filters,
+        router,
+        access_logs: dhow_proxy_access_log::lower(access_log, context.log_writer, &path.field("access_log"))?,
+        stat_prefix: stat_prefix.into(),
+    })
+}
+
+fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
+    warnings.push(ConfigWarning::new(path.field(field), why));
+}
+
+fn is_true(value: Option<BoolValue>) -> bool {
+    value.is_some_and(|b| b.value)
+}
+
+/// A timeout with a default: an explicit zero switches it off.
+fn timeout_or(message: Option<ProtoDuration>, default: Option<Duration>) -> Option<Duration> {
+    match message {
+        None => default,
+        Some(d) => Some(Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32)).filter(|d| !d.is_zero()),
+    }
+}
+
+/// The UUID extension is what the connection manager does anyway.
+fn is_not_uuid(extension: pb::RequestIdExtension) -> bool {
+    let pb::RequestIdExtension { typed_config } = extension;
+    typed_config.is_some_and(|config| {
+        dhow_proto::any::type_name(&config.type_url) != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+    })
+}
+
+struct Common {
+    idle: Option<Duration>,
+    max_connection_duration: Option<Duration>,
+    max_stream_duration: Option<Duration>,
+    max_requests_per_connection: u32,
+    max_headers: usize,
+    underscores: Underscores,
+}
+
+fn lower_common(
+    options: Option<core::HttpProtocolOptions>,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Common, ConfigError> {
+    let core::HttpProtocolOptions {
+        idle_timeout,
+        max_connection_duration,
+        max_connection_duration_jitter,
+        max_headers_count,
+        max_response_headers_kb,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+    } = options.unwrap_or_default();
+    ConfigError::refuse_if(max_connection_duration_jitter.is_some(), path, "max_connection_duration_jitter")?;
+    if max_response_headers_kb.is_some() {
+        warn(warnings, path, "max_response_headers_kb", "without effect on downstream connections");
+    }
+    Ok(Common {
+        idle: timeout_or(idle_timeout, Some(Duration::from_secs(3600))),
+        max_connection_duration: timeout_or(max_connection_duration, None),
+        max_stream_duration: timeout_or(max_stream_duration, None),
+        max_requests_per_connection: max_requests_per_connection.map_or(0, |max| max.value),
+        max_headers: max_headers_count.map_or(100, |max| max.value as usize),
+        underscores: match headers_with_underscores_action {
+            1 => Underscores::Reject,
+            2 => Underscores::Drop,
+            _ => Underscores::Allow,
+        },
+    })
+}
+
+fn lower_http1(
+    options: Option<core::Http1ProtocolOptions>,
+    max_head_kb: u32,
+    common: &Common,
+    path: &FieldPath,
+) -> Result<(RequestOptions, HeaderKeyFormat), ConfigError> {
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let core::Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+        override_stream_error_on_invalid_http_message,
+        send_fully_qualified_url: _, // concerns upstream connections
+        use_balsa_parser: _,         // there is one parser, which follows Envoy's default one
+        allow_custom_methods,
+        ignore_http_11_upgrade,
+    } = options.unwrap_or_default();
+    ConfigError::refuse_if(enable_trailers, path, "enable_trailers")?;
+    ConfigError::refuse_if(
+        is_true(override_stream_error_on_invalid_http_message),
+        path,
+        "override_stream_error_on_invalid_http_message",
+    )?;
+    ConfigError::refuse_if(!ignore_http_11_upgrade.is_empty(), path, "ignore_http_11_upgrade")?;
+    use core::http1_protocol_options::header_key_format::HeaderFormat;
+    let keys = match header_key_format.and_then(|format| format.header_format) {
+        None => HeaderKeyFormat::Lower,
+        Some(HeaderFormat::ProperCaseWords(_)) => HeaderKeyFormat::ProperCase,
+        Some(HeaderFormat::StatefulFormatter(_)) => {
+            return Err(ConfigError::unsupported(path.field("header_key_format").field("stateful_formatter")));
+        }
+    };
+    let request = RequestOptions {
+        max_head_bytes: max_head_kb as usize * 1024,
+        max_headers: common.max_headers,
+        underscores: common.underscores,
+        allow_absolute_url: allow_absolute_url.is_none_or(|b| b.value),
+        accept_http_10,
+        default_host_for_http_10: Some(default_host_for_http_10).filter(|host| !host.is_empty()),
+        allow_chunked_length,
+        allow_custom_methods,
+    };
+    Ok((request, keys))
+}
+
+fn lower_http2(
+    options: Option<core::Http2ProtocolOptions>,
+    max_head_bytes: usize,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Settings, ConfigError> {
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let core::Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        allow_connect,
+        allow_metadata,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+        custom_settings_parameters,
+        connection_keepalive,
+        use_oghttp2_codec: _, // there is one codec
+        max_metadata_size,
+        enable_huffman_encoding,
+        max_header_field_size_kb,
+        disallow_obs_text,
+        stream_reset_burst,
+        stream_reset_rate,
+    } = options.unwrap_or_default();
+    ConfigError::refuse_if(allow_connect, path, "allow_connect")?;
+    ConfigError::refuse_if(allow_metadata, path, "allow_metadata")?;
+    ConfigError::refuse_if(!custom_settings_parameters.is_empty(), path, "custom_settings_parameters")?;
+    ConfigError::refuse_if(max_metadata_size.is_some(), path, "max_metadata_size")?;
+    ConfigError::refuse_if(max_header_field_size_kb.is_some(), path, "max_header_field_size_kb")?;
+    ConfigError::refuse_if(is_true(disallow_obs_text), path, "disallow_obs_text")?;
+    let codec_limits = [
+        (max_outbound_frames.is_some(), "max_outbound_frames"),
+        (max_outbound_control_frames.is_some(), "max_outbound_control_frames"),
+        (
+            max_consecutive_inbound_frames_with_empty_payload.is_some(),
+            "max_consecutive_inbound_frames_with_empty_payload",
+        ),
+        (max_inbound_priority_frames_per_stream.is_some(), "max_inbound_priority_frames_per_stream"),
+        (
+            max_inbound_window_update_frames_per_data_frame_sent.is_some(),
+            "max_inbound_window_update_frames_per_data_frame_sent",
+        ),
+        (stream_error_on_invalid_http_messaging, "stream_error_on_invalid_http_messaging"),
+        (
+            is_true(override_stream_error_on_invalid_http_message),
+            "override_stream_error_on_invalid_http_message",
+        ),
+        (enable_huffman_encoding.is_some(), "enable_huffman_encoding"),
+        (stream_reset_burst.is_some(), "stream_reset_burst"),
+        (stream_reset_rate.is_some(), "stream_reset_rate"),
+    ];
+    for (is_set, field) in codec_limits {
+        if is_set {
+            warn(warnings, path, field, "the codec has a limit of its own for this");
+        }
+    }
+    if connection_keepalive.is_some() {
+        warn(warnings, path, "connection_keepalive", "no pings are sent yet");
+    }
+    let defaults = Settings::default();
+    Ok(Settings {
+        header_table_size: hpack_table_size.map_or(defaults.header_table_size, |v| v.value),
+        max_concurrent_streams: max_concurrent_streams.map_or(defaults.max_concurrent_streams, |v| v.value),
+        stream_window: initial_stream_window_size.map_or(defaults.stream_window, |v| v.value),
+        connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
+        max_header_bytes: u32::try_from(max_head_bytes).unwrap_or(u32::MAX),
+        ..defaults
+    })
+}
+
+fn lower_upgrades(upgrades: Vec<hcm::UpgradeConfig>, path: &FieldPath) -> Result<Vec<Arc<str>>, ConfigError> {
+    let mut allowed = Vec::new();
+    for (i, upgrade) in upgrades.into_iter().enumerate() {
+        let path = path.index(i);
+        let hcm::UpgradeConfig { upgrade_type, filters, enabled } = upgrade;
+        ConfigError::refuse_if(!filters.is_empty(), &path, "filters")?;
+        if upgrade_type.eq_ignore_ascii_case("connect") {
+            return Err(ConfigError::unsupported(path.field("upgrade_type"))
+                .with_hint("CONNECT is not proxied yet"));
+        }
+        if enabled.is_none_or(|b| b.value) {
+            allowed.push(upgrade_type.to_ascii_lowercase().into());
+        }
+    }
+    Ok(allowed)
+}
+
+fn lower_internal(
+    config: Option<hcm::InternalAddressConfig>,
+    path: &FieldPath,
+) -> Result<Option<CidrSet>, ConfigError> {
+    /// The ranges that count as internal when the message is there and names none (RFC 1918, RFC 4193).
+    const PRIVATE: [(&str, u32); 4] = [("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("fd00::", 8)];
+    let Some(hcm::InternalAddressConfig { unix_sockets, cidr_ranges }) = config else { return Ok(None) };
+    ConfigError::refuse_if(unix_sockets, path, "unix_sockets")?;
+    let ranges = if cidr_ranges.is_empty() {
+        let range = |(prefix, len): (&str, u32)| core::CidrRange {
+            address_prefix: prefix.into(),
+            prefix_len: Some(dhow_proto::google::protobuf::UInt32Value { value: len }),
+        };
+        PRIVATE.map(range).to_vec()
+    } else {
+        cidr_ranges
+    };
+    CidrSet::compile(&ranges, &path.field("cidr_ranges")).map(Some)
+}

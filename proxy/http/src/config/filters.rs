@@ -1,0 +1,130 @@
+//! `http_filters` lowered: the chain in front of the router, and the router.
+
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::extensions::filters::http::router::v3::Router;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
+use dhow_proto::google::protobuf::Any;
+use dhow_proxy_api::HttpFilterDescriptor;
+use dhow_stats::Store;
+
+use super::{ConfiguredFilter, RouterConfig};
+
+const ROUTER: &str = "envoy.filters.http.router";
+const ROUTER_TYPE: &str = "envoy.extensions.filters.http.router.v3.Router";
+
+/// The HTTP filters that exist.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterRegistry {
+    /// Their descriptors.
+    pub filters: &'static [HttpFilterDescriptor],
+}
+
+impl FilterRegistry {
+    fn of_type(&self, type_name: &str) -> Option<&'static HttpFilterDescriptor> {
+        self.filters.iter().find(|filter| filter.type_name == type_name)
+    }
+
+    fn of_name(&self, name: &str) -> Option<&'static HttpFilterDescriptor> {
+        self.filters.iter().find(|filter| filter.name == name)
+    }
+}
+
+/// Lowers the chain. The router must be its last filter.
+pub(super) fn lower_filters(
+    filters: Vec<HttpFilter>,
+    registry: FilterRegistry,
+    stat_prefix: &str,
+    store: &Store,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<(Vec<ConfiguredFilter>, Option<RouterConfig>), ConfigError> {
+    let count = filters.len();
+    let mut chain = Vec::new();
+    let mut router = None;
+    for (i, filter) in filters.into_iter().enumerate() {
+        let path = path.index(i);
+        let HttpFilter { name, is_optional, disabled, config_type } = filter;
+        let config = match config_type {
+            Some(http_filter::ConfigType::TypedConfig(config)) => Some(config),
+            Some(http_filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(ConfigError::unsupported(path.field("config_discovery")));
+            }
+            None => None,
+        };
+        let type_name = config.as_ref().map_or("", |config| dhow_proto::any::type_name(&config.type_url));
+        if type_name == ROUTER_TYPE || (type_name.is_empty() && name == ROUTER) {
+            if i + 1 != count {
+                let reason = format!(
+                    "Error: terminal filter named {name} of type {ROUTER} must be the last filter in a http filter chain."
+                );
+                return Err(ConfigError::new(path, reason));
+            }
+            if config.is_none() {
+                let why = "this filter needs its type: add typed_config with \
+                           '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router; a filter \
+                           without typed_config is deprecated";
+                warnings.push(ConfigWarning::new(path.field("typed_config"), why));
+            }
+            router = Some(lower_router(config, &path.field("typed_config"))?);
+            continue;
+        }
+        let descriptor =
+            if type_name.is_empty() { registry.of_name(&name) } else { registry.of_type(type_name) };
+        let Some(descriptor) = descriptor else {
+            if is_optional {
+                let why = format!("the optional filter '{name}' of type '{type_name}' is not known and is left out");
+                warnings.push(ConfigWarning::new(path, why));
+                continue;
+            }
+            let reason =
+                format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+            return Err(ConfigError::new(path, reason));
+        };
+        let config = config.unwrap_or_else(|| Any {
+            type_url: dhow_proto::any::type_url(descriptor.type_name),
+            value: Vec::new(),
+        });
+        let factory =
+            (descriptor.configure)(&config, stat_prefix, store, &path.field("typed_config"), warnings)?;
+        chain.push(ConfiguredFilter { name: name.into(), descriptor: *descriptor, disabled, factory });
+    }
+    if count > 0 && router.is_none() {
+        let last: Option<&ConfiguredFilter> = chain.last();
+        let name = last.map_or_else(|| Arc::from(""), |filter| filter.name.clone());
+        let type_name = last.map_or("", |filter| filter.descriptor.name);
+        let reason = format!(
+            "Error: non-terminal filter named {name} of type {type_name} is the last filter in a http filter chain."
+        );
+        return Err(ConfigError::new(path.index(count - 1), reason));
+    }
+    Ok((chain, router))
+}
+
+fn lower_router(config: Option<Any>, path: &FieldPath) -> Result<RouterConfig, ConfigError> {
+    let Some(config) = config else { return Ok(RouterConfig::default()) };
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let Router {
+        dynamic_stats,
+        start_child_span,
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+        upstream_http_filters,
+        reject_connect_request_early_data,
+    } = dhow_proto::any::unpack(&config).map_err(|error| error.under(path))?;
+    let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
+    refuse(dynamic_stats.is_some_and(|b| !b.value), "dynamic_stats")?;
+    refuse(start_child_span, "start_child_span")?;
+    refuse(!upstream_log.is_empty(), "upstream_log")?;
+    refuse(upstream_log_options.is_some(), "upstream_log_options")?;
+    refuse(!strict_check_headers.is_empty(), "strict_check_headers")?;
+    refuse(suppress_grpc_request_failure_code_stats, "suppress_grpc_request_failure_code_stats")?;
+    refuse(!upstream_http_filters.is_empty(), "upstream_http_filters")?;
+    refuse(reject_connect_request_early_data.is_some_and(|b| b.value), "reject_connect_request_early_data")?;
+    Ok(RouterConfig { suppress_envoy_headers, respect_expected_rq_timeout })
+}

@@ -1,0 +1,205 @@
+//! `HttpConnectionManager` messages lowered into what the request path needs. Every field is honoured, refused or warned
+//! about by name.
+
+mod connection_manager;
+mod filters;
+mod routes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dhow_http::{h1, h2};
+use dhow_matching::CidrSet;
+use dhow_proxy_access_log::AccessLog;
+use dhow_proxy_api::HttpFilterFactory;
+use dhow_routing::RouteTable;
+
+pub use connection_manager::{LowerContext, lower};
+pub use filters::FilterRegistry;
+pub use routes::compile_routes;
+
+/// `codec_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodecType {
+    /// By ALPN, else by the HTTP/2 connection preface.
+    Auto,
+    /// HTTP/1 only.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// `server_header_transformation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// Always our name.
+    Overwrite,
+    /// Our name when upstream sent none.
+    AppendIfAbsent,
+    /// Never touched.
+    PassThrough,
+}
+
+/// `path_with_escaped_slashes_action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    /// Leave `%2F` and `%5C` as they are.
+    Keep,
+    /// Answer 400.
+    Reject,
+    /// Unescape and redirect to the result.
+    UnescapeAndRedirect,
+    /// Unescape and go on.
+    UnescapeAndForward,
+}
+
+/// `strip_matching_host_port` and `strip_any_host_port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StripPort {
+    /// Keep the port of the host.
+    Keep,
+    /// Drop it when it is the listener's.
+    Matching,
+    /// Drop any port.
+    Any,
+}
+
+/// Where the routes come from.
+#[derive(Clone, Debug)]
+pub enum RouteSource {
+    /// Inline `route_config`.
+    Static(Arc<RouteTable>),
+    /// `rds`: the name of the route configuration, delivered by the aggregated or a path subscription.
+    Rds {
+        /// `route_config_name`.
+        name: Arc<str>,
+        /// `config_source.path_config_source.path`; the aggregated stream when absent.
+        path: Option<Arc<str>>,
+        /// `initial_fetch_timeout`; zero waits for ever.
+        initial_fetch_timeout: Duration,
+    },
+}
+
+/// One filter of the chain in front of the router.
+#[derive(Clone, Debug)]
+pub struct ConfiguredFilter {
+    /// Configured name: the key of per-route configuration.
+    pub name: Arc<str>,
+    /// Type of the per-route configuration that the filter understands.
+    pub descriptor: dhow_proxy_api::HttpFilterDescriptor,
+    /// `disabled`: off unless a route switches it on.
+    pub disabled: bool,
+    /// Makes the filter of a stream.
+    pub factory: Arc<dyn HttpFilterFactory>,
+}
+
+/// The router filter's configuration.
+#[derive(Clone, Debug, Default)]
+pub struct RouterConfig {
+    /// `suppress_envoy_headers`.
+    pub suppress_envoy_headers: bool,
+    /// `respect_expected_rq_timeout`.
+    pub respect_expected_rq_timeout: bool,
+}
+
+/// Request identity and forwarding: what the connection manager does to `x-forwarded-*`, `x-request-id` and `via`.
+#[derive(Clone, Debug)]
+pub struct ForwardingConfig {
+    /// `use_remote_address`.
+    pub use_remote_address: bool,
+    /// `xff_num_trusted_hops`.
+    pub xff_num_trusted_hops: u32,
+    /// `skip_xff_append`.
+    pub skip_xff_append: bool,
+    /// `append_x_forwarded_port`.
+    pub append_x_forwarded_port: bool,
+    /// `internal_address_config`: nobody is internal when it is absent.
+    pub internal_addresses: Option<CidrSet>,
+    /// `generate_request_id`.
+    pub generate_request_id: bool,
+    /// `preserve_external_request_id`.
+    pub preserve_external_request_id: bool,
+    /// `always_set_request_id_in_response`.
+    pub always_set_request_id_in_response: bool,
+    /// `via`; empty is off.
+    pub via: Vec<u8>,
+    /// `add_user_agent`: the cluster name to send, from the node; none is off.
+    pub user_agent: Option<Arc<str>>,
+    /// The address that is appended to `x-forwarded-for` for peers on the loopback: the node's own.
+    pub node_address: std::net::IpAddr,
+}
+
+/// Path and host normalisation.
+#[derive(Clone, Copy, Debug)]
+pub struct NormalizationConfig {
+    /// `normalize_path`.
+    pub normalize_path: bool,
+    /// `merge_slashes`.
+    pub merge_slashes: bool,
+    /// `path_with_escaped_slashes_action`.
+    pub escaped_slashes: EscapedSlashes,
+    /// `strip_matching_host_port`, `strip_any_host_port`.
+    pub strip_port: StripPort,
+    /// `strip_trailing_host_dot`.
+    pub strip_trailing_host_dot: bool,
+}
+
+/// Time limits; `None` is off.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// `common_http_protocol_options.idle_timeout`, 1 h.
+    pub idle: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`.
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_stream_duration`.
+    pub max_stream_duration: Option<Duration>,
+    /// `stream_idle_timeout`, 5 min.
+    pub stream_idle: Option<Duration>,
+    /// `request_timeout`.
+    pub request: Option<Duration>,
+    /// `request_headers_timeout`.
+    pub request_headers: Option<Duration>,
+    /// `drain_timeout`, 5 s.
+    pub drain: Duration,
+    /// `delayed_close_timeout`, 1 s.
+    pub delayed_close: Option<Duration>,
+}
+
+/// A connection manager as configured. Immutable; shared by all workers.
+#[derive(Debug)]
+pub struct ConnectionManagerConfig {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// `codec_type`.
+    pub codec: CodecType,
+    /// HTTP/1 parsing.
+    pub http1: h1::RequestOptions,
+    /// How header names of HTTP/1 responses are written.
+    pub http1_keys: h1::HeaderKeyFormat,
+    /// HTTP/2 settings.
+    pub http2: h2::Settings,
+    /// `server_name`.
+    pub server_name: Vec<u8>,
+    /// `server_header_transformation`.
+    pub server_header: ServerHeader,
+    /// `common_http_protocol_options.max_requests_per_connection`; 0 is no limit.
+    pub max_requests_per_connection: u32,
+    /// `proxy_100_continue`.
+    pub proxy_100_continue: bool,
+    /// Upgrades allowed for all routes (`upgrade_configs`), lower-case.
+    pub upgrades: Vec<Arc<str>>,
+    /// Forwarding headers.
+    pub forwarding: ForwardingConfig,
+    /// Path and host normalisation.
+    pub normalization: NormalizationConfig,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// Filters in front of the router, in order.
+    pub filters: Vec<ConfiguredFilter>,
+    /// The router; none when `http_filters` is empty, and then every request is answered 404.
+    pub router: Option<RouterConfig>,
+    /// Access logs.
+    pub access_logs: Vec<AccessLog>,
+}

@@ -1,0 +1,83 @@
+//! Where a connection manager's routes come from, and how a table is compiled for its filters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::core::v3::{ConfigSource, DataSource, config_source, data_source};
+use dhow_proto::envoy::config::route::v3::RouteConfiguration;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
+use dhow_routing::{CompileOptions, RouteTable};
+
+use super::{ConfiguredFilter, RouteSource};
+
+/// Default of `initial_fetch_timeout`.
+const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Compiles a route configuration for the filters of a connection manager.
+///
+/// # Errors
+/// The first part of the configuration that is not acceptable.
+pub fn compile_routes(
+    message: &RouteConfiguration,
+    filters: &[ConfiguredFilter],
+    cluster_exists: &dyn Fn(&str) -> bool,
+    validate_clusters: bool,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Arc<RouteTable>, ConfigError> {
+    let options = CompileOptions {
+        validate_clusters_by_default: validate_clusters,
+        cluster_exists,
+        compile_filter_config: &|name, config, path| {
+            let Some(filter) = filters.iter().find(|filter| *filter.name == *name) else { return Ok(None) };
+            (filter.descriptor.configure_route)(config, path).map(Some)
+        },
+        read_source: &read_source,
+    };
+    RouteTable::compile(message, path, &options, warnings).map(Arc::new)
+}
+
+/// Reads the subscription of `rds`.
+pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, ConfigError> {
+    let Rds { config_source, route_config_name } = rds;
+    let path = path.field("config_source");
+    let Some(source) = config_source else {
+        return Err(ConfigError::new(path, "value is required"));
+    };
+    let ConfigSource { authorities, initial_fetch_timeout, resource_api_version: _, config_source_specifier } =
+        source;
+    ConfigError::refuse_if(!authorities.is_empty(), &path, "authorities")?;
+    let file = match config_source_specifier {
+        Some(config_source::ConfigSourceSpecifier::Ads(_)) => None,
+        Some(config_source::ConfigSourceSpecifier::PathConfigSource(file)) => Some(file.path.into()),
+        #[allow(deprecated, reason = "the field is deprecated and still in use")]
+        Some(config_source::ConfigSourceSpecifier::Path(file)) => Some(file.into()),
+        Some(config_source::ConfigSourceSpecifier::ApiConfigSource(_)) => {
+            return Err(ConfigError::unsupported(path.field("api_config_source")));
+        }
+        Some(config_source::ConfigSourceSpecifier::Self_(_)) => {
+            return Err(ConfigError::unsupported(path.field("self")));
+        }
+        None => return Err(ConfigError::new(path, "config_source_specifier: is required")),
+    };
+    let initial_fetch_timeout = initial_fetch_timeout.map_or(INITIAL_FETCH_TIMEOUT, |timeout| {
+        Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32)
+    });
+    Ok(RouteSource::Rds { name: route_config_name.into(), path: file, initial_fetch_timeout })
+}
+
+fn read_source(source: &DataSource, path: &FieldPath) -> Result<Vec<u8>, ConfigError> {
+    let failed = |reason: String| ConfigError::new(path.clone(), reason);
+    match &source.specifier {
+        Some(data_source::Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
+        Some(data_source::Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
+        Some(data_source::Specifier::Filename(file)) => {
+            std::fs::read(file).map_err(|error| failed(format!("unable to read file: {file}: {error}")))
+        }
+        Some(data_source::Specifier::EnvironmentVariable(name)) => std::env::var(name)
+            .map(String::into_bytes)
+            .map_err(|_| failed(format!("Environment variable doesn't exist: {name}"))),
+        None => Err(failed("a data source needs a specifier".into())),
+    }
+}

@@ -1,0 +1,174 @@
+//! HTTP/1 downstream: one stream at a time on its connection.
+
+use std::task::{Context, Poll, ready};
+
+use dhow_http::h1::{
+    BodyFraming, BodyLength, CONTINUE, HeaderKeyFormat, RequestInfo, ResponseWriteOptions, TrailerLimits, Version,
+    write_response_head,
+};
+use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_api::Protocol;
+
+use super::Downstream;
+use crate::body::{BodySink, BodySource, BodyState};
+use crate::reset::{Reset, ResetKind};
+use crate::wire::Wire;
+
+/// Bytes of following requests that are read ahead while one is served, so that a closed connection is noticed.
+const PIPELINE_LIMIT: usize = 64 * 1024;
+
+/// The request under way on an HTTP/1 connection.
+#[derive(Debug)]
+pub(crate) struct H1Downstream {
+    wire: Wire,
+    request: RequestInfo,
+    request_done: bool,
+    response_started: bool,
+    close: bool,
+    keys: HeaderKeyFormat,
+}
+
+impl H1Downstream {
+    pub(crate) fn new(wire: Wire, keys: HeaderKeyFormat) -> Self {
+        let request = RequestInfo {
+            version: Version::Http11,
+            body: BodyLength::None,
+            keep_alive: true,
+            upgrade: false,
+            connect: false,
+            head: false,
+            expect_continue: false,
+        };
+        Self { wire, request, request_done: true, response_started: false, close: false, keys }
+    }
+
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    /// Starts the next request, whose head was just parsed.
+    pub(crate) fn begin(&mut self, request: RequestInfo, limits: TrailerLimits) {
+        self.request = request;
+        self.request_done = request.body == BodyLength::None;
+        self.response_started = false;
+        self.close = !request.keep_alive;
+        self.wire.begin_body(request.body, limits);
+    }
+
+    /// Buffers the answer to `expect: 100-continue`; it leaves before the body is waited for.
+    pub(crate) fn send_continue(&mut self) {
+        self.wire.out().extend_from_slice(CONTINUE);
+    }
+
+    /// Ends the connection after the response to this request.
+    pub(crate) fn close_after_response(&mut self) {
+        self.close = true;
+    }
+
+    /// Whether another request can be read from the connection after this stream.
+    pub(crate) fn reusable(&self) -> bool {
+        !self.close && self.request_done
+    }
+
+    fn write_options(&self) -> ResponseWriteOptions {
+        ResponseWriteOptions {
+            keys: self.keys,
+            version: self.request.version,
+            to_head: self.request.head,
+            to_connect: self.request.connect,
+        }
+    }
+}
+
+impl BodySource for H1Downstream {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        let polled = self.wire.poll_body(cx);
+        if polled.is_pending() && !self.response_started {
+            // A client that waits for 100 (Continue) sends nothing before it has it.
+            if let Poll::Ready(Err(error)) = self.wire.poll_flush(cx) {
+                return Poll::Ready(Err(Reset::of_io(&error)));
+            }
+        }
+        let state = ready!(polled)?;
+        self.request_done |= state == BodyState::End;
+        Poll::Ready(Ok(state))
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.wire.chunk()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.wire.consume(count);
+        self.request_done |= self.wire.body_is_consumed();
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        self.wire.trailers()
+    }
+}
+
+impl BodySink for H1Downstream {
+    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+        let count = ready!(self.wire.poll_write_body(cx, source.chunk())).map_err(|e| Reset::of_io(&e))?;
+        source.consume(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>, _trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        // Without `enable_trailers` an HTTP/1 response has none.
+        self.wire.poll_finish(cx, None, self.keys).map_err(|e| Reset::of_io(&e))
+    }
+}
+
+impl Downstream for H1Downstream {
+    fn protocol(&self) -> Protocol {
+        match self.request.version {
+            Version::Http10 => Protocol::Http10,
+            Version::Http11 => Protocol::Http11,
+        }
+    }
+
+    fn request_complete(&self) -> bool {
+        self.request_done
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
+        while self.wire.read.len() < PIPELINE_LIMIT {
+            match ready!(self.wire.poll_fill(cx)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(Reset::new(ResetKind::ConnectionTermination)),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn send_informational(&mut self, head: &HeaderMap) {
+        let options = self.write_options();
+        write_response_head(self.wire.out(), head, options, true);
+    }
+
+    fn send_head(&mut self, head: &mut HeaderMap, end: bool, close: bool) {
+        self.response_started = true;
+        let upgraded = head.status() == Some(101);
+        self.close |= close || upgraded || !self.request_done;
+        if self.close && !upgraded {
+            head.set_known(KnownHeader::Connection, b"close");
+        } else if self.request.version == Version::Http10 {
+            head.set_known(KnownHeader::Connection, b"keep-alive");
+        }
+        let options = self.write_options();
+        let framing = write_response_head(self.wire.out(), head, options, end);
+        let until_close = framing == BodyFraming::Identity && !head.contains_known(KnownHeader::ContentLength);
+        self.close |= until_close;
+        self.wire.begin_write(framing);
+    }
+
+    fn reset(&mut self) {
+        self.close = true;
+    }
+}

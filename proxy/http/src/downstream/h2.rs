@@ -1,0 +1,152 @@
+//! HTTP/2 downstream: one stream of a connection.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use dhow_http::HeaderMap;
+use dhow_http::h2::{RecvBody, ResetCode, Responder, SendBody};
+use dhow_proxy_api::Protocol;
+
+use super::Downstream;
+use crate::body::{BodySink, BodySource, BodyState};
+use crate::h2_body::ReceivedBody;
+use crate::reset::{Reset, ResetKind};
+
+/// A request stream on an HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct H2Downstream {
+    body: ReceivedBody,
+    responder: Responder,
+    sender: Option<SendBody>,
+    head_failed: bool,
+    head_ends: bool,
+    is_head_request: bool,
+    finished: bool,
+}
+
+impl H2Downstream {
+    pub(crate) fn new(body: RecvBody, responder: Responder, is_head_request: bool) -> Self {
+        Self {
+            body: ReceivedBody::new(body),
+            responder,
+            sender: None,
+            head_failed: false,
+            head_ends: false,
+            is_head_request,
+            finished: false,
+        }
+    }
+}
+
+impl BodySource for H2Downstream {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        self.body.poll_body(cx)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.body.chunk()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.body.consume(count);
+    }
+
+    fn split(&mut self, max: usize) -> Bytes {
+        self.body.split(max)
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        self.body.trailers()
+    }
+}
+
+impl BodySink for H2Downstream {
+    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+        let Some(sender) = &mut self.sender else {
+            // The head ended the stream, as for HEAD: what upstream sends beyond it goes nowhere.
+            let count = source.chunk().len();
+            source.consume(count);
+            return Poll::Ready(Ok(count));
+        };
+        let ready = ready!(sender.poll_capacity(cx, source.chunk().len()))?;
+        let bytes = source.split(ready);
+        let count = bytes.remaining();
+        sender.send_data(bytes, false)?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        if self.head_failed {
+            return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        if let Some(mut sender) = self.sender.take() {
+            match trailers {
+                Some(trailers) if !trailers.is_empty() => sender.send_trailers(trailers)?,
+                _ => sender.send_data(Bytes::new(), true)?,
+            }
+        }
+        self.finished = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Downstream for H2Downstream {
+    fn protocol(&self) -> Protocol {
+        Protocol::Http2
+    }
+
+    fn request_complete(&self) -> bool {
+        self.body.is_complete()
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
+        match &mut self.sender {
+            Some(sender) => sender.poll_reset(cx).map(Reset::from),
+            None if self.head_ends => Poll::Pending,
+            None => self.responder.poll_reset(cx).map(Reset::from),
+        }
+    }
+
+    fn send_informational(&mut self, head: &HeaderMap) {
+        // A stream that is gone is noticed by the next operation on it.
+        let _ = self.responder.send_informational(head);
+    }
+
+    fn send_head(&mut self, head: &mut HeaderMap, end: bool, _close: bool) {
+        let end = end || self.is_head_request;
+        match self.responder.send_response(head, end) {
+            Ok(sender) => {
+                self.sender = (!end).then_some(sender);
+                self.head_ends = end;
+                self.finished = end;
+            }
+            Err(_) => {
+                self.head_failed = true;
+                self.responder.reset(ResetCode::InternalError);
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        match &mut self.sender {
+            Some(sender) => sender.reset(ResetCode::InternalError),
+            None if !self.finished => self.responder.reset(ResetCode::InternalError),
+            None => {}
+        }
+    }
+}
+
+impl Drop for H2Downstream {
+    fn drop(&mut self) {
+        if self.finished && !self.body.is_complete() {
+            // The response is complete and the rest of the request is not wanted.
+            self.responder.reset(ResetCode::NoError);
+        } else if !self.finished {
+            self.reset();
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The downstream side of a stream, by protocol.
+
+mod h1;
+mod h2;
+
+use std::task::{Context, Poll};
+
+use dhow_http::HeaderMap;
+use dhow_proxy_api::Protocol;
+
+use crate::body::{BodySink, BodySource};
+use crate::reset::Reset;
+
+pub(crate) use h1::H1Downstream;
+pub(crate) use h2::H2Downstream;
+
+/// The downstream side of one stream: the request's body comes from it and the response goes to it.
+pub(crate) trait Downstream: BodySource + BodySink {
+    /// Protocol of the request.
+    fn protocol(&self) -> Protocol;
+
+    /// Whether the last byte of the request was received and consumed.
+    fn request_complete(&self) -> bool;
+
+    /// Notices that the client went away while nothing is read from it.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset>;
+
+    /// Buffers an informational response (1xx other than 101).
+    fn send_informational(&mut self, head: &HeaderMap);
+
+    /// Buffers the response head, `end` when there is no body. `close` asks for the end of the connection after this
+    /// response, where the protocol has that. The head may get hop-by-hop headers of the protocol.
+    fn send_head(&mut self, head: &mut HeaderMap, end: bool, close: bool);
+
+    /// Gives the stream up without a complete response: the client must notice.
+    fn reset(&mut self);
+}

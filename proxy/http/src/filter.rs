@@ -1,0 +1,72 @@
+//! The connection manager as a network filter.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter};
+use dhow_proxy_runtime::Worker;
+use dhow_stats::Store;
+
+use crate::config::{ConnectionManagerConfig, RouteSource};
+use crate::manager::Manager;
+use crate::route_slot::RouteSlot;
+use crate::serve::serve;
+use crate::stats::HttpStats;
+
+/// `envoy.filters.network.http_connection_manager`.
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    config: Arc<ConnectionManagerConfig>,
+    stats: Arc<HttpStats>,
+    routes: Arc<RouteSlot>,
+}
+
+impl HttpConnectionManager {
+    /// The filter of a configuration. Routes that come by RDS are published in [`routes`](Self::routes).
+    pub fn new(config: ConnectionManagerConfig, store: &Store, listener_stat_prefix: &str) -> Self {
+        let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix);
+        let routes = Arc::new(RouteSlot::default());
+        if let RouteSource::Static(table) = &config.routes {
+            routes.publish(table.clone());
+        }
+        Self { config: Arc::new(config), stats: Arc::new(stats), routes }
+    }
+
+    /// Where its routes are published.
+    pub fn routes(&self) -> &Arc<RouteSlot> {
+        &self.routes
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &Arc<ConnectionManagerConfig> {
+        &self.config
+    }
+}
+
+impl NetworkFilter for HttpConnectionManager {
+    fn on_worker(&self, worker: &Rc<Worker>) -> Rc<dyn ConnectionHandler> {
+        let manager = Manager::new(worker, self.config.clone(), self.stats.clone(), &self.routes);
+        Rc::new(Handler { manager })
+    }
+
+    fn is_warm(&self) -> bool {
+        self.routes.is_ready()
+    }
+}
+
+struct Handler {
+    manager: Rc<Manager>,
+}
+
+impl ConnectionHandler for Handler {
+    fn serve(self: Rc<Self>, connection: Connection) -> LocalFuture<()> {
+        Box::pin(serve(self.manager.clone(), connection))
+    }
+
+    fn set_draining(&self, draining: bool) {
+        self.manager.draining.set(draining);
+        if draining {
+            self.manager.drain_started.notify_waiters();
+        }
+    }
+}

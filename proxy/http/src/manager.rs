@@ -1,0 +1,84 @@
+//! A connection manager on one worker: what its connections and streams share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dhow_http::HeaderMap;
+use dhow_proxy_runtime::Worker;
+use dhow_proxy_upstream::WorkerClusters;
+use dhow_routing::RouteTable;
+use tokio::sync::Notify;
+
+use crate::config::ConnectionManagerConfig;
+use crate::response_headers::DateCache;
+use crate::route_slot::{CachedRoutes, RouteSlot};
+use crate::stats::HttpStats;
+use crate::upstream::HttpPools;
+
+/// Header maps kept for reuse per worker and connection manager.
+const POOLED_HEADS: usize = 256;
+/// A map that grew beyond this many bytes is not kept.
+const POOLED_HEAD_BYTES: usize = 16 * 1024;
+
+/// A connection manager on one worker.
+pub(crate) struct Manager {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) config: Arc<ConnectionManagerConfig>,
+    pub(crate) stats: Arc<HttpStats>,
+    pub(crate) clusters: Rc<WorkerClusters>,
+    pub(crate) pools: Rc<HttpPools>,
+    pub(crate) dates: DateCache,
+    pub(crate) draining: Cell<bool>,
+    /// Wakes idle connections when draining begins.
+    pub(crate) drain_started: Notify,
+    routes: RefCell<CachedRoutes>,
+    heads: RefCell<Vec<HeaderMap>>,
+}
+
+impl Manager {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        config: Arc<ConnectionManagerConfig>,
+        stats: Arc<HttpStats>,
+        routes: &RouteSlot,
+    ) -> Rc<Self> {
+        let clusters: Rc<WorkerClusters> = worker.existing_extension();
+        let pools = worker.extension(|worker| {
+            let pools = HttpPools::start(worker);
+            clusters.add_observer(pools.clone());
+            pools
+        });
+        Rc::new(Self {
+            worker: worker.clone(),
+            config,
+            stats,
+            clusters,
+            pools,
+            dates: DateCache::default(),
+            draining: Cell::new(false),
+            drain_started: Notify::new(),
+            routes: RefCell::new(routes.cached()),
+            heads: RefCell::default(),
+        })
+    }
+
+    /// The route table of the moment.
+    pub(crate) fn routes(&self) -> Option<Arc<RouteTable>> {
+        self.routes.borrow_mut().load().clone()
+    }
+
+    /// An empty header map.
+    pub(crate) fn take_head(&self) -> HeaderMap {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps a header map for reuse.
+    pub(crate) fn give_head(&self, mut head: HeaderMap) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < POOLED_HEADS && head.capacity_bytes() <= POOLED_HEAD_BYTES {
+            head.clear();
+            heads.push(head);
+        }
+    }
+}

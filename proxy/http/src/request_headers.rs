@@ -1,0 +1,353 @@
+//! What the connection manager does to a request head before routing, in Envoy's order: normalise path and host, drop
+//! hop-by-hop headers, decide where the request came from, and set the forwarding headers.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use dhow_base::Uuid;
+use dhow_http::{HeaderMap, HeaderName, KnownHeader, format_decimal};
+use dhow_proxy_api::{ConnectionInfo, LocalReply};
+
+use crate::config::{ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, StripPort};
+use crate::path;
+
+/// What the mutation found out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestOrigin {
+    /// Trusted client address.
+    pub(crate) client_address: SocketAddr,
+    /// Whether the request counts as internal (`x-envoy-internal: true`).
+    pub(crate) internal: bool,
+}
+
+/// Headers that only internal requests may carry.
+const INTERNAL_ONLY: &[KnownHeader] = &[
+    KnownHeader::XEnvoyRetriableStatusCodes,
+    KnownHeader::XEnvoyRetriableHeaderNames,
+    KnownHeader::XEnvoyRetryOn,
+    KnownHeader::XEnvoyRetryGrpcOn,
+    KnownHeader::XEnvoyMaxRetries,
+    KnownHeader::XEnvoyUpstreamAltStatName,
+    KnownHeader::XEnvoyUpstreamRqTimeoutMs,
+    KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
+    KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse,
+    KnownHeader::XEnvoyExpectedRqTimeoutMs,
+    KnownHeader::XEnvoyForceTrace,
+    KnownHeader::XEnvoyIpTags,
+    KnownHeader::XEnvoyOriginalUrl,
+    KnownHeader::XEnvoyHedgeOnPerTryTimeout,
+    KnownHeader::XEnvoyUpstreamStreamDurationMs,
+];
+
+/// Headers that requests from outside may not carry when this proxy is the edge.
+const EDGE_ONLY: &[KnownHeader] = &[
+    KnownHeader::XEnvoyDecoratorOperation,
+    KnownHeader::XEnvoyDownstreamServiceCluster,
+    KnownHeader::XEnvoyDownstreamServiceNode,
+    KnownHeader::XEnvoyOriginalPath,
+    KnownHeader::XEnvoyOriginalHost,
+];
+
+/// Checks and normalises path and host. The reply, if any, is Envoy's for such a request.
+pub(crate) fn normalize(
+    config: &NormalizationConfig,
+    local_port: u16,
+    head: &mut HeaderMap,
+) -> Result<(), Box<LocalReply>> {
+    if !head.contains_known(KnownHeader::Authority) {
+        return Err(Box::new(LocalReply::new(400, &b""[..], "missing_host_header").closing()));
+    }
+    let connect = head.method() == b"CONNECT";
+    if !connect {
+        check_path(head)?;
+        normalize_path(config, head)?;
+    }
+    normalize_host(config, local_port, head);
+    Ok(())
+}
+
+fn check_path(head: &HeaderMap) -> Result<(), Box<LocalReply>> {
+    match head.path().first() {
+        None => Err(Box::new(LocalReply::new(404, &b""[..], "missing_path_rejected"))),
+        Some(b'/') => Ok(()),
+        Some(_) => Err(Box::new(LocalReply::new(404, &b""[..], "absolute_path_rejected"))),
+    }
+}
+
+fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<(), Box<LocalReply>> {
+    let bad = || Box::new(LocalReply::new(400, &b""[..], "path_normalization_failed"));
+    if head.path().contains(&b'#') {
+        return Err(bad());
+    }
+    if config.escaped_slashes != EscapedSlashes::Keep && path::has_escaped_slash(head.path()) {
+        let unescaped = path::unescape_slashes(head.path());
+        match config.escaped_slashes {
+            EscapedSlashes::Reject => return Err(bad()),
+            EscapedSlashes::UnescapeAndRedirect => {
+                let reply = LocalReply::new(307, &b""[..], "path_normalization_failed");
+                return Err(Box::new(reply.header(KnownHeader::Location, unescaped)));
+            }
+            EscapedSlashes::UnescapeAndForward | EscapedSlashes::Keep => {
+                head.set_known(KnownHeader::Path, &unescaped);
+            }
+        }
+    }
+    if config.normalize_path && path::needs_normalization(head.path()) {
+        let normal = path::normalize(head.path()).ok_or_else(bad)?;
+        head.set_known(KnownHeader::Path, &normal);
+    }
+    if config.merge_slashes && path::has_double_slash(head.path()) {
+        let merged = path::merge_slashes(head.path());
+        head.set_known(KnownHeader::Path, &merged);
+    }
+    Ok(())
+}
+
+fn normalize_host(config: &NormalizationConfig, local_port: u16, head: &mut HeaderMap) {
+    if config.strip_trailing_host_dot {
+        let authority = head.authority();
+        let (host, port) = split_port(authority);
+        if host.last() == Some(&b'.') {
+            let mut stripped = host[..host.len() - 1].to_vec();
+            stripped.extend_from_slice(port);
+            head.set_known(KnownHeader::Authority, &stripped);
+        }
+    }
+    if config.strip_port == StripPort::Keep {
+        return;
+    }
+    let (host, port) = split_port(head.authority());
+    let matches = match config.strip_port {
+        StripPort::Keep => false,
+        StripPort::Any => !port.is_empty(),
+        StripPort::Matching => {
+            let mut digits = [0; 20];
+            !port.is_empty() && &port[1..] == format_decimal(local_port.into(), &mut digits)
+        }
+    };
+    if matches {
+        let host = host.to_vec();
+        head.set_known(KnownHeader::Authority, &host);
+    }
+}
+
+/// Splits an authority into host and port; the port part keeps its colon and is empty when there is none.
+fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
+    let after_bracket = authority.iter().rposition(|b| *b == b']').map_or(0, |i| i + 1);
+    match authority[after_bracket..].iter().position(|b| *b == b':') {
+        Some(colon) if authority[after_bracket + colon + 1..].iter().all(u8::is_ascii_digit) => {
+            authority.split_at(after_bracket + colon)
+        }
+        _ => (authority, b""),
+    }
+}
+
+/// Drops hop-by-hop headers and sets the forwarding headers.
+pub(crate) fn mutate(
+    config: &ConnectionManagerConfig,
+    connection: &ConnectionInfo,
+    head: &mut HeaderMap,
+    upgrade: bool,
+    random: impl FnMut() -> u64,
+) -> RequestOrigin {
+    remove_hop_by_hop(head, upgrade);
+    let forwarding = &config.forwarding;
+    let peer = connection.remote_address;
+    let encrypted = connection.tls.is_some();
+    let proto: &[u8] = if encrypted { b"https" } else { b"http" };
+
+    let single_address;
+    let client;
+    if forwarding.use_remote_address {
+        single_address = !head.contains_known(KnownHeader::XForwardedFor);
+        client = match forwarding.xff_num_trusted_hops {
+            0 => None,
+            hops => address_from_right(head, hops as usize - 1),
+        };
+        if !forwarding.skip_xff_append {
+            let address = if peer.ip().is_loopback() { forwarding.node_address } else { peer.ip() };
+            append_forwarded_for(head, address);
+        }
+        if forwarding.xff_num_trusted_hops == 0 {
+            head.set_known(KnownHeader::XForwardedProto, proto);
+        }
+        if forwarding.append_x_forwarded_port
+            && (forwarding.xff_num_trusted_hops == 0 || !head.contains_known(KnownHeader::XForwardedPort))
+        {
+            head.set_known_number(KnownHeader::XForwardedPort, connection.local_address.port().into());
+        }
+    } else {
+        single_address = forwarded_for(head).count() == 1;
+        client = address_from_right(head, forwarding.xff_num_trusted_hops as usize);
+    }
+    if !head.contains_known(KnownHeader::XForwardedProto) {
+        head.append_known(KnownHeader::XForwardedProto, proto);
+    }
+    if !head.contains_known(KnownHeader::Scheme) {
+        let mut scheme = [0u8; 8];
+        let from = head.get_known(KnownHeader::XForwardedProto).unwrap_or(proto);
+        let scheme = match from.len() {
+            n @ 4..=5 if from.eq_ignore_ascii_case(b"http") || from.eq_ignore_ascii_case(b"https") => {
+                scheme[..n].copy_from_slice(from);
+                &scheme[..n]
+            }
+            _ => proto,
+        };
+        head.append_known(KnownHeader::Scheme, scheme);
+    }
+
+    let internal = single_address && is_internal(forwarding, client.unwrap_or(peer.ip()));
+    let edge = !internal && forwarding.use_remote_address;
+    let client_address = client.map_or(peer, |ip| SocketAddr::new(ip, 0));
+    head.remove_known(KnownHeader::XEnvoyInternal);
+    if internal {
+        head.append_known(KnownHeader::XEnvoyInternal, b"true");
+    } else {
+        for name in INTERNAL_ONLY {
+            head.remove_known(*name);
+        }
+        if edge {
+            for name in EDGE_ONLY {
+                head.remove_known(*name);
+            }
+            head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
+        }
+    }
+    if let Some(cluster) = &forwarding.user_agent {
+        head.set_known(KnownHeader::XEnvoyDownstreamServiceCluster, cluster.as_bytes());
+        if !head.contains_known(KnownHeader::UserAgent) {
+            head.append_known(KnownHeader::UserAgent, cluster.as_bytes());
+        }
+    }
+    append_via(&forwarding.via, head);
+    set_request_id(forwarding, edge, head, random);
+    RequestOrigin { client_address, internal }
+}
+
+fn remove_hop_by_hop(head: &mut HeaderMap, upgrade: bool) {
+    if !upgrade {
+        remove_named_by_connection(head);
+        head.remove_known(KnownHeader::Connection);
+        head.remove_known(KnownHeader::Upgrade);
+        if let Some(te) = head.get_known(KnownHeader::Te) {
+            let trailers = te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+            if trailers {
+                head.set_known(KnownHeader::Te, b"trailers");
+            } else {
+                head.remove_known(KnownHeader::Te);
+            }
+        }
+    }
+    head.remove_known(KnownHeader::KeepAlive);
+    head.remove_known(KnownHeader::ProxyConnection);
+    head.remove_known(KnownHeader::TransferEncoding);
+    sanitize_referer(head);
+}
+
+/// Envoy removes what `connection` names only where that matters to the next hop: `te` is the case that has meaning.
+fn remove_named_by_connection(head: &mut HeaderMap) {
+    if !head.contains_known(KnownHeader::Te) {
+        return;
+    }
+    let names_te = head
+        .get_known(KnownHeader::Connection)
+        .is_some_and(|v| v.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"te")));
+    let trailers = head.get_known(KnownHeader::Te).is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
+    if names_te && !trailers {
+        head.remove_known(KnownHeader::Te);
+    }
+}
+
+/// A referer that is repeated or is no absolute URL is dropped.
+fn sanitize_referer(head: &mut HeaderMap) {
+    let Some(referer) = head.get_known(KnownHeader::Referer) else { return };
+    let name = HeaderName::Known(KnownHeader::Referer);
+    let absolute = referer.windows(3).any(|w| w == b"://") || referer.starts_with(b"about:");
+    if !absolute || head.get_all(&name).nth(1).is_some() {
+        head.remove_known(KnownHeader::Referer);
+    }
+}
+
+/// The addresses of all `x-forwarded-for` headers, left to right, unparsed.
+fn forwarded_for(head: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let value = head.get_known(KnownHeader::XForwardedFor).unwrap_or_default();
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|v| !v.is_empty())
+}
+
+/// The address `skip` places from the right of `x-forwarded-for`.
+fn address_from_right(head: &HeaderMap, skip: usize) -> Option<IpAddr> {
+    let text = std::str::from_utf8(forwarded_for(head).rev().nth(skip)?).ok()?;
+    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+}
+
+fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {
+    let address = format_ip(address);
+    match head.get_known(KnownHeader::XForwardedFor) {
+        None => head.append_known(KnownHeader::XForwardedFor, address.as_bytes()),
+        Some(present) => {
+            let mut joined = Vec::with_capacity(present.len() + 1 + address.len);
+            joined.extend_from_slice(present);
+            joined.push(b',');
+            joined.extend_from_slice(address.as_bytes());
+            head.set_known(KnownHeader::XForwardedFor, &joined);
+        }
+    }
+}
+
+fn is_internal(forwarding: &ForwardingConfig, address: IpAddr) -> bool {
+    forwarding.internal_addresses.as_ref().is_some_and(|ranges| ranges.contains(address))
+}
+
+/// Appends our pseudonym to `via`, as on requests and responses.
+pub(crate) fn append_via(via: &[u8], head: &mut HeaderMap) {
+    if via.is_empty() {
+        return;
+    }
+    match head.get_known(KnownHeader::Via) {
+        None => head.append_known(KnownHeader::Via, via),
+        Some(present) => {
+            let joined = [present, b", ", via].concat();
+            head.set_known(KnownHeader::Via, &joined);
+        }
+    }
+}
+
+fn set_request_id(
+    forwarding: &ForwardingConfig,
+    edge: bool,
+    head: &mut HeaderMap,
+    mut random: impl FnMut() -> u64,
+) {
+    if !forwarding.generate_request_id {
+        return;
+    }
+    let replace = edge && !forwarding.preserve_external_request_id;
+    if replace || head.get_known(KnownHeader::XRequestId).is_none_or(<[u8]>::is_empty) {
+        let id = Uuid::from_random_bits(random(), random());
+        head.set_known(KnownHeader::XRequestId, &id.encode());
+    }
+}
+
+/// An address in text without allocation.
+struct IpText {
+    buffer: [u8; 46],
+    len: usize,
+}
+
+impl IpText {
+    fn as_bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+fn format_ip(address: IpAddr) -> IpText {
+    let mut buffer = [0; 46];
+    let mut rest = &mut buffer[..];
+    // 46 bytes hold the longest textual address; a write error would mean a longer one.
+    write!(rest, "{address}").expect("every textual IP address fits into 46 bytes");
+    let len = 46 - rest.len();
+    IpText { buffer, len }
+}
+
+#[cfg(test)]
+mod tests;

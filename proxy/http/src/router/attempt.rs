@@ -1,0 +1,137 @@
+//! One attempt: a stream from the pool, and what is counted about the request on it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use dhow_proxy_api::Protocol;
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, SecureOptions, WorkerCluster};
+
+use super::{Forwarding, poll_deadlines};
+use crate::downstream::Downstream;
+use crate::stream::{Exchange, Interruption};
+use crate::upstream::{Acquired, UpstreamStream};
+
+impl Exchange {
+    /// Takes a stream to the host, waiting for a connection where none is free.
+    pub(super) async fn acquire<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &Forwarding,
+        host: &Arc<Host>,
+    ) -> Result<UpstreamStream, Interruption> {
+        let manager = self.manager.clone();
+        let http = &forwarding.cluster.info().http;
+        let mut options = SecureOptions::default();
+        if http.auto_sni || http.auto_san_validation {
+            let name = host_without_port(self.request.authority());
+            if http.auto_sni {
+                options.server_name = Some(name.clone());
+            }
+            if http.auto_san_validation {
+                options.verify_names.push(name);
+            }
+        }
+        let http2 = down.protocol() == Protocol::Http2;
+        let acquired =
+            manager.pools.acquire(&forwarding.cluster, host, forwarding.priority, http2, options);
+        match acquired.map_err(Interruption::Upstream)? {
+            Acquired::Ready(stream) => Ok(stream),
+            Acquired::Wait(mut waiting) => {
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = waiting.as_mut().poll(cx) {
+                        return Poll::Ready(result.map_err(Interruption::Upstream));
+                    }
+                    if down.request_complete()
+                        && let Poll::Ready(reset) = down.poll_closed(cx)
+                    {
+                        return Poll::Ready(Err(Interruption::Downstream(reset)));
+                    }
+                    poll_deadlines(cx, timer, &self.deadlines).map(Err)
+                })
+                .await
+            }
+        }
+    }
+}
+
+fn host_without_port(authority: &[u8]) -> String {
+    let text = String::from_utf8_lossy(authority);
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host.to_owned(),
+        _ => text.into_owned(),
+    }
+}
+
+/// Counts a request on a host from its head to its end: gauges, the circuit breaker and the host's figures.
+pub(super) struct RequestGuard {
+    cluster: Rc<WorkerCluster>,
+    host: Arc<Host>,
+    settled: Cell<bool>,
+    _permit: Permit,
+}
+
+impl RequestGuard {
+    /// None when the circuit breaker for requests is open.
+    pub(super) fn begin(
+        cluster: &Rc<WorkerCluster>,
+        host: &Arc<Host>,
+        priority: RoutingPriority,
+    ) -> Option<Self> {
+        let info = cluster.info();
+        let permit = info.circuit_breakers.try_acquire(priority, Resource::Requests)?;
+        info.stats.upstream_rq_total().inc();
+        info.stats.upstream_rq_active().inc();
+        host.stats().rq_total.fetch_add(1, Ordering::Relaxed);
+        host.stats().rq_active.fetch_add(1, Ordering::Relaxed);
+        Some(Self { cluster: cluster.clone(), host: host.clone(), settled: Cell::new(false), _permit: permit })
+    }
+
+    fn settle(&self, figure: &std::sync::atomic::AtomicU64) {
+        if !self.settled.replace(true) {
+            figure.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A response head came.
+    pub(super) fn on_response(&self, status: u16) {
+        let stats = self.host.stats();
+        if status >= 500 {
+            self.settle(&stats.rq_error);
+        } else {
+            self.settle(&stats.rq_success);
+        }
+        self.cluster.note_result(&self.host, HostResult::HttpStatus(status));
+    }
+
+    /// The attempt ended without a whole response.
+    pub(super) fn on_failure(&self) {
+        self.settle(&self.host.stats().rq_error);
+        self.cluster.note_result(&self.host, HostResult::ConnectFailed);
+    }
+
+    /// The attempt ran out of time.
+    pub(super) fn on_timeout(&self) {
+        self.host.stats().rq_timeout.fetch_add(1, Ordering::Relaxed);
+        self.settle(&self.host.stats().rq_error);
+        self.cluster.note_result(&self.host, HostResult::Timeout);
+    }
+
+    /// The whole response came, in this time.
+    pub(super) fn complete(&self, time: Duration) {
+        self.cluster.info().stats.request_time("").upstream_rq_time().record(time.as_millis() as u64);
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.cluster.info().stats.upstream_rq_active().dec();
+        self.host.stats().rq_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,496 @@
+//! The router: forwards a request to a host of its route's cluster, tries again where the route says so, and brings the
+//! response back.
+
+mod attempt;
+mod retry;
+mod timeouts;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use dhow_base::ResponseFlag;
+use dhow_http::KnownHeader;
+use dhow_http::h1::{BodyLength, ResponseInfo};
+use dhow_proxy_api::{LocalReply, StreamFormat};
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_upstream::{Host, LbContext, RoutingPriority, WorkerCluster};
+use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
+
+use crate::downstream::Downstream;
+use crate::reset::{Reset, ResetKind};
+use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody, Pump, RequestBody};
+use crate::upstream::UpstreamStream;
+use attempt::RequestGuard;
+use retry::{RetryDecision, RetryState};
+use timeouts::RequestTimeouts;
+
+/// What lasts over the attempts of one request.
+struct Forwarding {
+    cluster: Rc<WorkerCluster>,
+    route: SelectedRoute,
+    priority: RoutingPriority,
+    timeouts: RequestTimeouts,
+    retry: Option<RetryState>,
+    kept: Option<KeptBody>,
+    hash: Option<u64>,
+    tried: Vec<Arc<Host>>,
+    cookies: Vec<String>,
+}
+
+/// How one attempt ended.
+enum Outcome {
+    /// A response head is there (in the exchange) and this stream brings its body.
+    Response(ResponseInfo, UpstreamStream, RequestGuard, bool),
+    /// No response; `sent` tells whether the request was sent whole.
+    Reset { reset: Reset, sent: bool },
+    /// The attempt took longer than `per_try_timeout`.
+    PerTryTimeout,
+    /// A reply that no retry changes.
+    Final(LocalReply),
+    /// Something other than this attempt ended the exchange.
+    Interrupted(Interruption),
+}
+
+impl Exchange {
+    /// Forwards the request as the route says.
+    pub(crate) async fn forward<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        route: &SelectedRoute,
+        action: &ForwardAction,
+    ) -> Ending {
+        let mut forwarding = match self.prepare(route, action) {
+            Ok(forwarding) => forwarding,
+            Err(reply) => return self.reply(down, timer, reply).await,
+        };
+        loop {
+            let outcome = self.attempt(down, timer, &mut forwarding).await;
+            let random = self.manager.worker.random();
+            let info = forwarding.cluster.info().clone();
+            let can_retry = forwarding.kept.as_ref().is_some_and(KeptBody::can_retry);
+            let retry = forwarding.retry.as_mut().filter(|_| can_retry && !self.response_started);
+            let decision = match (&outcome, retry) {
+                (_, None) => RetryDecision::No,
+                (Outcome::Response(..), Some(retry)) => {
+                    retry.on_response(&self.response, &info, forwarding.priority, random)
+                }
+                (Outcome::Reset { reset, sent }, Some(retry)) => {
+                    retry.on_reset(reset.kind, *sent, &info, forwarding.priority, random)
+                }
+                (Outcome::PerTryTimeout, Some(retry)) => {
+                    retry.on_per_try_timeout(&info, forwarding.priority, random)
+                }
+                (Outcome::Final(_) | Outcome::Interrupted(_), Some(_)) => RetryDecision::No,
+            };
+            match decision {
+                RetryDecision::Retry(pause, permit) => {
+                    if matches!(outcome, Outcome::Response(..)) {
+                        info.stats.retry_response_codes.charge(self.response.status().unwrap_or(0));
+                    }
+                    drop(outcome);
+                    if let Err(interruption) = self.pause(down, timer, pause).await {
+                        return self.interrupted(down, timer, interruption).await;
+                    }
+                    drop(permit);
+                    if let Some(kept) = &mut forwarding.kept {
+                        kept.rewind();
+                    }
+                    continue;
+                }
+                RetryDecision::LimitExceeded => self.info.flag(ResponseFlag::UpstreamRetryLimitExceeded),
+                RetryDecision::Overflow => self.info.flag(ResponseFlag::UpstreamOverflow),
+                RetryDecision::No => {}
+            }
+            return self.conclude(down, timer, forwarding, outcome).await;
+        }
+    }
+
+    /// Chooses the cluster, sets limits and rewrites the request.
+    fn prepare(&mut self, route: &SelectedRoute, action: &ForwardAction) -> Result<Forwarding, LocalReply> {
+        let manager = self.manager.clone();
+        let router = manager.config.router.clone().unwrap_or_default();
+        let name = route.cluster(&self.request).unwrap_or_default();
+        let Some(cluster) = manager.clusters.get(name) else {
+            manager.stats.manager.no_cluster().inc();
+            return Err(LocalReply::new(action.cluster_not_found_status, &b""[..], "cluster_not_found")
+                .flag(ResponseFlag::NoClusterFound));
+        };
+        self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
+        let timeouts = RequestTimeouts::of(action, &router, &mut self.request);
+        self.set_expected_timeout(&timeouts);
+        if route.virtual_host().include_request_attempt_count() {
+            self.request.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
+        }
+        {
+            let context = StreamFormat::new(&self.info);
+            route.apply_request_rewrites(&mut self.request, &context, router.suppress_envoy_headers);
+        }
+        let mut cookies = Vec::new();
+        let hash = self.hash(action, &mut cookies);
+        let retry = RetryState::of(route, &mut self.request);
+        let limit = cluster.info().per_connection_buffer_limit as usize;
+        let priority = match action.priority {
+            Priority::Default => RoutingPriority::Default,
+            Priority::High => RoutingPriority::High,
+        };
+        Ok(Forwarding {
+            kept: retry.is_some().then(|| KeptBody::with_limit(limit)),
+            cluster,
+            route: route.clone(),
+            priority,
+            timeouts,
+            retry,
+            hash,
+            tried: Vec::new(),
+            cookies,
+        })
+    }
+
+    fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts) {
+        let suppressed = self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+        if suppressed {
+            return;
+        }
+        let elapsed = self.since_request(Instant::now());
+        match timeouts.expected_millis(elapsed) {
+            Some(millis) => self.request.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis),
+            None => {
+                self.request.remove_known(KnownHeader::XEnvoyExpectedRqTimeoutMs);
+            }
+        }
+    }
+
+    fn hash(&self, action: &ForwardAction, cookies: &mut Vec<String>) -> Option<u64> {
+        if action.hash_policies.is_empty() {
+            return None;
+        }
+        let worker = &self.manager.worker;
+        let mut make_cookie = |cookie: &dhow_routing::HashCookie| {
+            let value = format!("{:016x}", worker.random());
+            cookies.push(cookie.set_cookie(&value));
+            Some(value)
+        };
+        let mut input = HashInput {
+            headers: &self.request,
+            source_ip: Some(self.info.client_address.ip()),
+            filter_state: &|_| None,
+            make_cookie: &mut make_cookie,
+        };
+        HashPolicy::combined(&action.hash_policies, &mut input)
+    }
+
+    fn choose_host(&self, forwarding: &Forwarding) -> Option<Arc<Host>> {
+        let policy = forwarding.retry.as_ref().and_then(RetryState::policy);
+        let tried = |host: &Host| forwarding.tried.iter().any(|other| std::ptr::eq(&**other, host));
+        let avoids = policy.is_some_and(|policy| policy.avoid_previous_hosts) && !forwarding.tried.is_empty();
+        let header = &forwarding.cluster.info().original_dst.header;
+        let header = header.as_ref().and_then(|name| self.request.get_str(name));
+        forwarding.cluster.choose_host(&LbContext {
+            hash: forwarding.hash,
+            avoid: if avoids { Some(&tried) } else { None },
+            reselections: policy.map_or(0, |policy| policy.host_selection_attempts),
+            original_destination: Some(self.info.connection.local_address),
+            original_destination_header: header.and_then(|value| std::str::from_utf8(value).ok()),
+        })
+    }
+
+    async fn attempt<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+    ) -> Outcome {
+        let Some(host) = self.choose_host(forwarding) else {
+            forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
+            return Outcome::Final(
+                LocalReply::new(503, &b"no healthy upstream"[..], "no_healthy_upstream")
+                    .flag(ResponseFlag::NoHealthyUpstream),
+            );
+        };
+        self.info.upstream.attempts += 1;
+        self.info.upstream.host = Some(host.address().to_string().into());
+        self.info.upstream.hostname = Some(host.hostname()).filter(|name| !name.is_empty()).map(Into::into);
+        self.update_for_attempt(forwarding, &host);
+        if forwarding.retry.is_some() {
+            forwarding.tried.push(host.clone());
+        }
+        let stream = self.acquire(down, timer, forwarding, &host).await;
+        let mut upstream = match stream {
+            Ok(stream) => stream,
+            Err(Interruption::Upstream(reset)) => return Outcome::Reset { reset, sent: false },
+            Err(Interruption::Expired(Expired::PerTry)) => return Outcome::PerTryTimeout,
+            Err(interruption) => return Outcome::Interrupted(interruption),
+        };
+        let Some(guard) = RequestGuard::begin(&forwarding.cluster, &host, forwarding.priority) else {
+            return Outcome::Reset { reset: Reset::new(ResetKind::Overflow), sent: false };
+        };
+        let begun = Instant::now();
+        self.info.upstream.first_tx = Some(begun);
+        if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
+            return Outcome::Reset { reset, sent: false };
+        }
+        self.await_response(down, timer, forwarding, upstream, guard).await
+    }
+
+    /// Sends the request and waits for the head of the final response.
+    async fn await_response<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+        mut upstream: UpstreamStream,
+        guard: RequestGuard,
+    ) -> Outcome {
+        let flush_needed = self.end_stream;
+        let mut body =
+            RequestBody { down, kept: forwarding.kept.as_mut(), received: &mut self.info.bytes_received };
+        let mut pump = Pump {
+            body: &mut body,
+            upstream: &mut upstream,
+            deadlines: &mut self.deadlines,
+            timer,
+            request_done: flush_needed,
+            request_complete: &mut self.info.request_complete,
+            request_sent: &mut self.info.upstream.last_tx,
+            response_timeout: forwarding.timeouts.global,
+            upgraded: false,
+        };
+        let result = loop {
+            match pump.await_head(&mut self.response).await {
+                Ok(head) if head.informational => {
+                    if self.manager.config.proxy_100_continue {
+                        pump.body.down.send_informational(&self.response);
+                    }
+                }
+                other => break other,
+            }
+        };
+        let request_done = pump.request_done;
+        self.deadlines.per_try = None;
+        match result {
+            Ok(head) => {
+                self.info.upstream.first_rx = Some(Instant::now());
+                guard.on_response(self.response.status().unwrap_or(0));
+                Outcome::Response(head, upstream, guard, request_done)
+            }
+            Err(Interruption::Upstream(reset)) => {
+                guard.on_failure();
+                Outcome::Reset { reset, sent: request_done }
+            }
+            Err(Interruption::Expired(Expired::PerTry)) => {
+                forwarding.cluster.info().stats.upstream_rq_per_try_timeout().inc();
+                guard.on_timeout();
+                Outcome::PerTryTimeout
+            }
+            Err(Interruption::Expired(Expired::Response)) => {
+                guard.on_timeout();
+                Outcome::Interrupted(Interruption::Expired(Expired::Response))
+            }
+            Err(interruption) => {
+                forwarding.cluster.info().stats.upstream_rq_cancelled().inc();
+                Outcome::Interrupted(interruption)
+            }
+        }
+    }
+
+    /// What differs from attempt to attempt: counts, what is left of the time, the host's name.
+    fn update_for_attempt(&mut self, forwarding: &Forwarding, host: &Arc<Host>) {
+        let attempts = self.info.upstream.attempts;
+        if attempts > 1 {
+            self.set_expected_timeout(&forwarding.timeouts);
+            if forwarding.route.virtual_host().include_request_attempt_count() {
+                self.request.set_known_number(KnownHeader::XEnvoyAttemptCount, attempts.into());
+            }
+        }
+        if let Some(action) = forwarding.route.forward()
+            && action.is_auto_host_rewrite()
+            && !host.hostname().is_empty()
+        {
+            let append = action.append_x_forwarded_host && attempts == 1;
+            set_authority(&mut self.request, host.hostname().as_bytes(), append, attempts == 1);
+        }
+        self.deadlines.per_try = forwarding.timeouts.per_try.map(|per_try| Instant::now() + per_try);
+    }
+
+    /// Waits before a retry.
+    async fn pause<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        pause: Duration,
+    ) -> Result<(), Interruption> {
+        let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
+        poll_fn(|cx| {
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if down.request_complete()
+                && let Poll::Ready(reset) = down.poll_closed(cx)
+            {
+                return Poll::Ready(Err(Interruption::Downstream(reset)));
+            }
+            poll_deadlines(cx, timer, &self.deadlines).map(Err)
+        })
+        .await
+    }
+
+    /// Gives the client what the last attempt brought.
+    async fn conclude<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: Forwarding,
+        outcome: Outcome,
+    ) -> Ending {
+        let retried = forwarding.retry.as_ref().is_some_and(|retry| retry.made() > 0);
+        let info = forwarding.cluster.info().clone();
+        match outcome {
+            Outcome::Response(head, upstream, guard, request_done) => {
+                if retried {
+                    info.stats.upstream_rq_retry_success().inc();
+                }
+                self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
+            }
+            Outcome::Reset { reset, .. } => {
+                self.charge(&forwarding.cluster, if reset.kind == ResetKind::ProtocolError { 502 } else { 503 });
+                self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
+                let reply = reset_reply(&reset, retried);
+                self.reply(down, timer, reply).await
+            }
+            Outcome::PerTryTimeout => {
+                self.charge(&forwarding.cluster, 504);
+                let reply = LocalReply::new(504, &b"upstream request timeout"[..], "upstream_per_try_timeout")
+                    .flag(ResponseFlag::UpstreamRequestTimeout);
+                self.reply(down, timer, reply).await
+            }
+            Outcome::Final(reply) => {
+                self.charge(&forwarding.cluster, reply.status);
+                self.reply(down, timer, reply).await
+            }
+            Outcome::Interrupted(Interruption::Expired(Expired::Response)) => {
+                info.stats.upstream_rq_timeout().inc();
+                self.charge(&forwarding.cluster, 504);
+                self.interrupted(down, timer, Interruption::Expired(Expired::Response)).await
+            }
+            Outcome::Interrupted(interruption) => self.interrupted(down, timer, interruption).await,
+        }
+    }
+
+    /// Sends the response downstream while the rest of the request still goes up.
+    async fn relay<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        mut forwarding: Forwarding,
+        (head, mut upstream, guard, request_done): (ResponseInfo, UpstreamStream, RequestGuard, bool),
+    ) -> Ending {
+        let now = Instant::now();
+        let suppressed = self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+        self.response.remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
+        if !suppressed {
+            let millis = self.since_request(now).as_millis() as u64;
+            self.set_response_number(KnownHeader::XEnvoyUpstreamServiceTime, millis);
+        }
+        if forwarding.route.virtual_host().include_attempt_count_in_response() {
+            self.set_response_number(KnownHeader::XEnvoyAttemptCount, self.info.upstream.attempts.into());
+        }
+        for cookie in &forwarding.cookies {
+            self.response.append_known(KnownHeader::SetCookie, cookie.as_bytes());
+        }
+        let status = head.status;
+        self.info.details = Some("via_upstream".into());
+        let end = head.body == BodyLength::None;
+        let upgraded = self.is_upgraded();
+        self.apply_route_response_headers();
+        self.encode_filters(end);
+        if upgraded {
+            // Bytes of another protocol have no end that could be waited for.
+            self.deadlines = Deadlines::new(None, now);
+            forwarding.timeouts.global = None;
+            self.manager.stats.manager.downstream_cx_upgrades_total().inc();
+        }
+        self.send_response_head(down, end, false);
+        let mut body =
+            RequestBody { down, kept: None, received: &mut self.info.bytes_received };
+        let mut pump = Pump {
+            body: &mut body,
+            upstream: &mut upstream,
+            deadlines: &mut self.deadlines,
+            timer,
+            request_done,
+            request_complete: &mut self.info.request_complete,
+            request_sent: &mut self.info.upstream.last_tx,
+            response_timeout: forwarding.timeouts.global,
+            upgraded,
+        };
+        let result = pump.relay(&mut self.info.bytes_sent).await;
+        let done = Instant::now();
+        self.info.upstream.last_rx = Some(done);
+        let cluster = &forwarding.cluster.info().stats;
+        cluster.upstream_cx_rx_bytes_total().add(self.info.bytes_sent);
+        cluster.upstream_cx_tx_bytes_total().add(self.info.bytes_received);
+        match result {
+            Ok(()) => {
+                guard.complete(self.since_request(done));
+                self.charge(&forwarding.cluster, status);
+                Ending::Complete
+            }
+            Err(Interruption::Expired(Expired::Response)) => {
+                cluster.upstream_rq_timeout().inc();
+                guard.on_timeout();
+                self.interrupted(down, timer, Interruption::Expired(Expired::Response)).await
+            }
+            Err(interruption) => {
+                guard.on_failure();
+                self.interrupted(down, timer, interruption).await
+            }
+        }
+    }
+
+    /// Counts a status under the cluster, for all requests and by where they came from.
+    fn charge(&self, cluster: &Rc<WorkerCluster>, status: u16) {
+        let stats = &cluster.info().stats;
+        stats.response_codes.charge(status);
+        if self.internal {
+            stats.internal_response_codes.charge(status);
+        } else {
+            stats.external_response_codes.charge(status);
+        }
+        if self.response.get_known(KnownHeader::XEnvoyUpstreamCanary) == Some(b"true") {
+            stats.canary_response_codes.charge(status);
+        }
+    }
+}
+
+/// Ready with what expired first once a deadline passed.
+fn poll_deadlines(
+    cx: &mut std::task::Context<'_>,
+    timer: &mut DeadlineTimer,
+    deadlines: &Deadlines,
+) -> Poll<Interruption> {
+    while timer.poll(cx, deadlines.next()).is_ready() {
+        if let Some(expired) = deadlines.expired(Instant::now()) {
+            return Poll::Ready(Interruption::Expired(expired));
+        }
+    }
+    Poll::Pending
+}
+
+/// The reply for an attempt that ended without a response.
+fn reset_reply(reset: &Reset, retried: bool) -> LocalReply {
+    let again = if retried { "retried and the latest " } else { "" };
+    let body = format!(
+        "upstream connect error or disconnect/reset before headers. {again}reset reason: {}",
+        reset.kind.as_str()
+    );
+    let status = if reset.kind == ResetKind::ProtocolError { 502 } else { 503 };
+    let reply = LocalReply::new(status, body.into_bytes(), reset.details(false)).flag(reset.kind.flag());
+    if reset.kind == ResetKind::Overflow {
+        return reply.header(KnownHeader::XEnvoyOverloaded, &b"true"[..]);
+    }
+    reply
+}

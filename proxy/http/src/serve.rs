@@ -1,0 +1,118 @@
+//! A downstream connection: which protocol it speaks, and its streams.
+
+mod http1;
+mod http2;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Instant;
+
+use dhow_proxy_api::{Connection, ConnectionInfo};
+
+use crate::config::CodecType;
+use crate::manager::Manager;
+use crate::wire::Wire;
+
+/// What every HTTP/2 client sends first.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
+    let Connection { transport, info } = connection;
+    let _active = ActiveConnection::new(&manager, &info);
+    let alpn = info.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let codec = match (manager.config.codec, alpn) {
+        (CodecType::Auto, Some(b"h2")) => CodecType::Http2,
+        (CodecType::Auto, Some(_)) => CodecType::Http1,
+        (codec, _) => codec,
+    };
+    match codec {
+        CodecType::Http1 => {
+            let wire = Wire::new(transport, manager.worker.buffers().clone());
+            http1::serve(manager, info, wire).await;
+        }
+        CodecType::Http2 => http2::serve(manager, info, transport, Vec::new()).await,
+        CodecType::Auto => {
+            let mut wire = Wire::new(transport, manager.worker.buffers().clone());
+            match sniff(&manager, &mut wire).await {
+                Sniffed::Http1 => http1::serve(manager, info, wire).await,
+                Sniffed::Http2 => {
+                    let (transport, read) = wire.into_parts();
+                    http2::serve(manager, info, transport, read).await;
+                }
+                Sniffed::Closed => {}
+            }
+        }
+    }
+}
+
+enum Sniffed {
+    Http1,
+    Http2,
+    Closed,
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1 by the first bytes.
+async fn sniff(manager: &Manager, wire: &mut Wire) -> Sniffed {
+    let idle = manager.config.timeouts.idle.map(|idle| Instant::now() + idle);
+    let mut timer = dhow_proxy_runtime::DeadlineTimer::new();
+    poll_fn(|cx| {
+        loop {
+            let seen = wire.read.filled();
+            let compared = seen.len().min(H2_PREFACE.len());
+            if seen[..compared] != H2_PREFACE[..compared] {
+                return std::task::Poll::Ready(Sniffed::Http1);
+            }
+            if compared == H2_PREFACE.len() {
+                return std::task::Poll::Ready(Sniffed::Http2);
+            }
+            match wire.poll_fill(cx) {
+                std::task::Poll::Ready(Ok(count)) if count > 0 => {}
+                // A beginning that never became a preface is HTTP/1's to judge.
+                std::task::Poll::Ready(_) if !wire.read.is_empty() => {
+                    return std::task::Poll::Ready(Sniffed::Http1);
+                }
+                std::task::Poll::Ready(_) => return std::task::Poll::Ready(Sniffed::Closed),
+                std::task::Poll::Pending => {
+                    if timer.poll(cx, idle).is_ready() {
+                        manager.stats.manager.downstream_cx_idle_timeout().inc();
+                        return std::task::Poll::Ready(Sniffed::Closed);
+                    }
+                    return std::task::Poll::Pending;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Counts a connection for as long as it is served.
+struct ActiveConnection {
+    manager: Rc<Manager>,
+    info: Rc<ConnectionInfo>,
+}
+
+impl ActiveConnection {
+    fn new(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>) -> Self {
+        let stats = &manager.stats.manager;
+        stats.downstream_cx_total().inc();
+        stats.downstream_cx_active().inc();
+        if info.tls.is_some() {
+            stats.downstream_cx_ssl_total().inc();
+            stats.downstream_cx_ssl_active().inc();
+        }
+        Self { manager: manager.clone(), info: info.clone() }
+    }
+}
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        let stats = &self.manager.stats.manager;
+        stats.downstream_cx_destroy().inc();
+        stats.downstream_cx_active().dec();
+        if self.info.tls.is_some() {
+            stats.downstream_cx_ssl_active().dec();
+        }
+        stats.downstream_cx_length_ms().record(self.info.start.elapsed().as_millis() as u64);
+    }
+}

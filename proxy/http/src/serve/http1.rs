@@ -1,0 +1,316 @@
+//! HTTP/1 connections: one request after the other.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use dhow_base::ResponseFlag;
+use dhow_http::h1::{
+    BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, ResponseWriteOptions, TrailerLimits, parse_request,
+    write_response_head,
+};
+use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_access_log::Logged;
+use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
+use dhow_proxy_runtime::DeadlineTimer;
+
+use crate::downstream::{Downstream, H1Downstream};
+use crate::manager::Manager;
+use crate::response_headers;
+use crate::stream::{Ending, Exchange};
+use crate::wire::Wire;
+
+/// What the wait for a request head brought.
+enum Awaited {
+    Request(HeaderMap, RequestInfo),
+    Refused(RequestError),
+    HeaderTimeout,
+    Closed,
+}
+
+/// Serves the requests of a connection.
+pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: Wire) {
+    manager.stats.manager.downstream_cx_http1_total().inc();
+    manager.stats.manager.downstream_cx_http1_active().inc();
+    let _active = Http1Gauge(manager.clone());
+    let mut down = H1Downstream::new(wire, manager.config.http1_keys);
+    let mut timer = DeadlineTimer::new();
+    let mut requests = 0u32;
+    let limits = TrailerLimits {
+        max_bytes: manager.config.http1.max_head_bytes,
+        max_count: manager.config.http1.max_headers,
+    };
+    loop {
+        match await_request(&manager, &info, &mut down, &mut timer).await {
+            Awaited::Request(head, request) => {
+                requests += 1;
+                down.begin(request, limits);
+                let exchange = one_exchange(&manager, &info, &mut down, &mut timer, head, request, requests);
+                // Boxed so that an idle connection does not hold the room that a request under way needs.
+                let ending = Box::pin(exchange).await;
+                count_bytes(&manager, &mut down);
+                if ending == Ending::Aborted {
+                    return;
+                }
+                if !down.reusable() {
+                    break;
+                }
+            }
+            Awaited::Refused(error) => {
+                refuse(&manager, &info, &mut down, error).await;
+                break;
+            }
+            Awaited::HeaderTimeout => {
+                header_timeout(&manager, &info, &mut down).await;
+                break;
+            }
+            Awaited::Closed => return,
+        }
+    }
+    close_gently(&manager, &mut down).await;
+}
+
+async fn one_exchange(
+    manager: &Rc<Manager>,
+    info: &Rc<ConnectionInfo>,
+    down: &mut H1Downstream,
+    timer: &mut DeadlineTimer,
+    mut head: HeaderMap,
+    request: RequestInfo,
+    requests: u32,
+) -> Ending {
+    if request.expect_continue && !manager.config.proxy_100_continue {
+        head.remove_known(KnownHeader::Expect);
+        down.send_continue();
+    }
+    let max = manager.config.max_requests_per_connection;
+    if max > 0 && requests >= max {
+        manager.stats.manager.downstream_cx_max_requests_reached().inc();
+        down.close_after_response();
+    }
+    let end_stream = request.body == BodyLength::None;
+    let mut exchange = Exchange::new(manager.clone(), info, down.protocol(), head, end_stream, request.upgrade);
+    exchange.run(down, timer).await
+}
+
+/// Waits for the next request head. Nothing is held while the connection is idle but its socket.
+async fn await_request(
+    manager: &Rc<Manager>,
+    info: &ConnectionInfo,
+    down: &mut H1Downstream,
+    timer: &mut DeadlineTimer,
+) -> Awaited {
+    let timeouts = &manager.config.timeouts;
+    let idle_since = Instant::now();
+    let mut progress = HeadProgress::default();
+    let mut head: Option<HeaderMap> = None;
+    let mut head_begun: Option<Instant> = None;
+    let mut drain = std::pin::pin!(manager.drain_started.notified());
+    poll_fn(|cx| {
+        loop {
+            let wire = down.wire();
+            if !wire.read.is_empty() {
+                let into = head.get_or_insert_with(|| manager.take_head());
+                match parse_request(wire.read.filled(), &mut progress, &manager.config.http1, into) {
+                    Ok(Parsed::Complete { consumed, info }) => {
+                        wire.read.consume(consumed);
+                        if info.body == BodyLength::None {
+                            wire.read.release_if_empty();
+                        }
+                        return Poll::Ready(Awaited::Request(head.take().unwrap_or_default(), info));
+                    }
+                    Ok(Parsed::Partial) => {
+                        head_begun.get_or_insert_with(Instant::now);
+                    }
+                    Err(error) => return Poll::Ready(Awaited::Refused(error)),
+                }
+            }
+            match wire.poll_fill(cx) {
+                Poll::Ready(Ok(count)) if count > 0 => continue,
+                Poll::Ready(_) => {
+                    manager.stats.manager.downstream_cx_destroy_remote().inc();
+                    return Poll::Ready(Awaited::Closed);
+                }
+                Poll::Pending => {}
+            }
+            let idle = wire.read.is_empty();
+            if idle && (manager.draining.get() || drain.as_mut().poll(cx).is_ready()) {
+                manager.stats.manager.downstream_cx_drain_close().inc();
+                return Poll::Ready(Awaited::Closed);
+            }
+            let max_duration = timeouts.max_connection_duration.map(|max| info.start + max);
+            let (deadline, what) = match head_begun {
+                Some(begun) => (header_deadline(timeouts.request_headers, timeouts.stream_idle, begun), false),
+                None => (timeouts.idle.map(|idle| idle_since + idle), true),
+            };
+            match poll_earliest(cx, timer, deadline, max_duration.filter(|_| idle)) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Deadline::MaxDuration) => {
+                    manager.stats.manager.downstream_cx_max_duration_reached().inc();
+                    return Poll::Ready(Awaited::Closed);
+                }
+                Poll::Ready(Deadline::First) if what => {
+                    manager.stats.manager.downstream_cx_idle_timeout().inc();
+                    return Poll::Ready(Awaited::Closed);
+                }
+                Poll::Ready(Deadline::First) => return Poll::Ready(Awaited::HeaderTimeout),
+            }
+        }
+    })
+    .await
+}
+
+fn header_deadline(headers: Option<Duration>, idle: Option<Duration>, begun: Instant) -> Option<Instant> {
+    [headers, idle].into_iter().flatten().min().map(|timeout| begun + timeout)
+}
+
+enum Deadline {
+    First,
+    MaxDuration,
+}
+
+fn poll_earliest(
+    cx: &mut Context<'_>,
+    timer: &mut DeadlineTimer,
+    first: Option<Instant>,
+    max_duration: Option<Instant>,
+) -> Poll<Deadline> {
+    loop {
+        let next = [first, max_duration].into_iter().flatten().min();
+        if timer.poll(cx, next).is_pending() {
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        if max_duration.is_some_and(|at| at <= now) {
+            return Poll::Ready(Deadline::MaxDuration);
+        }
+        if first.is_some_and(|at| at <= now) {
+            return Poll::Ready(Deadline::First);
+        }
+    }
+}
+
+/// Answers a head that the codec does not accept.
+async fn refuse(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream, error: RequestError) {
+    let stats = &manager.stats.manager;
+    match error {
+        RequestError::HeadersTooLarge | RequestError::TooManyHeaders => stats.downstream_rq_too_large().inc(),
+        _ => {}
+    }
+    stats.downstream_cx_protocol_error().inc();
+    let answer = Answer {
+        status: error.status(),
+        body: error.body(),
+        details: error.details(),
+        flag: Some(ResponseFlag::DownstreamProtocolError),
+    };
+    answer.send(manager, info, down).await;
+}
+
+/// Answers a head that did not come whole in time.
+async fn header_timeout(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
+    let stats = &manager.stats.manager;
+    let by_header_timeout = manager.config.timeouts.request_headers.is_some();
+    let answer = if by_header_timeout {
+        stats.downstream_rq_header_timeout().inc();
+        Answer { status: 408, body: "request header timeout", details: "request_header_timeout", flag: None }
+    } else {
+        stats.downstream_rq_idle_timeout().inc();
+        let flag = Some(ResponseFlag::StreamIdleTimeout);
+        Answer { status: 408, body: "stream timeout", details: "stream_idle_timeout", flag }
+    };
+    answer.send(manager, info, down).await;
+}
+
+/// A reply without a request.
+struct Answer {
+    status: u16,
+    body: &'static str,
+    details: &'static str,
+    flag: Option<ResponseFlag>,
+}
+
+impl Answer {
+    async fn send(self, manager: &Rc<Manager>, connection: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
+        let Self { status, body, details, flag } = self;
+        let now = Instant::now();
+        let mut info =
+            StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
+        let stats = &manager.stats;
+        stats.manager.downstream_rq_total().inc();
+        stats.manager.downstream_rq_http1_total().inc();
+        let mut head = manager.take_head();
+        head.set_status(status);
+        head.set_known_number(KnownHeader::ContentLength, body.len() as u64);
+        head.append_known(KnownHeader::ContentType, b"text/plain");
+        let request = HeaderMap::new();
+        response_headers::finalize(&manager.config, &request, &mut head, &manager.dates, SystemTime::now());
+        head.append_known(KnownHeader::Connection, b"close");
+        let out = down.wire().out();
+        write_response_head(out, &head, ResponseWriteOptions::default(), false);
+        out.extend_from_slice(body.as_bytes());
+        // A client that is gone already is told nothing.
+        let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
+        info.response_code = Some(status);
+        info.details = Some(details.into());
+        info.bytes_sent = body.len() as u64;
+        info.end = Some(Instant::now());
+        if let Some(flag) = flag {
+            info.flag(flag);
+        }
+        stats.codes.charge_class(status);
+        stats.listener_codes.charge_class(status);
+        let context = StreamFormat { response: Some(&head), ..StreamFormat::new(&info) };
+        for log in &manager.config.access_logs {
+            log.log(&context, &Logged { info: &info, request: None });
+        }
+        manager.give_head(head);
+    }
+}
+
+/// Ends our direction and waits a while for the client to end its own, so that a response that is still in flight is not
+/// lost to a reset (`delayed_close_timeout`).
+async fn close_gently(manager: &Manager, down: &mut H1Downstream) {
+    manager.stats.manager.downstream_cx_destroy_local().inc();
+    if poll_fn(|cx| down.wire().poll_shutdown(cx)).await.is_err() {
+        return;
+    }
+    let Some(delay) = manager.config.timeouts.delayed_close else { return };
+    let deadline = Instant::now() + delay;
+    let mut timer = DeadlineTimer::new();
+    poll_fn(|cx| {
+        loop {
+            let wire = down.wire();
+            let unread = wire.read.len();
+            wire.read.consume(unread);
+            match wire.poll_fill(cx) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    if timer.poll(cx, Some(deadline)).is_ready() {
+                        manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
+                        return Poll::Ready(());
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+fn count_bytes(manager: &Manager, down: &mut H1Downstream) {
+    let wire = down.wire();
+    let stats = &manager.stats.manager;
+    stats.downstream_cx_rx_bytes_total().add(std::mem::take(&mut wire.bytes_read));
+    stats.downstream_cx_tx_bytes_total().add(std::mem::take(&mut wire.bytes_written));
+}
+
+struct Http1Gauge(Rc<Manager>);
+
+impl Drop for Http1Gauge {
+    fn drop(&mut self) {
+        self.0.stats.manager.downstream_cx_http1_active().dec();
+    }
+}

@@ -1,0 +1,58 @@
+//! Counters of a connection manager and its router, `http.<stat_prefix>.*`.
+
+use dhow_stats::{ResponseCodeStats, Store, stat_group};
+
+stat_group! {
+    /// What a connection manager counts, by Envoy's names.
+    pub struct ConnectionManagerStats {
+        counters {
+            downstream_cx_delayed_close_timeout, downstream_cx_destroy, downstream_cx_destroy_active_rq,
+            downstream_cx_destroy_local, downstream_cx_destroy_local_active_rq, downstream_cx_destroy_remote,
+            downstream_cx_destroy_remote_active_rq, downstream_cx_drain_close, downstream_cx_http1_total,
+            downstream_cx_http2_total, downstream_cx_http3_total, downstream_cx_idle_timeout,
+            downstream_cx_max_duration_reached, downstream_cx_max_requests_reached,
+            downstream_cx_overload_disable_keepalive, downstream_cx_protocol_error, downstream_cx_rx_bytes_total,
+            downstream_cx_ssl_total, downstream_cx_total, downstream_cx_tx_bytes_total, downstream_cx_upgrades_total,
+            downstream_flow_control_paused_reading_total, downstream_flow_control_resumed_reading_total,
+            downstream_rq_failed_path_normalization, downstream_rq_header_timeout, downstream_rq_http1_total,
+            downstream_rq_http2_total, downstream_rq_http3_total, downstream_rq_idle_timeout,
+            downstream_rq_max_duration_reached, downstream_rq_non_relative_path, downstream_rq_overload_close,
+            downstream_rq_redirected_with_normalized_path, downstream_rq_rejected_via_ip_detection,
+            downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout,
+            downstream_rq_too_large, downstream_rq_too_many_premature_resets, downstream_rq_total,
+            downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route, no_cluster, no_route,
+            rq_direct_response, rq_overload_local_reply, rq_redirect, rq_reset_after_downstream_response_started,
+            rq_total, rs_too_large,
+        }
+        gauges {
+            downstream_cx_active, downstream_cx_http1_active, downstream_cx_http1_soft_drain,
+            downstream_cx_http2_active, downstream_cx_http3_active, downstream_cx_rx_bytes_buffered,
+            downstream_cx_ssl_active, downstream_cx_tx_bytes_buffered, downstream_cx_upgrades_active,
+            downstream_rq_active,
+        }
+        histograms { downstream_cx_length_ms: Milliseconds, downstream_rq_time: Milliseconds }
+    }
+}
+
+/// All stats of one connection manager.
+#[derive(Debug)]
+pub(crate) struct HttpStats {
+    /// `http.<stat_prefix>.*`.
+    pub(crate) manager: ConnectionManagerStats,
+    /// `http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
+    pub(crate) codes: ResponseCodeStats,
+    /// `listener.<address>.http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
+    pub(crate) listener_codes: ResponseCodeStats,
+}
+
+impl HttpStats {
+    pub(crate) fn new(store: &Store, listener_stat_prefix: &str, stat_prefix: &str) -> Self {
+        let scope = store.scope(&format!("http.{stat_prefix}."));
+        let listener = store.scope(&format!("listener.{listener_stat_prefix}.http.{stat_prefix}."));
+        Self {
+            manager: scope.group(),
+            codes: scope.response_codes("downstream_rq"),
+            listener_codes: listener.response_codes("downstream_rq"),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The deadlines of one stream. All are kept as moments; the stream's one timer is armed for the earliest.
+
+use std::time::{Duration, Instant};
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expired {
+    /// Nothing moved on the stream (`stream_idle_timeout`).
+    StreamIdle,
+    /// The request did not arrive whole in time (`request_timeout`).
+    Request,
+    /// The stream lasted too long (`max_stream_duration`).
+    MaxDuration,
+    /// The response did not arrive in the route's timeout.
+    Response,
+    /// One attempt took longer than `per_try_timeout`.
+    PerTry,
+}
+
+/// The deadlines of one stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deadlines {
+    idle_timeout: Option<Duration>,
+    last_activity: Option<Instant>,
+    pub(crate) request: Option<Instant>,
+    pub(crate) max_duration: Option<Instant>,
+    pub(crate) response: Option<Instant>,
+    pub(crate) per_try: Option<Instant>,
+}
+
+impl Deadlines {
+    pub(crate) fn new(idle_timeout: Option<Duration>, now: Instant) -> Self {
+        Self { idle_timeout, last_activity: Some(now), ..Self::default() }
+    }
+
+    /// Replaces the idle timeout, as a route may.
+    pub(crate) fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.idle_timeout = timeout;
+    }
+
+    /// Something moved.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        self.last_activity = Some(now);
+    }
+
+    fn idle(&self) -> Option<Instant> {
+        Some(self.last_activity? + self.idle_timeout?)
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        [self.idle(), self.request, self.max_duration, self.response, self.per_try].into_iter().flatten().min()
+    }
+
+    /// What has run out; the deadline that passed first.
+    pub(crate) fn expired(&self, now: Instant) -> Option<Expired> {
+        [
+            (self.response, Expired::Response),
+            (self.per_try, Expired::PerTry),
+            (self.idle(), Expired::StreamIdle),
+            (self.request, Expired::Request),
+            (self.max_duration, Expired::MaxDuration),
+        ]
+        .into_iter()
+        .filter_map(|(at, what)| Some((at?, what)))
+        .filter(|(at, _)| *at <= now)
+        .min_by_key(|(at, _)| *at)
+        .map(|(_, what)| what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_deadline_counts_and_activity_moves_the_idle_one() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut deadlines = Deadlines::new(Some(5 * second), now);
+        assert_eq!(deadlines.next(), Some(now + 5 * second));
+        deadlines.touch(now + 3 * second);
+        assert_eq!(deadlines.next(), Some(now + 8 * second));
+        deadlines.response = Some(now + 6 * second);
+        assert_eq!(deadlines.next(), Some(now + 6 * second));
+        assert_eq!(deadlines.expired(now + 5 * second), None);
+        assert_eq!(deadlines.expired(now + 9 * second), Some(Expired::Response));
+        deadlines.response = None;
+        assert_eq!(deadlines.expired(now + 9 * second), Some(Expired::StreamIdle));
+        deadlines.set_idle_timeout(None);
+        assert_eq!(deadlines.next(), None);
+    }
+}

@@ -1,0 +1,442 @@
+//! One request and its response: admission, filters, the route's action, the end.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use dhow_base::ResponseFlag;
+use dhow_http::{HeaderMap, KnownHeader, h1};
+use dhow_proxy_access_log::Logged;
+use dhow_proxy_api::{
+    FilterStream, HeadersVerdict, HttpFilter, LocalReply, Protocol, Resumption, StreamFormat, StreamInfo,
+};
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_routing::{Action, ClientCertificate, RouteInput, SelectedRoute};
+
+use super::deadlines::{Deadlines, Expired};
+use super::pump::Interruption;
+use crate::downstream::Downstream;
+use crate::manager::Manager;
+use crate::request_headers;
+use crate::reset::{Reset, ResetKind};
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client has the whole response.
+    Complete,
+    /// The client is gone, or must notice that the response is broken.
+    Aborted,
+}
+
+/// A request that is being served.
+pub(crate) struct Exchange {
+    pub(crate) manager: Rc<Manager>,
+    pub(crate) request: HeaderMap,
+    pub(crate) response: HeaderMap,
+    pub(crate) info: StreamInfo,
+    pub(crate) route: Option<SelectedRoute>,
+    pub(crate) filters: Vec<Box<dyn HttpFilter>>,
+    pub(crate) random: u64,
+    pub(crate) deadlines: Deadlines,
+    /// Whether the request has no body.
+    pub(crate) end_stream: bool,
+    /// Whether the request asks for another protocol.
+    pub(crate) upgrade: bool,
+    /// Whether the request counts as internal.
+    pub(crate) internal: bool,
+    /// Whether the response head went downstream.
+    pub(crate) response_started: bool,
+}
+
+impl Exchange {
+    /// A request whose head was read.
+    pub(crate) fn new(
+        manager: Rc<Manager>,
+        connection: &Rc<dhow_proxy_api::ConnectionInfo>,
+        protocol: Protocol,
+        request: HeaderMap,
+        end_stream: bool,
+        upgrade: bool,
+    ) -> Self {
+        let now = Instant::now();
+        let random = manager.worker.random();
+        let timeouts = &manager.config.timeouts;
+        let mut deadlines = Deadlines::new(timeouts.stream_idle, now);
+        deadlines.max_duration = timeouts.max_stream_duration.map(|max| now + max);
+        if !end_stream {
+            deadlines.request = timeouts.request.map(|timeout| now + timeout);
+        }
+        let mut info = StreamInfo::new(connection.clone(), Some(protocol), now, random);
+        if end_stream {
+            info.request_complete = Some(now);
+        }
+        let stats = &manager.stats.manager;
+        stats.downstream_rq_total().inc();
+        stats.downstream_rq_active().inc();
+        match protocol {
+            Protocol::Http2 => stats.downstream_rq_http2_total().inc(),
+            Protocol::Http10 | Protocol::Http11 => stats.downstream_rq_http1_total().inc(),
+        }
+        let response = manager.take_head();
+        Self {
+            manager,
+            request,
+            response,
+            info,
+            route: None,
+            filters: Vec::new(),
+            random,
+            deadlines,
+            end_stream,
+            upgrade,
+            internal: false,
+            response_started: false,
+        }
+    }
+
+    /// Serves the request to its end.
+    pub(crate) async fn run<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
+        let ending = match self.admit() {
+            Err(reply) => self.reply(down, timer, *reply).await,
+            Ok(()) => self.serve(down, timer).await,
+        };
+        if ending == Ending::Aborted {
+            down.reset();
+        }
+        self.complete();
+        ending
+    }
+
+    /// Normalises the request, decides where it came from and selects its route.
+    fn admit(&mut self) -> Result<(), Box<LocalReply>> {
+        let manager = self.manager.clone();
+        let config = &manager.config;
+        let connection = self.info.connection.clone();
+        request_headers::normalize(&config.normalization, connection.local_address.port(), &mut self.request)
+            .inspect_err(|reply| match reply.details.as_ref() {
+                "path_normalization_failed" => manager.stats.manager.downstream_rq_failed_path_normalization().inc(),
+                "absolute_path_rejected" => manager.stats.manager.downstream_rq_non_relative_path().inc(),
+                _ => {}
+            })?;
+        let origin = request_headers::mutate(config, &connection, &mut self.request, self.upgrade, || {
+            manager.worker.random()
+        });
+        self.info.client_address = origin.client_address;
+        self.internal = origin.internal;
+        self.select_route();
+        self.check_upgrade()
+    }
+
+    fn select_route(&mut self) {
+        let Some(table) = self.manager.routes() else { return };
+        let selected = {
+            let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
+            let certificate = self.info.connection.tls.as_ref().map(|tls| {
+                if tls.peer_verified {
+                    ClientCertificate::Validated
+                } else if tls.peer.is_some() {
+                    ClientCertificate::Presented
+                } else {
+                    ClientCertificate::None
+                }
+            });
+            let input =
+                RouteInput { client_certificate: certificate, context: &context, ..RouteInput::new(self.random) };
+            table.select(&self.request, &input).selected()
+        };
+        let Some(selected) = selected else { return };
+        let entry = selected.entry();
+        if !entry.name().is_empty() {
+            self.info.route_name = Some(entry.name().into());
+        }
+        self.info.virtual_host = Some(selected.virtual_host().name().into());
+        if let Some(action) = selected.forward() {
+            if let Some(idle) = action.idle_timeout {
+                self.deadlines.set_idle_timeout(Some(idle).filter(|idle| !idle.is_zero()));
+            }
+            if let Some(max) = action.max_stream_duration {
+                let max = Some(max).filter(|max| !max.is_zero());
+                self.deadlines.max_duration = max.map(|max| self.info.start + max);
+            }
+        }
+        self.route = Some(selected);
+    }
+
+    /// An upgrade that neither the connection manager nor the route allows is refused.
+    fn check_upgrade(&mut self) -> Result<(), Box<LocalReply>> {
+        if !self.upgrade {
+            return Ok(());
+        }
+        let Some(route) = &self.route else { return Ok(()) };
+        let kind = self.request.get_known(KnownHeader::Upgrade).unwrap_or_default().to_ascii_lowercase();
+        let kind = String::from_utf8_lossy(&kind);
+        let by_route = route.forward().and_then(|action| action.upgrade(&kind)).map(|upgrade| upgrade.enabled);
+        let by_manager = self.manager.config.upgrades.iter().any(|allowed| **allowed == *kind);
+        if by_route.unwrap_or(by_manager) {
+            return Ok(());
+        }
+        self.manager.stats.manager.downstream_rq_ws_on_non_ws_route().inc();
+        Err(Box::new(LocalReply::new(403, &b""[..], "upgrade_failed").closing()))
+    }
+
+    async fn serve<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
+        self.create_filters();
+        if let Err(ending) = self.decode_filters(down, timer).await {
+            return ending;
+        }
+        let manager = self.manager.clone();
+        let stats = &manager.stats.manager;
+        if manager.config.router.is_none() {
+            let reply = LocalReply::new(404, &b""[..], "route_not_found");
+            return self.reply(down, timer, reply).await;
+        }
+        stats.rq_total().inc();
+        let Some(route) = self.route.clone() else {
+            stats.no_route().inc();
+            let reply = LocalReply::new(404, &b""[..], "route_not_found").flag(ResponseFlag::NoRouteFound);
+            return self.reply(down, timer, reply).await;
+        };
+        match route.action() {
+            Action::Forward(action) => self.forward(down, timer, &route, action).await,
+            Action::DirectResponse(direct) => {
+                stats.rq_direct_response().inc();
+                let reply = self.direct_response(direct);
+                self.reply(down, timer, reply).await
+            }
+            Action::Redirect(_) => {
+                stats.rq_redirect().inc();
+                let location = {
+                    let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
+                    route.redirect_location(&self.request, &context)
+                };
+                let (status, location) = location.unwrap_or((301, Vec::new()));
+                let reply =
+                    LocalReply::new(status, &b""[..], "direct_response").header(KnownHeader::Location, location);
+                self.reply(down, timer, reply).await
+            }
+            Action::NonForwarding => {
+                stats.no_route().inc();
+                let reply = LocalReply::new(404, &b""[..], "route_not_found").flag(ResponseFlag::NoRouteFound);
+                self.reply(down, timer, reply).await
+            }
+        }
+    }
+
+    fn create_filters(&mut self) {
+        let manager = self.manager.clone();
+        for filter in &manager.config.filters {
+            let overrides = self.route.as_ref().and_then(|route| route.filter_configs().get(&filter.name));
+            let disabled = overrides.map_or(filter.disabled, |overrides| overrides.disabled);
+            if disabled {
+                continue;
+            }
+            let config = overrides.and_then(|overrides| overrides.config.as_ref());
+            self.filters.extend(filter.factory.create(config));
+        }
+    }
+
+    async fn decode_filters<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+    ) -> Result<(), Ending> {
+        for at in 0..self.filters.len() {
+            let end_stream = self.end_stream;
+            let verdict =
+                self.with_filter(at, |filter, request, stream| filter.decode_headers(request, end_stream, stream));
+            let reply = match verdict {
+                HeadersVerdict::Continue => continue,
+                HeadersVerdict::LocalReply(reply) => reply,
+                HeadersVerdict::Wait(mut work) => {
+                    let waited = poll_fn(|cx| {
+                        if let Poll::Ready(resumption) = work.as_mut().poll(cx) {
+                            return Poll::Ready(Ok(resumption));
+                        }
+                        if self.end_stream
+                            && let Poll::Ready(reset) = down.poll_closed(cx)
+                        {
+                            return Poll::Ready(Err(Interruption::Downstream(reset)));
+                        }
+                        while timer.poll(cx, self.deadlines.next()).is_ready() {
+                            if let Some(expired) = self.deadlines.expired(Instant::now()) {
+                                return Poll::Ready(Err(Interruption::Expired(expired)));
+                            }
+                        }
+                        Poll::Pending
+                    })
+                    .await;
+                    match waited {
+                        Ok(Resumption::Continue) => {
+                            self.with_filter(at, |filter, request, stream| filter.decode_resumed(request, stream));
+                            continue;
+                        }
+                        Ok(Resumption::LocalReply(reply)) => reply,
+                        Err(interruption) => return Err(self.interrupted(down, timer, interruption).await),
+                    }
+                }
+            };
+            return Err(self.reply(down, timer, reply).await);
+        }
+        Ok(())
+    }
+
+    fn with_filter<T>(
+        &mut self,
+        at: usize,
+        call: impl FnOnce(&mut dyn HttpFilter, &mut HeaderMap, &mut FilterStream<'_>) -> T,
+    ) -> T {
+        let connection = self.info.connection.clone();
+        let mut stream = FilterStream {
+            info: &mut self.info,
+            connection: &connection,
+            route: self.route.as_ref(),
+            random: self.random,
+        };
+        call(self.filters[at].as_mut(), &mut self.request, &mut stream)
+    }
+
+    /// Ends the exchange after the client went away or one of the stream's own deadlines passed.
+    pub(crate) async fn interrupted<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        interruption: Interruption,
+    ) -> Ending {
+        match interruption {
+            Interruption::Downstream(reset) => self.downstream_gone(&reset),
+            Interruption::Upstream(reset) => {
+                self.info.flag(reset.kind.flag());
+                self.info.details = Some(reset.details(true).into());
+                self.manager.stats.manager.rq_reset_after_downstream_response_started().inc();
+                Ending::Aborted
+            }
+            Interruption::Expired(expired) => self.expired(down, timer, expired).await,
+        }
+    }
+
+    fn downstream_gone(&mut self, reset: &Reset) -> Ending {
+        let stats = &self.manager.stats.manager;
+        stats.downstream_rq_rx_reset().inc();
+        if reset.kind == ResetKind::ConnectionTermination {
+            self.info.flag(ResponseFlag::DownstreamConnectionTermination);
+            self.info.details = Some("downstream_remote_disconnect".into());
+        } else {
+            self.info.flag(ResponseFlag::DownstreamRemoteReset);
+            self.info.details = Some("http2.remote_reset".into());
+        }
+        Ending::Aborted
+    }
+
+    async fn expired<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        expired: Expired,
+    ) -> Ending {
+        let stats = self.manager.stats.clone();
+        let incomplete = if down.request_complete() { 504 } else { 408 };
+        let reply = match expired {
+            Expired::StreamIdle => {
+                stats.manager.downstream_rq_idle_timeout().inc();
+                LocalReply::new(incomplete, &b"stream timeout"[..], "stream_idle_timeout")
+                    .flag(ResponseFlag::StreamIdleTimeout)
+            }
+            Expired::Request => {
+                stats.manager.downstream_rq_timeout().inc();
+                LocalReply::new(408, &b"request timeout"[..], "request_overall_timeout")
+            }
+            Expired::MaxDuration => {
+                stats.manager.downstream_rq_max_duration_reached().inc();
+                let mut reply =
+                    LocalReply::new(incomplete, &b"downstream duration timeout"[..], "max_duration_timeout")
+                        .flag(ResponseFlag::DurationTimeout);
+                reply.grpc_status = Some(4);
+                reply
+            }
+            Expired::Response | Expired::PerTry => {
+                LocalReply::new(504, &b"upstream request timeout"[..], "response_timeout")
+                    .flag(ResponseFlag::UpstreamRequestTimeout)
+            }
+        };
+        if self.response_started {
+            self.info.flags = self.info.flags.union(reply.flags);
+            self.info.details = Some(reply.details);
+            return Ending::Aborted;
+        }
+        // The deadlines that passed must not end the reply too.
+        self.deadlines = Deadlines::new(self.manager.config.timeouts.stream_idle, Instant::now());
+        self.reply(down, timer, reply).await
+    }
+
+    /// Runs the encoding half of the filters over the response head, last filter first.
+    pub(crate) fn encode_filters(&mut self, end_stream: bool) {
+        let connection = self.info.connection.clone();
+        for filter in self.filters.iter_mut().rev() {
+            let mut stream = FilterStream {
+                info: &mut self.info,
+                connection: &connection,
+                route: self.route.as_ref(),
+                random: self.random,
+            };
+            filter.encode_headers(&self.request, &mut self.response, end_stream, &mut stream);
+        }
+    }
+
+    fn complete(&mut self) {
+        let now = Instant::now();
+        self.info.end = Some(now);
+        let manager = self.manager.clone();
+        let stats = &manager.stats;
+        stats.manager.downstream_rq_active().dec();
+        if let Some(code) = self.info.response_code {
+            stats.codes.charge_class(code);
+            stats.listener_codes.charge_class(code);
+            let millis = now.duration_since(self.info.start).as_millis() as u64;
+            stats.manager.downstream_rq_time().record(millis);
+        }
+        for filter in &mut self.filters {
+            filter.on_stream_complete(&self.info);
+        }
+        let context = StreamFormat {
+            request: Some(&self.request),
+            response: Some(&self.response),
+            ..StreamFormat::new(&self.info)
+        };
+        for log in &manager.config.access_logs {
+            log.log(&context, &Logged { info: &self.info, request: Some(&self.request) });
+        }
+    }
+
+    /// Whether the client said that it speaks gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        let Some(kind) = self.request.get_known(KnownHeader::ContentType) else { return false };
+        match kind.strip_prefix(b"application/grpc") {
+            Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+            None => false,
+        }
+    }
+
+    /// Time since the request was received whole, or zero before that.
+    pub(crate) fn since_request(&self, now: Instant) -> Duration {
+        self.info.request_complete.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
+    /// Whether the response head ends an upgrade negotiation with success.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgrade && self.response.status() == Some(101) && h1::is_upgrade(&self.request)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let manager = self.manager.clone();
+        manager.give_head(std::mem::take(&mut self.request));
+        manager.give_head(std::mem::take(&mut self.response));
+        if self.info.end.is_none() {
+            // The stream was cut off: its connection was closed under it.
+            manager.stats.manager.downstream_rq_active().dec();
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! One request and its response, whatever protocols are on its sides.
+
+mod deadlines;
+mod exchange;
+mod pump;
+mod reply;
+mod request_body;
+
+pub(crate) use deadlines::{Deadlines, Expired};
+pub(crate) use exchange::{Ending, Exchange};
+pub(crate) use pump::{Interruption, Pump};
+pub(crate) use request_body::{KeptBody, RequestBody};

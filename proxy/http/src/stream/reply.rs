@@ -1,0 +1,154 @@
+//! Replies that the proxy makes itself.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Instant, SystemTime};
+
+use dhow_http::{HeaderName, KnownHeader, format_decimal};
+use dhow_proxy_api::{LocalReply, StreamFormat};
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_routing::DirectResponse;
+
+use super::exchange::{Ending, Exchange};
+use crate::body::{BufferedBody, poll_transfer};
+use crate::downstream::Downstream;
+use crate::response_headers;
+
+impl Exchange {
+    /// Sends a reply of our own instead of an upstream's.
+    pub(crate) async fn reply<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        reply: LocalReply,
+    ) -> Ending {
+        let LocalReply { status, body, flags, details, headers, grpc_status, close } = reply;
+        self.info.flags = self.info.flags.union(flags);
+        self.info.details = Some(details);
+        self.response.clear();
+        let grpc = self.is_grpc();
+        let message = if grpc { body.clone() } else { Cow::Borrowed(&b""[..]) };
+        let body = if grpc { Cow::Borrowed(&b""[..]) } else { body };
+        if grpc {
+            self.response.set_status(200);
+            self.response.append_known(KnownHeader::ContentType, b"application/grpc");
+            let code = grpc_status.unwrap_or_else(|| LocalReply::grpc_status_of(status));
+            self.response.set_known_number(KnownHeader::GrpcStatus, code.into());
+            if !message.is_empty() {
+                self.response.append_known(KnownHeader::GrpcMessage, &percent_encode(&message));
+            }
+        } else {
+            self.response.set_status(status);
+            if !body.is_empty() {
+                self.response.set_known_number(KnownHeader::ContentLength, body.len() as u64);
+                self.response.append_known(KnownHeader::ContentType, b"text/plain");
+            }
+        }
+        for (name, value) in &headers {
+            self.set_reply_header(name, value);
+        }
+        self.apply_route_response_headers();
+        self.encode_filters(body.is_empty());
+        self.send_response_head(down, body.is_empty(), close);
+        let mut source = BufferedBody::new(&body, None);
+        let sent = poll_fn(|cx| {
+            match poll_transfer(cx, &mut source, down, &mut self.info.bytes_sent) {
+                Poll::Ready(result) => return Poll::Ready(result.is_ok()),
+                Poll::Pending => {}
+            }
+            while timer.poll(cx, self.deadlines.next()).is_ready() {
+                if self.deadlines.expired(Instant::now()).is_some() {
+                    return Poll::Ready(false);
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        if sent { Ending::Complete } else { Ending::Aborted }
+    }
+
+    fn set_reply_header(&mut self, name: &HeaderName, value: &[u8]) {
+        match name {
+            HeaderName::Known(KnownHeader::ContentType) => self.response.set(name, value),
+            _ => self.response.append_name(name, value),
+        }
+    }
+
+    /// The reply of a direct-response route.
+    pub(crate) fn direct_response(&mut self, direct: &DirectResponse) -> LocalReply {
+        let Some((format, content_type)) = &direct.body_format else {
+            return LocalReply::new(direct.status, direct.body.to_vec(), "direct_response");
+        };
+        let mut body = Vec::new();
+        let context = StreamFormat {
+            request: Some(&self.request),
+            local_reply_body: &direct.body,
+            ..StreamFormat::new(&self.info)
+        };
+        format.append(&context, &mut Vec::new(), &mut body);
+        LocalReply::new(direct.status, body, "direct_response")
+            .header(KnownHeader::ContentType, content_type.as_bytes())
+    }
+
+    /// Adds what the selected route, its virtual host and its table say about response headers.
+    pub(crate) fn apply_route_response_headers(&mut self) {
+        if let Some(route) = &self.route {
+            let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
+            route.apply_response_headers(&mut self.response, &context);
+        }
+    }
+
+    /// Sends the response head as the connection manager leaves it.
+    pub(crate) fn send_response_head<D: Downstream>(&mut self, down: &mut D, end: bool, close: bool) {
+        let manager = self.manager.clone();
+        let upgraded = self.is_upgraded();
+        response_headers::remove_hop_by_hop(&mut self.response, upgraded);
+        response_headers::finalize(
+            &manager.config,
+            &self.request,
+            &mut self.response,
+            &manager.dates,
+            SystemTime::now(),
+        );
+        if !down.request_complete() && !upgraded {
+            manager.stats.manager.downstream_rq_response_before_rq_complete().inc();
+        }
+        if manager.draining.get() {
+            manager.stats.manager.downstream_cx_drain_close().inc();
+        }
+        self.info.response_code = self.response.status();
+        self.info.first_downstream_tx = Some(Instant::now());
+        self.response_started = true;
+        down.send_head(&mut self.response, end, close || manager.draining.get());
+    }
+
+    /// Sets `x-envoy-upstream-service-time` and its like to a number of milliseconds.
+    pub(crate) fn set_response_number(&mut self, name: KnownHeader, number: u64) {
+        let mut digits = [0; 20];
+        self.response.set_known(name, format_decimal(number, &mut digits));
+    }
+}
+
+/// A gRPC status message: printable ASCII but `%` as it is, other bytes as `%XX`.
+fn percent_encode(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len());
+    for byte in message {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => out.push(*byte),
+            _ => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent_encode;
+
+    #[test]
+    fn grpc_messages_are_percent_encoded() {
+        assert_eq!(percent_encode(b"no healthy upstream"), b"no healthy upstream");
+        assert_eq!(percent_encode("100% ü\n".as_bytes()), b"100%25 %C3%BC%0A");
+    }
+}

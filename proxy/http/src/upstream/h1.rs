@@ -1,0 +1,185 @@
+//! An HTTP/1 connection to an upstream host: one request at a time.
+
+use std::task::{Context, Poll, ready};
+
+use dhow_http::HeaderMap;
+use dhow_http::h1::{
+    Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo, ResponseOptions,
+    TrailerLimits, is_upgrade, parse_response, write_request_head,
+};
+use dhow_proxy_upstream::{ClosedBy, ConnectionGuard};
+
+use crate::body::{BodySink, BodySource, BodyState};
+use crate::reset::{Reset, ResetKind};
+use crate::wire::Wire;
+
+/// A connection to a host, and the request on it.
+#[derive(Debug)]
+pub(crate) struct H1Upstream {
+    wire: Wire,
+    guard: ConnectionGuard,
+    options: ResponseOptions,
+    progress: HeadProgress,
+    answering: Answering,
+    keep_alive: bool,
+    request_done: bool,
+    head_done: bool,
+    requests: u64,
+    /// Sweep of the pool at which the connection became idle.
+    pub(crate) idle_since: u32,
+}
+
+impl H1Upstream {
+    pub(crate) fn new(wire: Wire, guard: ConnectionGuard, options: ResponseOptions) -> Self {
+        Self {
+            wire,
+            guard,
+            options,
+            progress: HeadProgress::default(),
+            answering: Answering::Ordinary,
+            keep_alive: true,
+            request_done: true,
+            head_done: true,
+            requests: 0,
+            idle_since: 0,
+        }
+    }
+
+    /// Requests sent on this connection so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// Starts a request; its head leaves with the first body bytes or the next flush.
+    pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) {
+        self.requests = self.guard.count_request();
+        self.guard.set_requests_active(true);
+        self.answering = match head.method() {
+            b"HEAD" => Answering::Head,
+            b"CONNECT" => Answering::Connect,
+            _ if is_upgrade(head) => Answering::Upgrade,
+            _ => Answering::Ordinary,
+        };
+        self.progress = HeadProgress::default();
+        self.request_done = end;
+        self.head_done = false;
+        self.keep_alive = false;
+        let framing = write_request_head(self.wire.out(), head, RequestWriteOptions::default(), end);
+        self.wire.begin_write(framing);
+    }
+
+    /// Reads the response head, or an informational one that precedes it.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut HeaderMap,
+    ) -> Poll<Result<ResponseInfo, Reset>> {
+        loop {
+            if !self.wire.read.is_empty() {
+                let parsed = parse_response(
+                    self.wire.read.filled(),
+                    &mut self.progress,
+                    self.answering,
+                    &self.options,
+                    head,
+                );
+                match parsed {
+                    Ok(Parsed::Complete { consumed, info }) => {
+                        self.wire.read.consume(consumed);
+                        self.on_head(info);
+                        return Poll::Ready(Ok(info));
+                    }
+                    Ok(Parsed::Partial) => {}
+                    Err(error) => {
+                        return Poll::Ready(Err(Reset::with_transport(ResetKind::ProtocolError, error.details())));
+                    }
+                }
+            }
+            match ready!(self.wire.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Err(Reset::new(ResetKind::ConnectionTermination))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(Reset::of_io(&error))),
+            }
+        }
+    }
+
+    fn on_head(&mut self, info: ResponseInfo) {
+        self.progress = HeadProgress::default();
+        if info.informational {
+            return;
+        }
+        self.head_done = true;
+        self.keep_alive = info.keep_alive;
+        self.wire.begin_body(info.body, TrailerLimits::default());
+        if info.body == BodyLength::None {
+            self.wire.read.release_if_empty();
+        }
+    }
+
+    /// Whether the connection can carry another request: both messages ended and nothing unasked for arrived.
+    pub(crate) fn reusable(&self) -> bool {
+        let complete = self.request_done && self.head_done && self.wire.body_is_consumed();
+        self.guard.set_requests_active(!complete);
+        if self.wire.peer_ended() {
+            self.guard.set_closed_by(ClosedBy::Remote);
+        }
+        complete && self.keep_alive && self.wire.read.is_empty() && !self.wire.peer_ended()
+    }
+
+    /// Whether the host closed the connection, or sent something unasked for, while it was idle. Reads nothing unless
+    /// the event loop saw the socket readable.
+    pub(crate) fn is_stale(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if self.wire.poll_readable(&mut cx).is_pending() {
+            return false;
+        }
+        // Readable: either the end, or bytes that no request asked for. TLS may be readable without plaintext.
+        let stale = self.wire.poll_fill(&mut cx).is_ready();
+        if stale && self.wire.peer_ended() {
+            self.guard.set_closed_by(ClosedBy::Remote);
+        }
+        stale
+    }
+}
+
+impl BodySource for H1Upstream {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        let result = ready!(self.wire.poll_body(cx));
+        Poll::Ready(result.map_err(|reset| match reset.kind {
+            // The end of the stream in the middle of a body breaks the protocol; a reset connection does not.
+            ResetKind::ConnectionTermination if self.wire.peer_ended() => Reset::new(ResetKind::ProtocolError),
+            _ => reset,
+        }))
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.wire.chunk()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.wire.consume(count);
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        self.wire.trailers()
+    }
+}
+
+impl BodySink for H1Upstream {
+    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+        let count = ready!(self.wire.poll_write_body(cx, source.chunk())).map_err(|e| Reset::of_io(&e))?;
+        source.consume(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>, _trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        // Without `enable_trailers` an HTTP/1 request has none.
+        ready!(self.wire.poll_finish(cx, None, HeaderKeyFormat::Lower)).map_err(|e| Reset::of_io(&e))?;
+        self.request_done = true;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,138 @@
+//! A stream on an HTTP/2 connection to an upstream host.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use dhow_http::HeaderMap;
+use dhow_http::h1::{BodyLength, ResponseInfo, Version};
+use dhow_http::h2::{PendingResponse, SendBody};
+
+use super::h2_connection::StreamSlot;
+use crate::body::{BodySink, BodySource, BodyState};
+use crate::h2_body::ReceivedBody;
+use crate::reset::{Reset, ResetKind};
+
+/// One request on an HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct H2Upstream {
+    slot: Rc<StreamSlot>,
+    sending: Option<SendBody>,
+    pending: Option<PendingResponse>,
+    body: Option<ReceivedBody>,
+    request_done: bool,
+}
+
+impl H2Upstream {
+    pub(crate) fn new(slot: Rc<StreamSlot>) -> Self {
+        Self { slot, sending: None, pending: None, body: None, request_done: false }
+    }
+
+    /// Sends the request head.
+    pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
+        let (pending, sending) = self.slot.open(head, end)?;
+        self.pending = Some(pending);
+        self.sending = Some(sending);
+        self.request_done = end;
+        Ok(())
+    }
+
+    /// Waits for the response head, or an informational one that precedes it.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut HeaderMap,
+    ) -> Poll<Result<ResponseInfo, Reset>> {
+        let Some(pending) = &mut self.pending else {
+            return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
+        };
+        let informational = match pending.poll_informational(cx, head) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => return Poll::Pending,
+        };
+        let mut body = BodyLength::None;
+        if !informational {
+            let received = ReceivedBody::new(ready!(pending.poll_response(cx, head))?);
+            if !received.is_complete() {
+                body = BodyLength::UntilClose;
+            }
+            self.body = Some(received);
+        }
+        Poll::Ready(Ok(ResponseInfo {
+            version: Version::Http11,
+            status: head.status().unwrap_or(0),
+            body,
+            keep_alive: true,
+            informational,
+        }))
+    }
+}
+
+impl BodySource for H2Upstream {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        match &mut self.body {
+            Some(body) => body.poll_body(cx),
+            None => Poll::Ready(Err(Reset::new(ResetKind::LocalReset))),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.body.as_ref().map_or(&[], BodySource::chunk)
+    }
+
+    fn consume(&mut self, count: usize) {
+        if let Some(body) = &mut self.body {
+            body.consume(count);
+        }
+    }
+
+    fn split(&mut self, max: usize) -> Bytes {
+        self.body.as_mut().map_or_else(Bytes::new, |body| body.split(max))
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        self.body.as_ref()?.trailers()
+    }
+}
+
+impl BodySink for H2Upstream {
+    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+        let Some(sending) = &mut self.sending else {
+            return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
+        };
+        let ready = ready!(sending.poll_capacity(cx, source.chunk().len()))?;
+        let bytes = source.split(ready);
+        let count = bytes.len();
+        sending.send_data(bytes, false)?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        // The connection's own task writes at the end of the turn.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        if let Some(sending) = &mut self.sending
+            && !self.request_done
+        {
+            match trailers {
+                Some(trailers) if !trailers.is_empty() => sending.send_trailers(trailers)?,
+                _ => sending.send_data(Bytes::new(), true)?,
+            }
+        }
+        self.request_done = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for H2Upstream {
+    fn drop(&mut self) {
+        let response_done = self.body.as_ref().is_some_and(ReceivedBody::is_complete);
+        if !(response_done && self.request_done)
+            && let Some(sending) = &mut self.sending
+        {
+            sending.cancel();
+        }
+    }
+}

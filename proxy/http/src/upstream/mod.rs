@@ -1,0 +1,113 @@
+//! The upstream side of a stream: connections to hosts, their pools, and the stream on one of them.
+
+mod h1;
+mod h2;
+mod h2_connection;
+mod pool;
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use dhow_http::HeaderMap;
+use dhow_http::h1::ResponseInfo;
+
+use crate::body::{BodySink, BodySource, BodyState};
+use crate::reset::Reset;
+
+use pool::PooledH1;
+use h2::H2Upstream;
+pub(crate) use pool::{Acquired, HttpPools};
+
+/// A stream to an upstream host.
+#[derive(Debug)]
+pub(crate) enum UpstreamStream {
+    /// The one stream of an HTTP/1 connection.
+    H1(PooledH1),
+    /// One of the streams of an HTTP/2 connection.
+    H2(Box<H2Upstream>),
+}
+
+impl UpstreamStream {
+    /// Sends the request head, `end` when there is no body.
+    pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
+        match self {
+            Self::H1(stream) => {
+                stream.begin(head, end);
+                Ok(())
+            }
+            Self::H2(stream) => stream.begin(head, end),
+        }
+    }
+
+    /// Waits for the response head, or an informational one that precedes it.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut HeaderMap,
+    ) -> Poll<Result<ResponseInfo, Reset>> {
+        match self {
+            Self::H1(stream) => stream.poll_head(cx, head),
+            Self::H2(stream) => stream.poll_head(cx, head),
+        }
+    }
+}
+
+impl BodySource for UpstreamStream {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        match self {
+            Self::H1(stream) => stream.poll_body(cx),
+            Self::H2(stream) => stream.poll_body(cx),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::H1(stream) => stream.chunk(),
+            Self::H2(stream) => stream.chunk(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match self {
+            Self::H1(stream) => stream.consume(count),
+            Self::H2(stream) => stream.consume(count),
+        }
+    }
+
+    fn split(&mut self, max: usize) -> Bytes {
+        match self {
+            Self::H1(stream) => stream.split(max),
+            Self::H2(stream) => stream.split(max),
+        }
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::H1(stream) => stream.trailers(),
+            Self::H2(stream) => stream.trailers(),
+        }
+    }
+}
+
+impl BodySink for UpstreamStream {
+    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+        match self {
+            Self::H1(stream) => stream.poll_write(cx, source),
+            Self::H2(stream) => stream.poll_write(cx, source),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        match self {
+            Self::H1(stream) => stream.poll_flush(cx),
+            Self::H2(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        match self {
+            Self::H1(stream) => stream.poll_finish(cx, trailers),
+            Self::H2(stream) => stream.poll_finish(cx, trailers),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One HTTP/1 connection as bytes: reading into a borrowed buffer, body framing in both directions, and writing so that
+//! a head and a small body leave in one system call.
+
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use dhow_http::HeaderMap;
+use dhow_http::h1::{
+    BodyFraming, BodyLength, BodyReader, CHUNK_END, ChunkStart, HeaderKeyFormat, LAST_CHUNK, TrailerLimits,
+    write_trailers,
+};
+use dhow_net::Transport;
+use dhow_proxy_runtime::{BufferPool, ReadBuffer};
+
+use crate::body::{BodySource, BodyState};
+use crate::reset::{Reset, ResetKind};
+
+/// Body bytes up to this size are copied behind the head instead of being written from where they lie: the copy is
+/// cheaper than a second slice, and what follows (the end of a chunk) joins the same write.
+const COPY_LIMIT: usize = 4 * 1024;
+
+/// A connection between two messages or within one.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    transport: Transport,
+    pool: Rc<BufferPool>,
+    pub(crate) read: ReadBuffer,
+    out: Vec<u8>,
+    written: usize,
+    framing: BodyFraming,
+    chunk_left: usize,
+    body: BodyReader,
+    /// Bytes of body at the front of `read`.
+    data: usize,
+    trailers: HeaderMap,
+    ended: bool,
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_written: u64,
+}
+
+impl Wire {
+    pub(crate) fn new(transport: Transport, pool: Rc<BufferPool>) -> Self {
+        Self {
+            transport,
+            read: ReadBuffer::new(pool.clone()),
+            pool,
+            out: Vec::new(),
+            written: 0,
+            framing: BodyFraming::None,
+            chunk_left: 0,
+            body: BodyReader::new(BodyLength::None),
+            data: 0,
+            trailers: HeaderMap::new(),
+            ended: false,
+            bytes_read: 0,
+            bytes_written: 0,
+        }
+    }
+
+    /// Gives up the connection to another codec: the transport and what was read from it.
+    pub(crate) fn into_parts(self) -> (Transport, Vec<u8>) {
+        let read = self.read.filled().to_vec();
+        (self.transport, read)
+    }
+
+    /// Waits, without a buffer, until the peer sent something or closed.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.transport.poll_read_ready(cx)
+    }
+
+    /// Reads more behind what is buffered; 0 is the end of the stream.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.transport.poll_read_ready(cx))?;
+        let result = self.transport.poll_read(cx, self.read.room());
+        match result {
+            Poll::Ready(Ok(count)) => {
+                self.read.advance(count);
+                self.bytes_read += count as u64;
+                self.ended |= count == 0;
+                if count == 0 {
+                    self.read.release_if_empty();
+                }
+                Poll::Ready(Ok(count))
+            }
+            other => {
+                self.read.release_if_empty();
+                other
+            }
+        }
+    }
+
+    /// Whether the peer ended its direction.
+    pub(crate) fn peer_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Starts reading a body framed like this.
+    pub(crate) fn begin_body(&mut self, length: BodyLength, limits: TrailerLimits) {
+        self.body = BodyReader::with_limits(length, limits);
+        self.data = 0;
+        self.trailers.clear();
+    }
+
+    /// Whether the whole body was read and consumed.
+    pub(crate) fn body_is_consumed(&self) -> bool {
+        self.body.is_end() && self.data == 0
+    }
+
+    /// Buffer for a head that is about to be written; what is appended leaves with the next flush.
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+        if self.out.capacity() == 0 {
+            self.out = self.pool.take_write();
+        }
+        &mut self.out
+    }
+
+    /// Says how body bytes behind the head in [`out`](Self::out) are framed.
+    pub(crate) fn begin_write(&mut self, framing: BodyFraming) {
+        self.framing = framing;
+        self.chunk_left = 0;
+    }
+
+    /// Pushes buffered bytes to the socket; the buffer goes back to the worker.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            let count = ready!(self.transport.poll_write_vectored(cx, &[IoSlice::new(&self.out[self.written..])]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+            self.bytes_written += count as u64;
+        }
+        if self.out.capacity() > 0 {
+            self.pool.give_write(std::mem::take(&mut self.out));
+            self.written = 0;
+        }
+        self.transport.poll_flush(cx)
+    }
+
+    /// Takes body bytes: copies small ones behind what is buffered, writes large ones together with it.
+    pub(crate) fn poll_write_body(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.framing {
+            BodyFraming::None => return Poll::Ready(Ok(data.len())),
+            BodyFraming::Identity => {}
+            BodyFraming::Chunked if self.chunk_left == 0 => {
+                self.chunk_left = data.len();
+                self.out().extend_from_slice(ChunkStart::new(data.len()).as_bytes());
+            }
+            BodyFraming::Chunked => {}
+        }
+        let offered =
+            if self.framing == BodyFraming::Chunked { &data[..data.len().min(self.chunk_left)] } else { data };
+        let count = if self.out.len() - self.written + offered.len() <= COPY_LIMIT {
+            self.out().extend_from_slice(offered);
+            offered.len()
+        } else {
+            ready!(self.poll_write_with_buffered(cx, offered))?
+        };
+        if self.framing == BodyFraming::Chunked {
+            self.chunk_left -= count;
+            if self.chunk_left == 0 {
+                self.out().extend_from_slice(CHUNK_END);
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_with_buffered(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let buffered = self.out.len() - self.written;
+            let slices = [IoSlice::new(&self.out[self.written..]), IoSlice::new(data)];
+            let slices = if buffered == 0 { &slices[1..] } else { &slices[..] };
+            let count = ready!(self.transport.poll_write_vectored(cx, slices))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.bytes_written += count as u64;
+            if count > buffered {
+                self.out.clear();
+                self.written = 0;
+                return Poll::Ready(Ok(count - buffered));
+            }
+            self.written += count;
+        }
+    }
+
+    /// Ends the body and pushes everything to the socket.
+    pub(crate) fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+        keys: HeaderKeyFormat,
+    ) -> Poll<io::Result<()>> {
+        if self.framing == BodyFraming::Chunked {
+            match trailers {
+                Some(trailers) if !trailers.is_empty() => write_trailers(self.out(), trailers, keys),
+                _ => self.out().extend_from_slice(LAST_CHUNK),
+            }
+        }
+        self.framing = BodyFraming::None;
+        self.poll_flush(cx)
+    }
+
+    /// Ends our direction of the connection.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        self.transport.poll_shutdown(cx)
+    }
+
+    /// Drops framing that was read over in front of the body and finds the next body bytes in the buffer.
+    fn step(&mut self) -> Result<Option<BodyState>, Reset> {
+        while !self.read.is_empty() && !self.body.is_end() {
+            let step = self
+                .body
+                .read(self.read.filled(), &mut self.trailers)
+                .map_err(|error| Reset::with_transport(ResetKind::ProtocolError, error.to_string()))?;
+            // Framing in front of the data goes at once; the reader takes no framing behind it in the same step.
+            debug_assert!(step.data.is_empty() || step.data.end == step.consumed, "data ends a step");
+            self.read.consume(step.consumed - step.data.len());
+            self.data = step.data.len();
+            if self.data > 0 {
+                return Ok(Some(BodyState::Data));
+            }
+        }
+        if self.body.is_end() {
+            return Ok(Some(BodyState::End));
+        }
+        Ok(None)
+    }
+}
+
+impl BodySource for Wire {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        if self.data > 0 {
+            return Poll::Ready(Ok(BodyState::Data));
+        }
+        loop {
+            if let Some(state) = self.step()? {
+                if state == BodyState::End {
+                    self.read.release_if_empty();
+                }
+                return Poll::Ready(Ok(state));
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) => {
+                    return Poll::Ready(match self.body.finish() {
+                        Ok(()) => Ok(BodyState::End),
+                        Err(_) => Err(Reset::new(ResetKind::ConnectionTermination)),
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(Reset::of_io(&error))),
+            }
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.read.filled()[..self.data]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.read.consume(count);
+        self.data -= count;
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        (!self.trailers.is_empty()).then_some(&self.trailers)
+    }
+}
+

@@ -1,0 +1,348 @@
+//! A listener on one worker: accept, inspect, choose the filter chain, shake hands, hand over.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dhow_net::Transport;
+use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo};
+use dhow_proxy_runtime::Worker;
+use dhow_stats::Store;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use crate::config::ListenerConfig;
+use crate::filter_chain::{ConnectionFacts, FilterChain};
+use crate::inspect::{Inspected, inspect};
+use crate::stats::{ListenerStats, WorkerListenerStats};
+
+/// How long accepting rests when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener as all workers share it.
+#[derive(Debug)]
+pub(crate) struct SharedListener {
+    pub(crate) config: ListenerConfig,
+    stats: ListenerStats,
+    connection_ids: Arc<AtomicU64>,
+}
+
+impl SharedListener {
+    pub(crate) fn new(config: ListenerConfig, store: &Store, connection_ids: Arc<AtomicU64>) -> Self {
+        let stats = store.scope(&format!("listener.{}.", config.stat_prefix)).group();
+        Self { config, stats, connection_ids }
+    }
+}
+
+/// The listeners of one worker, by name.
+#[derive(Default)]
+pub(crate) struct WorkerListeners {
+    listeners: RefCell<HashMap<Arc<str>, Rc<WorkerListener>>>,
+}
+
+struct WorkerListener {
+    shared: Arc<SharedListener>,
+    worker: WorkerListenerStats,
+    chains: Vec<Rc<WorkerChain>>,
+    accepting: RefCell<Vec<AbortHandle>>,
+}
+
+/// A filter chain on one worker, and its connections.
+struct WorkerChain {
+    chain: Arc<FilterChain>,
+    handler: Rc<dyn ConnectionHandler>,
+    connections: RefCell<HashMap<u64, AbortHandle>>,
+    retired: Cell<bool>,
+}
+
+impl WorkerListeners {
+    /// The listeners of this worker.
+    pub(crate) fn of(worker: &Rc<Worker>) -> Rc<Self> {
+        worker.extension(|_| Rc::default())
+    }
+
+    /// Starts a listener, replacing the one of the same name. Filter chains that both have go on with their connections;
+    /// the others drain.
+    pub(crate) fn install(
+        &self,
+        worker: &Rc<Worker>,
+        shared: Arc<SharedListener>,
+        sockets: Vec<StdListener>,
+        store: &Store,
+        drain_time: Duration,
+    ) {
+        let name = shared.config.name.clone();
+        let old = self.listeners.borrow_mut().remove(&name);
+        let chains = shared.config.chains.iter().map(|chain| {
+            let kept = old.as_ref().and_then(|old| old.chains.iter().find(|c| Arc::ptr_eq(&c.chain, chain)));
+            kept.cloned().unwrap_or_else(|| WorkerChain::new(worker, chain))
+        });
+        let chains: Vec<_> = chains.collect();
+        if let Some(old) = &old {
+            old.stop_accepting();
+            let gone = old.chains.iter().filter(|chain| !chains.iter().any(|kept| Rc::ptr_eq(kept, chain)));
+            gone.for_each(|chain| chain.retire(drain_time));
+        }
+        let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, worker.index());
+        let listener = Rc::new(WorkerListener { shared, worker: stats, chains, accepting: RefCell::default() });
+        for socket in sockets {
+            match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let task = tokio::task::spawn_local(listener.clone().accept_loop(socket));
+                    listener.accepting.borrow_mut().push(task.abort_handle());
+                }
+                Err(error) => tracing::error!("listener '{name}': cannot watch its socket: {error}"),
+            }
+        }
+        self.listeners.borrow_mut().insert(name, listener);
+    }
+
+    /// Stops a listener; its connections may go on for `drain_time`.
+    pub(crate) fn remove(&self, name: &str, drain_time: Duration) {
+        if let Some(listener) = self.listeners.borrow_mut().remove(name) {
+            listener.stop_accepting();
+            listener.chains.iter().for_each(|chain| chain.retire(drain_time));
+        }
+    }
+
+    /// Stops accepting everywhere, or on inbound listeners, and asks connections to end.
+    pub(crate) fn stop(&self, inbound_only: bool) {
+        for listener in self.listeners.borrow().values() {
+            if !inbound_only || listener.shared.config.inbound {
+                listener.stop_accepting();
+                listener.chains.iter().for_each(|chain| chain.handler.set_draining(true));
+            }
+        }
+    }
+
+    /// Asks connections to end with their next response, or no longer.
+    pub(crate) fn set_draining(&self, draining: bool) {
+        for listener in self.listeners.borrow().values() {
+            if !listener.shared.config.drain_on_modify_only {
+                listener.chains.iter().for_each(|chain| chain.handler.set_draining(draining));
+            }
+        }
+    }
+}
+
+impl WorkerChain {
+    fn new(worker: &Rc<Worker>, chain: &Arc<FilterChain>) -> Rc<Self> {
+        Rc::new(Self {
+            chain: chain.clone(),
+            handler: chain.filter.on_worker(worker),
+            connections: RefCell::default(),
+            retired: Cell::new(false),
+        })
+    }
+
+    /// Drains the connections and closes those that are left after `drain_time`.
+    fn retire(self: &Rc<Self>, drain_time: Duration) {
+        if self.retired.replace(true) {
+            return;
+        }
+        self.handler.set_draining(true);
+        if self.connections.borrow().is_empty() {
+            return;
+        }
+        let chain = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(drain_time).await;
+            chain.connections.take().into_values().for_each(|task| task.abort());
+        });
+    }
+}
+
+impl WorkerListener {
+    fn stop_accepting(&self) {
+        self.accepting.take().into_iter().for_each(|task| task.abort());
+    }
+
+    async fn accept_loop(self: Rc<Self>, socket: TcpListener) {
+        loop {
+            match socket.accept().await {
+                Ok((stream, peer)) => self.clone().accepted(stream, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!("listener '{}': cannot accept: {error}", self.shared.config.name);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn accepted(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let start = Instant::now();
+        let id = self.shared.connection_ids.fetch_add(1, Ordering::Relaxed);
+        // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's reset,
+        // which the first read reports.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let config = &self.shared.config;
+        if !config.inspect_tls && !config.inspect_http {
+            let facts = ConnectionFacts {
+                destination: local,
+                source: peer,
+                server_name: None,
+                transport_protocol: "raw_buffer",
+                application_protocols: &[],
+            };
+            if let Some(chain) = self.choose(&facts) {
+                self.start(chain, stream, id, peer, local, start, Inspected::default());
+            }
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let Some(inspected) = self.inspect(&stream).await else { return };
+            let facts = ConnectionFacts {
+                destination: local,
+                source: peer,
+                server_name: inspected.server_name.as_deref(),
+                transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
+                application_protocols: &inspected.application_protocols,
+            };
+            if let Some(chain) = self.choose(&facts) {
+                self.start(chain, stream, id, peer, local, start, inspected);
+            }
+        });
+    }
+
+    /// Looks at the first bytes; `None` when the connection ended or told nothing in time.
+    async fn inspect(&self, stream: &TcpStream) -> Option<Inspected> {
+        let config = &self.shared.config;
+        let stats = &self.shared.stats;
+        stats.downstream_pre_cx_active().inc();
+        let work = inspect(stream, config.inspect_tls, config.inspect_http);
+        let result = match config.inspection_timeout {
+            Some(timeout) => tokio::time::timeout(timeout, work).await,
+            None => Ok(work.await),
+        };
+        stats.downstream_pre_cx_active().dec();
+        match result {
+            Ok(Ok(inspected)) => Some(inspected),
+            Ok(Err(error)) => {
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    stats.downstream_listener_filter_remote_close().inc();
+                } else {
+                    stats.downstream_listener_filter_error().inc();
+                }
+                None
+            }
+            Err(_) => {
+                stats.downstream_pre_cx_timeout().inc();
+                config.continue_on_timeout.then(Inspected::default)
+            }
+        }
+    }
+
+    fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<Rc<WorkerChain>> {
+        let chosen = self.shared.config.chains.choose(facts);
+        let chain = chosen.and_then(|chosen| self.chains.iter().find(|c| Arc::ptr_eq(&c.chain, chosen)));
+        if chain.is_none() {
+            self.shared.stats.no_filter_chain_match().inc();
+        }
+        chain.cloned()
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the facts of one accepted connection, used in one place")]
+    fn start(
+        self: &Rc<Self>,
+        chain: Rc<WorkerChain>,
+        stream: TcpStream,
+        id: u64,
+        peer: SocketAddr,
+        local: SocketAddr,
+        start: Instant,
+        inspected: Inspected,
+    ) {
+        let active = ActiveConnection::new(self.clone(), chain.clone(), id, start);
+        let listener = self.clone();
+        let served = chain.clone();
+        let task = tokio::task::spawn_local(async move {
+            let _active = active;
+            let Some((transport, tls)) = listener.handshake(&served.chain, stream).await else { return };
+            let server_name = inspected.server_name.or_else(|| tls.as_ref()?.server_name.clone());
+            let info = ConnectionInfo {
+                id,
+                remote_address: peer,
+                local_address: local,
+                start,
+                requested_server_name: server_name.map(Into::into),
+                tls,
+                filter_chain_name: served.chain.name.clone(),
+                listener_name: listener.shared.config.name.clone(),
+            };
+            let connection = Connection { transport, info: Rc::new(info) };
+            served.handler.clone().serve(connection).await;
+        });
+        chain.connections.borrow_mut().insert(id, task.abort_handle());
+    }
+
+    async fn handshake(
+        &self,
+        chain: &FilterChain,
+        stream: TcpStream,
+    ) -> Option<(Transport, Option<dhow_tls::TlsInfo>)> {
+        let Some(tls) = &chain.tls else { return Some((Transport::Tcp(stream), None)) };
+        let handshake = tls.accept(Transport::Tcp(stream));
+        let result = match chain.handshake_timeout {
+            Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
+                Ok(result) => result,
+                Err(_) => {
+                    self.shared.stats.downstream_cx_transport_socket_connect_timeout().inc();
+                    return None;
+                }
+            },
+            None => handshake.await,
+        };
+        match result {
+            Ok((transport, info)) => Some((transport, Some(info))),
+            Err(error) => {
+                tracing::debug!("listener '{}': TLS handshake failed: {error}", self.shared.config.name);
+                None
+            }
+        }
+    }
+}
+
+/// Errors of `accept` that concern the connection that was about to be accepted, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Counts a connection for as long as it exists, however it ends.
+struct ActiveConnection {
+    listener: Rc<WorkerListener>,
+    chain: Rc<WorkerChain>,
+    id: u64,
+    start: Instant,
+}
+
+impl ActiveConnection {
+    fn new(listener: Rc<WorkerListener>, chain: Rc<WorkerChain>, id: u64, start: Instant) -> Self {
+        let stats = &listener.shared.stats;
+        stats.downstream_cx_total().inc();
+        stats.downstream_cx_active().inc();
+        listener.worker.total.inc();
+        listener.worker.active.inc();
+        Self { listener, chain, id, start }
+    }
+}
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        let stats = &self.listener.shared.stats;
+        stats.downstream_cx_destroy().inc();
+        stats.downstream_cx_active().dec();
+        stats.downstream_cx_length_ms().record(self.start.elapsed().as_millis() as u64);
+        self.listener.worker.active.dec();
+        self.chain.connections.borrow_mut().remove(&self.id);
+    }
+}

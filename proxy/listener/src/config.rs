@@ -1,0 +1,451 @@
+//! `Listener` messages lowered: every field is honoured, refused or warned about.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::Message;
+use dhow_proto::envoy::config::core::v3::{Address, CidrRange as ProtoCidr, SocketAddress, TransportSocket};
+use dhow_proto::envoy::config::core::v3::{address, socket_address};
+use dhow_proto::envoy::config::listener::v3 as pb;
+use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proxy_api::NetworkFilter;
+use dhow_matching::Cidr;
+use dhow_tls::DownstreamTls;
+
+use crate::filter_chain::{FilterChain, FilterChainMatch, FilterChains, SourceType};
+
+/// Default of `listener_filters_timeout`.
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What building a network filter may need to know of its surroundings.
+#[derive(Clone, Debug)]
+pub struct FilterContext {
+    /// Stat prefix of the listener (`127.0.0.1_80`).
+    pub listener_stat_prefix: Arc<str>,
+    /// Name of the listener.
+    pub listener_name: Arc<str>,
+    /// Whether `traffic_direction` is INBOUND.
+    pub inbound: bool,
+    /// Warnings that do not refuse the configuration.
+    pub dynamic: bool,
+}
+
+/// Builds the network filters that exist: implemented where all of them are known.
+pub trait NetworkFilters {
+    /// Builds a filter from its configuration.
+    ///
+    /// # Errors
+    /// When the type is not known (in Envoy's words) or its configuration is not acceptable.
+    fn build(
+        &self,
+        filter: pb::Filter,
+        context: &FilterContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn NetworkFilter>, ConfigError>;
+
+    /// Builds the TLS termination of a filter chain.
+    ///
+    /// # Errors
+    /// As for filters.
+    fn build_tls(
+        &self,
+        socket: TransportSocket,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Option<Arc<DownstreamTls>>, ConfigError>;
+}
+
+/// A listener as configured.
+#[derive(Debug)]
+pub struct ListenerConfig {
+    /// Name; generated when the message has none.
+    pub name: Arc<str>,
+    /// Addresses: the main one, then the additional ones.
+    pub addresses: Vec<SocketAddr>,
+    /// `stat_prefix`, else the address with `_` for `:`.
+    pub stat_prefix: Arc<str>,
+    /// `bind_to_port`.
+    pub bind_to_port: bool,
+    /// `use_original_dst`: hand connections to the listener of their original destination.
+    pub use_original_dst: bool,
+    /// `tcp_backlog_size`.
+    pub backlog: u32,
+    /// `enable_reuse_port`.
+    pub reuse_port: bool,
+    /// `freebind`.
+    pub freebind: bool,
+    /// `transparent`.
+    pub transparent: bool,
+    /// `max_connections_to_accept_per_socket_event`; 0 is no limit.
+    pub max_accepts: u32,
+    /// `traffic_direction` is INBOUND.
+    pub inbound: bool,
+    /// `drain_type` is MODIFY_ONLY.
+    pub drain_on_modify_only: bool,
+    /// Whether to look for a TLS hello.
+    pub inspect_tls: bool,
+    /// Whether to look for HTTP.
+    pub inspect_http: bool,
+    /// Whether to recover the original destination of redirected connections.
+    pub original_dst: bool,
+    /// `listener_filters_timeout`; none is for ever.
+    pub inspection_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_timeout: bool,
+    /// Filter chains.
+    pub chains: FilterChains,
+}
+
+/// Lowers a listener. Chains whose message is among `previous` are taken over from there, so that their connections and
+/// state live on.
+///
+/// # Errors
+/// The first field that is not acceptable.
+pub fn lower(
+    listener: pb::Listener,
+    previous: Option<&FilterChains>,
+    filters: &dyn NetworkFilters,
+    dynamic: bool,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<ListenerConfig, ConfigError> {
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let pb::Listener {
+        name,
+        address,
+        additional_addresses,
+        stat_prefix,
+        stats_matcher,
+        filter_chains,
+        fcds_config,
+        filter_chain_matcher,
+        use_original_dst,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        metadata: _, // informative: who made the listener
+        deprecated_v1,
+        drain_type,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        transparent,
+        freebind,
+        socket_options,
+        tcp_fast_open_queue_length,
+        traffic_direction,
+        udp_listener_config,
+        api_listener,
+        connection_balance_config,
+        reuse_port,
+        enable_reuse_port,
+        access_log,
+        tcp_backlog_size,
+        max_connections_to_accept_per_socket_event,
+        bind_to_port,
+        enable_mptcp,
+        ignore_global_conn_limit: _, // there is no global connection limit yet
+        bypass_overload_manager: _,  // nor an overload manager
+        tcp_keepalive,
+        listener_specifier,
+    } = listener;
+    let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
+    refuse(stats_matcher.is_some(), "stats_matcher")?;
+    refuse(fcds_config.is_some(), "fcds_config")?;
+    refuse(filter_chain_matcher.is_some(), "filter_chain_matcher")?;
+    refuse(per_connection_buffer_high_watermark_timeout.is_some(), "per_connection_buffer_high_watermark_timeout")?;
+    refuse(!socket_options.is_empty(), "socket_options")?;
+    refuse(tcp_fast_open_queue_length.is_some(), "tcp_fast_open_queue_length")?;
+    refuse(udp_listener_config.is_some(), "udp_listener_config")?;
+    refuse(api_listener.is_some(), "api_listener")?;
+    refuse(!access_log.is_empty(), "access_log")?;
+    refuse(enable_mptcp, "enable_mptcp")?;
+    refuse(tcp_keepalive.is_some(), "tcp_keepalive")?;
+    refuse(listener_specifier.is_some(), "internal_listener")?;
+    if per_connection_buffer_limit_bytes.is_some() {
+        warn(warnings, path, "per_connection_buffer_limit_bytes", "buffers have a fixed size of 16 KiB");
+    }
+    if connection_balance_config.is_some() {
+        warn(warnings, path, "connection_balance_config", "connections are balanced by the kernel");
+    }
+    if reuse_port {
+        warn(warnings, path, "reuse_port", "deprecated: use enable_reuse_port");
+    }
+
+    let address_path = path.field("address");
+    let main = socket_address(address.as_ref(), &address_path)?;
+    let mut addresses = vec![main];
+    for (i, additional) in additional_addresses.into_iter().enumerate() {
+        let path = path.field("additional_addresses").index(i);
+        let pb::AdditionalAddress { address, socket_options, tcp_keepalive } = additional;
+        ConfigError::refuse_if(socket_options.is_some(), &path, "socket_options")?;
+        ConfigError::refuse_if(tcp_keepalive.is_some(), &path, "tcp_keepalive")?;
+        addresses.push(socket_address(address.as_ref(), &path.field("address"))?);
+    }
+    let name: Arc<str> = if name.is_empty() { format!("listener-{main}").into() } else { name.into() };
+    let stat_prefix: Arc<str> =
+        if stat_prefix.is_empty() { main.to_string().replace(':', "_").into() } else { stat_prefix.into() };
+    let inbound = traffic_direction == 1;
+    let context =
+        FilterContext { listener_stat_prefix: stat_prefix.clone(), listener_name: name.clone(), inbound, dynamic };
+    let chains =
+        lower_chains(filter_chains, default_filter_chain, previous, filters, &context, path, warnings)?;
+    let inspections = lower_listener_filters(listener_filters, path)?;
+    let needs_tls = chains.iter().any(|chain| {
+        let m = &chain.matches;
+        !m.server_names.is_empty() || !m.transport_protocol.is_empty() || !m.application_protocols.is_empty()
+    });
+    Ok(ListenerConfig {
+        name,
+        addresses,
+        stat_prefix,
+        bind_to_port: bind_to_port.is_none_or(|b| b.value)
+            && deprecated_v1.and_then(|v1| v1.bind_to_port).is_none_or(|b| b.value),
+        use_original_dst: use_original_dst.is_some_and(|b| b.value),
+        backlog: tcp_backlog_size.map_or(4096, |size| size.value),
+        reuse_port: enable_reuse_port.is_none_or(|b| b.value),
+        freebind: freebind.is_some_and(|b| b.value),
+        transparent: transparent.is_some_and(|b| b.value),
+        max_accepts: max_connections_to_accept_per_socket_event.map_or(0, |max| max.value),
+        inbound,
+        drain_on_modify_only: drain_type == 1,
+        // Envoy adds the inspector by itself where a match needs what it finds.
+        inspect_tls: inspections.tls || needs_tls,
+        inspect_http: inspections.http,
+        original_dst: inspections.original_dst,
+        inspection_timeout: match listener_filters_timeout {
+            None => Some(INSPECTION_TIMEOUT),
+            Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
+        },
+        continue_on_timeout: continue_on_listener_filters_timeout,
+        chains,
+    })
+}
+
+fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
+    warnings.push(ConfigWarning::new(path.field(field), why));
+}
+
+fn duration(message: &ProtoDuration) -> Duration {
+    Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32)
+}
+
+/// The IP address and port of an address message.
+///
+/// # Errors
+/// Other kinds of addresses, and what is not an address.
+pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
+    let Some(Address { address: Some(address) }) = address else {
+        return Err(ConfigError::new(path.clone(), "error adding listener: an address is needed"));
+    };
+    let path = match address {
+        address::Address::SocketAddress(_) => path.field("socket_address"),
+        address::Address::Pipe(_) => return Err(ConfigError::unsupported(path.field("pipe"))),
+        address::Address::EnvoyInternalAddress(_) => {
+            return Err(ConfigError::unsupported(path.field("envoy_internal_address")));
+        }
+    };
+    let address::Address::SocketAddress(socket) = address else {
+        return Err(ConfigError::unsupported(path));
+    };
+    let SocketAddress {
+        protocol,
+        address,
+        resolver_name,
+        ipv4_compat,
+        network_namespace_filepath,
+        port_specifier,
+    } = socket;
+    ConfigError::refuse_if(*protocol != 0, &path, "protocol")?;
+    ConfigError::refuse_if(!resolver_name.is_empty(), &path, "resolver_name")?;
+    ConfigError::refuse_if(*ipv4_compat, &path, "ipv4_compat")?;
+    ConfigError::refuse_if(!network_namespace_filepath.is_empty(), &path, "network_namespace_filepath")?;
+    let port = match port_specifier {
+        None => 0,
+        Some(socket_address::PortSpecifier::PortValue(port)) => u16::try_from(*port)
+            .map_err(|_| ConfigError::new(path.field("port_value"), "a port is at most 65535"))?,
+        Some(socket_address::PortSpecifier::NamedPort(_)) => {
+            return Err(ConfigError::unsupported(path.field("named_port")));
+        }
+    };
+    let ip = address
+        .parse()
+        .map_err(|_| ConfigError::new(path.field("address"), format!("malformed IP address: {address}")))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+#[derive(Default)]
+struct Inspections {
+    tls: bool,
+    http: bool,
+    original_dst: bool,
+}
+
+fn lower_listener_filters(filters: Vec<pb::ListenerFilter>, path: &FieldPath) -> Result<Inspections, ConfigError> {
+    let mut found = Inspections::default();
+    for (i, filter) in filters.into_iter().enumerate() {
+        let path = path.field("listener_filters").index(i);
+        let pb::ListenerFilter { name, filter_disabled, config_type } = filter;
+        ConfigError::refuse_if(filter_disabled.is_some(), &path, "filter_disabled")?;
+        let type_url = match &config_type {
+            Some(pb::listener_filter::ConfigType::TypedConfig(any)) => any.type_url.as_str(),
+            Some(pb::listener_filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(ConfigError::unsupported(path.field("config_discovery")));
+            }
+            None => "",
+        };
+        let type_name = type_url.rsplit('/').next().unwrap_or_default();
+        match (type_name, name.as_str()) {
+            ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _)
+            | ("", "envoy.filters.listener.tls_inspector") => found.tls = true,
+            ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
+            | ("", "envoy.filters.listener.http_inspector") => found.http = true,
+            ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
+            | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
+            _ => {
+                return Err(ConfigError::new(
+                    path,
+                    format!(
+                        "Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn lower_chains(
+    chains: Vec<pb::FilterChain>,
+    default: Option<pb::FilterChain>,
+    previous: Option<&FilterChains>,
+    filters: &dyn NetworkFilters,
+    context: &FilterContext,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<FilterChains, ConfigError> {
+    if chains.is_empty() && default.is_none() {
+        let reason = format!("error adding listener '{}': no filter chains specified", context.listener_name);
+        return Err(ConfigError::new(path.field("filter_chains"), reason));
+    }
+    let mut built: Vec<Arc<FilterChain>> = Vec::with_capacity(chains.len());
+    for (i, chain) in chains.into_iter().enumerate() {
+        let path = path.field("filter_chains").index(i);
+        let chain = lower_chain(chain, previous, filters, context, &path, warnings)?;
+        if let Some(same) = built.iter().find(|other| other.matches == chain.matches) {
+            let reason = format!(
+                "error adding listener '{}': filter chain '{}' has the same matching rules defined as '{}'",
+                context.listener_name, chain.name, same.name
+            );
+            return Err(ConfigError::new(path, reason));
+        }
+        built.push(chain);
+    }
+    let default = default
+        .map(|chain| {
+            lower_chain(chain, previous, filters, context, &path.field("default_filter_chain"), warnings)
+        })
+        .transpose()?;
+    Ok(FilterChains::new(built, default))
+}
+
+fn lower_chain(
+    chain: pb::FilterChain,
+    previous: Option<&FilterChains>,
+    filters: &dyn NetworkFilters,
+    context: &FilterContext,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Arc<FilterChain>, ConfigError> {
+    let encoded = chain.encode_to_vec();
+    if let Some(same) = previous.and_then(|chains| chains.iter().find(|chain| chain.encoded == encoded)) {
+        return Ok(same.clone());
+    }
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let pb::FilterChain {
+        filter_chain_match,
+        filters: mut network_filters,
+        use_proxy_proto,
+        metadata: _, // informative
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = chain;
+    ConfigError::refuse_if(use_proxy_proto.is_some_and(|b| b.value), path, "use_proxy_proto")?;
+    let matches = filter_chain_match
+        .map(|m| lower_match(m, &path.field("filter_chain_match")))
+        .transpose()?
+        .unwrap_or_default();
+    let last = network_filters.len().saturating_sub(1);
+    let filter_path = path.field("filters").index(last);
+    let Some(terminal) = network_filters.pop() else {
+        let reason = format!("error adding listener '{}': no network filters", context.listener_name);
+        return Err(ConfigError::new(path.field("filters"), reason));
+    };
+    if let Some(first) = network_filters.first() {
+        let reason = format!(
+            "network filter '{}' in front of the terminal filter is not supported yet",
+            first.name
+        );
+        return Err(ConfigError::new(path.field("filters").index(0), reason));
+    }
+    let tls = match transport_socket {
+        None => None,
+        Some(socket) => filters.build_tls(socket, &path.field("transport_socket"), warnings)?,
+    };
+    let filter = filters.build(terminal, context, &filter_path, warnings)?;
+    Ok(Arc::new(FilterChain {
+        name: name.into(),
+        encoded,
+        matches,
+        tls,
+        handshake_timeout: transport_socket_connect_timeout.map(|t| duration(&t)).filter(|t| !t.is_zero()),
+        filter,
+    }))
+}
+
+fn lower_match(message: pb::FilterChainMatch, path: &FieldPath) -> Result<FilterChainMatch, ConfigError> {
+    let pb::FilterChainMatch {
+        destination_port,
+        prefix_ranges,
+        address_suffix,
+        suffix_len,
+        direct_source_prefix_ranges,
+        source_type,
+        source_prefix_ranges,
+        source_ports,
+        server_names,
+        transport_protocol,
+        application_protocols,
+    } = message;
+    ConfigError::refuse_if(!address_suffix.is_empty(), path, "address_suffix")?;
+    ConfigError::refuse_if(suffix_len.is_some(), path, "suffix_len")?;
+    for (i, name) in server_names.iter().enumerate() {
+        if name.contains('*') && !name.starts_with("*.") && name != "*" {
+            let reason = "error adding listener: partial wildcards are not supported in \"server_names\"";
+            return Err(ConfigError::new(path.field("server_names").index(i), reason));
+        }
+    }
+    Ok(FilterChainMatch {
+        destination_port: destination_port.map(|port| port.value as u16),
+        destination: cidr_ranges(&prefix_ranges, &path.field("prefix_ranges"))?,
+        server_names: server_names.iter().map(|name| name.to_lowercase()).collect(),
+        transport_protocol,
+        application_protocols,
+        direct_source: cidr_ranges(&direct_source_prefix_ranges, &path.field("direct_source_prefix_ranges"))?,
+        source_type: match source_type {
+            1 => SourceType::SameIpOrLoopback,
+            2 => SourceType::External,
+            _ => SourceType::Any,
+        },
+        source: cidr_ranges(&source_prefix_ranges, &path.field("source_prefix_ranges"))?,
+        source_ports: source_ports.into_iter().map(|port| port as u16).collect(),
+    })
+}
+
+fn cidr_ranges(ranges: &[ProtoCidr], path: &FieldPath) -> Result<Vec<Cidr>, ConfigError> {
+    ranges.iter().enumerate().map(|(i, range)| Cidr::compile(range, &path.index(i))).collect()
+}

@@ -1,0 +1,186 @@
+//! Filter chains and the choice among them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dhow_matching::Cidr;
+use dhow_proxy_api::NetworkFilter;
+use dhow_tls::DownstreamTls;
+
+/// What a connection offers for matching.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts<'a> {
+    /// Address that the peer connected to.
+    pub destination: SocketAddr,
+    /// Address of the peer.
+    pub source: SocketAddr,
+    /// Server name from the TLS hello, lower-case.
+    pub server_name: Option<&'a str>,
+    /// `raw_buffer` or `tls`.
+    pub transport_protocol: &'a str,
+    /// Application protocols: offered in the TLS hello, or sniffed.
+    pub application_protocols: &'a [String],
+}
+
+/// `filter_chain_match.source_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceType {
+    /// Any source.
+    #[default]
+    Any,
+    /// The peer has the same address, or one of the loopback.
+    SameIpOrLoopback,
+    /// Neither.
+    External,
+}
+
+/// `envoy.config.listener.v3.FilterChainMatch`; empty lists match everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilterChainMatch {
+    /// `destination_port`.
+    pub destination_port: Option<u16>,
+    /// `prefix_ranges`.
+    pub destination: Vec<Cidr>,
+    /// `server_names`, lower-case, possibly `*.` suffixes.
+    pub server_names: Vec<String>,
+    /// `transport_protocol`.
+    pub transport_protocol: String,
+    /// `application_protocols`.
+    pub application_protocols: Vec<String>,
+    /// `direct_source_prefix_ranges`.
+    pub direct_source: Vec<Cidr>,
+    /// `source_type`.
+    pub source_type: SourceType,
+    /// `source_prefix_ranges`.
+    pub source: Vec<Cidr>,
+    /// `source_ports`.
+    pub source_ports: Vec<u16>,
+}
+
+/// A filter chain, ready to serve.
+#[derive(Debug)]
+pub struct FilterChain {
+    /// Name, possibly empty.
+    pub name: Arc<str>,
+    /// Encoded message that it was made of: an update keeps the chain when this did not change.
+    pub encoded: Vec<u8>,
+    /// When to use it; none for the default chain.
+    pub matches: FilterChainMatch,
+    /// TLS termination; none is clear text.
+    pub tls: Option<Arc<DownstreamTls>>,
+    /// `transport_socket_connect_timeout`.
+    pub handshake_timeout: Option<Duration>,
+    /// The network filter that serves connections.
+    pub filter: Arc<dyn NetworkFilter>,
+}
+
+/// The filter chains of a listener.
+#[derive(Debug)]
+pub struct FilterChains {
+    chains: Vec<Arc<FilterChain>>,
+    default: Option<Arc<FilterChain>>,
+}
+
+impl FilterChains {
+    /// Chains in configuration order, and the default chain.
+    pub fn new(chains: Vec<Arc<FilterChain>>, default: Option<Arc<FilterChain>>) -> Self {
+        Self { chains, default }
+    }
+
+    /// All chains, the default one last.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
+        self.chains.iter().chain(self.default.as_ref())
+    }
+
+    /// Number of chains, the default one included.
+    pub fn len(&self) -> usize {
+        self.chains.len() + usize::from(self.default.is_some())
+    }
+
+    /// Whether there is no chain at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Chooses the chain for a connection.
+    ///
+    /// Stage by stage (destination port, destination address, server name, transport protocol, application protocols,
+    /// direct source, source type, source address, source port) only the chains with the most specific match stay;
+    /// there is no way back when a later stage leaves none, as in Envoy.
+    pub fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
+        if let ([chain], None) = (&self.chains[..], &self.default)
+            && chain.matches == FilterChainMatch::default()
+        {
+            return Some(chain);
+        }
+        let mut left: Vec<&Arc<FilterChain>> = self.chains.iter().collect();
+        for stage in STAGES {
+            let best = left.iter().filter_map(|chain| stage(&chain.matches, facts)).max();
+            left.retain(|chain| best.is_some() && stage(&chain.matches, facts) == best);
+        }
+        left.first().copied().or(self.default.as_ref())
+    }
+}
+
+/// How specifically a stage of a chain matches: `None` not at all, 0 by not asking, more for a closer match.
+type Stage = fn(&FilterChainMatch, &ConnectionFacts<'_>) -> Option<u32>;
+
+const STAGES: [Stage; 9] = [
+    |m, c| one_of(m.destination_port.as_slice(), &c.destination.port()),
+    |m, c| longest_prefix(&m.destination, c.destination.ip()),
+    |m, c| server_name(&m.server_names, c.server_name),
+    |m, c| match m.transport_protocol.as_str() {
+        "" => Some(0),
+        wanted => (wanted == c.transport_protocol).then_some(1),
+    },
+    |m, c| {
+        if m.application_protocols.is_empty() {
+            return Some(0);
+        }
+        // The client's first protocol that the chain has; an earlier one is a closer match.
+        let at = c.application_protocols.iter().position(|p| m.application_protocols.contains(p))?;
+        Some(u32::MAX - at as u32)
+    },
+    |m, c| longest_prefix(&m.direct_source, c.source.ip()),
+    |m, c| {
+        let local = c.source.ip() == c.destination.ip() || c.source.ip().is_loopback();
+        match m.source_type {
+            SourceType::Any => Some(0),
+            SourceType::SameIpOrLoopback => local.then_some(1),
+            SourceType::External => (!local).then_some(1),
+        }
+    },
+    |m, c| longest_prefix(&m.source, c.source.ip()),
+    |m, c| one_of(&m.source_ports, &c.source.port()),
+];
+
+fn one_of(wanted: &[u16], port: &u16) -> Option<u32> {
+    if wanted.is_empty() { Some(0) } else { wanted.contains(port).then_some(1) }
+}
+
+fn longest_prefix(ranges: &[Cidr], address: IpAddr) -> Option<u32> {
+    if ranges.is_empty() {
+        return Some(0);
+    }
+    ranges.iter().filter(|range| range.contains(address)).map(|range| 1 + u32::from(range.prefix_length())).max()
+}
+
+fn server_name(wanted: &[String], name: Option<&str>) -> Option<u32> {
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    let name = name?;
+    wanted
+        .iter()
+        .filter_map(|pattern| match pattern.strip_prefix('*') {
+            Some("") => Some(1),
+            Some(suffix) if name.len() > suffix.len() && name.ends_with(suffix) => Some(1 + suffix.len() as u32),
+            Some(_) => None,
+            None => (pattern == name).then_some(u32::MAX),
+        })
+        .max()
+}
+
+#[cfg(test)]
+mod tests;

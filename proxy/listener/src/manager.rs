@@ -1,0 +1,321 @@
+//! The main thread's view of all listeners: adding, updating, warming, draining, removing.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::Message;
+use dhow_proto::envoy::config::listener::v3::Listener;
+use dhow_proxy_runtime::Workers;
+use dhow_stats::Store;
+
+use crate::active::{SharedListener, WorkerListeners};
+use crate::config::{NetworkFilters, lower};
+use crate::filter_chain::FilterChains;
+use crate::sockets::BoundAddress;
+use crate::stats::ManagerStats;
+
+/// Where a listener came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The bootstrap.
+    Static,
+    /// LDS.
+    Dynamic,
+}
+
+/// What an update did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The configuration is the one that is there.
+    None,
+    /// A new listener.
+    Added,
+    /// Another configuration of a listener.
+    Modified,
+}
+
+/// A listener as admin output shows it.
+#[derive(Clone, Debug)]
+pub struct ListenerView {
+    /// Name.
+    pub name: Arc<str>,
+    /// Bound addresses: with port 0 in the configuration, the port that the system chose.
+    pub addresses: Vec<SocketAddr>,
+    /// The encoded `Listener` message.
+    pub encoded: Vec<u8>,
+    /// Version from the management server; empty for static listeners.
+    pub version: Arc<str>,
+    /// When the configuration came.
+    pub last_updated: SystemTime,
+    /// Static or dynamic.
+    pub origin: Origin,
+    /// Whether it serves, or waits for its routes.
+    pub active: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    listener: Arc<SharedListener>,
+    encoded: Vec<u8>,
+    version: Arc<str>,
+    last_updated: SystemTime,
+    origin: Origin,
+    bound: Vec<Rc<BoundAddress>>,
+}
+
+impl Entry {
+    fn is_warm(&self) -> bool {
+        self.listener.config.chains.iter().all(|chain| chain.filter.is_warm())
+    }
+
+    fn view(&self, name: &Arc<str>, active: bool) -> ListenerView {
+        let configured = &self.listener.config.addresses;
+        let bound: Vec<_> = self.bound.iter().map(|b| b.address).collect();
+        ListenerView {
+            name: name.clone(),
+            addresses: if bound.is_empty() { configured.clone() } else { bound },
+            encoded: self.encoded.clone(),
+            version: self.version.clone(),
+            last_updated: self.last_updated,
+            origin: self.origin,
+            active,
+        }
+    }
+}
+
+/// All listeners. Lives on the main thread.
+#[derive(Debug)]
+pub struct ListenerManager {
+    store: Arc<Store>,
+    /// None while only validating: nothing is bound then.
+    workers: Option<Rc<Workers>>,
+    stats: ManagerStats,
+    active: HashMap<Arc<str>, Entry>,
+    warming: HashMap<Arc<str>, Entry>,
+    /// Names in the order in which they were first added.
+    order: Vec<Arc<str>>,
+    drain_time: Duration,
+    connection_ids: Arc<AtomicU64>,
+    /// Nothing serves before [`start`](Self::start).
+    started: bool,
+    stopped: bool,
+}
+
+impl ListenerManager {
+    /// A manager without listeners. `drain_time` is `--drain-time-s`: how long connections of a removed or changed filter
+    /// chain may go on.
+    pub fn new(store: Arc<Store>, workers: Option<Rc<Workers>>, drain_time: Duration) -> Self {
+        let stats: ManagerStats = store.scope("listener_manager.").group();
+        if workers.is_some() {
+            stats.workers_started().set(1);
+        }
+        Self {
+            store,
+            workers,
+            stats,
+            active: HashMap::new(),
+            warming: HashMap::new(),
+            order: Vec::new(),
+            drain_time,
+            connection_ids: Arc::default(),
+            started: false,
+            stopped: false,
+        }
+    }
+
+    /// Adds a listener or replaces the one of the same name; it serves once its routes are there.
+    ///
+    /// # Errors
+    /// When the configuration is not acceptable or its address cannot be bound; what was there before goes on.
+    pub fn add_or_update(
+        &mut self,
+        message: Listener,
+        version: &str,
+        origin: Origin,
+        filters: &dyn NetworkFilters,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Change, ConfigError> {
+        let encoded = message.encode_to_vec();
+        let current = self.warming.get(&*message.name).or_else(|| self.active.get(&*message.name));
+        if let Some(current) = current
+            && current.encoded == encoded
+        {
+            return Ok(Change::None);
+        }
+        let previous: Option<&FilterChains> = current.map(|entry| &entry.listener.config.chains);
+        let dynamic = origin == Origin::Dynamic;
+        let config = lower(message, previous, filters, dynamic, path, warnings).inspect_err(|_| {
+            self.stats.listener_create_failure().inc();
+        })?;
+        let name = config.name.clone();
+        let known = self.active.contains_key(&name) || self.warming.contains_key(&name);
+        let entry = Entry {
+            listener: Arc::new(SharedListener::new(config, &self.store, self.connection_ids.clone())),
+            encoded,
+            version: version.into(),
+            last_updated: SystemTime::now(),
+            origin,
+            bound: Vec::new(),
+        };
+        if self.workers.is_none() || !self.started || !entry.is_warm() {
+            self.warming.insert(name.clone(), entry);
+        } else {
+            self.activate(&name, entry).map_err(|error| ConfigError::new(path.field("address"), error))?;
+        }
+        let change = if known { Change::Modified } else { Change::Added };
+        match change {
+            Change::Modified => self.stats.listener_modified().inc(),
+            _ => {
+                self.stats.listener_added().inc();
+                self.order.push(name);
+            }
+        }
+        self.count();
+        Ok(change)
+    }
+
+    /// Lets listeners serve from now on, and starts those whose routes have come. Gives what could not be bound.
+    pub fn start(&mut self) -> Vec<String> {
+        self.started = true;
+        self.start_warm(false)
+    }
+
+    /// Starts the listeners whose routes have come; called after routes were applied, and with `give_up` when waiting
+    /// for them has timed out. Gives what could not be bound.
+    pub fn start_warm(&mut self, give_up: bool) -> Vec<String> {
+        if !self.started {
+            return Vec::new();
+        }
+        let ready: Vec<Arc<str>> = self
+            .order
+            .iter()
+            .filter(|name| self.warming.get(*name).is_some_and(|entry| give_up || entry.is_warm()))
+            .cloned()
+            .collect();
+        let mut errors = Vec::new();
+        for name in ready {
+            if let Some(entry) = self.warming.remove(&name) {
+                errors.extend(self.activate(&name, entry).err());
+            }
+        }
+        self.count();
+        errors
+    }
+
+    /// Whether a listener still waits for its routes.
+    pub fn is_warming(&self) -> bool {
+        !self.warming.is_empty()
+    }
+
+    fn activate(&mut self, name: &Arc<str>, mut entry: Entry) -> Result<(), String> {
+        let Some(workers) = self.workers.clone() else { return Ok(()) };
+        self.warming.remove(name);
+        let config = &entry.listener.config;
+        let old = self.active.get(name);
+        if config.bind_to_port {
+            for (i, address) in config.addresses.iter().enumerate() {
+                // The sockets of the same address are kept, and with them the connections in their queues.
+                let kept = old.filter(|old| old.listener.config.addresses.get(i) == Some(address));
+                let bound = match kept.and_then(|old| old.bound.get(i)) {
+                    Some(bound) => bound.clone(),
+                    None => Rc::new(BoundAddress::bind(config, *address, workers.count()).map_err(|error| {
+                        self.stats.listener_create_failure().inc();
+                        bind_error(name, *address, &error)
+                    })?),
+                };
+                entry.bound.push(bound);
+            }
+        }
+        for worker in 0..workers.count() {
+            let sockets: Vec<_> = entry.bound.iter().map(|bound| bound.for_worker(worker)).collect();
+            let sockets = match sockets.into_iter().collect::<io::Result<Vec<_>>>() {
+                Ok(sockets) if !self.stopped => sockets,
+                Ok(_) => Vec::new(),
+                Err(error) => return Err(format!("error adding listener '{name}': {error}")),
+            };
+            let listener = entry.listener.clone();
+            let (store, drain_time) = (self.store.clone(), self.drain_time);
+            workers.post(worker, move |worker| {
+                WorkerListeners::of(worker).install(worker, listener, sockets, &store, drain_time);
+            });
+        }
+        self.stats.listener_create_success().inc();
+        self.active.insert(name.clone(), entry);
+        Ok(())
+    }
+
+    /// Removes a listener: it stops accepting at once, its connections drain. False when there was none.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let warming = self.warming.remove(name).is_some();
+        let active = self.active.remove(name).is_some();
+        if !warming && !active {
+            return false;
+        }
+        self.order.retain(|n| &**n != name);
+        self.stats.listener_removed().inc();
+        if let Some(workers) = &self.workers {
+            let (name, drain_time): (Arc<str>, _) = (name.into(), self.drain_time);
+            workers.post_all(move |worker| WorkerListeners::of(worker).remove(&name, drain_time));
+        }
+        self.count();
+        true
+    }
+
+    /// Stops accepting on all listeners (or on those of inbound traffic only) and drains their connections.
+    pub fn stop(&mut self, inbound_only: bool) {
+        self.stopped |= !inbound_only;
+        for entry in self.active.values_mut().filter(|e| !inbound_only || e.listener.config.inbound) {
+            entry.bound.clear();
+            self.stats.listener_stopped().inc();
+        }
+        if let Some(workers) = &self.workers {
+            workers.post_all(move |worker| WorkerListeners::of(worker).stop(inbound_only));
+        }
+    }
+
+    /// Asks all connections to end with their next response, without stopping to accept (`/healthcheck/fail`), or no
+    /// longer.
+    pub fn set_draining(&self, draining: bool) {
+        if let Some(workers) = &self.workers {
+            workers.post_all(move |worker| WorkerListeners::of(worker).set_draining(draining));
+        }
+    }
+
+    /// Names of the dynamic listeners.
+    pub fn dynamic_names(&self) -> Vec<String> {
+        let entries = self.active.iter().chain(&self.warming);
+        let mut names: Vec<String> =
+            entries.filter(|(_, e)| e.origin == Origin::Dynamic).map(|(name, _)| name.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// All listeners in the order in which they were added, active ones and those that wait.
+    pub fn views(&self) -> Vec<ListenerView> {
+        let mut views = Vec::new();
+        for name in &self.order {
+            views.extend(self.active.get(name).map(|entry| entry.view(name, true)));
+            views.extend(self.warming.get(name).map(|entry| entry.view(name, false)));
+        }
+        views
+    }
+
+    fn count(&self) {
+        self.stats.total_listeners_active().set(self.active.len() as u64);
+        self.stats.total_listeners_warming().set(self.warming.len() as u64);
+    }
+}
+
+fn bind_error(name: &str, address: SocketAddr, error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("error adding listener '{name}': cannot bind '{address}': {text}")
+}

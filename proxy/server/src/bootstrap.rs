@@ -1,0 +1,328 @@
+//! The `Bootstrap` message: every field honoured, refused or warned about.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::bootstrap::v3 as pb;
+use dhow_proto::envoy::config::cluster::v3::Cluster;
+use dhow_proto::envoy::config::core::v3 as core;
+use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
+use dhow_proto::envoy::config::listener::v3::Listener;
+use dhow_proxy_listener::socket_address;
+use dhow_proxy_xds::{PathSource, Variant};
+
+use crate::cli::Options;
+
+/// Where a type's resources come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The aggregated stream.
+    Ads,
+    /// A file.
+    File(PathSource),
+}
+
+/// A subscription to all resources of a type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TypeSource {
+    pub(crate) source: Source,
+    /// Zero waits for ever.
+    pub(crate) initial_fetch_timeout: Duration,
+}
+
+/// `ads_config`.
+#[derive(Clone, Debug)]
+pub(crate) struct Ads {
+    pub(crate) variant: Variant,
+    pub(crate) cluster: String,
+    pub(crate) authority: String,
+    pub(crate) initial_metadata: Vec<(String, String)>,
+    pub(crate) set_node_on_first_message_only: bool,
+}
+
+/// What the process needs of its bootstrap.
+#[derive(Clone, Debug)]
+pub(crate) struct Bootstrap {
+    pub(crate) node: Node,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) cds: Option<TypeSource>,
+    pub(crate) lds: Option<TypeSource>,
+    pub(crate) ads: Option<Ads>,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Lowers the message; the command line overrides the node.
+pub(crate) fn lower(
+    message: pb::Bootstrap,
+    options: &Options,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Bootstrap, ConfigError> {
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let pb::Bootstrap {
+        node,
+        node_context_params,
+        static_resources,
+        dynamic_resources,
+        cluster_manager,
+        hds_config,
+        flags_path,
+        stats_sinks,
+        deferred_stat_options,
+        stats_config,
+        stats_flush_interval: _, // concerns sinks, of which there are none
+        watchdog,
+        watchdogs,
+        tracing,
+        layered_runtime,
+        admin,
+        overload_manager,
+        enable_dispatcher_stats,
+        header_prefix,
+        stats_server_version_override,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        bootstrap_extensions,
+        fatal_actions,
+        config_sources,
+        default_config_source,
+        default_socket_interface,
+        certificate_provider_instances,
+        inline_headers,
+        perf_tracing_file_path,
+        default_regex_engine,
+        xds_delegate_extension,
+        xds_config_tracker_extension,
+        listener_manager,
+        application_log_config,
+        grpc_async_client_manager_config,
+        memory_allocator_manager,
+        enable_worker_cpu_affinity,
+        stats_flush: _,    // concerns sinks
+        stats_eviction: _, // stats go with the cluster or listener that they count
+    } = message;
+    let root = FieldPath::root();
+    let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, &root, field);
+    refuse(!node_context_params.is_empty(), "node_context_params")?;
+    refuse(hds_config.is_some(), "hds_config")?;
+    refuse(!flags_path.is_empty(), "flags_path")?;
+    refuse(!stats_sinks.is_empty(), "stats_sinks")?;
+    refuse(tracing.is_some(), "tracing")?;
+    refuse(overload_manager.is_some(), "overload_manager")?;
+    refuse(!header_prefix.is_empty(), "header_prefix")?;
+    refuse(use_tcp_for_dns_lookups, "use_tcp_for_dns_lookups")?;
+    refuse(dns_resolution_config.is_some(), "dns_resolution_config")?;
+    refuse(!bootstrap_extensions.is_empty(), "bootstrap_extensions")?;
+    refuse(!fatal_actions.is_empty(), "fatal_actions")?;
+    refuse(!config_sources.is_empty(), "config_sources")?;
+    refuse(default_config_source.is_some(), "default_config_source")?;
+    refuse(!default_socket_interface.is_empty(), "default_socket_interface")?;
+    refuse(!certificate_provider_instances.is_empty(), "certificate_provider_instances")?;
+    refuse(xds_delegate_extension.is_some(), "xds_delegate_extension")?;
+    refuse(xds_config_tracker_extension.is_some(), "xds_config_tracker_extension")?;
+    refuse(listener_manager.is_some(), "listener_manager")?;
+    let without_effect = [
+        (deferred_stat_options.is_some(), "deferred_stat_options"),
+        (stats_config.is_some(), "stats_config"),
+        (watchdog.is_some() || watchdogs.is_some(), "watchdogs"),
+        (layered_runtime.is_some(), "layered_runtime"),
+        (enable_dispatcher_stats, "enable_dispatcher_stats"),
+        (stats_server_version_override.is_some(), "stats_server_version_override"),
+        (typed_dns_resolver_config.is_some(), "typed_dns_resolver_config"),
+        (!inline_headers.is_empty(), "inline_headers"),
+        (!perf_tracing_file_path.is_empty(), "perf_tracing_file_path"),
+        (default_regex_engine.is_some(), "default_regex_engine"),
+        (application_log_config.is_some(), "application_log_config"),
+        (grpc_async_client_manager_config.is_some(), "grpc_async_client_manager_config"),
+        (memory_allocator_manager.is_some(), "memory_allocator_manager"),
+        (enable_worker_cpu_affinity, "enable_worker_cpu_affinity"),
+    ];
+    for (is_set, field) in without_effect {
+        if is_set {
+            warnings.push(ConfigWarning::new(root.field(field), "accepted, and without effect yet"));
+        }
+    }
+    lower_cluster_manager(cluster_manager, &root.field("cluster_manager"))?;
+    let pb::bootstrap::StaticResources { listeners, clusters, secrets } = static_resources.unwrap_or_default();
+    let static_path = root.field("static_resources");
+    ConfigError::refuse_if(!secrets.is_empty(), &static_path, "secrets")?;
+    let (cds, lds, ads) = lower_dynamic(dynamic_resources, &root.field("dynamic_resources"))?;
+    let node = lower_node(node.unwrap_or_default(), options);
+    if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
+        let reason = "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node \
+                      and --service-cluster options.";
+        return Err(ConfigError::new(root.field("node"), reason));
+    }
+    let admin = admin.map(|admin| lower_admin(admin, &root.field("admin"), warnings)).transpose()?.flatten();
+    Ok(Bootstrap { node, clusters, listeners, cds, lds, ads, admin })
+}
+
+fn lower_node(mut node: Node, options: &Options) -> Node {
+    if !options.service_node.is_empty() {
+        node.id.clone_from(&options.service_node);
+    }
+    if !options.service_cluster.is_empty() {
+        node.cluster.clone_from(&options.service_cluster);
+    }
+    if !options.service_zone.is_empty() {
+        node.locality.get_or_insert_default().zone.clone_from(&options.service_zone);
+    }
+    node.user_agent_name = "envoy".into();
+    node
+}
+
+fn lower_cluster_manager(message: Option<pb::ClusterManager>, path: &FieldPath) -> Result<(), ConfigError> {
+    let Some(pb::ClusterManager {
+        local_cluster_name,
+        outlier_detection,
+        upstream_bind_config,
+        load_stats_config,
+        enable_deferred_cluster_creation: _, // clusters are set up on a worker when it first uses them
+    }) = message
+    else {
+        return Ok(());
+    };
+    ConfigError::refuse_if(!local_cluster_name.is_empty(), path, "local_cluster_name")?;
+    ConfigError::refuse_if(outlier_detection.is_some(), path, "outlier_detection")?;
+    ConfigError::refuse_if(upstream_bind_config.is_some(), path, "upstream_bind_config")?;
+    ConfigError::refuse_if(load_stats_config.is_some(), path, "load_stats_config")
+}
+
+fn lower_admin(
+    admin: pb::Admin,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Option<SocketAddr>, ConfigError> {
+    #[allow(deprecated, reason = "named so that nothing is dropped")]
+    let pb::Admin {
+        access_log,
+        access_log_path,
+        profile_path: _, // there is no profiler
+        address,
+        socket_options,
+        ignore_global_conn_limit: _, // there is no global limit
+        allow_paths,
+    } = admin;
+    ConfigError::refuse_if(!allow_paths.is_empty(), path, "allow_paths")?;
+    ConfigError::refuse_if(!socket_options.is_empty(), path, "socket_options")?;
+    if !access_log.is_empty() || !access_log_path.is_empty() {
+        let why = "requests of the admin interface are not logged yet";
+        warnings.push(ConfigWarning::new(path.field("access_log"), why));
+    }
+    match address {
+        None => Ok(None),
+        Some(address) => socket_address(Some(&address), &path.field("address")).map(Some),
+    }
+}
+
+type Dynamic = (Option<TypeSource>, Option<TypeSource>, Option<Ads>);
+
+fn lower_dynamic(message: Option<pb::bootstrap::DynamicResources>, path: &FieldPath) -> Result<Dynamic, ConfigError> {
+    let Some(pb::bootstrap::DynamicResources {
+        lds_config,
+        lds_resources_locator,
+        cds_config,
+        cds_resources_locator,
+        ads_config,
+    }) = message
+    else {
+        return Ok((None, None, None));
+    };
+    ConfigError::refuse_if(!lds_resources_locator.is_empty(), path, "lds_resources_locator")?;
+    ConfigError::refuse_if(!cds_resources_locator.is_empty(), path, "cds_resources_locator")?;
+    let source = |config: Option<ConfigSource>, field: &str| {
+        config.map(|config| lower_source(config, &path.field(field))).transpose()
+    };
+    let ads = ads_config.map(|config| lower_ads(config, &path.field("ads_config"))).transpose()?;
+    let (cds, lds) = (source(cds_config, "cds_config")?, source(lds_config, "lds_config")?);
+    let uses_ads = |source: &Option<TypeSource>| source.as_ref().is_some_and(|s| s.source == Source::Ads);
+    if ads.is_none() && (uses_ads(&cds) || uses_ads(&lds)) {
+        let reason = "a resource comes by ADS and there is no ads_config";
+        return Err(ConfigError::new(path.field("ads_config"), reason));
+    }
+    Ok((cds, lds, ads))
+}
+
+fn lower_source(config: ConfigSource, path: &FieldPath) -> Result<TypeSource, ConfigError> {
+    use config_source::ConfigSourceSpecifier as Specifier;
+    let ConfigSource { authorities, initial_fetch_timeout, resource_api_version: _, config_source_specifier } =
+        config;
+    ConfigError::refuse_if(!authorities.is_empty(), path, "authorities")?;
+    let source = match config_source_specifier {
+        Some(Specifier::Ads(_)) => Source::Ads,
+        #[allow(deprecated, reason = "the field is deprecated and still in use")]
+        Some(Specifier::Path(file)) => {
+            Source::File(PathSource { path: PathBuf::from(file), watched_directory: None })
+        }
+        Some(Specifier::PathConfigSource(core::PathConfigSource { path: file, watched_directory, poll_interval })) => {
+            let path = path.field("path_config_source");
+            ConfigError::refuse_if(poll_interval.is_some(), &path, "poll_interval")?;
+            let watched_directory = watched_directory.map(|directory| PathBuf::from(directory.path));
+            Source::File(PathSource { path: PathBuf::from(file), watched_directory })
+        }
+        Some(Specifier::ApiConfigSource(_)) => {
+            let error = ConfigError::unsupported(path.field("api_config_source"));
+            return Err(error.with_hint("use ads with ads_config"));
+        }
+        Some(Specifier::Self_(_)) => return Err(ConfigError::unsupported(path.field("self"))),
+        None => return Err(ConfigError::new(path.clone(), "config_source_specifier: is required")),
+    };
+    let initial_fetch_timeout = initial_fetch_timeout
+        .map_or(Duration::from_secs(15), |d| Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32));
+    Ok(TypeSource { source, initial_fetch_timeout })
+}
+
+fn lower_ads(config: core::ApiConfigSource, path: &FieldPath) -> Result<Ads, ConfigError> {
+    use core::api_config_source::ApiType;
+    let core::ApiConfigSource {
+        api_type,
+        transport_api_version: _, // there is one version
+        cluster_names,
+        grpc_services,
+        refresh_delay: _,       // concerns REST
+        request_timeout: _,     // concerns REST
+        rate_limit_settings: _, // requests follow responses one to one, so there is nothing to limit
+        set_node_on_first_message_only,
+        config_validators,
+    } = config;
+    ConfigError::refuse_if(!cluster_names.is_empty(), path, "cluster_names")?;
+    ConfigError::refuse_if(!config_validators.is_empty(), path, "config_validators")?;
+    let variant = match ApiType::try_from(api_type) {
+        Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => Variant::StateOfTheWorld,
+        Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => Variant::Delta,
+        _ => return Err(ConfigError::unsupported(path.field("api_type")).with_hint("use GRPC or DELTA_GRPC")),
+    };
+    let services = path.field("grpc_services");
+    let mut grpc_services = grpc_services.into_iter();
+    let Some(service) = grpc_services.next() else {
+        return Err(ConfigError::new(services, "a gRPC service is required"));
+    };
+    if grpc_services.next().is_some() {
+        return Err(ConfigError::unsupported(services.index(1)));
+    }
+    let services = services.index(0);
+    let core::GrpcService { timeout: _, initial_metadata, retry_policy, target_specifier } = service;
+    ConfigError::refuse_if(retry_policy.is_some(), &services, "retry_policy")?;
+    let grpc = match target_specifier {
+        Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)) => grpc,
+        Some(core::grpc_service::TargetSpecifier::GoogleGrpc(_)) => {
+            return Err(ConfigError::unsupported(services.field("google_grpc")).with_hint("use envoy_grpc"));
+        }
+        None => return Err(ConfigError::new(services, "target_specifier: is required")),
+    };
+    let core::grpc_service::EnvoyGrpc {
+        cluster_name,
+        authority,
+        retry_policy,
+        max_receive_message_length,
+        skip_envoy_headers: _, // none are sent
+    } = grpc;
+    let services = services.field("envoy_grpc");
+    ConfigError::refuse_if(retry_policy.is_some(), &services, "retry_policy")?;
+    ConfigError::refuse_if(max_receive_message_length.is_some(), &services, "max_receive_message_length")?;
+    let initial_metadata = initial_metadata.into_iter().map(|header| (header.key, header.value)).collect();
+    Ok(Ads { variant, cluster: cluster_name, authority, initial_metadata, set_node_on_first_message_only })
+}

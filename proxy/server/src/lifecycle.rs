@@ -1,0 +1,279 @@
+//! The life of the process: load, check, start, serve, end.
+
+use std::cell::RefCell;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dhow_base::{ConfigError, FieldPath, Rng};
+use dhow_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
+use dhow_proto::{Format, LoadOptions};
+use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
+use dhow_proxy_runtime::{Worker, Workers};
+use dhow_proxy_upstream::{ClusterManager, Origin as ClusterOrigin, WorkerClusters};
+use dhow_stats::Store;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::bootstrap::{self, Bootstrap};
+use crate::cli::{Mode, Options};
+use crate::configuration::{Configuration, warn_all};
+use crate::network_filters::FilterBuilder;
+use crate::route_tables::RouteTables;
+use crate::subscriptions::Subscriptions;
+
+/// Runs the process as the command line says.
+pub(crate) fn run(options: Options) -> ExitCode {
+    if let Err(error) = crate::logging::start(&options) {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot make an event loop: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    let outcome = local.block_on(&runtime, async {
+        match options.mode {
+            Mode::Validate => validate(&options),
+            Mode::Serve | Mode::InitOnly => serve(&options).await,
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let what = match options.mode {
+                Mode::Validate => "error initializing configuration",
+                Mode::Serve | Mode::InitOnly => "error initializing config",
+            };
+            tracing::error!("{what} '{}': {error}", options.config_path);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Loads the bootstrap from the file and the inline text.
+fn load(options: &Options) -> Result<(BootstrapMessage, Bootstrap), String> {
+    let mut file = Vec::new();
+    let mut sources: Vec<(Format, &[u8])> = Vec::new();
+    let path = options.config_path.as_str();
+    if !path.is_empty() {
+        file = std::fs::read(path).map_err(|error| format!("unable to read file: {path}: {}", plain(&error)))?;
+        sources.push((Format::of_file_name(path).unwrap_or(Format::Json), &file));
+    }
+    if !options.config_yaml.is_empty() {
+        sources.push((Format::Yaml, options.config_yaml.as_bytes()));
+    }
+    if sources.is_empty() {
+        return Err("At least one of --config-path or --config-yaml or Options::configProto() should be \
+                    non-empty"
+            .into());
+    }
+    let load_options =
+        LoadOptions { allow_unknown_fields: options.allow_unknown_static_fields, ..LoadOptions::default() };
+    let loaded = dhow_proto::load::<BootstrapMessage>(&sources, &load_options).map_err(|e| e.to_string())?;
+    warn_all("", &loaded.warnings);
+    let mut warnings = Vec::new();
+    let lowered = bootstrap::lower(loaded.message.clone(), options, &mut warnings);
+    warn_all("", &warnings);
+    drop(file);
+    Ok((loaded.message, lowered.map_err(|error| error.to_string())?))
+}
+
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Adds what the bootstrap lists.
+fn add_static(bootstrap: &Bootstrap, configuration: &mut Configuration) -> Result<(), String> {
+    let path = FieldPath::root().field("static_resources");
+    for (i, cluster) in bootstrap.clusters.iter().enumerate() {
+        let accepted = configuration
+            .clusters
+            .add_or_update(cluster.clone(), "", ClusterOrigin::Static)
+            .map_err(|error| error.under(&path.field("clusters").index(i)).to_string())?;
+        warn_all(&format!("cluster '{}'", cluster.name), &accepted.warnings);
+    }
+    if let Some(ads) = &bootstrap.ads {
+        check_ads_cluster(&ads.cluster, bootstrap).map_err(|error| error.to_string())?;
+    }
+    for (i, listener) in bootstrap.listeners.iter().enumerate() {
+        let mut warnings = Vec::new();
+        let path = path.field("listeners").index(i);
+        let Configuration { listeners, filters, .. } = configuration;
+        let added =
+            listeners.add_or_update(listener.clone(), "", ListenerOrigin::Static, filters, &path, &mut warnings);
+        warn_all("", &warnings);
+        added.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// The management server's cluster must be in the bootstrap and find its hosts without a management server.
+fn check_ads_cluster(name: &str, bootstrap: &Bootstrap) -> Result<(), ConfigError> {
+    const EDS: i32 = 3;
+    let is_eds = |cluster: &dhow_proto::envoy::config::cluster::v3::Cluster| {
+        use dhow_proto::envoy::config::cluster::v3::cluster::ClusterDiscoveryType;
+        matches!(cluster.cluster_discovery_type, Some(ClusterDiscoveryType::Type(EDS)))
+    };
+    if bootstrap.clusters.iter().any(|cluster| cluster.name == name && !is_eds(cluster)) {
+        return Ok(());
+    }
+    let path = FieldPath::root().field("dynamic_resources").field("ads_config");
+    let reason = format!(
+        "envoy.config.core.v3.ApiConfigSource must have a statically defined non-EDS cluster: '{name}' does not \
+         exist, was added via api, or is an EDS cluster"
+    );
+    Err(ConfigError::new(path, reason))
+}
+
+fn configuration(
+    options: &Options,
+    bootstrap: &Bootstrap,
+    store: &Arc<Store>,
+    log_writer: &Arc<LogWriter>,
+    clusters: ClusterManager,
+    workers: Option<Rc<Workers>>,
+) -> Configuration {
+    let routes: Rc<RefCell<RouteTables>> = Rc::default();
+    let filters = FilterBuilder {
+        store: store.clone(),
+        log_writer: log_writer.clone(),
+        clusters: clusters.clone(),
+        routes: routes.clone(),
+        node_cluster: bootstrap.node.cluster.as_str().into(),
+        node_address: options.local_address(),
+    };
+    let drain_time = Duration::from_secs(options.drain_time_s);
+    let listeners = ListenerManager::new(store.clone(), workers, drain_time);
+    Configuration {
+        clusters,
+        listeners,
+        filters,
+        routes,
+        cds_version: String::new(),
+        lds_version: String::new(),
+    }
+}
+
+/// `--mode validate`: builds everything, binds nothing, connects to nobody.
+fn validate(options: &Options) -> Result<(), String> {
+    let (_, bootstrap) = load(options)?;
+    let store = Arc::new(Store::new());
+    let log_writer = LogWriter::start(Duration::from_secs(10)).map_err(|error| error.to_string())?;
+    let clusters = ClusterManager::for_validation((*store).clone());
+    let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
+    add_static(&bootstrap, &mut configuration)?;
+    println!("configuration '{}' OK", options.config_path);
+    Ok(())
+}
+
+fn start_workers(
+    options: &Options,
+    clusters: &ClusterManager,
+    log_writer: &Arc<LogWriter>,
+) -> std::io::Result<Rc<Workers>> {
+    let published = clusters.published();
+    let log_writer = log_writer.clone();
+    let workers = Workers::start(options.workers(), move |worker: &Rc<Worker>| {
+        let clusters = worker.extension(|_| WorkerClusters::new(published.clone(), Rng::from_entropy()));
+        tokio::task::spawn_local(clusters.follow());
+        let writer = log_writer.clone();
+        tokio::task::spawn_local(async move {
+            let mut interval = tokio::time::interval(writer.flush_interval());
+            loop {
+                interval.tick().await;
+                writer.flush_worker();
+            }
+        });
+    })?;
+    Ok(Rc::new(workers))
+}
+
+/// `--mode serve` and `init_only`.
+async fn serve(options: &Options) -> Result<(), String> {
+    let begun = Instant::now();
+    let (_message, bootstrap) = load(options)?;
+    let store = Arc::new(Store::new());
+    let flush = Duration::from_millis(options.file_flush_interval_msec.max(1));
+    let log_writer = LogWriter::start(flush).map_err(|error| error.to_string())?;
+    let clusters = ClusterManager::new((*store).clone());
+    let workers = start_workers(options, &clusters, &log_writer).map_err(|error| error.to_string())?;
+    let configuration = Rc::new(RefCell::new(configuration(
+        options,
+        &bootstrap,
+        &store,
+        &log_writer,
+        clusters.clone(),
+        Some(workers.clone()),
+    )));
+    add_static(&bootstrap, &mut configuration.borrow_mut())?;
+    let subscriptions = Subscriptions::new(configuration.clone(), store.clone(), bootstrap.clone());
+
+    let initialise = async {
+        clusters.primary_ready().await;
+        subscriptions.start()?;
+        while !subscriptions.clusters_arrived() {
+            subscriptions.progressed().await;
+        }
+        clusters.all_ready().await;
+        subscriptions.allow_listeners()?;
+        let errors = configuration.borrow_mut().listeners.start();
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error);
+        }
+        while !subscriptions.listeners_arrived() || configuration.borrow().listeners.is_warming() {
+            subscriptions.progressed().await;
+        }
+        Ok::<(), String>(())
+    };
+    let mut ending = std::pin::pin!(until_told_to_end());
+    tokio::select! {
+        result = initialise => result?,
+        () = &mut ending => return Ok(()),
+    }
+    tracing::info!("all dependencies initialized. starting workers ({} ms)", begun.elapsed().as_millis());
+    if options.mode == Mode::InitOnly {
+        return Ok(());
+    }
+    ending.await;
+    tracing::info!("shutting down server instance");
+    configuration.borrow_mut().listeners.stop(false);
+    end(workers, &log_writer);
+    Ok(())
+}
+
+/// Waits for a signal that ends the process.
+async fn until_told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot watch for signals: only SIGKILL ends this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::warn!("caught ENVOY_SIGTERM"),
+        _ = interrupt.recv() => tracing::warn!("caught SIGINT"),
+    }
+}
+
+/// Flushes access logs.
+fn end(workers: Rc<Workers>, log_writer: &Arc<LogWriter>) {
+    let (done, wait) = std::sync::mpsc::channel();
+    let writer = log_writer.clone();
+    let count = workers.count();
+    workers.post_all(move |_| {
+        writer.flush_worker();
+        let _ = done.send(());
+    });
+    for _ in 0..count {
+        // A worker that does not answer in time must not keep the process.
+        let _ = wait.recv_timeout(Duration::from_secs(2));
+    }
+    log_writer.sync();
+}

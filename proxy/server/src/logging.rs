@@ -1,0 +1,147 @@
+//! Log lines in Envoy's form: `[2026-01-02 03:04:05.678][1234][info][main] text`.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::cli::Options;
+
+/// Envoy's names of components with the crates that do their work here.
+const COMPONENTS: &[(&str, &str)] = &[
+    ("main", "dhow_proxy_server"),
+    ("admin", "dhow_proxy_admin"),
+    ("config", "dhow_proxy_xds"),
+    ("upstream", "dhow_proxy_upstream"),
+    ("http", "dhow_proxy_http"),
+    ("router", "dhow_proxy_http::router"),
+    ("pool", "dhow_proxy_http::upstream"),
+    ("conn_handler", "dhow_proxy_listener"),
+    ("connection", "dhow_proxy_listener"),
+    ("filter", "dhow_proxy_filters"),
+    ("tcp_proxy", "dhow_proxy_tcp"),
+    ("file", "dhow_proxy_access_log"),
+    ("http2", "h2"),
+];
+
+/// Names of Envoy's components that have no counterpart here; levels for them are accepted and do nothing.
+const OTHERS: &[&str] = &[
+    "alternate_protocols_cache", "aws", "assert", "backtrace", "basic_auth", "cache_filter", "client", "credential_injector",
+    "decompression", "dns", "dubbo", "dynamic_forward_proxy", "ext_authz", "ext_proc", "rocketmq", "envoy_bug", "forward_proxy",
+    "geolocation", "golang", "grpc", "happy_eyeballs", "hc", "health_checker", "hystrix", "init", "io", "jwt", "kafka",
+    "key_value_store", "lua", "matcher", "misc", "mongo", "multi_connection", "oauth2", "quic", "quic_stream", "rate_limit_quota",
+    "rbac", "rds", "redis", "runtime", "secret", "stats", "stats_sh", "stateful_session", "testing", "thrift", "tracing", "udp",
+    "wasm", "websocket", "local_rate_limit", "compression", "config_validation", "dynamic_modules", "filesystem", "listener",
+];
+
+/// Starts logging as the command line says.
+///
+/// # Errors
+/// An unknown level or component, or a log file that cannot be opened; the text is for the user.
+pub(crate) fn start(options: &Options) -> Result<(), String> {
+    let default = level(&options.log_level)?;
+    let mut targets = Targets::new().with_default(default);
+    // Libraries speak up only when asked for by name.
+    for library in ["h2", "hyper", "hyper_util", "hickory_resolver", "hickory_proto", "rustls", "mio"] {
+        targets = targets.with_target(library, default.min(LevelFilter::WARN));
+    }
+    for pair in options.component_log_level.split(',').filter(|pair| !pair.is_empty()) {
+        let (name, wanted) = pair.split_once(':').ok_or_else(|| {
+            format!("error: component log level not correctly specified '{}'", options.component_log_level)
+        })?;
+        let wanted = level(wanted)?;
+        match COMPONENTS.iter().find(|(component, _)| *component == name) {
+            Some((_, target)) => targets = targets.with_target(*target, wanted),
+            None if OTHERS.contains(&name) => {}
+            None => return Err(format!("error: invalid component specified '{name}'")),
+        }
+    }
+    let registry = tracing_subscriber::registry().with(targets);
+    match &options.log_path {
+        None => {
+            let layer = tracing_subscriber::fmt::layer().event_format(EnvoyFormat).with_writer(io::stderr);
+            registry.with(layer).try_init()
+        }
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.map_err(|error| {
+                format!("error initializing log file {}: {error}", path.display())
+            })?;
+            let layer =
+                tracing_subscriber::fmt::layer().event_format(EnvoyFormat).with_writer(Mutex::new(file));
+            registry.with(layer).try_init()
+        }
+    }
+    .map_err(|error| error.to_string())
+}
+
+fn level(name: &str) -> Result<LevelFilter, String> {
+    Ok(match name {
+        "trace" => LevelFilter::TRACE,
+        "debug" => LevelFilter::DEBUG,
+        "info" => LevelFilter::INFO,
+        "warning" | "warn" => LevelFilter::WARN,
+        "error" | "critical" => LevelFilter::ERROR,
+        "off" => LevelFilter::OFF,
+        other => return Err(format!("error: invalid log level specified '{other}'")),
+    })
+}
+
+/// Writes events as Envoy's default log format does.
+struct EnvoyFormat;
+
+impl<S, N> FormatEvent<S, N> for EnvoyFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let level = match *metadata.level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        let target = metadata.target();
+        let component = COMPONENTS
+            .iter()
+            .filter(|(_, prefix)| target.starts_with(prefix))
+            .max_by_key(|(_, prefix)| prefix.len())
+            .map_or("misc", |(component, _)| component);
+        write!(writer, "[{}][{}][{level}][{component}] ", Timestamp(SystemTime::now()), std::process::id())?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// `2026-01-02 03:04:05.678` in UTC.
+struct Timestamp(SystemTime);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seconds = since.as_secs();
+        let (year, month, day) = dhow_base::civil_date(seconds / 86_400);
+        let time = seconds % 86_400;
+        let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+        let millis = since.subsec_millis();
+        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}")
+    }
+}

@@ -1,0 +1,130 @@
+//! The network filters and transport sockets that exist, as listeners build them.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::core::v3::{TransportSocket, transport_socket};
+use dhow_proto::envoy::config::listener::v3::{Filter, filter};
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HcmMessage;
+use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
+use dhow_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_api::NetworkFilter;
+use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource};
+use dhow_proxy_listener::{FilterContext, NetworkFilters};
+use dhow_proxy_tcp::TcpProxy;
+use dhow_proxy_upstream::ClusterManager;
+use dhow_stats::Store;
+use dhow_tls::DownstreamTls;
+
+use crate::route_tables::RouteTables;
+
+/// Builds network filters with what they share.
+#[derive(Clone)]
+pub(crate) struct FilterBuilder {
+    pub(crate) store: Arc<Store>,
+    pub(crate) log_writer: Arc<LogWriter>,
+    pub(crate) clusters: ClusterManager,
+    pub(crate) routes: Rc<RefCell<RouteTables>>,
+    pub(crate) node_cluster: Arc<str>,
+    pub(crate) node_address: IpAddr,
+}
+
+impl NetworkFilters for FilterBuilder {
+    fn build(
+        &self,
+        filter: Filter,
+        context: &FilterContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn NetworkFilter>, ConfigError> {
+        let Filter { name, config_type } = filter;
+        let config = match config_type {
+            Some(filter::ConfigType::TypedConfig(config)) => config,
+            Some(filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(ConfigError::unsupported(path.field("config_discovery")));
+            }
+            None => return Err(unknown(&name, "", path)),
+        };
+        let path = path.field("typed_config");
+        match dhow_proto::any::resolve(&config).map_err(|error| error.under(&path))?.type_name.as_str() {
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+                let message: HcmMessage = dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                self.build_http(message, context, &path, warnings)
+            }
+            "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
+                let message: TcpMessage = dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                let config = dhow_proxy_tcp::lower(message, &self.log_writer, &path, warnings)?;
+                Ok(Arc::new(TcpProxy::new(config, &self.store)))
+            }
+            other => Err(unknown(&name, other, &path)),
+        }
+    }
+
+    fn build_tls(
+        &self,
+        socket: TransportSocket,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Option<Arc<DownstreamTls>>, ConfigError> {
+        let TransportSocket { name, config_type } = socket;
+        let config = match config_type {
+            Some(transport_socket::ConfigType::TypedConfig(config)) => Some(config),
+            None => None,
+        };
+        let type_name = config.as_ref().map_or("", |config| dhow_proto::any::type_name(&config.type_url));
+        match (type_name, name.as_str()) {
+            ("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", _)
+            | ("", "envoy.transport_sockets.raw_buffer") => Ok(None),
+            ("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", _) => {
+                let path = path.field("typed_config");
+                let config = config.unwrap_or_default();
+                let message: DownstreamTlsContext =
+                    dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                DownstreamTls::from_message(&message, &path, warnings).map(|tls| Some(Arc::new(tls)))
+            }
+            (other, _) => Err(unknown(&name, other, path)),
+        }
+    }
+}
+
+impl FilterBuilder {
+    fn build_http(
+        &self,
+        message: HcmMessage,
+        context: &FilterContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn NetworkFilter>, ConfigError> {
+        let lower = LowerContext {
+            registry: FilterRegistry { filters: &[] },
+            store: &self.store,
+            log_writer: &self.log_writer,
+            cluster_exists: &|name| self.clusters.contains(name),
+            node_cluster: &self.node_cluster,
+            node_address: self.node_address,
+        };
+        let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
+        let subscription = match &config.routes {
+            RouteSource::Static(_) => None,
+            RouteSource::Rds { name, path: file, initial_fetch_timeout } => {
+                Some((name.clone(), file.clone(), *initial_fetch_timeout))
+            }
+        };
+        let manager = Arc::new(HttpConnectionManager::new(config, &self.store, &context.listener_stat_prefix));
+        let mut routes = self.routes.borrow_mut();
+        match subscription {
+            None => routes.add_static(&manager),
+            Some((name, file, timeout)) => routes.subscribe(name, file, timeout, &manager),
+        }
+        Ok(manager)
+    }
+}
+
+fn unknown(name: &str, type_name: &str, path: &FieldPath) -> ConfigError {
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+    ConfigError::new(path.clone(), reason)
+}

@@ -1,0 +1,171 @@
+//! Route configurations by name, and the connection managers that use them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::route::v3::RouteConfiguration;
+use dhow_proxy_http::{HttpConnectionManager, compile_routes};
+
+/// A route configuration that came by RDS.
+#[derive(Clone, Debug)]
+pub(crate) struct DynamicRoutes {
+    /// The message.
+    pub(crate) message: RouteConfiguration,
+    /// Version from the management server.
+    pub(crate) version: String,
+    /// When it came.
+    pub(crate) last_updated: SystemTime,
+}
+
+/// The subscription to one name, shared by all connection managers that name it.
+#[derive(Debug)]
+struct Subscription {
+    managers: Vec<Weak<HttpConnectionManager>>,
+    /// The file that the routes come from; none for the aggregated stream.
+    file: Option<Arc<str>>,
+    initial_fetch_timeout: Duration,
+    current: Option<DynamicRoutes>,
+}
+
+impl Subscription {
+    fn managers(&self) -> impl Iterator<Item = Arc<HttpConnectionManager>> + '_ {
+        self.managers.iter().filter_map(Weak::upgrade)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.managers.iter().any(|manager| manager.strong_count() > 0)
+    }
+}
+
+/// All route configurations.
+#[derive(Debug, Default)]
+pub(crate) struct RouteTables {
+    subscriptions: BTreeMap<Arc<str>, Subscription>,
+    inline: Vec<Weak<HttpConnectionManager>>,
+}
+
+impl RouteTables {
+    /// Notes a connection manager with inline routes, for `/config_dump`.
+    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>) {
+        self.inline.retain(|other| other.strong_count() > 0);
+        self.inline.push(Arc::downgrade(manager));
+    }
+
+    /// Connection managers with inline routes.
+    pub(crate) fn inline(&self) -> impl Iterator<Item = Arc<HttpConnectionManager>> + '_ {
+        self.inline.iter().filter_map(Weak::upgrade)
+    }
+
+    /// Adds a connection manager that wants the routes of this name; it gets them at once when they are known.
+    pub(crate) fn subscribe(
+        &mut self,
+        name: Arc<str>,
+        file: Option<Arc<str>>,
+        initial_fetch_timeout: Duration,
+        manager: &Arc<HttpConnectionManager>,
+    ) {
+        let subscription = self.subscriptions.entry(name).or_insert_with(|| Subscription {
+            managers: Vec::new(),
+            file,
+            initial_fetch_timeout,
+            current: None,
+        });
+        subscription.managers.retain(|other| other.strong_count() > 0);
+        subscription.managers.push(Arc::downgrade(manager));
+        if let Some(current) = &subscription.current {
+            // It was accepted for other filters; what these filters refuse leaves the listener warming.
+            if let Err(error) = publish(&current.message, manager, &mut Vec::new()) {
+                tracing::warn!("route configuration '{}': {error}", current.message.name);
+            }
+        }
+    }
+
+    /// Names wanted from the aggregated stream.
+    pub(crate) fn wanted(&mut self) -> BTreeSet<String> {
+        self.subscriptions.retain(|_, subscription| subscription.is_wanted());
+        let from_stream = self.subscriptions.iter().filter(|(_, subscription)| subscription.file.is_none());
+        from_stream.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// Files that routes come from.
+    pub(crate) fn files(&self) -> BTreeSet<Arc<str>> {
+        self.subscriptions.values().filter_map(|subscription| subscription.file.clone()).collect()
+    }
+
+    /// Names that come from a file.
+    pub(crate) fn names_from(&self, file: &str) -> BTreeSet<String> {
+        let of_file = self.subscriptions.iter().filter(|(_, s)| s.file.as_deref() == Some(file));
+        of_file.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// The shortest `initial_fetch_timeout` of the subscriptions; zero waits for ever.
+    pub(crate) fn initial_fetch_timeout(&self) -> Option<Duration> {
+        let timeouts = self.subscriptions.values().map(|subscription| subscription.initial_fetch_timeout);
+        timeouts.filter(|timeout| !timeout.is_zero()).min()
+    }
+
+    /// Applies a route configuration for all who want it, or for nobody.
+    ///
+    /// # Errors
+    /// What one of the connection managers cannot accept; the routes before stay in force.
+    pub(crate) fn apply(
+        &mut self,
+        message: RouteConfiguration,
+        version: &str,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<(), ConfigError> {
+        let Some(subscription) = self.subscriptions.get_mut(message.name.as_str()) else { return Ok(()) };
+        if subscription.current.as_ref().is_some_and(|current| current.message == message) {
+            return Ok(());
+        }
+        let managers: Vec<_> = subscription.managers().collect();
+        let tables = managers.iter().map(|manager| compile(&message, manager, warnings));
+        let tables: Vec<_> = tables.collect::<Result<_, _>>()?;
+        for (manager, table) in managers.iter().zip(tables) {
+            manager.routes().publish(table);
+        }
+        subscription.current =
+            Some(DynamicRoutes { message, version: version.to_owned(), last_updated: SystemTime::now() });
+        Ok(())
+    }
+
+    /// The route configurations that came by RDS, ordered by name.
+    pub(crate) fn dynamic(&self) -> impl Iterator<Item = &DynamicRoutes> {
+        self.subscriptions.values().filter_map(|subscription| subscription.current.as_ref())
+    }
+}
+
+fn compile(
+    message: &RouteConfiguration,
+    manager: &HttpConnectionManager,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Arc<dhow_proxy_http::RouteTable>, ConfigError> {
+    let filters = &manager.config().filters;
+    // By RDS, clusters may come after the routes that name them.
+    compile_routes(message, filters, &|_| true, false, &FieldPath::root(), warnings)
+}
+
+fn publish(
+    message: &RouteConfiguration,
+    manager: &HttpConnectionManager,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<(), ConfigError> {
+    manager.routes().publish(compile(message, manager, warnings)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_wants_what_was_never_subscribed() {
+        let mut tables = RouteTables::default();
+        let message = RouteConfiguration { name: "a".into(), ..Default::default() };
+        tables.apply(message, "1", &mut Vec::new()).unwrap();
+        assert!(tables.wanted().is_empty());
+        assert_eq!(tables.dynamic().count(), 0);
+    }
+}

@@ -1,0 +1,237 @@
+//! The TCP proxy at work: choose a cluster and a host, connect, move bytes, log.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use dhow_base::ResponseFlag;
+use dhow_net::Transport;
+use dhow_proxy_access_log::Logged;
+use dhow_proxy_api::{
+    Connection, ConnectionHandler, LocalFuture, NetworkFilter, StreamFormat, StreamInfo,
+};
+use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
+use dhow_proxy_upstream::{
+    ClosedBy, LbContext, Resource, RoutingPriority, SecureOptions, UpstreamConnection, WorkerCluster, WorkerClusters,
+    connect,
+};
+use dhow_stats::Store;
+
+use crate::config::TcpProxyConfig;
+use crate::copy::Direction;
+use crate::stats::TcpStats;
+
+/// `envoy.filters.network.tcp_proxy`.
+#[derive(Debug)]
+pub struct TcpProxy {
+    config: Arc<TcpProxyConfig>,
+    stats: TcpStats,
+}
+
+impl TcpProxy {
+    /// The filter of a configuration, counting under `tcp.<stat_prefix>.`.
+    pub fn new(config: TcpProxyConfig, store: &Store) -> Self {
+        let stats = store.scope(&format!("tcp.{}.", config.stat_prefix)).group();
+        Self { config: Arc::new(config), stats }
+    }
+}
+
+impl NetworkFilter for TcpProxy {
+    fn on_worker(&self, worker: &Rc<Worker>) -> Rc<dyn ConnectionHandler> {
+        Rc::new(Handler {
+            worker: worker.clone(),
+            clusters: worker.existing_extension(),
+            config: self.config.clone(),
+            stats: self.stats.clone(),
+        })
+    }
+}
+
+struct Handler {
+    worker: Rc<Worker>,
+    clusters: Rc<WorkerClusters>,
+    config: Arc<TcpProxyConfig>,
+    stats: TcpStats,
+}
+
+impl ConnectionHandler for Handler {
+    fn serve(self: Rc<Self>, connection: Connection) -> LocalFuture<()> {
+        Box::pin(async move {
+            let Connection { transport, info } = connection;
+            let stream_id = self.worker.random();
+            let mut stream = StreamInfo::new(info, None, Instant::now(), stream_id);
+            self.stats.downstream_cx_total().inc();
+            self.proxy(transport, &mut stream).await;
+            stream.end = Some(Instant::now());
+            let context = StreamFormat::new(&stream);
+            for log in &self.config.access_logs {
+                log.log(&context, &Logged { info: &stream, request: None });
+            }
+        })
+    }
+
+    fn set_draining(&self, _draining: bool) {
+        // A stream of bytes has no point at which to end gracefully: it is closed when the drain time is over.
+    }
+}
+
+impl Handler {
+    async fn proxy(&self, mut downstream: Transport, stream: &mut StreamInfo) {
+        let Some(UpstreamConnection { transport: mut upstream, guard, local_address, .. }) =
+            self.connect(stream).await
+        else {
+            // The client must see that there is nobody: a reset, as Envoy gives.
+            reset(&downstream);
+            return;
+        };
+        stream.upstream.local_address = local_address;
+        guard.count_request();
+        let pool = self.worker.buffers();
+        let mut sent = Direction::new(ReadBuffer::new(pool.clone()));
+        let mut received = Direction::new(ReadBuffer::new(pool.clone()));
+        let end = self.copy(&mut downstream, &mut upstream, &mut sent, &mut received).await;
+        match end {
+            End::Complete => {}
+            End::Idle => {
+                self.stats.idle_timeout().inc();
+                stream.connection_termination_details = Some("tcp_session_idle_timeout".into());
+            }
+            End::MaxDuration => {
+                self.stats.max_downstream_connection_duration().inc();
+                stream.flag(ResponseFlag::DurationTimeout);
+                stream.connection_termination_details = Some("max_connection_duration_reached".into());
+            }
+            End::UpstreamFailed => {
+                guard.set_closed_by(ClosedBy::Remote);
+                reset(&downstream);
+            }
+            End::DownstreamFailed => reset(&upstream),
+        }
+        stream.bytes_received = sent.moved;
+        stream.bytes_sent = received.moved;
+        let cluster = &guard.info().stats;
+        cluster.upstream_cx_tx_bytes_total().add(sent.moved);
+        cluster.upstream_cx_rx_bytes_total().add(received.moved);
+        self.stats.downstream_cx_rx_bytes_total().add(sent.moved);
+        self.stats.downstream_cx_tx_bytes_total().add(received.moved);
+    }
+
+    async fn connect(&self, stream: &mut StreamInfo) -> Option<UpstreamConnection> {
+        let name = self.config.cluster(self.worker.random());
+        let Some(cluster) = self.clusters.get(name) else {
+            self.stats.downstream_cx_no_route().inc();
+            stream.flag(ResponseFlag::NoClusterFound);
+            return None;
+        };
+        stream.upstream.cluster = Some(cluster.info().name.clone());
+        for _ in 0..self.config.max_connect_attempts.max(1) {
+            match self.connect_once(&cluster, stream).await {
+                Attempt::Connected(connection) => return Some(connection),
+                Attempt::Failed => {}
+                Attempt::Hopeless => return None,
+            }
+        }
+        cluster.info().stats.upstream_cx_connect_attempts_exceeded().inc();
+        stream.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+        None
+    }
+
+    async fn connect_once(&self, cluster: &Rc<WorkerCluster>, stream: &mut StreamInfo) -> Attempt {
+        let info = cluster.info();
+        let priority = RoutingPriority::Default;
+        let Some(permit) = info.circuit_breakers.try_acquire(priority, Resource::Connections) else {
+            stream.flag(ResponseFlag::UpstreamOverflow);
+            return Attempt::Hopeless;
+        };
+        let context = LbContext {
+            original_destination: Some(stream.connection.local_address),
+            ..LbContext::default()
+        };
+        let Some(host) = cluster.choose_host(&context) else {
+            info.stats.upstream_cx_none_healthy().inc();
+            stream.flag(ResponseFlag::NoHealthyUpstream);
+            return Attempt::Hopeless;
+        };
+        stream.upstream.attempts += 1;
+        stream.upstream.host = Some(host.address().to_string().into());
+        match connect(info, &host, &SecureOptions::default(), Some(permit)).await {
+            Ok(connection) => Attempt::Connected(connection),
+            Err(failure) => {
+                stream.flag(ResponseFlag::UpstreamConnectionFailure);
+                stream.details = Some(failure.text.replace(' ', "_").into());
+                stream.upstream.transport_failure = Some(failure.text.into());
+                Attempt::Failed
+            }
+        }
+    }
+
+    async fn copy(
+        &self,
+        downstream: &mut Transport,
+        upstream: &mut Transport,
+        sent: &mut Direction,
+        received: &mut Direction,
+    ) -> End {
+        let mut timer = DeadlineTimer::new();
+        let begun = Instant::now();
+        let mut active = begun;
+        poll_fn(|cx| {
+            loop {
+                let before = sent.moved + received.moved;
+                let up = match sent.poll(cx, downstream, upstream) {
+                    Poll::Ready(Ok(())) => true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::DownstreamFailed),
+                    Poll::Pending => false,
+                };
+                let down = match received.poll(cx, upstream, downstream) {
+                    Poll::Ready(Ok(())) => true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::UpstreamFailed),
+                    Poll::Pending => false,
+                };
+                if up && down {
+                    return Poll::Ready(End::Complete);
+                }
+                if sent.moved + received.moved != before {
+                    active = Instant::now();
+                }
+                let idle = self.config.idle_timeout.map(|timeout| active + timeout);
+                let max = self.config.max_duration.map(|max| begun + max);
+                if timer.poll(cx, [idle, max].into_iter().flatten().min()).is_pending() {
+                    return Poll::Pending;
+                }
+                let now = Instant::now();
+                if max.is_some_and(|max| max <= now) {
+                    return Poll::Ready(End::MaxDuration);
+                }
+                if idle.is_some_and(|idle| idle <= now) {
+                    return Poll::Ready(End::Idle);
+                }
+            }
+        })
+        .await
+    }
+}
+
+enum Attempt {
+    Connected(UpstreamConnection),
+    Failed,
+    Hopeless,
+}
+
+enum End {
+    Complete,
+    Idle,
+    MaxDuration,
+    UpstreamFailed,
+    DownstreamFailed,
+}
+
+/// Makes the close of this connection a reset.
+fn reset(transport: &Transport) {
+    if let Transport::Tcp(stream) = transport {
+        // Fails only when the socket is gone already.
+        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    }
+}
