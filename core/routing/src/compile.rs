@@ -32,12 +32,15 @@ pub struct CompileOptions<'a> {
     /// Compiles what a route says to the filter of this configured name. `Ok(None)`: no filter here has that name.
     pub compile_filter_config: &'a CompileFilterConfig<'a>,
     /// Reads a file or an environment variable.
-    pub read_source: &'a dyn Fn(&DataSource, &FieldPath) -> Result<Vec<u8>, ConfigError>,
+    pub read_source: &'a ReadSource<'a>,
 }
 
 /// See [`CompileOptions::compile_filter_config`].
 pub type CompileFilterConfig<'a> =
     dyn Fn(&str, &protobuf::Any, &FieldPath) -> Result<Option<FilterConfigObject>, ConfigError> + 'a;
+
+/// See [`CompileOptions::read_source`].
+pub type ReadSource<'a> = dyn Fn(&DataSource, &FieldPath) -> Result<Vec<u8>, ConfigError> + 'a;
 
 impl CompileOptions<'static> {
     /// Clusters are not validated, filters know no configuration, and nothing can be read.

@@ -36,8 +36,11 @@ impl fmt::Debug for FilterOverride {
 /// The overrides that apply to a route, by filter name: of every level that has one, the most specific first.
 #[derive(Clone, Debug, Default)]
 pub struct FilterConfigs {
-    by_name: Option<Arc<[(Box<str>, Box<[FilterOverride]>)]>>,
+    by_name: Option<Arc<[Named]>>,
 }
+
+/// A filter's name, and its overrides with the most specific first.
+type Named = (Box<str>, Box<[FilterOverride]>);
 
 const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
 

@@ -25,7 +25,7 @@ pub struct HashPolicy {
 enum Source {
     Header { name: HeaderName, rewrite: Option<RegexRewrite> },
     Cookie(HashCookie),
-    SourceIp,
+    ClientIp,
     QueryParameter(Box<[u8]>),
     FilterState(Box<str>),
 }
@@ -104,7 +104,7 @@ impl HashPolicy {
                 })
             }
             Some(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })) => {
-                Source::SourceIp
+                Source::ClientIp
             }
             Some(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: false })) => {
                 let field = path.field("connection_properties").field("source_ip");
@@ -146,7 +146,7 @@ impl HashPolicy {
                 cookie.ttl?;
                 Some(xx_hash((input.make_cookie)(cookie)?.as_bytes()))
             }
-            Source::SourceIp => Some(xx_hash(input.source_ip?.to_string().as_bytes())),
+            Source::ClientIp => Some(xx_hash(input.source_ip?.to_string().as_bytes())),
             Source::QueryParameter(name) => query_parameter(input.headers.path(), name).map(xx_hash),
             Source::FilterState(key) => (input.filter_state)(key),
         }

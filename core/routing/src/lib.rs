@@ -29,7 +29,7 @@ mod virtual_host;
 
 pub use action::{ForwardAction, HedgePolicy, HostRewrite, InternalRedirectPolicy, Priority, UpgradeConfig};
 pub use cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
-pub use compile::{CompileFilterConfig, CompileOptions};
+pub use compile::{CompileFilterConfig, CompileOptions, ReadSource};
 pub use direct_response::DirectResponse;
 pub use entry::{Action, RouteEntry, SelectedRoute};
 pub use explain::{Explanation, Step};
@@ -39,7 +39,7 @@ pub use hash::{HashCookie, HashInput, HashPolicy};
 pub use headers::{HeaderLevels, HeaderMutations};
 pub use mirror::MirrorPolicy;
 pub use redirect::Redirect;
-pub use retry::{BackOff, ResetHeader, RetryOn, RetryPolicy};
+pub use retry::{BackOff, RateLimitedBackOff, ResetHeader, RetryOn, RetryPolicy};
 pub use rewrite::{PathRewrite, set_authority};
 pub use route_match::{Mismatch, RouteMatch};
 pub use table::{ClientCertificate, Decision, RouteInput, RouteTable};

@@ -122,6 +122,15 @@ pub struct ResetHeader {
     pub is_timestamp: bool,
 }
 
+/// `RateLimitedRetryBackOff`.
+#[derive(Clone, Debug)]
+pub struct RateLimitedBackOff {
+    /// Response headers that tell the pause; the first that is there counts.
+    pub headers: Box<[ResetHeader]>,
+    /// The longest pause that they may ask for.
+    pub max: Duration,
+}
+
 /// A compiled retry policy.
 #[derive(Clone, Debug, Default)]
 pub struct RetryPolicy {
@@ -141,8 +150,8 @@ pub struct RetryPolicy {
     pub retriable_request_headers: Box<[HeaderMatcher]>,
     /// Pause between attempts; `None` is the default (25 ms base).
     pub back_off: Option<BackOff>,
-    /// Headers that tell the pause, and the longest pause that they may ask for.
-    pub rate_limited_back_off: Option<(Box<[ResetHeader]>, Duration)>,
+    /// A pause that the upstream asks for.
+    pub rate_limited_back_off: Option<RateLimitedBackOff>,
     /// `envoy.retry_host_predicates.previous_hosts`: another host than before.
     pub avoid_previous_hosts: bool,
     /// `envoy.retry_host_predicates.omit_canary_hosts`.
@@ -287,7 +296,7 @@ fn back_off(message: Option<&RetryBackOff>, path: &FieldPath) -> Result<Option<B
 fn rate_limited(
     message: Option<&RateLimitedRetryBackOff>,
     path: &FieldPath,
-) -> Result<Option<(Box<[ResetHeader]>, Duration)>, ConfigError> {
+) -> Result<Option<RateLimitedBackOff>, ConfigError> {
     let Some(RateLimitedRetryBackOff { reset_headers, max_interval }) = message else { return Ok(None) };
     let field = path.field("rate_limited_retry_back_off");
     if reset_headers.is_empty() {
@@ -300,5 +309,5 @@ fn rate_limited(
         ResetHeader { name: HeaderName::new(name), is_timestamp }
     });
     let max = duration(max_interval.as_ref(), &field, "max_interval")?.unwrap_or(Duration::from_secs(300));
-    Ok(Some((headers.collect(), max)))
+    Ok(Some(RateLimitedBackOff { headers: headers.collect(), max }))
 }

@@ -170,7 +170,7 @@ fn pages_are_envoys() {
     scope.counter("upstream_rq_200").add(4);
     scope.gauge("version").set(0);
     let sizes = scope.histogram("upstream_rs_body_size", Unit::Bytes);
-    [0, 124, 124, 124, 124].map(|size| sizes.record(size));
+    [0, 124, 124, 124, 124].into_iter().for_each(|size| sizes.record(size));
     scope.histogram("empty", Unit::Milliseconds);
     store.merge_histograms();
     let all = store.snapshot(&Query::default());
