@@ -221,7 +221,7 @@ impl Expect {
                 }
                 faults.text("failure", self.failure.as_ref(), Some(why));
             }
-            Seen::Answers(answers) => self.check_answers(answers, faults),
+            Seen::Answers(answers) => self.check_answers(&answers.counts, faults),
             Seen::Admin(facts) => self.check_admin(facts, faults),
             Seen::Together(results) => {
                 let statuses: Vec<u16> = results.iter().map(last_status).collect();
@@ -338,6 +338,7 @@ fn last_status(seen: &Seen) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Answers;
 
     fn step(response: ResponseFacts) -> StepOutcome {
         StepOutcome {
@@ -383,7 +384,10 @@ mod tests {
     #[test]
     fn shares_of_repeated_answers_have_bounds() {
         let outcome = StepOutcome {
-            client: Seen::Answers(IndexMap::from([("200 a".to_owned(), 7), ("200 b".to_owned(), 3)])),
+            client: Seen::Answers(Answers {
+                counts: IndexMap::from([("200 a".to_owned(), 7), ("200 b".to_owned(), 3)]),
+                ..Answers::default()
+            }),
             ..step(ResponseFacts::default())
         };
         assert!(expect("{answers: {200 a: [5, 8], 200 b: [2, 5]}}").check(&outcome).is_empty());

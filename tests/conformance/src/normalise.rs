@@ -10,6 +10,7 @@
 //! | `date` | `<date>` when it is one |
 //! | `x-envoy-upstream-service-time` | `<ms>` when it is a number |
 //! | `x-envoy-expected-rq-timeout-ms` | rounded up to a multiple of 100 |
+//! | certificate hashes of `x-forwarded-client-cert` | `<hash>` |
 //! | time, duration and service time of a default access log line | `<time>`, `<ms>` |
 //! | bodies over 2 KiB | their length and a hash |
 //!
@@ -31,7 +32,9 @@ fn pattern(text: &str) -> Regex {
 
 static UUID: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"));
-static PORT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(127\.0\.0\.1|\[::1\]|localhost)?:([0-9]{4,5})\b"));
+static PORT: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(127\.0\.0\.1:|127\.0\.0\.1_|\[::1\]:|localhost:|:)([0-9]{4,5})\b"));
+static CERT_HASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bHash=[0-9a-f]{64}\b"));
 static DATE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$")
 });
@@ -58,10 +61,10 @@ impl Normaliser {
         let text = text.replace(&self.dir, "{{dir}}");
         let text = UUID.replace_all(&text, "<uuid>");
         let text = PORT.replace_all(&text, |found: &Captures<'_>| {
-            let host = found.get(1).map_or("", |m| m.as_str());
-            match found[2].parse().ok().and_then(|port: u16| self.ports.get(&port)) {
-                Some(name) => format!("{host}:{{{{{name}}}}}"),
-                None if host == "127.0.0.1" => format!("{host}:<port>"),
+            let host = &found[1];
+            match found[2].parse().ok().and_then(|port| self.port(port)) {
+                Some(name) => format!("{host}{name}"),
+                None if host == "127.0.0.1:" => format!("{host}<port>"),
                 None => found[0].to_owned(),
             }
         });
@@ -71,6 +74,12 @@ impl Normaliser {
         }
     }
 
+    /// The name of a port, if it is one of the scenario's.
+    pub fn port(&self, port: u64) -> Option<String> {
+        let name = u16::try_from(port).ok().and_then(|port| self.ports.get(&port))?;
+        Some(format!("{{{{{name}}}}}"))
+    }
+
     /// Replaces what is volatile in one header.
     pub fn header(&self, name: &str, value: &str) -> (String, String) {
         let number = value.parse::<u64>().ok();
@@ -78,6 +87,10 @@ impl Normaliser {
             ("date", _) if DATE.is_match(value) => "<date>".to_owned(),
             ("x-envoy-upstream-service-time", Some(_)) => "<ms>".to_owned(),
             ("x-envoy-expected-rq-timeout-ms", Some(ms)) => ms.next_multiple_of(100).to_string(),
+            ("x-forwarded-port", Some(port)) => self.port(port).unwrap_or_else(|| value.to_owned()),
+            ("x-forwarded-client-cert", _) => {
+                CERT_HASH.replace_all(&self.text(value), "Hash=<hash>").into_owned()
+            }
             _ => self.text(value),
         };
         (name.to_owned(), value)
@@ -132,11 +145,12 @@ mod tests {
 
     #[test]
     fn ports_get_their_names_and_strangers_a_common_one() {
-        let text =
-            normaliser().text("127.0.0.1:10102 localhost:10101 127.0.0.1:33333 example.test:8080 a:10101");
+        let text = normaliser().text(
+            "127.0.0.1:10102 localhost:10101 127.0.0.1:33333 example.test:8080 a:10101 127.0.0.1_10101",
+        );
         assert_eq!(
             text,
-            "127.0.0.1:{{upstream.one}} localhost:{{port.http}} 127.0.0.1:<port> example.test:8080 a:{{port.http}}"
+            "127.0.0.1:{{upstream.one}} localhost:{{port.http}} 127.0.0.1:<port> example.test:8080 a:{{port.http}} 127.0.0.1_{{port.http}}"
         );
     }
 

@@ -58,14 +58,24 @@ pub enum Seen {
     },
     /// No response: why.
     Failure(String),
-    /// The different answers to a repeated request: `status body`, with how often each came.
-    Answers(IndexMap<String, usize>),
+    /// The different answers to a repeated request.
+    Answers(Answers),
     /// Parts of an admin response.
     Admin(AdminFacts),
     /// Several results of steps that ran together, in the order in which they are written.
     Together(Vec<Seen>),
     /// The step only changes something.
     Nothing,
+}
+
+/// The different answers to a repeated request.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Answers {
+    /// Each `status body` that came, sorted.
+    pub kinds: Vec<String>,
+    /// How often each came; for expectations. Not compared, as shares are a matter of chance.
+    #[serde(skip)]
+    pub counts: IndexMap<String, usize>,
 }
 
 /// One response.
@@ -97,7 +107,7 @@ pub struct ResponseFacts {
 }
 
 /// One request as an upstream saw it.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RequestFacts {
     /// `HTTP/1.1` or `HTTP/2`.
     pub protocol: String,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use dhow_testkit::envoy;
 
+use crate::ads::AdsFacts;
 use crate::environment::Environment;
 use crate::outcome::Outcome;
 use crate::report::differences;
@@ -18,6 +19,9 @@ use crate::traffic::{Traffic, settled};
 
 /// How long a target may take to end after SIGTERM, before it is killed and the run goes on.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the subscriptions of a target have to stay the same to count as final.
+const QUIET: Duration = Duration::from_millis(150);
 
 /// Which programs to run the scenarios against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -248,18 +252,20 @@ async fn run_traffic(
         let title = format!("step {} ({})", number + 1, step.title());
         let result = traffic.step(step).await;
         if step.ends {
-            let status = child.wait(STOP_LIMIT).with_context(|| format!("{title}: {} does not end", target.kind))?;
+            let status =
+                child.wait(STOP_LIMIT).with_context(|| format!("{title}: {} does not end", target.kind))?;
             outcome.exit = status.code();
         }
         let result = match child.exited() {
-            Some(status) if !(step.ends && status.success()) => Err(anyhow::anyhow!("{} ended with {status}:\n{}", target.kind, child.log())),
+            Some(status) if !(step.ends && status.success()) => {
+                Err(anyhow::anyhow!("{} ended with {status}:\n{}", target.kind, child.log()))
+            }
             _ => result,
         };
         let (recorded, step_faults) = result.with_context(|| title.clone())?;
         outcome.steps.extend(recorded);
         faults.extend(step_faults.into_iter().map(|fault| format!("{title}: {fault}")));
     }
-    outcome.ads = environment.ads_facts();
     // Closing the client's connections first lets the statistics and the access log reach their final state.
     drop(traffic);
     if !scenario.stats.is_empty() && child.exited().is_none() {
@@ -267,6 +273,7 @@ async fn run_traffic(
         outcome.stats = stats;
         faults.extend(stat_faults);
     }
+    outcome.ads = settled_facts(&environment).await;
     child.terminate(STOP_LIMIT).with_context(|| format!("{} does not end after SIGTERM", target.kind))?;
     let normaliser = environment.normaliser();
     outcome.log = normaliser.text(&child.log());
@@ -280,6 +287,20 @@ async fn run_traffic(
         faults.push(format!("access log: expected\n{}\nfound\n{found}", wanted.join("\n")));
     }
     Ok((outcome, faults))
+}
+
+/// What the target asked of the management server, once it has stopped changing.
+async fn settled_facts(environment: &Environment) -> Option<AdsFacts> {
+    let mut last = environment.ads_facts()?;
+    let start = Instant::now();
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let next = environment.ads_facts()?;
+        if next == last || start.elapsed() > STOP_LIMIT {
+            return Some(next);
+        }
+        last = next;
+    }
 }
 
 fn read_lines(path: &Path) -> Option<Vec<String>> {

@@ -135,3 +135,6 @@ fn installed(program: &str) -> Option<PathBuf> {
 
 /// How long a program may take to start listening.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The same for a program that runs inside valgrind.
+const WRAPPED_START_LIMIT: Duration = Duration::from_secs(240);

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use dhow_testkit::{ChildGuard, ChildSpec, HeldPort, TempDir, envoy, poll_until};
 use serde_json::json;
 
-use super::{Http1, START_LIMIT, installed, pinned};
+use super::{Http1, START_LIMIT, WRAPPED_START_LIMIT, installed, pinned};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -206,7 +206,8 @@ impl Lab {
         let log = self.dir.path().join(format!("{}.log", proxy.peer.name()));
         let start = std::time::Instant::now();
         let mut child = ChildSpec::new(program, log).args(args).current_dir(self.dir.path()).spawn()?;
-        let served = poll_until(START_LIMIT, || match child.exited() {
+        let limit = if wrapper.is_empty() { START_LIMIT } else { WRAPPED_START_LIMIT };
+        let served = poll_until(limit, || match child.exited() {
             Some(status) => Some(Err(status)),
             None => get(proxy.address).ok().map(Ok),
         });

@@ -10,6 +10,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::environment::Environment;
+use crate::normalise::Normaliser;
 use crate::outcome::{AdminFacts, Seen};
 use crate::steps::Step;
 use crate::target::ADMIN_LIMIT;
@@ -40,9 +41,7 @@ pub async fn ask(environment: &Environment, step: &Step) -> Result<Seen> {
     if !step.pick.is_empty() {
         let json: Value = serde_json::from_str(&body).context("the admin reply is not JSON")?;
         for pointer in &step.pick {
-            facts
-                .picked
-                .insert(pointer.clone(), normalised(pick(&json, pointer), &|text| normaliser.text(text)));
+            facts.picked.insert(pointer.clone(), normalised(pick(&json, pointer), &normaliser));
         }
     }
     if let Some(expression) = &step.lines {
@@ -87,11 +86,17 @@ fn pick(json: &Value, pointer: &str) -> Value {
     Value::Array(several)
 }
 
-fn normalised(value: Value, text: &dyn Fn(&str) -> String) -> Value {
+fn normalised(value: Value, normaliser: &Normaliser) -> Value {
     match value {
-        Value::String(s) => Value::String(text(&s)),
-        Value::Array(items) => items.into_iter().map(|item| normalised(item, text)).collect(),
-        Value::Object(fields) => fields.into_iter().map(|(k, v)| (k, normalised(v, text))).collect(),
+        Value::String(text) => Value::String(normaliser.text(&text)),
+        Value::Array(items) => items.into_iter().map(|item| normalised(item, normaliser)).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, v)| (name, normalised(v, normaliser))).collect()
+        }
+        Value::Number(number) => match number.as_u64().and_then(|n| normaliser.port(n)) {
+            Some(port) => Value::String(port),
+            None => Value::Number(number),
+        },
         other => other,
     }
 }

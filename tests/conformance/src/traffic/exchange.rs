@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 
 use crate::environment::Environment;
 use crate::normalise::Normaliser;
-use crate::outcome::{ResponseFacts, Seen};
+use crate::outcome::{Answers, ResponseFacts, Seen};
 use crate::steps::{Reading, Step};
 
 /// How long a listener that is just being opened may refuse connections.
@@ -64,7 +64,7 @@ pub async fn exchange(
     }
     if step.repeat.is_some() {
         answers.sort_keys();
-        seen = Seen::Answers(answers);
+        seen = Seen::Answers(Answers { kinds: answers.keys().cloned().collect(), counts: answers });
     }
     (seen, connection)
 }

@@ -66,7 +66,11 @@ impl Traffic {
         {
             return Ok((None, Vec::new()));
         }
-        let upstreams = if step.background.is_some() { IndexMap::new() } else { self.drain().await };
+        let mut upstreams = if step.background.is_some() { IndexMap::new() } else { self.drain().await };
+        if step.repeat.is_some() {
+            // How many of the equal requests went where is a matter of chance; what each looked like is not.
+            upstreams.values_mut().for_each(Vec::dedup);
+        }
         let outcome = StepOutcome { step: step.title(), client, upstreams };
         let faults = step.expect.check(&outcome);
         Ok((Some(outcome), faults))
