@@ -7,7 +7,6 @@ use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::envoy::config::core::v3::TransportSocket;
 use dhow_proto::envoy::config::core::v3::transport_socket::ConfigType;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3 as envoy;
-use dhow_proto::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::SystemRootCerts;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use dhow_proto::envoy::r#type::matcher::v3::StringMatcher;
@@ -16,6 +15,11 @@ use dhow_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use super::protocol;
 use crate::ProxyContext;
 use crate::messages::{ads, any, file};
+
+/// The system's authorities where the proxy runs, for rules that name none. Istio's agent looks for them on each machine;
+/// Envoy has a field for it that it does not implement, so the usual path stands here and a machine without it refuses the
+/// cluster rather than trust anyone.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 pub(crate) const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 
@@ -103,10 +107,7 @@ fn validation(tls: &ClientTls) -> Option<ValidationContextType> {
             },
         ));
     }
-    if tls.ca_certificates.is_empty() {
-        context.system_root_certs = Some(SystemRootCerts {});
-    } else {
-        context.trusted_ca = Some(file(&tls.ca_certificates));
-    }
+    let authorities = if tls.ca_certificates.is_empty() { SYSTEM_AUTHORITIES } else { &tls.ca_certificates };
+    context.trusted_ca = Some(file(authorities));
     Some(ValidationContextType::ValidationContext(context))
 }

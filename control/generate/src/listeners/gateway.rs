@@ -1,5 +1,6 @@
 //! Listeners of a gateway: one for each port of its merged servers.
 
+use dhow_control_model::istio::ServerTlsMode;
 use dhow_control_model::push::{MergedServer, ServerGroup};
 use dhow_proto::envoy::config::core::v3::TrafficDirection;
 use dhow_proto::envoy::config::listener::v3::{FilterChain, FilterChainMatch};
@@ -57,7 +58,12 @@ fn http_chain(
     let name = server.route_name(group.port).unwrap_or_default();
     routes.push(RouteRequest::Gateway(name.clone()));
     let stat_prefix = names::stat_name(&format!("outbound_{bind}_{}", group.port));
-    let filter = manager::filter(context, Side::Gateway, stat_prefix, Routes::Rds(name));
+    let mode = server.server().tls.as_ref().map(|tls| tls.mode);
+    let side = Side::Gateway {
+        asks_for_certificate: server.terminates_tls()
+            && mode.is_some_and(|mode| mode != ServerTlsMode::Simple),
+    };
+    let filter = manager::filter(context, side, stat_prefix, Routes::Rds(name));
     let chain = parts::chain(vec![filter]);
     if !server.protocol().is_tls() {
         return chain;

@@ -31,7 +31,11 @@ pub(super) enum Routes {
 pub(super) enum Side {
     Inbound,
     Outbound,
-    Gateway,
+    /// A gateway; client certificates are told to the workload where the server asks for them. Elsewhere nobody has one,
+    /// and Envoy's default removes the header that would carry it, as Istio's setting does.
+    Gateway {
+        asks_for_certificate: bool,
+    },
 }
 
 pub(super) fn filter(context: &ProxyContext<'_>, side: Side, stat_prefix: String, routes: Routes) -> Filter {
@@ -44,7 +48,7 @@ pub(super) fn filter(context: &ProxyContext<'_>, side: Side, stat_prefix: String
             upgrade_type: "websocket".to_owned(),
             ..UpgradeConfig::default()
         }],
-        use_remote_address: truth(side == Side::Gateway),
+        use_remote_address: truth(matches!(side, Side::Gateway { .. })),
         route_specifier: Some(match routes {
             Routes::Rds(name) => {
                 RouteSpecifier::Rds(envoy::Rds { config_source: Some(ads()), route_config_name: name })
@@ -54,18 +58,12 @@ pub(super) fn filter(context: &ProxyContext<'_>, side: Side, stat_prefix: String
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
         ..HttpConnectionManager::default()
     };
-    match side {
-        Side::Inbound => {
-            manager.server_name = SERVER_NAME.to_owned();
-            manager.forward_client_cert_details = ForwardClientCertDetails::AppendForward.into();
-            manager.set_current_client_cert_details = Some(client_certificate());
-        }
-        Side::Gateway => {
-            manager.server_name = SERVER_NAME.to_owned();
-            manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
-            manager.set_current_client_cert_details = Some(client_certificate());
-        }
-        Side::Outbound => {}
+    if side != Side::Outbound {
+        manager.server_name = SERVER_NAME.to_owned();
+    }
+    if side == (Side::Gateway { asks_for_certificate: true }) {
+        manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
+        manager.set_current_client_cert_details = Some(client_certificate());
     }
     normalize_path(context, &mut manager);
     Filter { name: NAME.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(any(&manager))) }

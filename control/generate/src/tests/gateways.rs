@@ -106,6 +106,9 @@ fn https_servers_are_chains_by_server_name_with_routes_of_their_own() {
     let chain = &listener["filter_chains"][1];
     assert_eq!(chain["filter_chain_match"]["server_names"], json!(["b.com"]));
     assert_eq!(filter(chain)["rds"]["route_config_name"], "https.443.two.gw.default");
+    // Only who asks for certificates tells the workload about them.
+    assert_eq!(filter(chain)["forward_client_cert_details"], "SANITIZE_SET");
+    assert_eq!(filter(&listener["filter_chains"][0]).get("forward_client_cert_details"), None);
     let tls = &chain["transport_socket"]["typed_config"];
     assert_eq!(tls["require_client_certificate"], true);
     assert_eq!(tls["common_tls_context"]["alpn_protocols"], json!(["h2", "http/1.1"]));
