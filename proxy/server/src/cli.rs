@@ -174,11 +174,16 @@ impl Options {
     }
 }
 
-/// The version line: program, build, version, kind of build.
-pub(crate) fn version_line(program: &str) -> String {
+/// Version and kind of build, as `/server_info` has it.
+pub(crate) fn version_text() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
-    format!("{program}  version: {version}/Clean/{build}/rustls")
+    format!("dhow/{version}/Clean/{build}/rustls")
+}
+
+/// The line of `--version`.
+fn version_line(program: &str) -> String {
+    format!("{program}  version: {}", version_text())
 }
 
 /// Reads the arguments. The error is how the process is to end at once.

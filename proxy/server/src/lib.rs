@@ -1,13 +1,16 @@
 //! The proxy process: command line, bootstrap, xDS subscriptions, lifecycle. It must not know how requests are served.
 
+mod admin_state;
 mod bootstrap;
 mod cli;
+mod config_dump;
 mod configuration;
 mod lifecycle;
 mod logging;
 mod network_filters;
 mod node_address;
 mod route_tables;
+mod server_stats;
 mod subscriptions;
 
 use std::ffi::OsString;

@@ -1,27 +1,35 @@
 //! The life of the process: load, check, start, serve, end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::{ConfigError, FieldPath, Rng};
 use dhow_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
 use dhow_proto::{Format, LoadOptions};
 use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_admin::{Admin, AdminState, ServerState};
 use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
 use dhow_proxy_runtime::{Worker, Workers};
 use dhow_proxy_upstream::{ClusterManager, Origin as ClusterOrigin, WorkerClusters};
 use dhow_stats::Store;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
+use crate::admin_state::ProcessState;
 use crate::bootstrap::{self, Bootstrap};
 use crate::cli::{Mode, Options};
 use crate::configuration::{Configuration, warn_all};
 use crate::network_filters::FilterBuilder;
 use crate::route_tables::RouteTables;
+use crate::server_stats::ServerStats;
 use crate::subscriptions::Subscriptions;
+
+/// Default of `stats_flush_interval`: how often histograms are merged.
+const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the process as the command line says.
 pub(crate) fn run(options: Options) -> ExitCode {
@@ -198,7 +206,7 @@ fn start_workers(
 /// `--mode serve` and `init_only`.
 async fn serve(options: &Options) -> Result<(), String> {
     let begun = Instant::now();
-    let (_message, bootstrap) = load(options)?;
+    let (message, bootstrap) = load(options)?;
     let store = Arc::new(Store::new());
     let flush = Duration::from_millis(options.file_flush_interval_msec.max(1));
     let log_writer = LogWriter::start(flush).map_err(|error| error.to_string())?;
@@ -212,6 +220,26 @@ async fn serve(options: &Options) -> Result<(), String> {
         clusters.clone(),
         Some(workers.clone()),
     )));
+    let quit = Rc::new(Notify::new());
+    let process = Rc::new(ProcessState {
+        options: options.clone(),
+        bootstrap: message,
+        node: bootstrap.node.clone(),
+        configuration: configuration.clone(),
+        store: store.clone(),
+        stats: ServerStats::new(&store),
+        log_writer: log_writer.clone(),
+        state: Cell::new(ServerState::PreInitializing),
+        failing: Cell::new(false),
+        begun,
+        begun_at: SystemTime::now(),
+        quit: quit.clone(),
+        flush_logs: {
+            let (workers, log_writer) = (workers.clone(), log_writer.clone());
+            Box::new(move || flush_logs(&workers, &log_writer))
+        },
+    });
+    start_admin(options, &bootstrap, &process).await?;
     add_static(&bootstrap, &mut configuration.borrow_mut())?;
     let subscriptions = Subscriptions::new(configuration.clone(), store.clone(), bootstrap.clone());
 
@@ -222,6 +250,7 @@ async fn serve(options: &Options) -> Result<(), String> {
             subscriptions.progressed().await;
         }
         clusters.all_ready().await;
+        process.state.set(ServerState::Initializing);
         subscriptions.allow_listeners()?;
         let errors = configuration.borrow_mut().listeners.start();
         if let Some(error) = errors.into_iter().next() {
@@ -232,11 +261,21 @@ async fn serve(options: &Options) -> Result<(), String> {
         }
         Ok::<(), String>(())
     };
-    let mut ending = std::pin::pin!(until_told_to_end());
+    let mut ending = std::pin::pin!(until_told_to_end(&quit, &process));
     tokio::select! {
         result = initialise => result?,
         () = &mut ending => return Ok(()),
     }
+    process.state.set(ServerState::Live);
+    process.stats.initialization_time_ms().record(begun.elapsed().as_millis() as u64);
+    let merged = store.clone();
+    tokio::task::spawn_local(async move {
+        let mut interval = tokio::time::interval(STATS_FLUSH_INTERVAL);
+        loop {
+            interval.tick().await;
+            merged.merge_histograms();
+        }
+    });
     tracing::info!("all dependencies initialized. starting workers ({} ms)", begun.elapsed().as_millis());
     if options.mode == Mode::InitOnly {
         return Ok(());
@@ -244,26 +283,58 @@ async fn serve(options: &Options) -> Result<(), String> {
     ending.await;
     tracing::info!("shutting down server instance");
     configuration.borrow_mut().listeners.stop(false);
-    end(workers, &log_writer);
+    flush_logs(&workers, &log_writer);
+    Ok(())
+}
+
+/// Opens the admin interface, if it has an address.
+async fn start_admin(
+    options: &Options,
+    bootstrap: &Bootstrap,
+    process: &Rc<ProcessState>,
+) -> Result<(), String> {
+    let Some(address) = bootstrap.admin else { return Ok(()) };
+    let failed = |error: std::io::Error| format!("cannot bind admin address '{address}': {}", plain(&error));
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tracing::info!("admin address: {bound}");
+    if let Some(path) = &options.admin_address_path
+        && let Err(error) = dhow_proxy_admin::write_address_file(path, bound)
+    {
+        tracing::error!("cannot open admin address output file {} for writing: {error}", path.display());
+    }
+    let admin = Rc::new(Admin::new(process.clone(), Vec::new()));
+    tokio::task::spawn_local(dhow_proxy_admin::serve(listener, admin));
     Ok(())
 }
 
 /// Waits for a signal that ends the process.
-async fn until_told_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+async fn until_told_to_end(quit: &Notify, process: &ProcessState) {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut reopen)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::user_defined1()),
+    ) else {
         tracing::error!("cannot watch for signals: only SIGKILL ends this process");
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = terminate.recv() => tracing::warn!("caught ENVOY_SIGTERM"),
-        _ = interrupt.recv() => tracing::warn!("caught SIGINT"),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::warn!("caught ENVOY_SIGTERM"),
+            _ = interrupt.recv() => tracing::warn!("caught SIGINT"),
+            () = quit.notified() => tracing::info!("told to end by the admin interface"),
+            _ = reopen.recv() => {
+                tracing::info!("caught SIGUSR1");
+                process.reopen_logs();
+                continue;
+            }
+        }
+        return;
     }
 }
 
-/// Flushes access logs.
-fn end(workers: Rc<Workers>, log_writer: &Arc<LogWriter>) {
+/// Has all workers hand over what they hold of access logs, and waits until it is written.
+fn flush_logs(workers: &Workers, log_writer: &Arc<LogWriter>) {
     let (done, wait) = std::sync::mpsc::channel();
     let writer = log_writer.clone();
     let count = workers.count();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tracing::level_filters::LevelFilter;
@@ -14,6 +14,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
+use dhow_proxy_admin::LogLevel;
 
 use crate::cli::Options;
 
@@ -50,22 +52,10 @@ const OTHERS: &[&str] = &[
 /// An unknown level or component, or a log file that cannot be opened; the text is for the user.
 pub(crate) fn start(options: &Options) -> Result<(), String> {
     let default = level(&options.log_level)?;
-    let mut targets = Targets::new().with_default(default);
-    // Libraries speak up only when asked for by name.
-    for library in ["h2", "hyper", "hyper_util", "hickory_resolver", "hickory_proto", "rustls", "mio"] {
-        targets = targets.with_target(library, default.min(LevelFilter::WARN));
-    }
-    for pair in options.component_log_level.split(',').filter(|pair| !pair.is_empty()) {
-        let (name, wanted) = pair.split_once(':').ok_or_else(|| {
-            format!("error: component log level not correctly specified '{}'", options.component_log_level)
-        })?;
-        let wanted = level(wanted)?;
-        match COMPONENTS.iter().find(|(component, _)| *component == name) {
-            Some((_, target)) => targets = targets.with_target(*target, wanted),
-            None if OTHERS.contains(&name) => {}
-            None => return Err(format!("error: invalid component specified '{name}'")),
-        }
-    }
+    let targets = targets(default, &initial_levels(options, default)?);
+    let (targets, handle) = reload::Layer::new(targets);
+    let state = LogState { default, levels: initial_levels(options, default)?, handle };
+    let _ = STATE.set(Mutex::new(state));
     let registry = tracing_subscriber::registry().with(targets);
     match &options.log_path {
         None => {
@@ -83,6 +73,87 @@ pub(crate) fn start(options: &Options) -> Result<(), String> {
         }
     }
     .map_err(|error| error.to_string())
+}
+
+/// The levels in force; changed by `POST /logging`.
+struct LogState {
+    default: LevelFilter,
+    levels: Vec<(&'static str, LevelFilter)>,
+    handle: reload::Handle<Targets, Registry>,
+}
+
+static STATE: OnceLock<Mutex<LogState>> = OnceLock::new();
+
+/// The level of every component, by the command line.
+fn initial_levels(
+    options: &Options,
+    default: LevelFilter,
+) -> Result<Vec<(&'static str, LevelFilter)>, String> {
+    let names = COMPONENTS.iter().map(|(name, _)| *name).chain(OTHERS.iter().copied());
+    let mut levels: Vec<_> = names.map(|name| (name, default)).collect();
+    levels.sort_unstable_by_key(|(name, _)| *name);
+    for pair in options.component_log_level.split(',').filter(|pair| !pair.is_empty()) {
+        let (name, wanted) = pair.split_once(':').ok_or_else(|| {
+            format!("error: component log level not correctly specified '{}'", options.component_log_level)
+        })?;
+        let wanted = level(wanted)?;
+        match levels.iter_mut().find(|(component, _)| *component == name) {
+            Some((_, level)) => *level = wanted,
+            None => return Err(format!("error: invalid component specified '{name}'")),
+        }
+    }
+    Ok(levels)
+}
+
+fn targets(default: LevelFilter, levels: &[(&'static str, LevelFilter)]) -> Targets {
+    let mut targets = Targets::new().with_default(default);
+    // Libraries speak up only when asked for by name.
+    for library in ["hyper", "hyper_util", "hickory_resolver", "hickory_proto", "rustls", "mio"] {
+        targets = targets.with_target(library, default.min(LevelFilter::WARN));
+    }
+    for (name, target) in COMPONENTS {
+        let level = levels.iter().find(|(component, _)| component == name).map_or(default, |(_, level)| *level);
+        let level = if *name == "http2" { level.min(LevelFilter::WARN) } else { level };
+        targets = targets.with_target(*target, level);
+    }
+    targets
+}
+
+/// All components and their levels, by name.
+pub(crate) fn levels() -> Vec<(String, LogLevel)> {
+    let Some(state) = STATE.get() else { return Vec::new() };
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.levels.iter().map(|(name, level)| ((*name).to_owned(), log_level(*level))).collect()
+}
+
+/// Sets the level of one component, or of all. False when there is none of this name.
+pub(crate) fn set_level(component: Option<&str>, wanted: LogLevel) -> bool {
+    let Some(state) = STATE.get() else { return false };
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let filter = level(wanted.name()).unwrap_or(LevelFilter::INFO);
+    match component {
+        None => {
+            state.default = filter;
+            state.levels.iter_mut().for_each(|(_, level)| *level = filter);
+        }
+        Some(component) => match state.levels.iter_mut().find(|(name, _)| *name == component) {
+            Some((_, level)) => *level = filter,
+            None => return false,
+        },
+    }
+    let fresh = targets(state.default, &state.levels);
+    state.handle.reload(fresh).is_ok()
+}
+
+fn log_level(filter: LevelFilter) -> LogLevel {
+    match filter.into_level() {
+        None => LogLevel::Off,
+        Some(Level::ERROR) => LogLevel::Error,
+        Some(Level::WARN) => LogLevel::Warning,
+        Some(Level::INFO) => LogLevel::Info,
+        Some(Level::DEBUG) => LogLevel::Debug,
+        Some(Level::TRACE) => LogLevel::Trace,
+    }
 }
 
 fn level(name: &str) -> Result<LevelFilter, String> {

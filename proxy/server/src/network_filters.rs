@@ -8,7 +8,9 @@ use std::sync::Arc;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::core::v3::{TransportSocket, transport_socket};
 use dhow_proto::envoy::config::listener::v3::{Filter, filter};
+use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HcmMessage;
+use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use dhow_proxy_access_log::LogWriter;
@@ -107,6 +109,10 @@ impl FilterBuilder {
             node_cluster: &self.node_cluster,
             node_address: self.node_address,
         };
+        let inline = match &message.route_specifier {
+            Some(RouteSpecifier::RouteConfig(routes)) => routes.clone(),
+            _ => RouteConfiguration::default(),
+        };
         let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
         let subscription = match &config.routes {
             RouteSource::Static(_) => None,
@@ -117,7 +123,7 @@ impl FilterBuilder {
         let manager = Arc::new(HttpConnectionManager::new(config, &self.store, &context.listener_stat_prefix));
         let mut routes = self.routes.borrow_mut();
         match subscription {
-            None => routes.add_static(&manager),
+            None => routes.add_static(&manager, inline),
             Some((name, file, timeout)) => routes.subscribe(name, file, timeout, &manager),
         }
         Ok(manager)

@@ -39,23 +39,33 @@ impl Subscription {
     }
 }
 
+/// Routes that are part of a connection manager's configuration.
+#[derive(Debug)]
+struct InlineRoutes {
+    manager: Weak<HttpConnectionManager>,
+    message: RouteConfiguration,
+    since: SystemTime,
+}
+
 /// All route configurations.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTables {
     subscriptions: BTreeMap<Arc<str>, Subscription>,
-    inline: Vec<Weak<HttpConnectionManager>>,
+    inline: Vec<InlineRoutes>,
 }
 
 impl RouteTables {
     /// Notes a connection manager with inline routes, for `/config_dump`.
-    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>) {
-        self.inline.retain(|other| other.strong_count() > 0);
-        self.inline.push(Arc::downgrade(manager));
+    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>, message: RouteConfiguration) {
+        self.inline.retain(|other| other.manager.strong_count() > 0);
+        let manager = Arc::downgrade(manager);
+        self.inline.push(InlineRoutes { manager, message, since: SystemTime::now() });
     }
 
-    /// Connection managers with inline routes.
-    pub(crate) fn inline(&self) -> impl Iterator<Item = Arc<HttpConnectionManager>> + '_ {
-        self.inline.iter().filter_map(Weak::upgrade)
+    /// Inline routes, and since when they are in force.
+    pub(crate) fn inline(&self) -> impl Iterator<Item = (&RouteConfiguration, SystemTime)> {
+        let used = self.inline.iter().filter(|inline| inline.manager.strong_count() > 0);
+        used.map(|inline| (&inline.message, inline.since))
     }
 
     /// Adds a connection manager that wants the routes of this name; it gets them at once when they are known.

@@ -245,7 +245,6 @@ impl Exchange {
         mut upstream: UpstreamStream,
         guard: RequestGuard,
     ) -> Outcome {
-        let flush_needed = self.end_stream;
         let mut body =
             RequestBody { down, kept: forwarding.kept.as_mut(), received: &mut self.info.bytes_received };
         let mut pump = Pump {
@@ -253,7 +252,7 @@ impl Exchange {
             upstream: &mut upstream,
             deadlines: &mut self.deadlines,
             timer,
-            request_done: flush_needed,
+            request_done: false,
             request_complete: &mut self.info.request_complete,
             request_sent: &mut self.info.upstream.last_tx,
             response_timeout: forwarding.timeouts.global,

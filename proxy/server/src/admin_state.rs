@@ -1,0 +1,316 @@
+//! The process as the admin interface sees it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use dhow_proto::envoy::admin::v3 as pb;
+use dhow_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
+use dhow_proto::envoy::config::core::v3::{self as core, address, socket_address};
+use dhow_proto::google::protobuf::{Duration as ProtoDuration, Timestamp};
+use dhow_proto::Name;
+use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_admin::{
+    AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, RuntimeValues,
+    ServerState, Thresholds,
+};
+use dhow_proxy_listener::ListenerView;
+use dhow_proxy_upstream::{Host, HostAddress, Origin, RoutingPriority};
+use dhow_stats::Store;
+use tokio::sync::Notify;
+
+use crate::cli::{Mode, Options};
+use crate::config_dump;
+use crate::configuration::Configuration;
+use crate::server_stats::ServerStats;
+
+/// What the admin interface shows and changes.
+pub(crate) struct ProcessState {
+    pub(crate) options: Options,
+    pub(crate) bootstrap: BootstrapMessage,
+    pub(crate) node: core::Node,
+    pub(crate) configuration: Rc<RefCell<Configuration>>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) stats: ServerStats,
+    pub(crate) log_writer: Arc<LogWriter>,
+    pub(crate) state: Cell<ServerState>,
+    pub(crate) failing: Cell<bool>,
+    pub(crate) begun: Instant,
+    pub(crate) begun_at: SystemTime,
+    /// Told when the process is to end.
+    pub(crate) quit: Rc<Notify>,
+    /// Flushes what workers hold of access logs.
+    pub(crate) flush_logs: Box<dyn Fn()>,
+}
+
+impl AdminState for ProcessState {
+    fn stats(&self) -> &Store {
+        &self.store
+    }
+
+    fn refresh_stats(&self) {
+        self.stats.refresh(self.begun.elapsed(), self.state(), self.options.workers());
+    }
+
+    fn state(&self) -> ServerState {
+        if self.failing.get() { ServerState::Draining } else { self.state.get() }
+    }
+
+    fn server_info(&self) -> pb::ServerInfo {
+        let uptime = self.begun.elapsed();
+        let uptime = ProtoDuration { seconds: uptime.as_secs() as i64, nanos: 0 };
+        pb::ServerInfo {
+            version: crate::cli::version_text(),
+            state: match self.state() {
+                ServerState::Live => pb::server_info::State::Live,
+                ServerState::Draining => pb::server_info::State::Draining,
+                ServerState::PreInitializing => pb::server_info::State::PreInitializing,
+                ServerState::Initializing => pb::server_info::State::Initializing,
+            } as i32,
+            uptime_current_epoch: Some(uptime),
+            uptime_all_epochs: Some(uptime),
+            hot_restart_version: self.hot_restart_version(),
+            command_line_options: Some(command_line(&self.options)),
+            node: Some(self.node.clone()),
+            hot_restart_initializing: false,
+        }
+    }
+
+    fn clusters(&self) -> Vec<ClusterStatus> {
+        let described = self.configuration.borrow().clusters.describe();
+        described.iter().filter(|cluster| !cluster.warming).map(|cluster| cluster_status(cluster)).collect()
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let views = self.configuration.borrow().listeners.views();
+        views.iter().filter(|view| view.active).map(listener_status).collect()
+    }
+
+    fn config_dump(&self, include_eds: bool) -> Vec<ConfigPart> {
+        let bootstrap = pb::BootstrapConfigDump {
+            bootstrap: Some(BootstrapMessage { node: Some(self.node.clone()), ..self.bootstrap.clone() }),
+            last_updated: Some(timestamp(self.begun_at)),
+        };
+        let mut parts = vec![part("envoy.admin.v3.BootstrapConfigDump", &bootstrap)];
+        let configuration = self.configuration.borrow();
+        parts.push(part("envoy.admin.v3.ClustersConfigDump", &config_dump::clusters(&configuration)));
+        if include_eds {
+            parts.push(part("envoy.admin.v3.EndpointsConfigDump", &config_dump::endpoints(&configuration)));
+        }
+        parts.push(part("envoy.admin.v3.ListenersConfigDump", &config_dump::listeners(&configuration)));
+        parts.push(part("envoy.admin.v3.ScopedRoutesConfigDump", &pb::ScopedRoutesConfigDump::default()));
+        parts.push(part("envoy.admin.v3.RoutesConfigDump", &config_dump::routes(&configuration)));
+        parts.push(part("envoy.admin.v3.SecretsConfigDump", &pb::SecretsConfigDump::default()));
+        parts
+    }
+
+    fn certificates(&self) -> pb::Certificates {
+        pb::Certificates::default()
+    }
+
+    fn memory(&self) -> pb::Memory {
+        let resident = crate::server_stats::resident_bytes();
+        pb::Memory {
+            allocated: resident,
+            heap_size: resident,
+            pageheap_unmapped: 0,
+            pageheap_free: 0,
+            total_thread_cache: 0,
+            total_physical_bytes: resident,
+        }
+    }
+
+    fn runtime(&self) -> RuntimeValues {
+        RuntimeValues::default()
+    }
+
+    fn modify_runtime(&self, _values: &[(String, String)]) -> Result<(), String> {
+        Err("No admin layer specified".into())
+    }
+
+    fn loggers(&self) -> Vec<(String, LogLevel)> {
+        crate::logging::levels()
+    }
+
+    fn set_log_level(&self, logger: Option<&str>, level: LogLevel) -> bool {
+        crate::logging::set_level(logger, level)
+    }
+
+    fn reopen_logs(&self) {
+        (self.flush_logs)();
+        self.log_writer.reopen();
+    }
+
+    fn set_health_check_failing(&self, failing: bool) {
+        self.failing.set(failing);
+        self.configuration.borrow().listeners.set_draining(failing);
+    }
+
+    fn drain_listeners(&self, request: DrainRequest) {
+        let mut configuration = self.configuration.borrow_mut();
+        if request.skip_exit || request.graceful {
+            configuration.listeners.set_draining(true);
+        }
+        if request.graceful {
+            let (shared, inbound_only) = (self.configuration.clone(), request.inbound_only);
+            let drain_time = std::time::Duration::from_secs(self.options.drain_time_s);
+            if !request.skip_exit {
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(drain_time).await;
+                    shared.borrow_mut().listeners.stop(inbound_only);
+                });
+            }
+            return;
+        }
+        configuration.listeners.stop(request.inbound_only);
+    }
+
+    fn quit(&self) {
+        self.quit.notify_one();
+    }
+
+    fn hot_restart_version(&self) -> String {
+        "disabled".into()
+    }
+}
+
+fn part<M: Name>(type_name: &'static str, message: &M) -> ConfigPart {
+    ConfigPart { type_name, bytes: message.encode_to_vec() }
+}
+
+/// The moment as protobuf has it.
+pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs() as i64, nanos: (since.subsec_millis() * 1_000_000) as i32 }
+}
+
+fn seconds(count: u64) -> Option<ProtoDuration> {
+    Some(ProtoDuration { seconds: count as i64, nanos: 0 })
+}
+
+fn command_line(options: &Options) -> pb::CommandLineOptions {
+    let path = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    };
+    pb::CommandLineOptions {
+        base_id: options.base_id.into(),
+        use_dynamic_base_id: options.use_dynamic_base_id,
+        concurrency: options.workers() as u32,
+        config_path: options.config_path.clone(),
+        config_yaml: options.config_yaml.clone(),
+        allow_unknown_static_fields: options.allow_unknown_static_fields,
+        ignore_unknown_dynamic_fields: options.ignore_unknown_dynamic_fields,
+        admin_address_path: path(&options.admin_address_path),
+        local_address_ip_version: i32::from(options.local_address_ip_version == "v6"),
+        log_level: options.log_level.clone(),
+        component_log_level: options.component_log_level.clone(),
+        log_path: path(&options.log_path),
+        service_cluster: options.service_cluster.clone(),
+        service_node: options.service_node.clone(),
+        service_zone: options.service_zone.clone(),
+        file_flush_interval: Some(ProtoDuration {
+            seconds: (options.file_flush_interval_msec / 1000) as i64,
+            nanos: (options.file_flush_interval_msec % 1000 * 1_000_000) as i32,
+        }),
+        file_flush_min_size: 64,
+        drain_time: seconds(options.drain_time_s),
+        parent_shutdown_time: seconds(options.parent_shutdown_time_s),
+        mode: match options.mode {
+            Mode::Serve => 0,
+            Mode::Validate => 1,
+            Mode::InitOnly => 2,
+        },
+        disable_hot_restart: options.disable_hot_restart,
+        restart_epoch: options.restart_epoch,
+        ..pb::CommandLineOptions::default()
+    }
+}
+
+fn cluster_status(cluster: &dhow_proxy_upstream::ClusterDescription) -> ClusterStatus {
+    let info = cluster.cluster.info();
+    let thresholds = RoutingPriority::ALL.map(|priority| {
+        let limits = info.circuit_breakers.thresholds(priority);
+        let number = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
+        Thresholds {
+            max_connections: number(limits.max_connections),
+            max_pending_requests: number(limits.max_pending_requests),
+            max_requests: number(limits.max_requests),
+            max_retries: number(limits.max_retries),
+        }
+    });
+    ClusterStatus {
+        name: info.name.to_string(),
+        observability_name: info.observability_name.to_string(),
+        thresholds,
+        outlier: None,
+        added_via_api: cluster.origin == Origin::Dynamic,
+        eds_service_name: config_dump::eds_service_name(&cluster.message),
+        hosts: cluster.cluster.hosts().hosts().map(|host| host_status(host)).collect(),
+    }
+}
+
+fn host_status(host: &Host) -> HostStatus {
+    let stats = host.stats();
+    let read = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    let locality = host.locality();
+    let flags = host.health_flags();
+    HostStatus {
+        address_text: host.address().to_string(),
+        address: host_address(host.address()),
+        counters: vec![
+            ("cx_connect_fail", read(&stats.cx_connect_fail)),
+            ("cx_total", read(&stats.cx_total)),
+            ("rq_error", read(&stats.rq_error)),
+            ("rq_success", read(&stats.rq_success)),
+            ("rq_timeout", read(&stats.rq_timeout)),
+            ("rq_total", read(&stats.rq_total)),
+        ],
+        gauges: vec![
+            ("cx_active", read(&stats.cx_active)),
+            ("rq_active", read(&stats.rq_active)),
+            ("rq_pending_active", read(&stats.rq_pending_active)),
+        ],
+        hostname: host.hostname().to_owned(),
+        health_flags: dhow_proxy_upstream::HealthFlag::ALL
+            .iter()
+            .filter(|(flag, _)| flags.contains(*flag))
+            .map(|(_, text)| text.trim_start_matches('/'))
+            .collect(),
+        weight: host.weight(),
+        region: locality.region.clone(),
+        zone: locality.zone.clone(),
+        sub_zone: locality.sub_zone.clone(),
+        canary: false,
+        priority: host.priority(),
+        success_rate: None,
+        local_origin_success_rate: None,
+    }
+}
+
+fn listener_status(view: &ListenerView) -> ListenerStatus {
+    let mut addresses = view.addresses.iter().map(|ip| (ip.to_string(), ip_address(*ip)));
+    let (address_text, address) = addresses.next().unwrap_or_default();
+    ListenerStatus { name: view.name.to_string(), address_text, address, additional: addresses.collect() }
+}
+
+/// The address of a host as a message.
+pub(crate) fn host_address(host: &HostAddress) -> core::Address {
+    match host {
+        HostAddress::Ip(ip) => ip_address(*ip),
+        HostAddress::Pipe(path) => core::Address {
+            address: Some(address::Address::Pipe(core::Pipe { path: path.to_string(), mode: 0 })),
+        },
+    }
+}
+
+fn ip_address(ip: std::net::SocketAddr) -> core::Address {
+    core::Address {
+        address: Some(address::Address::SocketAddress(core::SocketAddress {
+            address: ip.ip().to_string(),
+            port_specifier: Some(socket_address::PortSpecifier::PortValue(ip.port().into())),
+            ..core::SocketAddress::default()
+        })),
+    }
+}

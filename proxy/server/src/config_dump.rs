@@ -1,0 +1,188 @@
+//! The parts of `/config_dump`.
+
+use dhow_proto::any;
+use dhow_proto::envoy::admin::v3 as pb;
+use dhow_proto::envoy::config::cluster::v3::Cluster;
+use dhow_proto::envoy::config::core::v3::Locality;
+use dhow_proto::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
+};
+use dhow_proto::envoy::config::listener::v3::Listener;
+use dhow_proto::google::protobuf::{Any, UInt32Value};
+use dhow_proto::Name;
+use dhow_proxy_listener::Origin as ListenerOrigin;
+use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
+
+use crate::admin_state::{host_address, timestamp};
+use crate::configuration::Configuration;
+
+/// `ClustersConfigDump`.
+pub(crate) fn clusters(configuration: &Configuration) -> pb::ClustersConfigDump {
+    let mut dump =
+        pb::ClustersConfigDump { version_info: configuration.cds_version.clone(), ..Default::default() };
+    for cluster in configuration.clusters.describe() {
+        let last_updated = Some(timestamp(cluster.last_updated));
+        if cluster.origin == ClusterOrigin::Static {
+            dump.static_clusters.push(pb::clusters_config_dump::StaticCluster {
+                cluster: Some(cluster.message),
+                last_updated,
+            });
+            continue;
+        }
+        let dynamic = pb::clusters_config_dump::DynamicCluster {
+            version_info: cluster.version,
+            cluster: Some(cluster.message),
+            last_updated,
+            ..Default::default()
+        };
+        if cluster.warming {
+            dump.dynamic_warming_clusters.push(dynamic);
+        } else {
+            dump.dynamic_active_clusters.push(dynamic);
+        }
+    }
+    dump
+}
+
+/// `eds_cluster_config.service_name` of an encoded cluster.
+pub(crate) fn eds_service_name(message: &Any) -> String {
+    let cluster: Result<Cluster, _> = any::unpack(message);
+    cluster.ok().and_then(|cluster| cluster.eds_cluster_config).map(|eds| eds.service_name).unwrap_or_default()
+}
+
+/// `EndpointsConfigDump`: the hosts of all clusters as they are in force.
+pub(crate) fn endpoints(configuration: &Configuration) -> pb::EndpointsConfigDump {
+    let mut dump = pb::EndpointsConfigDump::default();
+    for cluster in configuration.clusters.describe() {
+        let endpoint_config = Some(any::pack(&assignment(&cluster)));
+        if cluster.origin == ClusterOrigin::Static {
+            dump.static_endpoint_configs.push(pb::endpoints_config_dump::StaticEndpointConfig {
+                endpoint_config,
+                last_updated: None,
+            });
+        } else {
+            dump.dynamic_endpoint_configs.push(pb::endpoints_config_dump::DynamicEndpointConfig {
+                endpoint_config,
+                ..Default::default()
+            });
+        }
+    }
+    dump
+}
+
+/// The hosts of a cluster as an assignment: one group per priority and locality, in order of the hosts.
+fn assignment(cluster: &ClusterDescription) -> ClusterLoadAssignment {
+    let mut groups: Vec<LocalityLbEndpoints> = Vec::new();
+    for host in cluster.cluster.hosts().hosts() {
+        let of_host = host.locality();
+        let locality = Locality {
+            region: of_host.region.clone(),
+            zone: of_host.zone.clone(),
+            sub_zone: of_host.sub_zone.clone(),
+        };
+        let group = groups
+            .iter()
+            .position(|group| group.priority == host.priority() && group.locality.as_ref() == Some(&locality));
+        let at = group.unwrap_or_else(|| {
+            groups.push(LocalityLbEndpoints {
+                locality: Some(locality),
+                priority: host.priority(),
+                ..Default::default()
+            });
+            groups.len() - 1
+        });
+        groups[at].lb_endpoints.push(LbEndpoint {
+            health_status: match host.health() {
+                Health::Healthy => 1,
+                Health::Unhealthy => 2,
+                Health::Degraded => 5,
+            },
+            load_balancing_weight: Some(UInt32Value { value: host.weight() }),
+            host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
+                address: Some(host_address(host.address())),
+                hostname: host.hostname().to_owned(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        });
+    }
+    let service = eds_service_name(&cluster.message);
+    let cluster_name = if service.is_empty() { cluster.cluster.info().name.to_string() } else { service };
+    ClusterLoadAssignment { cluster_name, endpoints: groups, ..Default::default() }
+}
+
+/// `ListenersConfigDump`.
+pub(crate) fn listeners(configuration: &Configuration) -> pb::ListenersConfigDump {
+    let mut dump =
+        pb::ListenersConfigDump { version_info: configuration.lds_version.clone(), ..Default::default() };
+    for view in configuration.listeners.views() {
+        let listener = Some(any::pack_encoded(&Listener::full_name(), view.encoded));
+        let last_updated = Some(timestamp(view.last_updated));
+        if view.origin == ListenerOrigin::Static {
+            dump.static_listeners
+                .push(pb::listeners_config_dump::StaticListener { listener, last_updated });
+            continue;
+        }
+        let state = pb::listeners_config_dump::DynamicListenerState {
+            version_info: view.version.to_string(),
+            listener,
+            last_updated,
+        };
+        let entry = match dump.dynamic_listeners.iter().position(|entry| *entry.name == *view.name) {
+            Some(at) => &mut dump.dynamic_listeners[at],
+            None => {
+                dump.dynamic_listeners.push(pb::listeners_config_dump::DynamicListener {
+                    name: view.name.to_string(),
+                    ..Default::default()
+                });
+                let last = dump.dynamic_listeners.len() - 1;
+                &mut dump.dynamic_listeners[last]
+            }
+        };
+        if view.active {
+            entry.active_state = Some(state);
+        } else {
+            entry.warming_state = Some(state);
+        }
+    }
+    dump
+}
+
+/// `RoutesConfigDump`.
+pub(crate) fn routes(configuration: &Configuration) -> pb::RoutesConfigDump {
+    let tables = configuration.routes.borrow();
+    pb::RoutesConfigDump {
+        static_route_configs: tables
+            .inline()
+            .map(|(message, since)| pb::routes_config_dump::StaticRouteConfig {
+                route_config: Some(any::pack(message)),
+                last_updated: Some(timestamp(since)),
+            })
+            .collect(),
+        dynamic_route_configs: tables
+            .dynamic()
+            .map(|routes| pb::routes_config_dump::DynamicRouteConfig {
+                version_info: routes.version.clone(),
+                route_config: Some(any::pack(&routes.message)),
+                last_updated: Some(timestamp(routes.last_updated)),
+                ..Default::default()
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_name_of_a_cluster_is_found() {
+        let eds = dhow_proto::envoy::config::cluster::v3::cluster::EdsClusterConfig {
+            service_name: "s".into(),
+            ..Default::default()
+        };
+        let cluster = Cluster { name: "c".into(), eds_cluster_config: Some(eds), ..Default::default() };
+        assert_eq!(eds_service_name(&any::pack(&cluster)), "s");
+        assert_eq!(eds_service_name(&any::pack(&Cluster::default())), "");
+    }
+}

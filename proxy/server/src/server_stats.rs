@@ -1,0 +1,53 @@
+//! `server.*`.
+
+use std::time::Duration;
+
+use dhow_proxy_admin::ServerState;
+use dhow_stats::{Store, stat_group};
+
+stat_group! {
+    /// What the process says about itself.
+    pub(crate) struct ServerStats {
+        counters { debug_assertion_failures, dropped_stat_flushes, dynamic_unknown_fields, envoy_bug_failures, envoy_notifications, static_unknown_fields, wip_protos }
+        gauges {
+            fips_mode = "compilation_settings.fips_mode", concurrency, days_until_first_cert_expiring,
+            hot_restart_epoch, hot_restart_generation, live, memory_allocated, memory_heap_size,
+            memory_physical_size, parent_connections, seconds_until_first_ocsp_response_expiring, state,
+            stats_recent_lookups, total_connections, uptime, version,
+        }
+        histograms { initialization_time_ms: Milliseconds }
+    }
+}
+
+impl ServerStats {
+    pub(crate) fn new(store: &Store) -> Self {
+        let stats: Self = store.scope("server.").group();
+        stats.days_until_first_cert_expiring().set(u32::MAX.into());
+        stats
+    }
+
+    /// Brings the gauges up to date.
+    pub(crate) fn refresh(&self, uptime: Duration, state: ServerState, workers: usize) {
+        self.uptime().set(uptime.as_secs());
+        self.concurrency().set(workers as u64);
+        self.live().set(u64::from(state == ServerState::Live));
+        self.state().set(match state {
+            ServerState::Live => 0,
+            ServerState::Draining => 1,
+            ServerState::PreInitializing => 2,
+            ServerState::Initializing => 3,
+        });
+        let resident = resident_bytes();
+        self.memory_allocated().set(resident);
+        self.memory_heap_size().set(resident);
+        self.memory_physical_size().set(resident);
+    }
+}
+
+/// Resident memory of the process in bytes, from the kernel; 0 when it does not tell.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
