@@ -9,15 +9,10 @@ use dhow_cli::Parts;
 fn main() -> ExitCode {
     dhow_up::attach();
     let parts = Parts {
-        proxy: |_| not_here("proxy"),
+        proxy: dhow_proxy_server::main,
         control_plane: dhow_control_server::main,
         samples: &[("bookinfo", dhow_bookinfo::main)],
         validate: validate::validate,
     };
     dhow_cli::main(std::env::args_os(), &parts)
-}
-
-fn not_here(part: &str) -> ExitCode {
-    eprintln!("Error: {part} is not part of this program yet");
-    ExitCode::FAILURE
 }
