@@ -82,6 +82,11 @@ impl CertificateFacts {
         }
     }
 
+    /// The public key (SubjectPublicKeyInfo), DER.
+    pub(crate) fn public_key(&self) -> Option<&[u8]> {
+        X509Certificate::from_der(&self.der).ok().map(|(_, parsed)| parsed.tbs_certificate.subject_pki.raw)
+    }
+
     /// The certificate as PEM, for `x-forwarded-client-cert` and logs.
     pub fn to_pem(&self) -> String {
         let encoded = base64(&self.der);

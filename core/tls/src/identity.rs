@@ -76,8 +76,13 @@ impl Identity {
             ConfigError::new(key_path.clone(), reason)
         };
         let der = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|error| bad_key(&error.to_string()))?;
-        let mut certified = CertifiedKey::from_der(certificates, der, provider)
-            .map_err(|error| bad_key(&error.to_string()))?;
+        let signing =
+            provider.key_provider.load_private_key(der).map_err(|error| bad_key(&error.to_string()))?;
+        // Compared here because rustls' own comparison refuses certificates of version 1.
+        if signing.public_key().is_some_and(|key| facts.public_key() != Some(key.as_ref())) {
+            return Err(bad_key("KEY_VALUES_MISMATCH"));
+        }
+        let mut certified = CertifiedKey::new(certificates, signing);
         if let Some(staple) = ocsp_staple {
             certified.ocsp = Some(source::read(staple, &path.field("ocsp_staple"), warnings)?.bytes);
         }

@@ -6,6 +6,7 @@ mod downstream;
 mod failure;
 mod identity;
 mod info;
+mod lenient;
 mod parameters;
 mod pb;
 mod source;

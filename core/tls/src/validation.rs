@@ -21,6 +21,8 @@ use crate::source;
 pub(crate) struct Validation {
     /// Trust anchors; without them chains are not verified.
     pub roots: Option<Arc<RootCertStore>>,
+    /// The certificates that the anchors were made of.
+    pub root_certificates: Vec<CertificateDer<'static>>,
     pub revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     pub only_leaf_revocation: bool,
     /// `ACCEPT_UNTRUSTED`: a chain that does not lead to an anchor is accepted, and reported as not verified.
@@ -93,7 +95,9 @@ impl Validation {
         if let Some(trusted) = trusted_ca {
             let path = path.field("trusted_ca");
             let trusted = source::read(trusted, &path, warnings)?;
-            validation.roots = Some(Arc::new(read_roots(&trusted, &path)?));
+            let (roots, certificates) = read_roots(&trusted, &path)?;
+            validation.roots = Some(Arc::new(roots));
+            validation.root_certificates = certificates;
         }
         if let Some(crl) = crl {
             let path = path.field("crl");
@@ -152,15 +156,21 @@ impl Validation {
     }
 }
 
-fn read_roots(source: &source::Source, path: &FieldPath) -> Result<RootCertStore, ConfigError> {
+fn read_roots(
+    source: &source::Source,
+    path: &FieldPath,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), ConfigError> {
     let failed = || {
         ConfigError::new(path.clone(), format!("Failed to load trusted CA certificates from {}", source.name))
     };
     let mut roots = RootCertStore::empty();
+    let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&source.bytes) {
-        roots.add(certificate.map_err(|_| failed())?).map_err(|_| failed())?;
+        let certificate = certificate.map_err(|_| failed())?;
+        roots.add(certificate.clone()).map_err(|_| failed())?;
+        certificates.push(certificate);
     }
-    if roots.is_empty() { Err(failed()) } else { Ok(roots) }
+    if roots.is_empty() { Err(failed()) } else { Ok((roots, certificates)) }
 }
 
 /// A SHA-256 digest in hexadecimal digits, with or without colons between the bytes.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use crate::lenient::{accept_as_openssl, verify_tls12, verify_tls13};
 use crate::validation::Validation;
 
 /// Verifies certificates of upstream hosts. As in Envoy the chain and the configured names count; the host name does
@@ -61,7 +62,7 @@ impl ServerCertVerifier for UpstreamVerifier {
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) => {}
                 Err(_) if self.validation.accept_untrusted => {}
-                Err(error) => return Err(error),
+                Err(error) => accept_as_openssl(leaf, &self.validation, &self.provider, now).ok_or(error)?,
             }
         }
         self.validation.check(leaf, &self.also_for)?;
@@ -74,7 +75,7 @@ impl ServerCertVerifier for UpstreamVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls12(message, certificate, signed, &self.provider)
     }
 
     fn verify_tls13_signature(
@@ -83,7 +84,7 @@ impl ServerCertVerifier for UpstreamVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13(message, certificate, signed, &self.provider)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -144,7 +145,7 @@ impl ClientCertVerifier for DownstreamVerifier {
             && let Err(error) = chain.verify_client_cert(leaf, intermediates, now)
             && !self.validation.accept_untrusted
         {
-            return Err(error);
+            accept_as_openssl(leaf, &self.validation, &self.provider, now).ok_or(error)?;
         }
         self.validation.check(leaf, &[])?;
         Ok(ClientCertVerified::assertion())
@@ -156,7 +157,7 @@ impl ClientCertVerifier for DownstreamVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls12(message, certificate, signed, &self.provider)
     }
 
     fn verify_tls13_signature(
@@ -165,7 +166,7 @@ impl ClientCertVerifier for DownstreamVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13(message, certificate, signed, &self.provider)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

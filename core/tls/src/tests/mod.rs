@@ -2,6 +2,7 @@
 
 mod configuration;
 mod handshakes;
+mod lenient;
 
 use std::time::Duration;
 
