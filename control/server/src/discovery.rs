@@ -1,5 +1,7 @@
 //! `discovery`: watches the configuration and serves proxies until told to stop.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use dhow_control_discovery::{Discovery, Settings};
 use dhow_control_sources::watch;
@@ -7,9 +9,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::DiscoveryArgs;
-use crate::mesh_generation::MeshGeneration;
 use crate::monitoring;
-use crate::snapshot::Snapshot;
+use crate::publisher::Publisher;
+use crate::snapshot::Inputs;
 use crate::xds_dump::load;
 
 /// The control plane has no request path of its own to spread over many threads.
@@ -32,24 +34,21 @@ pub(crate) fn run(args: &DiscoveryArgs) -> Result<()> {
 
 async fn serve(args: &DiscoveryArgs) -> Result<()> {
     let (directory, mesh) = load(&args.mesh, |warning| tracing::warn!("{warning}"))?;
-    let generation = MeshGeneration::new(Snapshot::new(&directory, &mesh, &args.mesh.domain));
+    let publisher = Arc::new(Publisher::new(Inputs::new(&directory, mesh), &args.mesh.domain));
+    let generation = publisher.generation().clone();
     let grpc = TcpListener::bind(args.grpc_addr)
         .await
         .with_context(|| format!("cannot listen on {} (--grpcAddr)", args.grpc_addr))?;
     let http = TcpListener::bind(args.monitoring_addr)
         .await
         .with_context(|| format!("cannot listen on {} (--monitoringAddr)", args.monitoring_addr))?;
-    let publisher = generation.clone();
-    let domain = args.mesh.domain.clone();
-    let _watcher = watch(directory, move |directory| {
-        publisher.publish(Snapshot::new(directory, &mesh, &domain));
-        tracing::info!(
-            objects = directory.objects().count(),
-            problems = directory.problems().len(),
-            "configuration changed"
-        );
-    })
-    .with_context(|| format!("cannot watch {}", args.mesh.config_dir.display()))?;
+    let watching = publisher.clone();
+    let _watcher = watch(directory, move |directory| watching.objects_changed(directory))
+        .with_context(|| format!("cannot watch {}", args.mesh.config_dir.display()))?;
+    if let Some(path) = args.mesh.mesh_config.clone() {
+        // Ends with the runtime.
+        tokio::spawn(async move { publisher.follow_mesh_config(path).await });
+    }
     let discovery = Discovery::new(generation.clone(), Settings::default());
     let monitoring = tokio::spawn(monitoring::serve(http, discovery.clone(), generation));
     let mut terminated = signal(SignalKind::terminate()).context("cannot wait for signals")?;

@@ -5,6 +5,7 @@ mod discovery;
 mod mesh_config_file;
 mod mesh_generation;
 mod monitoring;
+mod publisher;
 mod snapshot;
 mod xds_dump;
 

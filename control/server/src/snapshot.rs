@@ -42,13 +42,31 @@ pub(crate) struct Snapshot {
     generated: Mutex<HashMap<Proxy, Arc<OnceLock<Arc<ProxyResources>>>>>,
 }
 
+/// What a snapshot is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Inputs {
+    pub objects: Vec<Arc<Object>>,
+    pub problems: Vec<Problem>,
+    pub mesh: MeshConfig,
+}
+
+impl Inputs {
+    /// The directory as it is, and MeshConfig.
+    pub fn new(directory: &Directory, mesh: MeshConfig) -> Self {
+        Self {
+            objects: directory.objects().cloned().collect(),
+            problems: directory.problems().to_vec(),
+            mesh,
+        }
+    }
+}
+
 impl Snapshot {
-    /// The state that the directory describes.
-    pub fn new(directory: &Directory, mesh: &MeshConfig, domain: &str) -> Self {
-        let objects: Vec<Arc<Object>> = directory.objects().cloned().collect();
-        let push =
-            PushContext::new(Objects::collect(objects.iter().map(|object| &**object)), mesh.clone(), domain);
-        Self { push, objects, problems: directory.problems().to_vec(), generated: Mutex::default() }
+    /// The state that the inputs describe.
+    pub fn new(inputs: Inputs, domain: &str) -> Self {
+        let Inputs { objects, problems, mesh } = inputs;
+        let sorted = Objects::collect(objects.iter().map(|object| &**object));
+        Self { push: PushContext::new(sorted, mesh, domain), objects, problems, generated: Mutex::default() }
     }
 
     /// What the proxy gets, generated once. `share` may replace a resource by an equal one that is in use already.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::args::{MeshArgs, XdsDumpArgs};
 use crate::mesh_config_file;
 use crate::mesh_generation::notice_text;
-use crate::snapshot::{ProxyResources, Snapshot};
+use crate::snapshot::{Inputs, ProxyResources, Snapshot};
 
 /// Reads the mesh's configuration once. Warnings go to `warn` as complete lines.
 pub(crate) fn load(args: &MeshArgs, mut warn: impl FnMut(String)) -> Result<(Directory, MeshConfig)> {
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &XdsDumpArgs) -> Result<()> {
     let (directory, mesh) = load(&args.mesh, say)?;
     let node = read_node(&args.node)?;
     let proxy = proxy_of_node(&node).map_err(|reason| anyhow!("{}: {reason}", args.node.display()))?;
-    let snapshot = Snapshot::new(&directory, &mesh, &args.mesh.domain);
+    let snapshot = Snapshot::new(Inputs::new(&directory, mesh), &args.mesh.domain);
     let resources = snapshot.resources(&proxy, |resource| resource);
     for problem in &snapshot.problems {
         say(problem.to_string());

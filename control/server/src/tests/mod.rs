@@ -14,7 +14,7 @@ use dhow_control_sources::Directory;
 use dhow_proto::envoy::config::core::v3::Node;
 
 use crate::args::{Cli, Command, XdsDumpArgs};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Inputs, Snapshot};
 
 /// A folder that is removed again.
 struct Folder(PathBuf);
@@ -72,7 +72,7 @@ fn node(text: &str) -> Node {
 fn snapshot(path: &Path) -> Snapshot {
     let mut directory = Directory::new(path, "default");
     directory.scan().unwrap();
-    Snapshot::new(&directory, &MeshConfig::default(), "cluster.local")
+    Snapshot::new(Inputs::new(&directory, MeshConfig::default()), "cluster.local")
 }
 
 fn xds_dump_args(arguments: &[&str]) -> XdsDumpArgs {

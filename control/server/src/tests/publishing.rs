@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Folder, NODE, SERVICE, node, snapshot};
 use crate::mesh_generation::MeshGeneration;
 use crate::monitoring;
-use crate::snapshot::Snapshot;
+use crate::publisher::Publisher;
+use crate::snapshot::Inputs;
 
 fn routes_to(subset: &str) -> String {
     format!(
@@ -74,13 +75,9 @@ fn a_written_file_reaches_the_newest_snapshot_within_a_second() {
     let folder = Folder::with(&[("mesh.yaml", SERVICE), ("routes.yaml", &routes_to("v1"))]);
     let mut directory = Directory::new(&folder.0, "default");
     directory.scan().unwrap();
-    let mesh = MeshConfig::default();
-    let generation = MeshGeneration::new(Snapshot::new(&directory, &mesh, "cluster.local"));
-    let publisher = generation.clone();
-    let _watcher = watch(directory, move |directory| {
-        publisher.publish(Snapshot::new(directory, &mesh, "cluster.local"));
-    })
-    .unwrap();
+    let publisher = Arc::new(Publisher::new(Inputs::new(&directory, MeshConfig::default()), "cluster.local"));
+    let generation = publisher.generation().clone();
+    let _watcher = watch(directory, move |directory| publisher.objects_changed(directory)).unwrap();
     let before = all(&generation, type_url::ROUTE)[0].version.clone();
     folder.write("routes.yaml", &routes_to("v2"));
     let written = Instant::now();
@@ -88,6 +85,26 @@ fn a_written_file_reaches_the_newest_snapshot_within_a_second() {
         assert!(written.elapsed() < Duration::from_secs(10), "the change was never published");
         std::thread::yield_now();
     }
+}
+
+#[tokio::test]
+async fn mesh_config_is_followed() {
+    let folder = Folder::with(&[("mesh.yaml", SERVICE), ("config", "accessLogFile: /one\n")]);
+    let mut directory = Directory::new(&folder.0, "default");
+    directory.scan().unwrap();
+    let publisher = Arc::new(Publisher::new(Inputs::new(&directory, MeshConfig::default()), "cluster.local"));
+    let generation = publisher.generation().clone();
+    let mut changes = generation.changes();
+    let path = folder.0.join("config");
+    let following = tokio::spawn(async move { publisher.follow_mesh_config(path).await });
+    // Gives the task its first look at the file.
+    tokio::task::yield_now().await;
+    folder.write("config", "accessLogFile: /another\n");
+    let changed = tokio::time::timeout(Duration::from_secs(10), changes.changed()).await;
+    assert!(changed.is_ok(), "the change was never published");
+    assert_eq!(generation.snapshot().push.mesh.access_log_file, "/another");
+    assert_eq!(generation.snapshot().objects.len(), 3);
+    following.abort();
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> (String, String) {
