@@ -1,1 +1,16 @@
-//! Placeholder until its code is here.
+//! The HTTP filters, a folder each: configuration, behaviour, stats and local replies as Envoy has them. They must not know how
+//! a stream is read, routed or forwarded: what they see of it is in `dhow-proxy-api`.
+
+use std::sync::LazyLock;
+
+use dhow_proxy_api::HttpFilterDescriptor;
+
+mod cors;
+mod fault;
+mod registry;
+
+/// The descriptor of every filter, in alphabetical order of their folders.
+pub fn all() -> &'static [HttpFilterDescriptor] {
+    static ALL: LazyLock<Vec<HttpFilterDescriptor>> = LazyLock::new(registry::descriptors);
+    &ALL
+}

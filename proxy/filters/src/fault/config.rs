@@ -1,0 +1,179 @@
+//! `HTTPFault` validated.
+
+use std::time::Duration;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_http::{HeaderMap, HeaderName};
+use dhow_matching::HeaderMatcher;
+use dhow_proto::envoy::extensions::filters::common::fault::v3::FaultDelay;
+use dhow_proto::envoy::extensions::filters::common::fault::v3::fault_delay::{
+    FaultDelaySecifier, HeaderDelay,
+};
+use dhow_proto::envoy::extensions::filters::http::fault::v3::fault_abort::{ErrorType, HeaderAbort};
+use dhow_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault};
+use dhow_proto::google::protobuf::{self, Any, UInt32Value};
+use dhow_routing::Fraction;
+
+/// What an abort answers when the configuration gives no body.
+pub(super) const ABORT_BODY: &str = "fault filter abort";
+
+/// What to inject, and into which requests.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) delay: Option<Delay>,
+    pub(super) abort: Option<Abort>,
+    /// Only requests to this cluster; empty: to any.
+    pub(super) upstream_cluster: Box<str>,
+    /// Only requests that match all of these.
+    pub(super) headers: Box<[HeaderMatcher]>,
+    /// Only requests from one of these nodes, by `x-envoy-downstream-service-node`; empty: from any.
+    pub(super) downstream_nodes: Box<[Box<str>]>,
+    /// Requests that may be under a fault at the same time.
+    pub(super) max_active_faults: Option<u32>,
+    /// Whether faults are counted per `x-envoy-downstream-service-cluster` too.
+    pub(super) counts_downstream_clusters: bool,
+}
+
+/// The share of requests that a fault hits.
+#[derive(Debug)]
+pub(super) struct Share {
+    fraction: Fraction,
+    /// The request header that may lower the numerator.
+    header: Option<HeaderName>,
+}
+
+/// A delay.
+#[derive(Debug)]
+pub(super) struct Delay {
+    pub(super) share: Share,
+    /// The duration; none when the request's `x-envoy-fault-delay-request` gives it in milliseconds.
+    pub(super) fixed: Option<Duration>,
+}
+
+/// An abort.
+#[derive(Debug)]
+pub(super) struct Abort {
+    pub(super) share: Share,
+    pub(super) status: AbortStatus,
+    pub(super) body: Box<str>,
+}
+
+/// Where the status of an abort comes from.
+#[derive(Debug)]
+pub(super) enum AbortStatus {
+    /// `http_status`.
+    Http(u16),
+    /// `grpc_status`: HTTP status 200 with this gRPC status.
+    Grpc(u8),
+    /// `header_abort`: the request's headers say it.
+    Headers,
+}
+
+impl Settings {
+    /// Reads the message, of the filter or of a route.
+    ///
+    /// The `*_runtime` fields only name the runtime values that would override the ones here; no such value can be set.
+    pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
+        let HttpFault {
+            delay,
+            abort,
+            upstream_cluster,
+            headers,
+            downstream_nodes,
+            max_active_faults,
+            response_rate_limit,
+            delay_percent_runtime: _,
+            abort_percent_runtime: _,
+            delay_duration_runtime: _,
+            abort_http_status_runtime: _,
+            max_active_faults_runtime: _,
+            response_rate_limit_percent_runtime: _,
+            abort_grpc_status_runtime: _,
+            disable_downstream_cluster_stats,
+            filter_metadata,
+        } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
+        ConfigError::refuse_if(response_rate_limit.is_some(), path, "response_rate_limit")?;
+        ConfigError::refuse_if(filter_metadata.is_some(), path, "filter_metadata")?;
+        Ok(Self {
+            delay: delay.map(|delay| Delay::read(delay, &path.field("delay"))).transpose()?,
+            abort: abort.map(|abort| Abort::read(abort, &path.field("abort"))).transpose()?,
+            upstream_cluster: upstream_cluster.into(),
+            headers: HeaderMatcher::compile_all(&headers, &path.field("headers"))?,
+            downstream_nodes: downstream_nodes.into_iter().map(Into::into).collect(),
+            max_active_faults: max_active_faults.map(|UInt32Value { value }| value),
+            counts_downstream_clusters: !disable_downstream_cluster_stats,
+        })
+    }
+
+    /// Whether there is a fault to inject.
+    pub(super) fn has_faults(&self) -> bool {
+        self.delay.is_some() || self.abort.is_some()
+    }
+}
+
+impl Delay {
+    fn read(message: FaultDelay, path: &FieldPath) -> Result<Self, ConfigError> {
+        let FaultDelay { percentage, fault_delay_secifier } = message;
+        let (fixed, header) = match fault_delay_secifier {
+            Some(FaultDelaySecifier::FixedDelay(delay)) => {
+                let delay = positive(delay);
+                let Some(delay) = delay else {
+                    return Err(ConfigError::new(path.field("fixed_delay"), "value must be greater than 0s"));
+                };
+                (Some(delay), None)
+            }
+            Some(FaultDelaySecifier::HeaderDelay(HeaderDelay {})) => {
+                (None, Some(HeaderName::new("x-envoy-fault-delay-request-percentage")))
+            }
+            None => return Err(ConfigError::new(path.field("fault_delay_secifier"), "value is required")),
+        };
+        Ok(Self { share: Share { fraction: Fraction::from_message(percentage.as_ref()), header }, fixed })
+    }
+}
+
+impl Abort {
+    fn read(message: FaultAbort, path: &FieldPath) -> Result<Self, ConfigError> {
+        let FaultAbort { percentage, response_body, error_type } = message;
+        let mut header = None;
+        let status = match error_type {
+            Some(ErrorType::HttpStatus(status @ 200..600)) => AbortStatus::Http(status as u16),
+            Some(ErrorType::HttpStatus(_)) => {
+                let reason = "value must be inside range [200, 600)";
+                return Err(ConfigError::new(path.field("http_status"), reason));
+            }
+            Some(ErrorType::GrpcStatus(status)) => AbortStatus::Grpc(
+                u8::try_from(status)
+                    .map_err(|_| ConfigError::new(path.field("grpc_status"), "value must be at most 255"))?,
+            ),
+            Some(ErrorType::HeaderAbort(HeaderAbort {})) => {
+                header = Some(HeaderName::new("x-envoy-fault-abort-request-percentage"));
+                AbortStatus::Headers
+            }
+            None => return Err(ConfigError::new(path.field("error_type"), "value is required")),
+        };
+        let body = if response_body.is_empty() { ABORT_BODY.into() } else { response_body.into() };
+        let share = Share { fraction: Fraction::from_message(percentage.as_ref()), header };
+        Ok(Self { share, status, body })
+    }
+}
+
+impl Share {
+    /// Whether the lot hits the request. A header can lower the share, not raise it.
+    pub(super) fn hits(&self, request: &HeaderMap, lot: u64) -> bool {
+        let asked = self.header.as_ref().and_then(|name| number(request.get(name)?));
+        let numerator = asked.map_or(self.fraction.numerator, |asked| asked.min(self.fraction.numerator));
+        Fraction { numerator, ..self.fraction }.contains(lot)
+    }
+}
+
+/// A duration above zero.
+fn positive(message: protobuf::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(message.seconds).ok()?;
+    let nanos = u32::try_from(message.nanos).ok().filter(|&nanos| nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos)).filter(|delay| !delay.is_zero())
+}
+
+/// A decimal header value.
+pub(super) fn number(value: &[u8]) -> Option<u32> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}

@@ -1,0 +1,26 @@
+//! `envoy.filters.http.fault`: delays and aborts of a share of the requests, to see how callers take them.
+//!
+//! A delay comes before an abort, and both can hit the same request; each draws its own lot. A route's configuration
+//! replaces the filter's. Counted in `http.<stat_prefix>.fault.*`.
+
+mod config;
+mod filter;
+
+use std::sync::Arc;
+
+use dhow_proxy_api::HttpFilterDescriptor;
+
+/// Registers the filter.
+pub(crate) fn descriptor() -> HttpFilterDescriptor {
+    HttpFilterDescriptor {
+        name: "envoy.filters.http.fault",
+        type_name: "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        route_type_name: Some("envoy.extensions.filters.http.fault.v3.HTTPFault"),
+        configure: |config, stat_prefix, stats, path, _| {
+            let settings = config::Settings::read(config, path)?;
+            let stats = stats.scope(&format!("{stat_prefix}fault.")).group();
+            Ok(Arc::new(filter::Factory { settings: Arc::new(settings), stats }))
+        },
+        configure_route: |config, path| Ok(Arc::new(config::Settings::read(config, path)?)),
+    }
+}
