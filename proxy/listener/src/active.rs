@@ -330,8 +330,8 @@ impl ActiveConnection {
         let stats = &listener.shared.stats;
         stats.downstream_cx_total().inc();
         stats.downstream_cx_active().inc();
-        listener.worker.total.inc();
-        listener.worker.active.inc();
+        listener.worker.downstream_cx_total().inc();
+        listener.worker.downstream_cx_active().inc();
         Self { listener, chain, id, start }
     }
 }
@@ -342,7 +342,7 @@ impl Drop for ActiveConnection {
         stats.downstream_cx_destroy().inc();
         stats.downstream_cx_active().dec();
         stats.downstream_cx_length_ms().record(self.start.elapsed().as_millis() as u64);
-        self.listener.worker.active.dec();
+        self.listener.worker.downstream_cx_active().dec();
         self.chain.connections.borrow_mut().remove(&self.id);
     }
 }

@@ -1,6 +1,6 @@
 //! `listener.<address>.*` and `listener_manager.*`.
 
-use dhow_stats::{Counter, Gauge, Store, stat_group};
+use dhow_stats::{Store, stat_group};
 
 stat_group! {
     /// What one listener counts.
@@ -30,16 +30,16 @@ stat_group! {
     }
 }
 
-/// The figures of a listener on one worker: `listener.<address>.worker_<n>.*`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WorkerListenerStats {
-    pub(crate) active: Gauge,
-    pub(crate) total: Counter,
+stat_group! {
+    /// The figures of a listener on one worker: `listener.<address>.worker_<n>.*`.
+    pub(crate) struct WorkerListenerStats {
+        counters { downstream_cx_total }
+        gauges { downstream_cx_active }
+    }
 }
 
 impl WorkerListenerStats {
     pub(crate) fn new(store: &Store, stat_prefix: &str, worker: usize) -> Self {
-        let scope = store.scope(&format!("listener.{stat_prefix}.worker_{worker}."));
-        Self { active: scope.gauge("downstream_cx_active"), total: scope.counter("downstream_cx_total") }
+        store.scope(&format!("listener.{stat_prefix}.worker_{worker}.")).group()
     }
 }

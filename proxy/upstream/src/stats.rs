@@ -1,5 +1,7 @@
 //! The names under `cluster.<name>.` and who counts them.
 
+use std::sync::OnceLock;
+
 use dhow_stats::{Counter, ResponseCodeStats, Scope, TextReadout, stat_group};
 
 use crate::lb::HashTable;
@@ -144,6 +146,9 @@ pub struct ClusterStats {
     pub canary_response_codes: ResponseCodeStats,
     /// The same under `retry.`: responses that led to a retry.
     pub retry_response_codes: ResponseCodeStats,
+    request_time: OnceLock<RequestTimeStats>,
+    internal_request_time: OnceLock<RequestTimeStats>,
+    external_request_time: OnceLock<RequestTimeStats>,
 }
 
 impl ClusterStats {
@@ -162,6 +167,9 @@ impl ClusterStats {
             internal_response_codes: codes("internal"),
             canary_response_codes: codes("canary"),
             retry_response_codes: codes("retry"),
+            request_time: OnceLock::new(),
+            internal_request_time: OnceLock::new(),
+            external_request_time: OnceLock::new(),
         }
     }
 
@@ -208,11 +216,17 @@ impl ClusterStats {
         }
     }
 
-    /// Histogram `upstream_rq_time` of the cluster, in milliseconds; `prefix` is empty or one of `external`,
-    /// `internal`, `canary`. Looks the histogram up: keep the handle.
-    pub fn request_time(&self, prefix: &str) -> RequestTimeStats {
+    /// Records the time of a completed request in milliseconds: `upstream_rq_time`, and the same under `internal.` or
+    /// `external.`. The histograms exist from their first use on.
+    pub fn record_request_time(&self, internal: bool, millis: u64) {
         let scope = self.traffic.scope();
-        if prefix.is_empty() { scope.group() } else { scope.scope(prefix).group() }
+        let all = self.request_time.get_or_init(|| scope.group());
+        all.upstream_rq_time().record(millis);
+        let (cell, prefix) = match internal {
+            true => (&self.internal_request_time, "internal"),
+            false => (&self.external_request_time, "external"),
+        };
+        cell.get_or_init(|| scope.scope(prefix).group()).upstream_rq_time().record(millis);
     }
 }
 

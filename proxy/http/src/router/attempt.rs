@@ -124,8 +124,8 @@ impl RequestGuard {
     }
 
     /// The whole response came, in this time.
-    pub(super) fn complete(&self, time: Duration) {
-        self.cluster.info().stats.request_time("").upstream_rq_time().record(time.as_millis() as u64);
+    pub(super) fn complete(&self, internal: bool, time: Duration) {
+        self.cluster.info().stats.record_request_time(internal, time.as_millis() as u64);
     }
 }
 

@@ -434,7 +434,7 @@ impl Exchange {
         cluster.upstream_cx_tx_bytes_total().add(self.info.bytes_received);
         match result {
             Ok(()) => {
-                guard.complete(self.since_request(done));
+                guard.complete(self.internal, self.since_request(done));
                 self.charge(&forwarding.cluster, status);
                 Ending::Complete
             }

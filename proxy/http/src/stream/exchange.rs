@@ -227,13 +227,12 @@ impl Exchange {
     fn create_filters(&mut self) {
         let manager = self.manager.clone();
         for filter in &manager.config.filters {
-            let overrides = self.route.as_ref().and_then(|route| route.filter_configs().get(&filter.name));
-            let disabled = overrides.map_or(filter.disabled, |overrides| overrides.disabled);
-            if disabled {
+            let levels = self.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
+            let levels = levels.unwrap_or_default();
+            if levels.first().map_or(filter.disabled, |level| level.disabled) {
                 continue;
             }
-            let config = overrides.and_then(|overrides| overrides.config.as_ref());
-            self.filters.extend(filter.factory.create(config));
+            self.filters.extend(filter.factory.create(levels));
         }
     }
 
