@@ -13,7 +13,7 @@ use crate::scenario::Scenario;
 use crate::shorthand;
 
 /// How long a target may take to become ready. Generous, because several start at once on a small machine.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long one admin request may take.
 pub const ADMIN_LIMIT: Duration = Duration::from_secs(10);

@@ -66,10 +66,17 @@ impl Traffic {
         {
             return Ok((None, Vec::new()));
         }
-        let mut upstreams = if step.background.is_some() { IndexMap::new() } else { self.drain().await };
+        // Which of two steps under way at once a request belongs to is a matter of the moment: a joined step leaves the
+        // requests to the step after it.
+        let undecided = step.background.is_some() || step.join.is_some();
+        let mut upstreams = if undecided { IndexMap::new() } else { self.drain().await };
         if step.repeat.is_some() {
             // How many of the equal requests went where is a matter of chance; what each looked like is not.
             upstreams.values_mut().for_each(Vec::dedup);
+        }
+        if step.together.is_some() {
+            // So is the order in which requests sent at the same time arrive.
+            upstreams.values_mut().for_each(|seen| seen.sort_by(|a, b| a.target.cmp(&b.target)));
         }
         let outcome = StepOutcome { step: step.title(), client, upstreams };
         let faults = step.expect.check(&outcome);
