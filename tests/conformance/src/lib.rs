@@ -19,6 +19,7 @@ pub mod target;
 mod traffic;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Result;
 
@@ -34,7 +35,25 @@ pub fn scenario_folder() -> PathBuf {
 /// Prints a line per scenario and a summary to standard output. When the real Envoy cannot be had it says so and still checks
 /// the expectations on `ours`. Fails when a scenario fails.
 pub fn run_all(ours: &Path) -> Result<()> {
-    let options = Options { targets: Targets::Both, ours: Some(ours.to_owned()), ..Options::default() };
+    run_matching(ours, None)
+}
+
+/// The body of a test binary without harness: [`run_all`], or the scenarios whose name contains the first argument that is not
+/// a flag, as `cargo test NAME` passes it.
+pub fn test_main(ours: &Path) -> ExitCode {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    match run_matching(ours, filter) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("conformance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_matching(ours: &Path, filter: Option<String>) -> Result<()> {
+    let options =
+        Options { targets: Targets::Both, ours: Some(ours.to_owned()), filter, ..Options::default() };
     let summary = run::run(&options)?;
     anyhow::ensure!(summary.failed == 0, "{} of {} scenarios failed", summary.failed, summary.total());
     Ok(())

@@ -1,5 +1,7 @@
 //! The kit's clients against the kit's upstreams, over real loopback sockets: what is scripted is what is seen, on both sides.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
