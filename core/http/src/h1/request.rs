@@ -166,9 +166,14 @@ pub fn parse_request(
     // Incomplete, or wrong: from here on the order of the checks decides which error is reported, so that it does not
     // depend on how the bytes arrived.
     if !progress.first_line_checked {
-        check_start(&buf[start..], options)?;
+        check_start(&buf[start..])?;
         if let Some((line, _)) = next_line(buf, start) {
-            RequestLine::parse(line, options)?;
+            if RequestLine::parse(line, options)?.is_all {
+                return match parse_whole(buf, start, options, head)? {
+                    Some((consumed, info)) => Ok(Parsed::Complete { consumed, info }),
+                    None => Err(RequestError::CodecError),
+                };
+            }
             progress.first_line_checked = true;
         }
     }
@@ -186,14 +191,9 @@ pub fn parse_request(
     }
 }
 
-/// The first byte alone tells most connections that do not speak HTTP.
-fn check_start(buf: &[u8], options: &RequestOptions) -> Result<(), RequestError> {
-    match buf.first() {
-        Some(first) if !options.allow_custom_methods && !b"ABCDGHLMNOPQRSTU".contains(first) => {
-            Err(RequestError::CodecError)
-        }
-        _ => Ok(()),
-    }
+/// A control character or blank at the start is refused before the line is complete: a TLS hello, for example.
+fn check_start(buf: &[u8]) -> Result<(), RequestError> {
+    if buf.first().is_some_and(|first| *first <= b' ') { Err(RequestError::CodecError) } else { Ok(()) }
 }
 
 fn parse_whole(
@@ -216,7 +216,8 @@ fn parse_whole(
         underscores: options.underscores,
         request: true,
     };
-    let Some(consumed) = parse_fields(buf, fields, rules, head)? else { return Ok(None) };
+    let consumed = if line.is_all { Some(fields) } else { parse_fields(buf, fields, rules, head)? };
+    let Some(consumed) = consumed else { return Ok(None) };
     let mut info = framing(&line, options, head)?;
     if !verbatim {
         apply_target(&line, head)?;
@@ -327,6 +328,8 @@ struct RequestLine<'a> {
     method: &'a [u8],
     target: &'a [u8],
     version: Version,
+    /// The line names no version: as in HTTP/0.9 it is the whole request.
+    is_all: bool,
 }
 
 impl<'a> RequestLine<'a> {
@@ -348,6 +351,8 @@ impl<'a> RequestLine<'a> {
         });
         let version = match rest {
             b"HTTP/1.1" => Version::Http11,
+            // Envoy asks what the line ends with, even where that is the end of the target.
+            b"" if target.ends_with(b"HTTP/1.1") => Version::Http11,
             other => version_of_unusual(other)?,
         };
         let known = if options.allow_custom_methods {
@@ -356,7 +361,7 @@ impl<'a> RequestLine<'a> {
             is_registered_method(method)
         };
         let acceptable = target.first() == Some(&b'/') || target::is_acceptable(target, method == b"CONNECT");
-        (known && acceptable).then_some(Self { method, target, version })
+        (known && acceptable).then_some(Self { method, target, version, is_all: rest.is_empty() })
     }
 
     fn connect(&self) -> bool {
@@ -377,13 +382,15 @@ fn version_of_unusual(mut version: &[u8]) -> Option<Version> {
     }
 }
 
+/// What separates the words of a request line; a carriage return does too, as in Envoy.
 const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t')
+    matches!(byte, b' ' | b'\t' | b'\r')
 }
 
-/// Envoy skips carriage returns too between the words of a request line.
 fn trim_blanks_start(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t' | b'\r', rest @ ..] = bytes {
+    while let [first, rest @ ..] = bytes
+        && is_blank(*first)
+    {
         bytes = rest;
     }
     bytes

@@ -99,6 +99,37 @@ fn request_lines_that_envoy_refuses() {
 }
 
 #[test]
+fn only_a_control_character_at_the_start_is_refused_before_the_line_ends() {
+    for first in 0..=255u8 {
+        let result = parse_request(
+            &[first],
+            &mut HeadProgress::default(),
+            &RequestOptions::default(),
+            &mut HeaderMap::new(),
+        );
+        let refused = first <= b' ' && !matches!(first, b'\r' | b'\n');
+        let expected = if refused { Err(RequestError::CodecError) } else { Ok(Parsed::Partial) };
+        assert_eq!(result, expected, "{first:#x}");
+    }
+    assert_eq!(refused(b"\x16\x03\x01\r\n\r\n"), CODEC);
+}
+
+#[test]
+fn a_line_without_version_is_a_whole_request() {
+    let old = RequestOptions { accept_http_10: true, ..Default::default() };
+    for raw in ["GET /x\r\n", "GET /x \t\n", "GET /x\r\nfoo\r\n\r\n"] {
+        assert_eq!(refused(raw.as_bytes()), LOW, "{raw:?}");
+        let (info, head, consumed) = request_with(raw.as_bytes(), &old).unwrap();
+        assert_eq!((info.version, consumed), (Version::Http10, raw.find('\n').unwrap() + 1));
+        assert_eq!(text(&head), ":method: GET|:path: /x");
+    }
+    let (info, head, consumed) = request(b"GET http://h/bHTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!((info.version, consumed), (Version::Http11, 24));
+    assert_eq!((head.path(), head.authority()), (&b"/bHTTP/1.1"[..], &b"h"[..]));
+    assert_eq!(request(b"GET /HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().1.get_str(":authority"), None);
+}
+
+#[test]
 fn a_refusal_has_the_reason_phrase_as_its_body() {
     assert_eq!(RequestError::LowVersion.body(), "Upgrade Required");
     assert_eq!(RequestError::CodecError.body(), "Bad Request");
