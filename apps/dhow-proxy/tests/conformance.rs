@@ -1,4 +1,4 @@
-//! Every conformance scenario against this build of dhow-proxy and, where it can be had, the real Envoy.
+//! Runs every conformance scenario against this build and, where it can be had, the real Envoy.
 
 use std::path::Path;
 use std::process::ExitCode;
