@@ -59,6 +59,16 @@ impl HeaderMutations {
         self.remove.is_empty() && self.add.is_empty()
     }
 
+    /// Edits a request's headers; other facts come from `context`.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        self.apply(Side::Request, headers, context);
+    }
+
+    /// Edits a response's headers; request headers and other facts come from `context`.
+    pub fn apply_to_response(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        self.apply(Side::Response, headers, context);
+    }
+
     pub(crate) fn apply(&self, side: Side, headers: &mut HeaderMap, context: &dyn FormatContext) {
         for name in &self.remove {
             headers.remove(name);

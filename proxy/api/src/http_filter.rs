@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Any as ProtoAny;
-use dhow_routing::{FilterConfigObject, SelectedRoute};
+use dhow_routing::{FilterConfigObject, FilterOverride, SelectedRoute};
 
 use crate::connection::ConnectionInfo;
 use crate::local_reply::LocalReply;
@@ -73,9 +73,9 @@ pub trait HttpFilter {
 
 /// A configured filter: shared by all workers, immutable; makes one filter per stream.
 pub trait HttpFilterFactory: fmt::Debug + Send + Sync {
-    /// Makes the filter of a stream, or none when it has nothing to do on it. `route_config` is the most specific
-    /// per-route configuration under the filter's configured name.
-    fn create(&self, route_config: Option<&FilterConfigObject>) -> Option<Box<dyn HttpFilter>>;
+    /// Makes the filter of a stream, or none when it has nothing to do on it. `levels` is what the route, its virtual host and
+    /// its table say under the filter's configured name, the most specific first; empty when they say nothing.
+    fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>>;
 }
 
 /// What a filter folder registers.

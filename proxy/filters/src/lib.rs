@@ -7,7 +7,9 @@ use dhow_proxy_api::HttpFilterDescriptor;
 
 mod cors;
 mod fault;
+mod lots;
 mod registry;
+mod route_config;
 
 /// The descriptor of every filter, in alphabetical order of their folders.
 pub fn all() -> &'static [HttpFilterDescriptor] {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply};
-use dhow_routing::{FilterConfigObject, NoRuntime};
+use dhow_routing::{FilterOverride, NoRuntime};
 
 use super::config::Policy;
+use crate::lots::lots;
+use crate::route_config::route_configs;
 
 dhow_stats::stat_group! {
     /// `http.<stat_prefix>.cors.*`.
@@ -22,15 +24,65 @@ pub(super) struct Factory {
 }
 
 impl HttpFilterFactory for Factory {
-    fn create(&self, route_config: Option<&FilterConfigObject>) -> Option<Box<dyn HttpFilter>> {
-        let policy = route_config?.clone().downcast::<Policy>().ok()?;
-        Some(Box::new(Filter { policy, stats: self.stats.clone(), origin: None }))
+    fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>> {
+        let policies = Policies(route_configs(levels).collect());
+        if policies.0.is_empty() {
+            return None;
+        }
+        Some(Box::new(Filter { policies, stats: self.stats.clone(), origin: None }))
+    }
+}
+
+/// The policies of a route's levels, the most specific first: what one leaves empty, the next one says.
+struct Policies(Box<[Arc<Policy>]>);
+
+impl Policies {
+    fn text(&self, of: impl Fn(&Policy) -> &str) -> &str {
+        self.0.iter().map(|policy| of(policy)).find(|text| !text.is_empty()).unwrap_or_default()
+    }
+
+    fn flag(&self, of: impl Fn(&Policy) -> Option<bool>) -> Option<bool> {
+        self.0.iter().find_map(|policy| of(policy))
+    }
+
+    fn allows_origin(&self, origin: &[u8]) -> bool {
+        let origins = self.0.iter().map(|policy| &policy.origins).find(|origins| !origins.is_empty());
+        // A matcher that takes `*` takes every origin, as in Envoy.
+        origins.is_some_and(|origins| origins.iter().any(|one| one.matches(b"*") || one.matches(origin)))
+    }
+
+    fn allows_credentials(&self) -> bool {
+        self.flag(|policy| policy.allow_credentials) == Some(true)
+    }
+
+    /// The answer to a preflight; without `origin` it allows nothing.
+    fn preflight_reply(&self, origin: Option<&[u8]>, request: &HeaderMap) -> LocalReply {
+        let mut reply = LocalReply::new(200, &b""[..], "cors_response");
+        if let Some(origin) = origin {
+            reply = reply.header(KnownHeader::AccessControlAllowOrigin, origin);
+        }
+        if self.allows_credentials() {
+            reply = reply.header(KnownHeader::AccessControlAllowCredentials, "true");
+        }
+        let texts = [
+            (KnownHeader::AccessControlAllowMethods, self.text(|policy| &policy.allow_methods)),
+            (KnownHeader::AccessControlAllowHeaders, self.text(|policy| &policy.allow_headers)),
+            (KnownHeader::AccessControlMaxAge, self.text(|policy| &policy.max_age)),
+        ];
+        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            reply = reply.header(name, text);
+        }
+        let asks = request.get_str("access-control-request-private-network") == Some(b"true");
+        if asks && self.flag(|policy| policy.allow_private_network_access) == Some(true) {
+            reply = reply.header(KnownHeader::AccessControlAllowPrivateNetwork, "true");
+        }
+        reply
     }
 }
 
 /// The filter of one stream.
 struct Filter {
-    policy: Arc<Policy>,
+    policies: Policies,
     stats: CorsStats,
     /// The origin, once it is known to be an allowed one.
     origin: Option<Box<[u8]>>,
@@ -43,26 +95,37 @@ impl HttpFilter for Filter {
         _end_stream: bool,
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
-        let policy = &self.policy;
-        let enabled = policy.enabled.as_ref().is_none_or(|share| share.contains(stream.random, &NoRuntime));
-        let shadow = policy.shadow.as_ref().is_some_and(|share| share.contains(stream.random, &NoRuntime));
+        // As in Envoy, only requests that are forwarded have a policy.
+        let forwards = stream.route.is_some_and(|route| route.forward().is_some());
+        let origin = request.get_known(KnownHeader::Origin).filter(|origin| !origin.is_empty());
+        let (true, Some(origin), Some(first)) = (forwards, origin, self.policies.0.first()) else {
+            return HeadersVerdict::Continue;
+        };
+        let mut lots = lots("cors", stream);
+        let (enabled_lot, shadow_lot) = (lots.next_u64(), lots.next_u64());
+        let enabled = first.enabled.as_ref().is_none_or(|share| share.contains(enabled_lot, &NoRuntime));
+        let shadow = first.shadow.as_ref().is_some_and(|share| share.contains(shadow_lot, &NoRuntime));
         if !enabled && !shadow {
             return HeadersVerdict::Continue;
         }
-        let origin = request.get_known(KnownHeader::Origin).filter(|origin| !origin.is_empty());
-        let Some(origin) = origin else { return HeadersVerdict::Continue };
-        if !policy.origins.iter().any(|allowed| allowed.matches(b"*") || allowed.matches(origin)) {
+        if !self.policies.allows_origin(origin) {
             self.stats.origin_invalid().inc();
+            let forwards =
+                self.policies.flag(|policy| policy.forward_not_matching_preflights).unwrap_or(true);
+            if enabled && !forwards && is_preflight(request) {
+                return HeadersVerdict::LocalReply(self.policies.preflight_reply(None, request));
+            }
             return HeadersVerdict::Continue;
         }
         self.stats.origin_valid().inc();
         if !enabled {
             return HeadersVerdict::Continue;
         }
-        let is_preflight = is_preflight(request);
-        let reply = is_preflight.then(|| preflight_reply(policy, origin, request));
         self.origin = Some(origin.into());
-        reply.map_or(HeadersVerdict::Continue, HeadersVerdict::LocalReply)
+        if is_preflight(request) {
+            return HeadersVerdict::LocalReply(self.policies.preflight_reply(Some(origin), request));
+        }
+        HeadersVerdict::Continue
     }
 
     fn encode_headers(
@@ -74,12 +137,12 @@ impl HttpFilter for Filter {
     ) {
         let Some(origin) = &self.origin else { return };
         response.set_known(KnownHeader::AccessControlAllowOrigin, origin);
-        if self.policy.allow_credentials == Some(true) {
+        if self.policies.allows_credentials() {
             response.set_known(KnownHeader::AccessControlAllowCredentials, b"true");
         }
-        if !self.policy.expose_headers.is_empty() {
-            response
-                .set_known(KnownHeader::AccessControlExposeHeaders, self.policy.expose_headers.as_bytes());
+        let expose = self.policies.text(|policy| &policy.expose_headers);
+        if !expose.is_empty() {
+            response.set_known(KnownHeader::AccessControlExposeHeaders, expose.as_bytes());
         }
     }
 }
@@ -87,27 +150,4 @@ impl HttpFilter for Filter {
 fn is_preflight(request: &HeaderMap) -> bool {
     let asked = request.get_known(KnownHeader::AccessControlRequestMethod);
     request.method() == b"OPTIONS" && asked.is_some_and(|method| !method.is_empty())
-}
-
-fn preflight_reply(policy: &Policy, origin: &[u8], request: &HeaderMap) -> LocalReply {
-    let mut reply =
-        LocalReply::new(200, &b""[..], "cors_response").header(KnownHeader::AccessControlAllowOrigin, origin);
-    if policy.allow_credentials == Some(true) {
-        reply = reply.header(KnownHeader::AccessControlAllowCredentials, "true");
-    }
-    let texts = [
-        (KnownHeader::AccessControlAllowMethods, &policy.allow_methods),
-        (KnownHeader::AccessControlAllowHeaders, &policy.allow_headers),
-        (KnownHeader::AccessControlMaxAge, &policy.max_age),
-    ];
-    for (name, text) in texts {
-        if !text.is_empty() {
-            reply = reply.header(name, text.as_bytes());
-        }
-    }
-    let asks = request.get_str("access-control-request-private-network") == Some(b"true");
-    if asks && policy.allow_private_network_access == Some(true) {
-        reply = reply.header(KnownHeader::AccessControlAllowPrivateNetwork, "true");
-    }
-    reply
 }

@@ -4,13 +4,15 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dhow_base::{ResponseFlag, Rng};
+use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_matching::all_match;
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply, Resumption};
-use dhow_routing::FilterConfigObject;
+use dhow_routing::FilterOverride;
 
 use super::config::{Abort, AbortStatus, Delay, Settings, number};
+use crate::lots::lots;
+use crate::route_config::route_configs;
 
 dhow_stats::stat_group! {
     /// `http.<stat_prefix>.fault.*`.
@@ -28,8 +30,8 @@ pub(super) struct Factory {
 }
 
 impl HttpFilterFactory for Factory {
-    fn create(&self, route_config: Option<&FilterConfigObject>) -> Option<Box<dyn HttpFilter>> {
-        let of_route = route_config.and_then(|config| config.clone().downcast::<Settings>().ok());
+    fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>> {
+        let of_route = route_configs(levels).next();
         let settings = of_route.unwrap_or_else(|| self.settings.clone());
         if !settings.has_faults() {
             return None;
@@ -64,7 +66,7 @@ impl HttpFilter for Filter {
         if !self.concerns(request, stream) {
             return HeadersVerdict::Continue;
         }
-        let mut lots = Rng::seeded(stream.random);
+        let mut lots = lots("fault", stream);
         let (delay_lot, abort_lot) = (lots.next_u64(), lots.next_u64());
         let delay = self.settings.delay.as_ref().filter(|delay| delay.share.hits(request, delay_lot));
         let delay = delay.and_then(|delay| duration(delay, request)).filter(|_| self.activate());
