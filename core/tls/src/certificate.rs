@@ -89,16 +89,21 @@ impl CertificateFacts {
 
     /// The certificate as PEM, for `x-forwarded-client-cert` and logs.
     pub fn to_pem(&self) -> String {
-        let encoded = base64(&self.der);
-        let mut pem = String::with_capacity(encoded.len() * 66 / 64 + 60);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in encoded.as_bytes().chunks(64) {
-            pem.extend(line.iter().map(|b| *b as char));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-        pem
+        pem_of(&self.der)
     }
+}
+
+/// A certificate of DER as PEM, such as one of [`TlsInfo::peer_chain`](crate::TlsInfo::peer_chain).
+pub fn pem_of(der: &[u8]) -> String {
+    let encoded = base64(der);
+    let mut pem = String::with_capacity(encoded.len() * 66 / 64 + 60);
+    pem.push_str("-----BEGIN CERTIFICATE-----\n");
+    for line in encoded.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|b| *b as char));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// The names that a server certificate is for: its DNS names, or its common name when it has no alternative names.

@@ -144,10 +144,13 @@ impl DownstreamTls {
 
 async fn read_hello(transport: &mut Transport) -> io::Result<Accepted> {
     let mut acceptor = Acceptor::default();
+    let mut first = FirstBytes::default();
     loop {
-        let count =
-            poll_fn(|cx| or_pending(acceptor.read_tls(&mut Blocking { transport: &mut *transport, cx })))
-                .await?;
+        let count = poll_fn(|cx| {
+            let mut io = Blocking { transport: &mut *transport, cx };
+            or_pending(acceptor.read_tls(&mut Remembering { io: &mut io, first: &mut first }))
+        })
+        .await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -155,10 +158,38 @@ async fn read_hello(transport: &mut Transport) -> io::Result<Accepted> {
             Ok(Some(accepted)) => return Ok(accepted),
             Ok(None) => {}
             Err((error, mut alert)) => {
+                // An alert means nothing to a client that does not speak TLS.
+                if let Some(failure) = TlsFailure::of_clear_text(&first.bytes[..first.count]) {
+                    return Err(failure.into());
+                }
                 send_alert(transport, |io| alert.write_all(io)).await;
                 return Err(TlsFailure::from(error).into());
             }
         }
+    }
+}
+
+/// The beginning of a connection, as long as the header of a record.
+#[derive(Default)]
+struct FirstBytes {
+    bytes: [u8; 5],
+    count: usize,
+}
+
+/// A reader that remembers the first bytes.
+struct Remembering<'a, R> {
+    io: &'a mut R,
+    first: &'a mut FirstBytes,
+}
+
+impl<R: io::Read> io::Read for Remembering<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.io.read(buffer)?;
+        let FirstBytes { bytes, count: known } = &mut *self.first;
+        let more = count.min(bytes.len() - *known);
+        bytes[*known..*known + more].copy_from_slice(&buffer[..more]);
+        *known += more;
+        Ok(count)
     }
 }
 

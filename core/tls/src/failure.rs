@@ -7,28 +7,52 @@ use rustls::{AlertDescription, Error, InvalidMessage};
 /// A TLS error. Its text is `%UPSTREAM_TRANSPORT_FAILURE_REASON%` or `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: numbers and
 /// names are BoringSSL's where the cause has a counterpart there, else rustls' own words in the same frame.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TlsFailure(Error);
+pub struct TlsFailure(Cause);
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cause {
+    /// An error of the protocol.
+    Protocol(Error),
+    /// The client speaks HTTP in clear text.
+    HttpRequest,
+    /// The client asks a proxy for a tunnel, in clear text.
+    HttpsProxyRequest,
+}
 
 impl TlsFailure {
     /// Whether the certificate of the peer was not accepted.
     pub fn is_verification(&self) -> bool {
-        matches!(self.0, Error::InvalidCertificate(_))
+        matches!(self.0, Cause::Protocol(Error::InvalidCertificate(_)))
     }
 
     /// Whether the peer presented no certificate although one was required.
     pub fn is_missing_certificate(&self) -> bool {
-        matches!(self.0, Error::NoCertificatesPresented)
+        matches!(self.0, Cause::Protocol(Error::NoCertificatesPresented))
     }
 
     /// The failure inside of an I/O error, if it is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
+
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.0
+    }
+
+    /// The failure of a client whose first bytes are HTTP in clear text.
+    pub(crate) fn of_clear_text(first: &[u8]) -> Option<Self> {
+        match first.get(..5)? {
+            b"CONNE" => Some(Self(Cause::HttpsProxyRequest)),
+            head if [&b"GET "[..], b"POST", b"HEAD", b"PUT "].contains(&&head[..4]) => Some(Self(Cause::HttpRequest)),
+            _ => None,
+        }
+    }
 }
 
 impl From<Error> for TlsFailure {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self(Cause::Protocol(error))
     }
 }
 
@@ -40,7 +64,16 @@ impl From<TlsFailure> for io::Error {
 
 impl fmt::Display for TlsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = match &self.0 {
+        let error = match &self.0 {
+            Cause::Protocol(error) => error,
+            Cause::HttpRequest => {
+                return f.write_str("TLS_error:|268435612:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end");
+            }
+            Cause::HttpsProxyRequest => {
+                return f.write_str("TLS_error:|268435611:SSL_routines:OPENSSL_internal:HTTPS_PROXY_REQUEST:TLS_error_end");
+            }
+        };
+        let known = match error {
             Error::InvalidCertificate(_) => Some((268_435_581, "CERTIFICATE_VERIFY_FAILED")),
             Error::NoCertificatesPresented => Some((268_435_655, "PEER_DID_NOT_RETURN_A_CERTIFICATE")),
             Error::InvalidMessage(
@@ -61,7 +94,7 @@ impl fmt::Display for TlsFailure {
             }
             _ => None,
         };
-        match (&self.0, known) {
+        match (error, known) {
             (Error::InvalidCertificate(cause), Some((number, name))) => write!(
                 f,
                 "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:verify_cert_failed:_{}:TLS_error_end",

@@ -10,6 +10,7 @@ mod lenient;
 mod parameters;
 mod pb;
 mod source;
+mod stats;
 mod stream;
 mod upstream;
 mod validation;
@@ -18,8 +19,9 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::CertificateFacts;
+pub use certificate::{CertificateFacts, pem_of};
 pub use downstream::DownstreamTls;
 pub use failure::TlsFailure;
 pub use info::TlsInfo;
+pub use stats::TlsStats;
 pub use upstream::{ConnectOptions, UpstreamTls};

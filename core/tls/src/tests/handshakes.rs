@@ -270,6 +270,14 @@ fn clear_text_is_not_taken_for_tls() {
         let (mut near, far) = UnixStream::pair().unwrap();
         near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         let failure = text_of(server.accept(Transport::Unix(far)).await);
+        assert!(failure.contains("HTTP_REQUEST"), "{failure}");
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"", "an alert means nothing to this client");
+
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
+        let failure = text_of(server.accept(Transport::Unix(far)).await);
         assert!(failure.contains("WRONG_VERSION_NUMBER"), "{failure}");
         let (near, far) = UnixStream::pair().unwrap();
         drop(near);

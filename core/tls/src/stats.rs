@@ -1,0 +1,127 @@
+//! What handshakes count: `listener.<address>.ssl.*` and `cluster.<name>.ssl.*`.
+
+use std::io;
+
+use dhow_stats::{Scope, stat_group};
+use rustls::{CertificateError, Error};
+
+use crate::failure::{Cause, TlsFailure};
+use crate::info::TlsInfo;
+
+stat_group! {
+    /// The figures that are there from the start. Stapling is not done, so those of OCSP stay 0.
+    pub(crate) struct HandshakeStats {
+        counters {
+            connection_error, fail_verify_cert_hash, fail_verify_error, fail_verify_no_cert, fail_verify_san, handshake,
+            no_certificate, ocsp_staple_failed, ocsp_staple_omitted, ocsp_staple_requests, ocsp_staple_responses,
+            session_reused,
+        }
+    }
+}
+
+/// Counts the handshakes of a listener or of a cluster.
+#[derive(Clone, Debug)]
+pub struct TlsStats(HandshakeStats);
+
+impl TlsStats {
+    /// Counts under `<scope>.ssl.`.
+    pub fn new(scope: &Scope) -> Self {
+        Self(scope.scope("ssl").group())
+    }
+
+    /// Counts a handshake by how it ended.
+    pub fn count(&self, outcome: Result<&TlsInfo, &io::Error>) {
+        match outcome {
+            Ok(info) => self.finished(info),
+            Err(error) => {
+                // What is no error of TLS is the transport's, which others count.
+                if let Some(failure) = TlsFailure::of(error) {
+                    self.failed(failure);
+                }
+            }
+        }
+    }
+
+    fn finished(&self, info: &TlsInfo) {
+        let stats = &self.0;
+        stats.handshake().inc();
+        if info.resumed {
+            stats.session_reused().inc();
+        }
+        if info.peer_chain.is_empty() {
+            stats.no_certificate().inc();
+        }
+        // These names exist from their first use on.
+        for (kind, name) in [("ciphers", info.cipher), ("versions", info.version), ("curves", info.group)] {
+            if !name.is_empty() {
+                stats.scope().counter(format!("{kind}.{name}")).inc();
+            }
+        }
+    }
+
+    fn failed(&self, failure: &TlsFailure) {
+        let stats = &self.0;
+        match failure.cause() {
+            Cause::Protocol(Error::NoCertificatesPresented) => stats.fail_verify_no_cert().inc(),
+            Cause::Protocol(Error::InvalidCertificate(why)) => match why {
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    stats.fail_verify_san().inc();
+                }
+                CertificateError::ApplicationVerificationFailure => stats.fail_verify_cert_hash().inc(),
+                _ => stats.fail_verify_error().inc(),
+            },
+            _ => stats.connection_error().inc(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dhow_stats::{Query, SnapshotValue, Store};
+
+    use super::*;
+
+    fn figures(count: impl FnOnce(&TlsStats)) -> Vec<(String, u64)> {
+        let store = Store::new();
+        let scope = store.scope("listener.a");
+        let stats = TlsStats::new(&scope);
+        count(&stats);
+        let snapshot = store.snapshot(&Query::default());
+        let counted = snapshot.stats.into_iter().filter_map(|(name, value)| match value {
+            SnapshotValue::Counter(value) if value > 0 => Some((name.strip_prefix("listener.a.ssl.")?.to_owned(), value)),
+            _ => None,
+        });
+        counted.collect()
+    }
+
+    fn failure(error: Error) -> io::Error {
+        TlsFailure::from(error).into()
+    }
+
+    #[test]
+    fn failures_are_counted_by_their_cause() {
+        let table = [
+            (failure(Error::NoCertificatesPresented), Some("fail_verify_no_cert")),
+            (failure(CertificateError::NotValidForName.into()), Some("fail_verify_san")),
+            (failure(CertificateError::ApplicationVerificationFailure.into()), Some("fail_verify_cert_hash")),
+            (failure(CertificateError::UnknownIssuer.into()), Some("fail_verify_error")),
+            (failure(CertificateError::Expired.into()), Some("fail_verify_error")),
+            (failure(Error::DecryptError), Some("connection_error")),
+            (io::ErrorKind::UnexpectedEof.into(), None),
+        ];
+        for (error, expected) in table {
+            let counted = figures(|stats| stats.count(Err(&error)));
+            let expected: Vec<_> = expected.into_iter().map(|name| (name.to_owned(), 1)).collect();
+            assert_eq!(counted, expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_resumed_session_without_certificate_is_both() {
+        let info = TlsInfo { resumed: true, version: "TLSv1.3", ..TlsInfo::default() };
+        let counted = figures(|stats| stats.count(Ok(&info)));
+        let mut names: Vec<String> = counted.into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["handshake", "no_certificate", "session_reused", "versions.TLSv1.3"]);
+    }
+}
