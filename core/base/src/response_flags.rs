@@ -94,18 +94,33 @@ flags! {
 
 /// A set of [`ResponseFlag`]s in one word.
 ///
-/// Its text is what `%RESPONSE_FLAGS%` prints: short names joined by commas, `-` for none. Envoy prints them in the order
-/// in which they were set; a set prints them in Envoy's declaration order, which differs only when several are set.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct ResponseFlags(u64);
+/// Its text is what `%RESPONSE_FLAGS%` prints: short names joined by commas in the order in which they were set, `-` for
+/// none. Sets with the same flags are equal, in whatever order they were set.
+#[derive(Clone, Copy, Default)]
+pub struct ResponseFlags {
+    members: u32,
+    /// Five bits for each of the first [`ORDERED`] flags, the earliest in the lowest bits.
+    order: u64,
+}
+
+/// Flags whose order is remembered; no stream comes near it, and more would follow in declaration order.
+const ORDERED: u32 = 12;
+const ORDER_BITS: u32 = 5;
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { members: 0, order: 0 };
 
     /// Adds a flag.
     pub const fn insert(&mut self, flag: ResponseFlag) {
-        self.0 |= 1 << flag as u8;
+        if self.contains(flag) {
+            return;
+        }
+        let at = self.members.count_ones();
+        if at < ORDERED {
+            self.order |= (flag as u64) << (at * ORDER_BITS);
+        }
+        self.members |= 1 << flag as u8;
     }
 
     /// The set with one more flag.
@@ -117,28 +132,32 @@ impl ResponseFlags {
 
     /// True when `flag` is in the set.
     pub const fn contains(self, flag: ResponseFlag) -> bool {
-        self.0 & (1 << flag as u8) != 0
+        self.members & (1 << flag as u8) != 0
     }
 
     /// True when the set holds at least one flag of `other`.
     pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+        self.members & other.members != 0
     }
 
-    /// The flags of both sets.
+    /// The flags of both sets, those of `self` first.
     #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+    pub fn union(self, other: Self) -> Self {
+        other.iter().fold(self, Self::with)
     }
 
     /// True when no flag is set.
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.members == 0
     }
 
-    /// The flags in Envoy's order.
+    /// The flags in the order in which they were set.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL.iter().copied().filter(move |&flag| self.contains(flag))
+        let ordered = self.members.count_ones().min(ORDERED);
+        let index = move |at: u32| (self.order >> (at * ORDER_BITS)) as usize & ((1 << ORDER_BITS) - 1);
+        let rest = (0..ordered).fold(self.members, |rest, at| rest & !(1 << index(at)));
+        let rest = ResponseFlag::ALL.iter().filter(move |&&flag| rest & (1 << flag as u8) != 0);
+        (0..ordered).map(move |at| ResponseFlag::ALL[index(at)]).chain(rest.copied())
     }
 
     /// The text of `%RESPONSE_FLAGS_LONG%`: long names joined by commas, `-` for none.
@@ -152,6 +171,14 @@ impl ResponseFlags {
         Long(self)
     }
 }
+
+impl PartialEq for ResponseFlags {
+    fn eq(&self, other: &Self) -> bool {
+        self.members == other.members
+    }
+}
+
+impl Eq for ResponseFlags {}
 
 impl From<ResponseFlag> for ResponseFlags {
     fn from(flag: ResponseFlag) -> Self {
@@ -206,12 +233,22 @@ mod tests {
 
     #[test]
     fn names_are_joined_by_commas() {
-        let flags: ResponseFlags =
-            [ResponseFlag::UpstreamRetryLimitExceeded, ResponseFlag::UpstreamConnectionFailure]
-                .into_iter()
-                .collect();
-        assert_eq!(flags.to_string(), "UF,URX");
-        assert_eq!(flags.long_names().to_string(), "UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+        let (limit, failure) =
+            (ResponseFlag::UpstreamRetryLimitExceeded, ResponseFlag::UpstreamConnectionFailure);
+        let flags: ResponseFlags = [limit, failure, limit].into_iter().collect();
+        assert_eq!(flags.to_string(), "URX,UF");
+        assert_eq!(flags.long_names().to_string(), "UpstreamRetryLimitExceeded,UpstreamConnectionFailure");
+        assert_eq!(ResponseFlags::from(failure).union(flags).to_string(), "UF,URX");
+        assert_eq!(ResponseFlags::from(failure).union(flags), flags);
+    }
+
+    #[test]
+    fn every_flag_can_be_set_at_once() {
+        let all: ResponseFlags = ResponseFlag::ALL.iter().rev().copied().collect();
+        let listed: Vec<_> = all.iter().collect();
+        assert_eq!(listed.len(), ResponseFlag::ALL.len());
+        assert_eq!(listed[0], ResponseFlag::UnconditionalDropOverload);
+        assert!(ResponseFlag::ALL.iter().all(|flag| listed.contains(flag)));
     }
 
     #[test]
