@@ -16,7 +16,7 @@ const CELLS: usize = COMPLETED + 1;
 
 /// `<stem>_200`, `<stem>_2xx` and `<stem>_completed` of one scope, such as `cluster.<name>.upstream_rq` or `http.<prefix>.downstream_rq`.
 ///
-/// Each appears in the output once it was charged. The table of handles is allocated at the first charge.
+/// Each appears in the output once it was charged, or its class was registered. The table of handles is allocated at the first charge.
 #[derive(Debug)]
 pub struct ResponseCodeStats {
     scope: Scope,
@@ -27,6 +27,13 @@ pub struct ResponseCodeStats {
 impl ResponseCodeStats {
     pub(crate) fn new(scope: Scope, stem: StatName) -> Self {
         Self { scope, stem, slots: OnceLock::new() }
+    }
+
+    /// Makes the counters of the five classes and of the total exist from now on, as those of a connection manager do.
+    pub fn register_classes(&self) {
+        for at in (CLASSES..CLASSES + 5).chain([COMPLETED]) {
+            self.cell(at);
+        }
     }
 
     /// Counts a response: its code, its class and the total.

@@ -49,10 +49,13 @@ impl HttpStats {
     pub(crate) fn new(store: &Store, listener_stat_prefix: &str, stat_prefix: &str) -> Self {
         let scope = store.scope(&format!("http.{stat_prefix}."));
         let listener = store.scope(&format!("listener.{listener_stat_prefix}.http.{stat_prefix}."));
-        Self {
+        let stats = Self {
             manager: scope.group(),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
-        }
+        };
+        stats.codes.register_classes();
+        stats.listener_codes.register_classes();
+        stats
     }
 }
