@@ -104,7 +104,8 @@ impl BodySource for H1Downstream {
     }
 
     fn trailers(&self) -> Option<&HeaderMap> {
-        self.wire.trailers()
+        // Without `enable_trailers` those of a request are read and dropped.
+        None
     }
 }
 

@@ -7,7 +7,9 @@ use dhow_http::h1::{
     Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo, ResponseOptions,
     TrailerLimits, is_upgrade, parse_response, write_request_head,
 };
-use dhow_proxy_upstream::{ClosedBy, ConnectionGuard};
+use dhow_proxy_upstream::{
+    ClosedBy, ConnectionGuard, HeaderKeyFormat as KeyFormat, Http1Options, HttpOptions, UpstreamProtocol,
+};
 
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
@@ -18,7 +20,7 @@ use crate::wire::Wire;
 pub(crate) struct H1Upstream {
     wire: Wire,
     guard: ConnectionGuard,
-    options: ResponseOptions,
+    settings: H1Settings,
     progress: HeadProgress,
     answering: Answering,
     keep_alive: bool,
@@ -29,12 +31,50 @@ pub(crate) struct H1Upstream {
     pub(crate) idle_since: u32,
 }
 
+/// How a cluster's HTTP/1 connections are spoken on.
+#[derive(Clone, Debug)]
+pub(crate) struct H1Settings {
+    /// What responses may look like.
+    pub(crate) response: ResponseOptions,
+    /// How request heads are written.
+    pub(crate) request: RequestWriteOptions,
+    /// `enable_trailers`: trailers are passed on in both directions.
+    pub(crate) trailers: bool,
+}
+
+impl H1Settings {
+    /// The settings of a cluster.
+    pub(crate) fn of(http: &HttpOptions) -> Self {
+        let defaults = Http1Options::default();
+        let options = match &http.protocol {
+            UpstreamProtocol::Http1(options)
+            | UpstreamProtocol::Auto(options, _)
+            | UpstreamProtocol::Downstream(options, _) => options,
+            UpstreamProtocol::Http2(_) => &defaults,
+        };
+        let keys = match options.header_key_format {
+            KeyFormat::ProperCaseWords => HeaderKeyFormat::ProperCase,
+            // The spelling of received names is not kept.
+            KeyFormat::Lower | KeyFormat::PreserveCase => HeaderKeyFormat::Lower,
+        };
+        Self {
+            response: ResponseOptions {
+                max_head_bytes: http.max_response_headers_kb as usize * 1024,
+                max_headers: http.max_headers_count as usize,
+                allow_chunked_length: options.allow_chunked_length,
+            },
+            request: RequestWriteOptions { keys, absolute_target: options.send_fully_qualified_url },
+            trailers: options.enable_trailers,
+        }
+    }
+}
+
 impl H1Upstream {
-    pub(crate) fn new(wire: Wire, guard: ConnectionGuard, options: ResponseOptions) -> Self {
+    pub(crate) fn new(wire: Wire, guard: ConnectionGuard, settings: H1Settings) -> Self {
         Self {
             wire,
             guard,
-            options,
+            settings,
             progress: HeadProgress::default(),
             answering: Answering::Ordinary,
             keep_alive: true,
@@ -64,7 +104,7 @@ impl H1Upstream {
         self.request_done = end;
         self.head_done = false;
         self.keep_alive = false;
-        let framing = write_request_head(self.wire.out(), head, RequestWriteOptions::default(), end);
+        let framing = write_request_head(self.wire.out(), head, self.settings.request, end);
         self.wire.begin_write(framing);
     }
 
@@ -80,7 +120,7 @@ impl H1Upstream {
                     self.wire.read.filled(),
                     &mut self.progress,
                     self.answering,
-                    &self.options,
+                    &self.settings.response,
                     head,
                 );
                 match parsed {
@@ -161,7 +201,7 @@ impl BodySource for H1Upstream {
     }
 
     fn trailers(&self) -> Option<&HeaderMap> {
-        self.wire.trailers()
+        self.wire.trailers().filter(|_| self.settings.trailers)
     }
 }
 
@@ -176,9 +216,10 @@ impl BodySink for H1Upstream {
         self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>, _trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
-        // Without `enable_trailers` an HTTP/1 request has none.
-        ready!(self.wire.poll_finish(cx, None, HeaderKeyFormat::Lower)).map_err(|e| Reset::of_io(&e))?;
+    fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        let trailers = trailers.filter(|_| self.settings.trailers);
+        let keys = self.settings.request.keys;
+        ready!(self.wire.poll_finish(cx, trailers, keys)).map_err(|e| Reset::of_io(&e))?;
         self.request_done = true;
         Poll::Ready(Ok(()))
     }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dhow_http::h1::ResponseOptions;
 use dhow_net::Transport;
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{
@@ -24,7 +23,7 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::UpstreamStream;
-use super::h1::H1Upstream;
+use super::h1::{H1Settings, H1Upstream};
 use super::h2::H2Upstream;
 use super::h2_connection::H2Connection;
 use crate::reset::{Reset, ResetKind};
@@ -314,12 +313,7 @@ impl HostPool {
         }
         self.info.stats.upstream_cx_http1_total().inc();
         let wire = Wire::new(transport, self.worker.buffers().clone());
-        let options = ResponseOptions {
-            max_head_bytes: self.info.http.max_response_headers_kb as usize * 1024,
-            max_headers: self.info.http.max_headers_count as usize,
-            allow_chunked_length: false,
-        };
-        self.put(Box::new(H1Upstream::new(wire, guard, options)));
+        self.put(Box::new(H1Upstream::new(wire, guard, H1Settings::of(&self.info.http))));
     }
 
     async fn on_http2_connected(self: Rc<Self>, transport: Transport, guard: ConnectionGuard) {
