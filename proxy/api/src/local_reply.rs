@@ -13,8 +13,10 @@ use crate::stream_info::Details;
 pub struct LocalReply {
     /// HTTP status.
     pub status: u16,
-    /// Body, sent as `text/plain` when it is not empty.
+    /// Body, sent as `text/plain` when it is not empty and nobody said otherwise.
     pub body: Cow<'static, [u8]>,
+    /// Type of the body, which wins over what the route's headers say.
+    pub content_type: Option<Cow<'static, str>>,
     /// Flags for `%RESPONSE_FLAGS%`.
     pub flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -33,6 +35,7 @@ impl LocalReply {
         Self {
             status,
             body: body.into(),
+            content_type: None,
             flags: ResponseFlags::NONE,
             details: details.into(),
             headers: Vec::new(),
@@ -44,6 +47,12 @@ impl LocalReply {
     /// Adds a response flag.
     pub fn flag(mut self, flag: ResponseFlag) -> Self {
         self.flags.insert(flag);
+        self
+    }
+
+    /// Says what the body is.
+    pub fn content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Self {
+        self.content_type = Some(content_type.into());
         self
     }
 

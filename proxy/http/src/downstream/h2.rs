@@ -142,10 +142,9 @@ impl Downstream for H2Downstream {
 
 impl Drop for H2Downstream {
     fn drop(&mut self) {
-        if self.finished && !self.body.is_complete() {
-            // The response is complete and the rest of the request is not wanted.
-            self.responder.reset(ResetCode::NoError);
-        } else if !self.finished {
+        // A stream with a complete response whose request is not wanted any more is reset (NO_ERROR) by the codec once the
+        // response is on its way; doing so here would overtake it.
+        if !self.finished {
             self.reset();
         }
     }

@@ -14,6 +14,7 @@ use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, S
 
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
+use crate::reset::ResetKind;
 use crate::stream::{Exchange, Interruption};
 use crate::upstream::{Acquired, UpstreamStream};
 
@@ -121,6 +122,32 @@ impl RequestGuard {
         self.host.stats().rq_timeout.fetch_add(1, Ordering::Relaxed);
         self.settle(&self.host.stats().rq_error);
         self.cluster.note_result(&self.host, HostResult::Timeout);
+    }
+
+    /// Counts what became of the stream when the exchange on it broke off, by who ended it.
+    pub(super) fn count_reset(&self, stream: &UpstreamStream, end: &Interruption) {
+        let stats = &self.cluster.info().stats;
+        match (stream, end) {
+            (UpstreamStream::H1(_), Interruption::Upstream(reset)) => {
+                if reset.kind == ResetKind::ProtocolError {
+                    stats.upstream_cx_protocol_error().inc();
+                }
+            }
+            (UpstreamStream::H1(_), _) => {}
+            (UpstreamStream::H2(_), Interruption::Upstream(reset)) => match reset.kind {
+                ResetKind::RemoteReset | ResetKind::RemoteResetNoError => stats.upstream_rq_rx_reset().inc(),
+                ResetKind::LocalReset | ResetKind::ProtocolError => stats.upstream_rq_tx_reset().inc(),
+                ResetKind::ConnectionTermination
+                | ResetKind::LocalConnectionFailure
+                | ResetKind::RemoteConnectionFailure
+                | ResetKind::ConnectionTimeout => stats.upstream_rq_pending_failure_eject().inc(),
+                ResetKind::RemoteRefusedStreamReset | ResetKind::Overflow => {}
+            },
+            // Giving a stream up resets it.
+            (UpstreamStream::H2(_), Interruption::Downstream(_) | Interruption::Expired(_)) => {
+                stats.upstream_rq_tx_reset().inc();
+            }
+        }
     }
 
     /// The whole response came, in this time.

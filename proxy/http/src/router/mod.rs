@@ -270,6 +270,9 @@ impl Exchange {
         };
         let request_done = pump.request_done;
         self.deadlines.per_try = None;
+        if let Err(interruption) = &result {
+            guard.count_reset(&upstream, interruption);
+        }
         match result {
             Ok(head) => {
                 self.info.upstream.first_rx = Some(Instant::now());
@@ -389,9 +392,8 @@ impl Exchange {
     ) -> Ending {
         let now = Instant::now();
         let suppressed = self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
-        self.response.remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
-        if !suppressed {
-            let millis = self.since_request(now).as_millis() as u64;
+        if let Some(complete) = self.info.request_complete.filter(|_| !suppressed) {
+            let millis = now.saturating_duration_since(complete).as_millis() as u64;
             self.set_response_number(KnownHeader::XEnvoyUpstreamServiceTime, millis);
         }
         if forwarding.route.virtual_host().include_attempt_count_in_response() {
@@ -401,6 +403,7 @@ impl Exchange {
             self.response.append_known(KnownHeader::SetCookie, cookie.as_bytes());
         }
         let status = head.status;
+        self.info.response_code = Some(status);
         self.info.details = Some("via_upstream".into());
         let end = head.body == BodyLength::None;
         let upgraded = self.is_upgraded();
@@ -432,6 +435,9 @@ impl Exchange {
         let cluster = &forwarding.cluster.info().stats;
         cluster.upstream_cx_rx_bytes_total().add(self.info.bytes_sent);
         cluster.upstream_cx_tx_bytes_total().add(self.info.bytes_received);
+        if let Err(interruption) = &result {
+            guard.count_reset(&upstream, interruption);
+        }
         match result {
             Ok(()) => {
                 guard.complete(self.internal, self.since_request(done));

@@ -50,10 +50,10 @@ pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: 
                 // Boxed so that an idle connection does not hold the room that a request under way needs.
                 let ending = Box::pin(exchange).await;
                 count_bytes(&manager, &mut down);
-                if ending == Ending::Aborted {
+                if ending == Ending::Gone {
                     return;
                 }
-                if !down.reusable() {
+                if ending == Ending::Broken || !down.reusable() {
                     break;
                 }
             }
@@ -273,12 +273,30 @@ impl Answer {
 /// lost to a reset (`delayed_close_timeout`).
 async fn close_gently(manager: &Manager, down: &mut H1Downstream) {
     manager.stats.manager.downstream_cx_destroy_local().inc();
-    if poll_fn(|cx| down.wire().poll_shutdown(cx)).await.is_err() {
-        return;
-    }
-    let Some(delay) = manager.config.timeouts.delayed_close else { return };
-    let deadline = Instant::now() + delay;
+    let delay = manager.config.timeouts.delayed_close;
     let mut timer = DeadlineTimer::new();
+    let mut deadline = delay.map(|delay| Instant::now() + delay);
+    let mut written = down.wire().bytes_written;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = down.wire().poll_shutdown(cx) {
+                return Poll::Ready(result.is_ok());
+            }
+            if std::mem::replace(&mut written, down.wire().bytes_written) != written {
+                deadline = delay.map(|delay| Instant::now() + delay);
+            }
+            if timer.poll(cx, deadline).is_pending() {
+                return Poll::Pending;
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
+                return Poll::Ready(false);
+            }
+        }
+    })
+    .await;
+    let Some(delay) = delay.filter(|_| ended) else { return };
+    let deadline = Instant::now() + delay;
     poll_fn(|cx| {
         loop {
             let wire = down.wire();

@@ -26,8 +26,10 @@ use crate::reset::{Reset, ResetKind};
 pub(crate) enum Ending {
     /// The client has the whole response.
     Complete,
-    /// The client is gone, or must notice that the response is broken.
-    Aborted,
+    /// The response broke off; the client must notice, behind what it was sent already.
+    Broken,
+    /// The client is gone.
+    Gone,
 }
 
 /// A request that is being served.
@@ -102,7 +104,7 @@ impl Exchange {
             Err(reply) => self.reply(down, timer, *reply).await,
             Ok(()) => self.serve(down, timer).await,
         };
-        if ending == Ending::Aborted {
+        if ending != Ending::Complete {
             down.reset();
         }
         self.complete();
@@ -206,7 +208,8 @@ impl Exchange {
                 self.reply(down, timer, reply).await
             }
             Action::Redirect(_) => {
-                stats.rq_redirect().inc();
+                // Envoy counts redirects as direct responses too; `rq_redirect` stays at zero.
+                stats.rq_direct_response().inc();
                 let location = {
                     let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
                     route.redirect_location(&self.request, &context)
@@ -308,8 +311,11 @@ impl Exchange {
             Interruption::Upstream(reset) => {
                 self.info.flag(reset.kind.flag());
                 self.info.details = Some(reset.details(true).into());
-                self.manager.stats.manager.rq_reset_after_downstream_response_started().inc();
-                Ending::Aborted
+                if self.is_grpc() && !self.response.contains_known(KnownHeader::GrpcStatus) {
+                    // Only calls whose outcome was still to come in trailers are counted.
+                    self.manager.stats.manager.rq_reset_after_downstream_response_started().inc();
+                }
+                Ending::Broken
             }
             Interruption::Expired(expired) => self.expired(down, timer, expired).await,
         }
@@ -325,7 +331,7 @@ impl Exchange {
             self.info.flag(ResponseFlag::DownstreamRemoteReset);
             self.info.details = Some("http2.remote_reset".into());
         }
-        Ending::Aborted
+        Ending::Gone
     }
 
     async fn expired<D: Downstream>(
@@ -362,7 +368,7 @@ impl Exchange {
         if self.response_started {
             self.info.flags = self.info.flags.union(reply.flags);
             self.info.details = Some(reply.details);
-            return Ending::Aborted;
+            return Ending::Broken;
         }
         // The deadlines that passed must not end the reply too.
         self.deadlines = Deadlines::new(self.manager.config.timeouts.stream_idle, Instant::now());

@@ -23,32 +23,23 @@ impl Exchange {
         timer: &mut DeadlineTimer,
         reply: LocalReply,
     ) -> Ending {
-        let LocalReply { status, body, flags, details, headers, grpc_status, close } = reply;
+        let LocalReply { status, body, content_type, flags, details, headers, grpc_status, close } = reply;
         self.info.flags = self.info.flags.union(flags);
         self.info.details = Some(details);
-        self.response.clear();
-        let grpc = self.is_grpc();
-        let message = if grpc { body.clone() } else { Cow::Borrowed(&b""[..]) };
-        let body = if grpc { Cow::Borrowed(&b""[..]) } else { body };
-        if grpc {
-            self.response.set_status(200);
-            self.response.append_known(KnownHeader::ContentType, b"application/grpc");
-            let code = grpc_status.unwrap_or_else(|| LocalReply::grpc_status_of(status));
-            self.response.set_known_number(KnownHeader::GrpcStatus, code.into());
-            if !message.is_empty() {
-                self.response.append_known(KnownHeader::GrpcMessage, &percent_encode(&message));
-            }
+        self.write_reply_headers(status, &headers);
+        self.info.response_code = Some(status);
+        let head_request = self.request.method() == b"HEAD";
+        let body = if self.is_grpc() {
+            let message = if head_request { &b""[..] } else { &body };
+            self.describe_grpc_status(
+                grpc_status.unwrap_or_else(|| LocalReply::grpc_status_of(status)),
+                message,
+            );
+            Cow::Borrowed(&b""[..])
         } else {
-            self.response.set_status(status);
-            if !body.is_empty() {
-                self.response.set_known_number(KnownHeader::ContentLength, body.len() as u64);
-                self.response.append_known(KnownHeader::ContentType, b"text/plain");
-            }
-        }
-        for (name, value) in &headers {
-            self.set_reply_header(name, value);
-        }
-        self.apply_route_response_headers();
+            self.describe_body(&body, content_type.as_deref());
+            if head_request { Cow::Borrowed(&b""[..]) } else { body }
+        };
         self.encode_filters(body.is_empty());
         self.send_response_head(down, body.is_empty(), close);
         let mut source = BufferedBody::new(&body, None);
@@ -65,30 +56,80 @@ impl Exchange {
             Poll::Pending
         })
         .await;
-        if sent { Ending::Complete } else { Ending::Aborted }
+        if sent { Ending::Complete } else { Ending::Gone }
     }
 
-    fn set_reply_header(&mut self, name: &HeaderName, value: &[u8]) {
-        match name {
-            HeaderName::Known(KnownHeader::ContentType) => self.response.set(name, value),
-            _ => self.response.append_name(name, value),
+    /// Starts the response head: the status, what the reply brings, and what the route says about responses. The route's
+    /// formats see no response code yet, as in Envoy.
+    fn write_reply_headers(&mut self, status: u16, headers: &[(HeaderName, Vec<u8>)]) {
+        self.response.clear();
+        self.response.set_status(status);
+        let forwards = self.route.as_ref().is_some_and(|route| route.forward().is_some());
+        if forwards {
+            self.apply_route_response_headers();
+        }
+        for (name, value) in headers {
+            match name {
+                HeaderName::Known(KnownHeader::ContentType) => self.response.set(name, value),
+                _ => self.response.append_name(name, value),
+            }
+        }
+        if !forwards {
+            self.apply_route_response_headers();
         }
     }
 
+    /// Sets type and length of the body of a reply; a type that the route has set stays unless the reply insists on one.
+    fn describe_body(&mut self, body: &[u8], content_type: Option<&str>) {
+        if body.is_empty() {
+            self.response.remove_known(KnownHeader::ContentType);
+            self.response.remove_known(KnownHeader::ContentLength);
+            return;
+        }
+        if let Some(content_type) = content_type {
+            self.response.set_known(KnownHeader::ContentType, content_type.as_bytes());
+        }
+        self.response.set_known_number(KnownHeader::ContentLength, body.len() as u64);
+        if !self.response.contains_known(KnownHeader::ContentType) {
+            self.response.append_known(KnownHeader::ContentType, b"text/plain");
+        }
+    }
+
+    /// Makes the reply a gRPC status in a response without body.
+    fn describe_grpc_status(&mut self, code: u8, message: &[u8]) {
+        self.response.set_status(200);
+        self.response.set_known(KnownHeader::ContentType, b"application/grpc");
+        if !self.response.contains_known(KnownHeader::GrpcStatus) {
+            self.response.set_known_number(KnownHeader::GrpcStatus, code.into());
+        }
+        if !message.is_empty() {
+            self.response.set_known(KnownHeader::GrpcMessage, &percent_encode(message));
+        }
+        self.response.remove_known(KnownHeader::ContentLength);
+    }
+
     /// The reply of a direct-response route.
-    pub(crate) fn direct_response(&mut self, direct: &DirectResponse) -> LocalReply {
-        let Some((format, content_type)) = &direct.body_format else {
-            return LocalReply::new(direct.status, direct.body.to_vec(), "direct_response");
+    pub(crate) fn direct_response(&self, direct: &DirectResponse) -> LocalReply {
+        let reply = match &direct.body_format {
+            None => LocalReply::new(direct.status, direct.body.to_vec(), "direct_response"),
+            Some((format, content_type)) => {
+                let mut body = Vec::new();
+                let context = StreamFormat {
+                    request: Some(&self.request),
+                    local_reply_body: &direct.body,
+                    ..StreamFormat::new(&self.info)
+                };
+                format.append(&context, &mut Vec::new(), &mut body);
+                LocalReply::new(direct.status, body, "direct_response").content_type(content_type.clone())
+            }
         };
-        let mut body = Vec::new();
-        let context = StreamFormat {
-            request: Some(&self.request),
-            local_reply_body: &direct.body,
-            ..StreamFormat::new(&self.info)
-        };
-        format.append(&context, &mut Vec::new(), &mut body);
-        LocalReply::new(direct.status, body, "direct_response")
-            .header(KnownHeader::ContentType, content_type.as_bytes())
+        // Such a status says where something is; it is where the client asked.
+        if matches!(direct.status, 201 | 300..=399) {
+            let (scheme, authority) = (self.request.scheme(), self.request.authority());
+            let location = [scheme, b"://", authority, self.request.path()].concat();
+            return reply.header(KnownHeader::Location, location);
+        }
+        reply
     }
 
     /// Adds what the selected route, its virtual host and its table say about response headers.
