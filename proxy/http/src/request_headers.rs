@@ -75,7 +75,7 @@ fn check_path(head: &HeaderMap) -> Result<(), Box<LocalReply>> {
 }
 
 fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<(), Box<LocalReply>> {
-    let bad = || Box::new(LocalReply::new(400, &b""[..], "path_normalization_failed"));
+    let bad = || Box::new(LocalReply::new(400, &b""[..], "path_normalization_failed").closing());
     if head.path().contains(&b'#') {
         return Err(bad());
     }
@@ -213,10 +213,13 @@ pub(crate) fn mutate(
             head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
         }
     }
-    if let Some(cluster) = &forwarding.user_agent {
-        head.set_known(KnownHeader::XEnvoyDownstreamServiceCluster, cluster.as_bytes());
-        if !head.contains_known(KnownHeader::UserAgent) {
-            head.append_known(KnownHeader::UserAgent, cluster.as_bytes());
+    if let Some(agent) = &forwarding.user_agent {
+        head.set_known(KnownHeader::XEnvoyDownstreamServiceCluster, agent.cluster.as_bytes());
+        if head.get_known(KnownHeader::UserAgent).is_none_or(<[u8]>::is_empty) {
+            head.set_known(KnownHeader::UserAgent, agent.cluster.as_bytes());
+        }
+        if !agent.node.is_empty() {
+            head.set_known(KnownHeader::XEnvoyDownstreamServiceNode, agent.node.as_bytes());
         }
     }
     append_via(&forwarding.via, head);

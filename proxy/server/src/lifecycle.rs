@@ -155,6 +155,7 @@ fn configuration(
         clusters: clusters.clone(),
         routes: routes.clone(),
         node_cluster: bootstrap.node.cluster.as_str().into(),
+        node_id: bootstrap.node.id.as_str().into(),
         node_address: options.local_address(),
     };
     let drain_time = Duration::from_secs(options.drain_time_s);

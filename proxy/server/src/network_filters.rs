@@ -32,6 +32,7 @@ pub(crate) struct FilterBuilder {
     pub(crate) clusters: ClusterManager,
     pub(crate) routes: Rc<RefCell<RouteTables>>,
     pub(crate) node_cluster: Arc<str>,
+    pub(crate) node_id: Arc<str>,
     pub(crate) node_address: IpAddr,
 }
 
@@ -107,6 +108,7 @@ impl FilterBuilder {
             log_writer: &self.log_writer,
             cluster_exists: &|name| self.clusters.contains(name),
             node_cluster: &self.node_cluster,
+            node_id: &self.node_id,
             node_address: self.node_address,
         };
         let inline = match &message.route_specifier {

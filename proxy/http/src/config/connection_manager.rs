@@ -19,7 +19,7 @@ use super::filters::{FilterRegistry, lower_filters};
 use super::routes::{compile_routes, lower_rds};
 use super::{
     CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, RouteSource,
-    ServerHeader, StripPort, Timeouts,
+    ServerHeader, StripPort, Timeouts, UserAgent,
 };
 
 /// What lowering needs from its surroundings.
@@ -36,6 +36,8 @@ pub struct LowerContext<'a> {
     pub node_cluster: &'a str,
     /// The node's own address, which stands for peers on the loopback in `x-forwarded-for`.
     pub node_address: IpAddr,
+    /// `node.id`, for `add_user_agent`.
+    pub node_id: &'a str,
 }
 
 /// Lowers the message.
@@ -203,7 +205,8 @@ pub fn lower(
             preserve_external_request_id,
             always_set_request_id_in_response,
             via: via.into_bytes(),
-            user_agent: is_true(add_user_agent).then(|| context.node_cluster.into()),
+            user_agent: is_true(add_user_agent)
+                .then(|| UserAgent { cluster: context.node_cluster.into(), node: context.node_id.into() }),
             node_address: context.node_address,
         },
         normalization: NormalizationConfig {

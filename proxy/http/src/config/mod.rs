@@ -104,6 +104,15 @@ pub struct RouterConfig {
 
 /// Request identity and forwarding: what the connection manager does to `x-forwarded-*`, `x-request-id` and `via`.
 #[derive(Clone, Debug)]
+/// Who this proxy is, for `add_user_agent`.
+#[derive(Clone, Debug)]
+pub struct UserAgent {
+    /// `node.cluster`: the `user-agent` of requests without one, and `x-envoy-downstream-service-cluster`.
+    pub cluster: Arc<str>,
+    /// `node.id`: `x-envoy-downstream-service-node`, when it is not empty.
+    pub node: Arc<str>,
+}
+
 pub struct ForwardingConfig {
     /// `use_remote_address`.
     pub use_remote_address: bool,
@@ -123,8 +132,8 @@ pub struct ForwardingConfig {
     pub always_set_request_id_in_response: bool,
     /// `via`; empty is off.
     pub via: Vec<u8>,
-    /// `add_user_agent`: the cluster name to send, from the node; none is off.
-    pub user_agent: Option<Arc<str>>,
+    /// `add_user_agent`: what upstream is told about this proxy; none is off.
+    pub user_agent: Option<UserAgent>,
     /// The address that is appended to `x-forwarded-for` for peers on the loopback: the node's own.
     pub node_address: std::net::IpAddr,
 }
