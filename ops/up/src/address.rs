@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 
 use crate::error::UpError;
 
@@ -16,7 +17,7 @@ const CLAIM_PORT: u16 = 15099;
 #[derive(Debug)]
 pub(crate) struct MeshNumber {
     number: u8,
-    _claim: TcpListener,
+    claim: TcpListener,
 }
 
 impl MeshNumber {
@@ -24,7 +25,7 @@ impl MeshNumber {
     pub(crate) fn claim() -> Result<Self, UpError> {
         for number in 0..=u8::MAX {
             match TcpListener::bind((control_address(number), CLAIM_PORT)) {
-                Ok(claim) => return Ok(Self { number, _claim: claim }),
+                Ok(claim) => return Ok(Self { number, claim }),
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                 Err(error) => {
                     return Err(UpError::Addresses(format!(
@@ -37,6 +38,11 @@ impl MeshNumber {
         Err(UpError::Addresses(
             "256 meshes run on this machine already; their addresses are used up".to_owned(),
         ))
+    }
+
+    /// The socket again, for a process that has to keep the number when this one is gone.
+    pub(crate) fn share(&self) -> std::io::Result<OwnedFd> {
+        self.claim.try_clone().map(OwnedFd::from)
     }
 
     /// Where the control plane listens.

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::address::MeshNumber;
 use crate::attach::MESH;
 use crate::error::UpError;
+use crate::state::MeshFolder;
 
 /// How long killed processes may take to disappear. Only one that hangs in the kernel takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,22 +26,26 @@ pub(crate) struct Sweeper {
 
 impl Sweeper {
     /// Starts it. `dhow` is the program that has [`sweep_main`] as its hidden command `sweep`.
-    pub(crate) fn start(dhow: &Path, mesh: &str, folder: &Path) -> Result<Self, UpError> {
+    ///
+    /// It also holds the mesh's number, so that the next mesh does not get the addresses before they are free.
+    pub(crate) fn start(dhow: &Path, mesh: &MeshFolder, number: &MeshNumber) -> Result<Self, UpError> {
         use std::os::unix::process::CommandExt;
+        let failed = |cause: std::io::Error| UpError::Command {
+            owner: "dhow up".to_owned(),
+            command: dhow.display().to_string(),
+            reason: cause.to_string(),
+        };
         let child = Command::new(dhow)
-            .args([OsStr::new("sweep"), OsStr::new(mesh), folder.as_os_str()])
+            .args([OsStr::new("sweep"), OsStr::new(&mesh.id), mesh.path.as_os_str()])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            // Nothing is written there: it is the one descriptor left by which a socket can be handed over.
+            .stdout(number.share().map_err(failed)?)
             .stderr(Stdio::null())
             .current_dir("/")
             // A signal for the whole group, such as the terminal's, must not end it before its work is done.
             .process_group(0)
             .spawn()
-            .map_err(|cause| UpError::Command {
-                owner: "dhow up".to_owned(),
-                command: dhow.display().to_string(),
-                reason: cause.to_string(),
-            })?;
+            .map_err(failed)?;
         Ok(Self { child })
     }
 

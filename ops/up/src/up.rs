@@ -62,7 +62,7 @@ pub fn up(options: &Options) -> Result<(), UpError> {
     let mut screen = Screen::new();
     warnings.iter().chain(&plan.warnings).for_each(|warning| eprintln!("Warning: {warning}"));
     let mesh = MeshFolder::create()?;
-    let sweeper = Sweeper::start(&options.dhow, &mesh.id, &mesh.path)?;
+    let sweeper = Sweeper::start(&options.dhow, &mesh, &number)?;
     screen.line(&format!("starting {} pods in {}", plan.pods.len(), mesh.path.display()));
     let prepared = copy(&files, &mesh).and_then(|()| prepare(options, &files, plan, mesh, (&number, port)));
     let outcome = prepared.and_then(|setup| run(setup, screen));

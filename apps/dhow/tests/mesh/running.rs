@@ -39,6 +39,7 @@ impl Mesh {
             .args(arguments)
             .args(other.iter().flat_map(|program| ["--proxy", program]))
             .env("XDG_RUNTIME_DIR", folder.path())
+            .env("TMPDIR", folder.path())
             .spawn()
             .unwrap();
         Self { process, folder }
@@ -75,7 +76,14 @@ impl Mesh {
 
     /// Runs another command of `dhow` on this mesh.
     pub fn dhow(&self, arguments: &[&str]) -> Output {
-        Command::new(DHOW).args(arguments).env("XDG_RUNTIME_DIR", self.folder.path()).output().unwrap()
+        // Both are searched for meshes; others may run in the usual places.
+        let folder = self.folder.path();
+        Command::new(DHOW)
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", folder)
+            .env("TMPDIR", folder)
+            .output()
+            .unwrap()
     }
 
     /// Applies files of the sample's rules, all of which must be accepted.
