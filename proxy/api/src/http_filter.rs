@@ -78,6 +78,15 @@ pub trait HttpFilterFactory: fmt::Debug + Send + Sync {
     fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>>;
 }
 
+/// Builds a factory from the configuration of a filter.
+pub type ConfigureFilter = fn(
+    config: &ProtoAny,
+    stat_prefix: &str,
+    stats: &dhow_stats::Store,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Arc<dyn HttpFilterFactory>, ConfigError>;
+
 /// What a filter folder registers.
 #[derive(Clone, Copy)]
 pub struct HttpFilterDescriptor {
@@ -89,13 +98,7 @@ pub struct HttpFilterDescriptor {
     pub route_type_name: Option<&'static str>,
     /// Builds the factory from the configuration. Warnings are appended; an unsupported field that is set is an error
     /// that names its path.
-    pub configure: fn(
-        config: &ProtoAny,
-        stat_prefix: &str,
-        stats: &dhow_stats::Store,
-        path: &FieldPath,
-        warnings: &mut Vec<ConfigWarning>,
-    ) -> Result<Arc<dyn HttpFilterFactory>, ConfigError>,
+    pub configure: ConfigureFilter,
     /// Parses the per-route configuration.
     pub configure_route: fn(config: &ProtoAny, path: &FieldPath) -> Result<FilterConfigObject, ConfigError>,
 }
