@@ -2,6 +2,7 @@
 //! response. It must not know how connections are accepted or how hosts are discovered.
 
 mod body;
+mod client_certificate;
 mod config;
 mod downstream;
 mod filter;
@@ -19,7 +20,8 @@ mod stream;
 mod upstream;
 mod wire;
 
-pub use config::{ConnectionManagerConfig, FilterRegistry, LowerContext, RouteSource, compile_routes, lower};
+pub use client_certificate::{ClientCertificateConfig, ForwardMode};
+pub use config::{ConnectionManagerConfig, FilterRegistry, LowerContext, RouteFile, RouteSource, compile_routes, lower};
 pub use dhow_routing::RouteTable;
 pub use filter::HttpConnectionManager;
 pub use route_slot::RouteSlot;

@@ -224,6 +224,7 @@ pub(crate) fn mutate(
     }
     append_via(&forwarding.via, head);
     set_request_id(forwarding, edge, head, random);
+    config.client_certificate.apply(connection.tls.as_ref(), head);
     RequestOrigin { client_address, internal }
 }
 

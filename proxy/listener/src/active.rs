@@ -13,6 +13,7 @@ use dhow_net::Transport;
 use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo};
 use dhow_proxy_runtime::Worker;
 use dhow_stats::Store;
+use dhow_tls::TlsStats;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
@@ -29,13 +30,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct SharedListener {
     pub(crate) config: ListenerConfig,
     stats: ListenerStats,
+    /// When a filter chain terminates TLS.
+    tls_stats: Option<TlsStats>,
     connection_ids: Arc<AtomicU64>,
 }
 
 impl SharedListener {
     pub(crate) fn new(config: ListenerConfig, store: &Store, connection_ids: Arc<AtomicU64>) -> Self {
-        let stats = store.scope(&format!("listener.{}.", config.stat_prefix)).group();
-        Self { config, stats, connection_ids }
+        let scope = store.scope(&format!("listener.{}.", config.stat_prefix));
+        let secure = config.chains.iter().any(|chain| chain.tls.is_some());
+        Self { stats: scope.group(), tls_stats: secure.then(|| TlsStats::new(&scope)), config, connection_ids }
     }
 }
 
@@ -299,6 +303,9 @@ impl WorkerListener {
             },
             None => handshake.await,
         };
+        if let Some(stats) = &self.shared.tls_stats {
+            stats.count(result.as_ref().map(|(_, info)| info));
+        }
         match result {
             Ok((transport, info)) => Some((transport, Some(info))),
             Err(error) => {

@@ -137,11 +137,12 @@ async fn establish(
     };
     match host.transport_socket() {
         TransportSocket::RawBuffer => Ok((transport, None)),
-        TransportSocket::Tls(tls) => secure(tls, transport, host, options).await,
+        TransportSocket::Tls(tls) => secure(info, tls, transport, host, options).await,
     }
 }
 
 async fn secure(
+    info: &ClusterInfo,
     tls: &UpstreamTls,
     transport: Transport,
     host: &Host,
@@ -155,7 +156,11 @@ async fn secure(
         alpn_override: Vec::new(),
         alpn_fallback: options.alpn.clone(),
     };
-    match tls.connect(transport, &options).await {
+    let result = tls.connect(transport, &options).await;
+    if let Some(stats) = info.stats.tls() {
+        stats.count(result.as_ref().map(|(_, facts)| facts));
+    }
+    match result {
         Ok((transport, facts)) => Ok((transport, Some(facts))),
         Err(error) => {
             let text = match TlsFailure::of(&error) {

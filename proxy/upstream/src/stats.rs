@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use dhow_stats::{Counter, ResponseCodeStats, Scope, TextReadout, stat_group};
+use dhow_tls::TlsStats;
 
 use crate::lb::HashTable;
 
@@ -136,6 +137,7 @@ pub struct ClusterStats {
     traffic: TrafficStats,
     completed: Counter,
     eds: Option<(EdsStats, TextReadout)>,
+    tls: Option<TlsStats>,
     /// `upstream_rq_<code>`, `upstream_rq_<n>xx`, `upstream_rq_completed`.
     pub response_codes: ResponseCodeStats,
     /// The same under `external.`: requests from outside the mesh.
@@ -152,8 +154,9 @@ pub struct ClusterStats {
 }
 
 impl ClusterStats {
-    /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`; `eds` adds those of a subscription.
-    pub fn new(scope: &Scope, eds: bool) -> Self {
+    /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`; `eds` adds those of a subscription,
+    /// `secure` those of TLS.
+    pub fn new(scope: &Scope, eds: bool, secure: bool) -> Self {
         let codes = |prefix: &str| scope.scope(prefix).response_codes("upstream_rq");
         let traffic: TrafficStats = scope.group();
         traffic.max_host_weight().set(1);
@@ -162,6 +165,7 @@ impl ClusterStats {
             traffic,
             completed: scope.counter("upstream_rq_completed"),
             eds: eds.then(|| (scope.group(), scope.text_readout("version_text"))),
+            tls: secure.then(|| TlsStats::new(scope)),
             response_codes: scope.response_codes("upstream_rq"),
             external_response_codes: codes("external"),
             internal_response_codes: codes("internal"),
@@ -181,6 +185,11 @@ impl ClusterStats {
     /// The subscription of an EDS cluster, and the text readout `version_text`.
     pub fn eds(&self) -> Option<&(EdsStats, TextReadout)> {
         self.eds.as_ref()
+    }
+
+    /// `ssl.*`, when connections to hosts can be encrypted.
+    pub fn tls(&self) -> Option<&TlsStats> {
+        self.tls.as_ref()
     }
 
     /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).

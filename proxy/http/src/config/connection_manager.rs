@@ -15,6 +15,8 @@ use dhow_proto::google::protobuf::{BoolValue, Duration as ProtoDuration};
 use dhow_proxy_access_log::LogWriter;
 use dhow_stats::Store;
 
+use crate::client_certificate::ClientCertificateConfig;
+
 use super::filters::{FilterRegistry, lower_filters};
 use super::routes::{compile_routes, lower_rds};
 use super::{
@@ -34,10 +36,10 @@ pub struct LowerContext<'a> {
     pub cluster_exists: &'a dyn Fn(&str) -> bool,
     /// `node.cluster`, for `add_user_agent`.
     pub node_cluster: &'a str,
-    /// The node's own address, which stands for peers on the loopback in `x-forwarded-for`.
-    pub node_address: IpAddr,
     /// `node.id`, for `add_user_agent`.
     pub node_id: &'a str,
+    /// The node's own address, which stands for peers on the loopback in `x-forwarded-for`.
+    pub node_address: IpAddr,
 }
 
 /// Lowers the message.
@@ -130,13 +132,6 @@ pub fn lower(
     refuse(typed_header_validation_config.is_some(), "typed_header_validation_config")?;
     refuse(forward_proto_config.is_some(), "forward_proto_config")?;
     refuse(is_true(stream_error_on_invalid_http_message), "stream_error_on_invalid_http_message")?;
-    refuse(
-        forward_client_cert_details != hcm::ForwardClientCertDetails::Sanitize as i32,
-        "forward_client_cert_details",
-    )?;
-    if set_current_client_cert_details.is_some() {
-        warn(warnings, path, "set_current_client_cert_details", "without effect: the header is always removed");
-    }
     if tracing.is_some() {
         warn(warnings, path, "tracing", "tracing is not supported yet: no spans are reported");
     }
@@ -209,6 +204,11 @@ pub fn lower(
                 .then(|| UserAgent { cluster: context.node_cluster.into(), node: context.node_id.into() }),
             node_address: context.node_address,
         },
+        client_certificate: ClientCertificateConfig::lower(
+            forward_client_cert_details,
+            set_current_client_cert_details,
+            path,
+        )?,
         normalization: NormalizationConfig {
             normalize_path: is_true(normalize_path),
             merge_slashes,

@@ -14,6 +14,8 @@ use dhow_proxy_access_log::AccessLog;
 use dhow_proxy_api::HttpFilterFactory;
 use dhow_routing::RouteTable;
 
+use crate::client_certificate::ClientCertificateConfig;
+
 pub use connection_manager::{LowerContext, lower};
 pub use filters::FilterRegistry;
 pub use routes::compile_routes;
@@ -73,11 +75,20 @@ pub enum RouteSource {
     Rds {
         /// `route_config_name`.
         name: Arc<str>,
-        /// `config_source.path_config_source.path`; the aggregated stream when absent.
-        path: Option<Arc<str>>,
+        /// `config_source.path_config_source`; the aggregated stream when absent.
+        file: Option<RouteFile>,
         /// `initial_fetch_timeout`; zero waits for ever.
         initial_fetch_timeout: Duration,
     },
+}
+
+/// `path_config_source` of routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteFile {
+    /// `path`.
+    pub path: Arc<str>,
+    /// `watched_directory.path`.
+    pub watched_directory: Option<Arc<str>>,
 }
 
 /// One filter of the chain in front of the router.
@@ -102,8 +113,6 @@ pub struct RouterConfig {
     pub respect_expected_rq_timeout: bool,
 }
 
-/// Request identity and forwarding: what the connection manager does to `x-forwarded-*`, `x-request-id` and `via`.
-#[derive(Clone, Debug)]
 /// Who this proxy is, for `add_user_agent`.
 #[derive(Clone, Debug)]
 pub struct UserAgent {
@@ -113,6 +122,8 @@ pub struct UserAgent {
     pub node: Arc<str>,
 }
 
+/// Request identity and forwarding: what the connection manager does to `x-forwarded-*`, `x-request-id` and `via`.
+#[derive(Clone, Debug)]
 pub struct ForwardingConfig {
     /// `use_remote_address`.
     pub use_remote_address: bool,
@@ -199,6 +210,8 @@ pub struct ConnectionManagerConfig {
     pub upgrades: Vec<Arc<str>>,
     /// Forwarding headers.
     pub forwarding: ForwardingConfig,
+    /// `x-forwarded-client-cert`.
+    pub client_certificate: ClientCertificateConfig,
     /// Path and host normalisation.
     pub normalization: NormalizationConfig,
     /// Time limits.

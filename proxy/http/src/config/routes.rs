@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::envoy::config::core::v3::{ConfigSource, DataSource, config_source, data_source};
+use dhow_proto::envoy::config::core::v3::{
+    ConfigSource, DataSource, PathConfigSource, config_source, data_source,
+};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
+use dhow_proxy_upstream::check_source_file;
 use dhow_routing::{CompileOptions, RouteTable};
 
-use super::{ConfiguredFilter, RouteSource};
+use super::{ConfiguredFilter, RouteFile, RouteSource};
 
 /// Default of `initial_fetch_timeout`.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -50,9 +53,19 @@ pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, Confi
     ConfigError::refuse_if(!authorities.is_empty(), &path, "authorities")?;
     let file = match config_source_specifier {
         Some(config_source::ConfigSourceSpecifier::Ads(_)) => None,
-        Some(config_source::ConfigSourceSpecifier::PathConfigSource(file)) => Some(file.path.into()),
+        Some(config_source::ConfigSourceSpecifier::PathConfigSource(source)) => {
+            let path = path.field("path_config_source");
+            let PathConfigSource { path: file, watched_directory, poll_interval } = source;
+            ConfigError::refuse_if(poll_interval.is_some(), &path, "poll_interval")?;
+            check_source_file(&file, &path.field("path"))?;
+            let watched_directory = watched_directory.map(|directory| directory.path.into());
+            Some(RouteFile { path: file.into(), watched_directory })
+        }
         #[allow(deprecated, reason = "the field is deprecated and still in use")]
-        Some(config_source::ConfigSourceSpecifier::Path(file)) => Some(file.into()),
+        Some(config_source::ConfigSourceSpecifier::Path(file)) => {
+            check_source_file(&file, &path.field("path"))?;
+            Some(RouteFile { path: file.into(), watched_directory: None })
+        }
         Some(config_source::ConfigSourceSpecifier::ApiConfigSource(_)) => {
             return Err(ConfigError::unsupported(path.field("api_config_source")));
         }
@@ -64,7 +77,7 @@ pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, Confi
     let initial_fetch_timeout = initial_fetch_timeout.map_or(INITIAL_FETCH_TIMEOUT, |timeout| {
         Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32)
     });
-    Ok(RouteSource::Rds { name: route_config_name.into(), path: file, initial_fetch_timeout })
+    Ok(RouteSource::Rds { name: route_config_name.into(), file, initial_fetch_timeout })
 }
 
 fn read_source(source: &DataSource, path: &FieldPath) -> Result<Vec<u8>, ConfigError> {

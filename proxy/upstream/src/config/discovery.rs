@@ -20,6 +20,7 @@ use dhow_proto::google::protobuf::Duration as ProtoDuration;
 
 use super::assignment::{self, Assignment, source_address};
 use super::fields::{Notes, duration, unpack};
+use crate::source_file::check_source_file;
 use crate::dns::{LookupFamily, ResolverOptions};
 
 /// How the hosts of a cluster are found, with everything needed to find them.
@@ -155,10 +156,14 @@ fn lower_eds(
             if poll_interval.is_some() {
                 notes.without_effect(path.field("path_config_source").field("poll_interval"));
             }
+            check_source_file(&name, &path.field("path_config_source").field("path"))?;
             file(name, watched_directory.map(|directory| directory.path))
         }
         #[allow(deprecated, reason = "still accepted by Envoy")]
-        Some(ConfigSourceSpecifier::Path(name)) => file(name, None),
+        Some(ConfigSourceSpecifier::Path(name)) => {
+            check_source_file(&name, &path.field("path"))?;
+            file(name, None)
+        }
         Some(ConfigSourceSpecifier::Self_(_)) => EdsSource::Ads,
         Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {
             return Err(ConfigError::unsupported(path.field("api_config_source")));

@@ -36,6 +36,11 @@ pub(crate) struct SocketMatch {
 }
 
 impl TransportSockets {
+    /// Whether connections to some hosts may be encrypted.
+    pub(crate) fn any_secure(&self) -> bool {
+        self.default.is_secure() || self.matches.iter().any(|entry| entry.socket.is_secure())
+    }
+
     /// The socket for an endpoint and the name of the entry, `default` when none matches: the first entry all of whose
     /// criteria are in the metadata of the endpoint, or else of its locality.
     pub(crate) fn select(&self, metadata: &HostMetadata) -> (&str, &TransportSocket) {
