@@ -69,8 +69,6 @@ pub struct ListenerConfig {
     pub stat_prefix: Arc<str>,
     /// `bind_to_port`.
     pub bind_to_port: bool,
-    /// `use_original_dst`: hand connections to the listener of their original destination.
-    pub use_original_dst: bool,
     /// `tcp_backlog_size`.
     pub backlog: u32,
     /// `enable_reuse_port`.
@@ -89,8 +87,6 @@ pub struct ListenerConfig {
     pub inspect_tls: bool,
     /// Whether to look for HTTP.
     pub inspect_http: bool,
-    /// Whether to recover the original destination of redirected connections.
-    pub original_dst: bool,
     /// `listener_filters_timeout`; none is for ever.
     pub inspection_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
@@ -157,6 +153,7 @@ pub fn lower(
     refuse(fcds_config.is_some(), "fcds_config")?;
     refuse(filter_chain_matcher.is_some(), "filter_chain_matcher")?;
     refuse(per_connection_buffer_high_watermark_timeout.is_some(), "per_connection_buffer_high_watermark_timeout")?;
+    refuse(use_original_dst.is_some_and(|b| b.value), "use_original_dst")?;
     refuse(!socket_options.is_empty(), "socket_options")?;
     refuse(tcp_fast_open_queue_length.is_some(), "tcp_fast_open_queue_length")?;
     refuse(udp_listener_config.is_some(), "udp_listener_config")?;
@@ -204,7 +201,6 @@ pub fn lower(
         stat_prefix,
         bind_to_port: bind_to_port.is_none_or(|b| b.value)
             && deprecated_v1.and_then(|v1| v1.bind_to_port).is_none_or(|b| b.value),
-        use_original_dst: use_original_dst.is_some_and(|b| b.value),
         backlog: tcp_backlog_size.map_or(4096, |size| size.value),
         reuse_port: enable_reuse_port.is_none_or(|b| b.value),
         freebind: freebind.is_some_and(|b| b.value),
@@ -215,7 +211,6 @@ pub fn lower(
         // Envoy adds the inspector by itself where a match needs what it finds.
         inspect_tls: inspections.tls || needs_tls,
         inspect_http: inspections.http,
-        original_dst: inspections.original_dst,
         inspection_timeout: match listener_filters_timeout {
             None => Some(INSPECTION_TIMEOUT),
             Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
@@ -281,7 +276,6 @@ pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<Soc
 struct Inspections {
     tls: bool,
     http: bool,
-    original_dst: bool,
 }
 
 fn lower_listener_filters(filters: Vec<pb::ListenerFilter>, path: &FieldPath) -> Result<Inspections, ConfigError> {
@@ -304,7 +298,7 @@ fn lower_listener_filters(filters: Vec<pb::ListenerFilter>, path: &FieldPath) ->
             ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
             | ("", "envoy.filters.listener.http_inspector") => found.http = true,
             ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
-            | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
+            | ("", "envoy.filters.listener.original_dst") => return Err(ConfigError::unsupported(path)),
             _ => {
                 return Err(ConfigError::new(
                     path,

@@ -254,8 +254,8 @@ impl ListenerManager {
     /// Removes a listener: it stops accepting at once, its connections drain. False when there was none.
     pub fn remove(&mut self, name: &str) -> bool {
         let warming = self.warming.remove(name).is_some();
-        let active = self.active.remove(name).is_some();
-        if !warming && !active {
+        let active = self.active.remove(name);
+        if !warming && active.is_none() {
             return false;
         }
         self.order.retain(|n| &**n != name);
@@ -263,9 +263,25 @@ impl ListenerManager {
         if let Some(workers) = &self.workers {
             let (name, drain_time): (Arc<str>, _) = (name.into(), self.drain_time);
             workers.post_all(move |worker| WorkerListeners::of(worker).remove(&name, drain_time));
+            if let Some(entry) = active {
+                self.drain(entry);
+            }
         }
         self.count();
         true
+    }
+
+    /// Keeps a removed listener until its connections must have ended: they need what it subscribed to.
+    fn drain(&self, entry: Entry) {
+        let (draining, drain_time) = (self.stats.total_listeners_draining(), self.drain_time);
+        draining.inc();
+        tokio::task::spawn_local(async move {
+            let Entry { listener, bound, .. } = entry;
+            drop(bound);
+            tokio::time::sleep(drain_time).await;
+            draining.dec();
+            drop(listener);
+        });
     }
 
     /// Stops accepting on all listeners (or on those of inbound traffic only) and drains their connections.
