@@ -82,8 +82,6 @@ impl Handler {
         let Some(UpstreamConnection { transport: mut upstream, guard, local_address, .. }) =
             self.connect(stream).await
         else {
-            // The client must see that there is nobody: a reset, as Envoy gives.
-            reset(&downstream);
             return;
         };
         stream.upstream.local_address = local_address;
