@@ -11,6 +11,7 @@ use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_listener::socket_address;
+use dhow_proxy_upstream::check_source_file;
 use dhow_proxy_xds::{PathSource, Variant};
 
 use crate::cli::Options;
@@ -255,11 +256,13 @@ fn lower_source(config: ConfigSource, path: &FieldPath) -> Result<TypeSource, Co
         Some(Specifier::Ads(_)) => Source::Ads,
         #[allow(deprecated, reason = "the field is deprecated and still in use")]
         Some(Specifier::Path(file)) => {
+            check_source_file(&file, &path.field("path"))?;
             Source::File(PathSource { path: PathBuf::from(file), watched_directory: None })
         }
         Some(Specifier::PathConfigSource(core::PathConfigSource { path: file, watched_directory, poll_interval })) => {
             let path = path.field("path_config_source");
             ConfigError::refuse_if(poll_interval.is_some(), &path, "poll_interval")?;
+            check_source_file(&file, &path.field("path"))?;
             let watched_directory = watched_directory.map(|directory| PathBuf::from(directory.path));
             Source::File(PathSource { path: PathBuf::from(file), watched_directory })
         }

@@ -11,6 +11,7 @@ mod network_filters;
 mod node_address;
 mod route_tables;
 mod server_stats;
+mod subscription_stats;
 mod subscriptions;
 
 use std::ffi::OsString;

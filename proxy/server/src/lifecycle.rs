@@ -242,7 +242,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     });
     start_admin(options, &bootstrap, &process).await?;
     add_static(&bootstrap, &mut configuration.borrow_mut())?;
-    let subscriptions = Subscriptions::new(configuration.clone(), store.clone(), bootstrap.clone());
+    let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
 
     let initialise = async {
         clusters.primary_ready().await;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, Route
 use dhow_proxy_listener::{FilterContext, NetworkFilters};
 use dhow_proxy_tcp::TcpProxy;
 use dhow_proxy_upstream::ClusterManager;
+use dhow_proxy_xds::PathSource;
 use dhow_stats::Store;
 use dhow_tls::DownstreamTls;
 
@@ -103,7 +105,7 @@ impl FilterBuilder {
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn NetworkFilter>, ConfigError> {
         let lower = LowerContext {
-            registry: FilterRegistry { filters: &[] },
+            registry: FilterRegistry { filters: dhow_proxy_filters::all() },
             store: &self.store,
             log_writer: &self.log_writer,
             cluster_exists: &|name| self.clusters.contains(name),
@@ -118,15 +120,19 @@ impl FilterBuilder {
         let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
         let subscription = match &config.routes {
             RouteSource::Static(_) => None,
-            RouteSource::Rds { name, path: file, initial_fetch_timeout } => {
-                Some((name.clone(), file.clone(), *initial_fetch_timeout))
+            RouteSource::Rds { name, file, initial_fetch_timeout } => {
+                let file = file.as_ref().map(|file| PathSource {
+                    path: PathBuf::from(&*file.path),
+                    watched_directory: file.watched_directory.as_deref().map(PathBuf::from),
+                });
+                Some((name.clone(), file, *initial_fetch_timeout))
             }
         };
         let manager = Arc::new(HttpConnectionManager::new(config, &self.store, &context.listener_stat_prefix));
         let mut routes = self.routes.borrow_mut();
         match subscription {
             None => routes.add_static(&manager, inline),
-            Some((name, file, timeout)) => routes.subscribe(name, file, timeout, &manager),
+            Some((name, file, timeout)) => routes.subscribe(name, file, timeout, &manager, &self.store),
         }
         Ok(manager)
     }

@@ -1,12 +1,17 @@
 //! Route configurations by name, and the connection managers that use them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proxy_http::{HttpConnectionManager, compile_routes};
+use dhow_proxy_xds::PathSource;
+use dhow_stats::Store;
+
+use crate::subscription_stats::SubscriptionStats;
 
 /// A route configuration that came by RDS.
 #[derive(Clone, Debug)]
@@ -24,7 +29,9 @@ pub(crate) struct DynamicRoutes {
 struct Subscription {
     managers: Vec<Weak<HttpConnectionManager>>,
     /// The file that the routes come from; none for the aggregated stream.
-    file: Option<Arc<str>>,
+    file: Option<PathSource>,
+    /// Under the stat prefix of the first connection manager.
+    stats: SubscriptionStats,
     initial_fetch_timeout: Duration,
     current: Option<DynamicRoutes>,
 }
@@ -72,13 +79,16 @@ impl RouteTables {
     pub(crate) fn subscribe(
         &mut self,
         name: Arc<str>,
-        file: Option<Arc<str>>,
+        file: Option<PathSource>,
         initial_fetch_timeout: Duration,
         manager: &Arc<HttpConnectionManager>,
+        store: &Store,
     ) {
-        let subscription = self.subscriptions.entry(name).or_insert_with(|| Subscription {
+        let stats = || SubscriptionStats::of_routes(store, &manager.config().stat_prefix, &name);
+        let subscription = self.subscriptions.entry(name.clone()).or_insert_with(|| Subscription {
             managers: Vec::new(),
             file,
+            stats: stats(),
             initial_fetch_timeout,
             current: None,
         });
@@ -100,14 +110,20 @@ impl RouteTables {
     }
 
     /// Files that routes come from.
-    pub(crate) fn files(&self) -> BTreeSet<Arc<str>> {
+    pub(crate) fn files(&self) -> Vec<PathSource> {
         self.subscriptions.values().filter_map(|subscription| subscription.file.clone()).collect()
     }
 
     /// Names that come from a file.
-    pub(crate) fn names_from(&self, file: &str) -> BTreeSet<String> {
-        let of_file = self.subscriptions.iter().filter(|(_, s)| s.file.as_deref() == Some(file));
+    pub(crate) fn names_from(&self, file: &Path) -> Vec<String> {
+        let of_file =
+            self.subscriptions.iter().filter(|(_, s)| s.file.as_ref().is_some_and(|source| source.path == file));
         of_file.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// What is counted about the subscription to a name.
+    pub(crate) fn stats(&self, name: &str) -> Option<&SubscriptionStats> {
+        self.subscriptions.get(name).map(|subscription| &subscription.stats)
     }
 
     /// The shortest `initial_fetch_timeout` of the subscriptions; zero waits for ever.
@@ -136,6 +152,7 @@ impl RouteTables {
         for (manager, table) in managers.iter().zip(tables) {
             manager.routes().publish(table);
         }
+        subscription.stats.reloaded();
         subscription.current =
             Some(DynamicRoutes { message, version: version.to_owned(), last_updated: SystemTime::now() });
         Ok(())

@@ -1,9 +1,9 @@
 //! xDS: the aggregated stream, and resources that come from files.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,34 +12,25 @@ use dhow_proto::envoy::config::core::v3::Node;
 use dhow_proxy_upstream::{ClusterManager, Resource, RoutingPriority, SecureOptions};
 use dhow_proxy_xds::{
     AdsClient, AdsConfig, ByteStream, ClientConfig, ConfigSink, Connecting, Connector, FileSubscription, Interest,
-    InterestChanged, PathSource, Refusal, SubscriptionObserver, Update, type_url,
+    InterestChanged, PathSource, Refusal, Update, type_url,
 };
-use dhow_stats::{Store, stat_group};
+use dhow_stats::Store;
 
 use crate::bootstrap::{Ads, Bootstrap, Source};
 use crate::configuration::Configuration;
+use crate::subscription_stats::{Observer, SharedStats};
 
-stat_group! {
-    /// `cluster_manager.cds.*` and `listener_manager.lds.*`.
-    pub(crate) struct SubscriptionStats {
-        counters { init_fetch_timeout, update_attempt, update_failure, update_rejected, update_success }
-        gauges { update_time }
-        histograms { update_duration: Milliseconds }
-    }
-}
-
-stat_group! {
-    /// `control_plane.*`.
-    pub(crate) struct ControlPlaneStats {
-        counters { rate_limit_enforced }
-        gauges { connected_state, pending_requests }
-    }
+/// A file that is followed.
+struct Followed {
+    /// What was wanted of it when it was last read.
+    names: Vec<String>,
+    reread: InterestChanged,
 }
 
 /// What subscriptions share.
 pub(crate) struct Subscriptions {
     configuration: Rc<RefCell<Configuration>>,
-    store: std::sync::Arc<Store>,
+    stats: SharedStats,
     bootstrap: Bootstrap,
     /// Whether listeners may be asked for: the first clusters are ready.
     listeners_allowed: Cell<bool>,
@@ -48,21 +39,21 @@ pub(crate) struct Subscriptions {
     /// Whether the first listeners came, likewise.
     listeners_arrived: Cell<bool>,
     interest: RefCell<Option<InterestChanged>>,
-    files: RefCell<BTreeSet<PathBuf>>,
+    files: RefCell<HashMap<(&'static str, Rc<Path>), Followed>>,
     progress: tokio::sync::Notify,
 }
 
 impl Subscriptions {
     pub(crate) fn new(
         configuration: Rc<RefCell<Configuration>>,
-        store: std::sync::Arc<Store>,
+        store: &Store,
         bootstrap: Bootstrap,
     ) -> Rc<Self> {
         let clusters_arrived = Cell::new(bootstrap.cds.is_none());
         let listeners_arrived = Cell::new(bootstrap.lds.is_none());
         Rc::new(Self {
             configuration,
-            store,
+            stats: SharedStats::new(store),
             bootstrap,
             listeners_allowed: Cell::new(false),
             clusters_arrived,
@@ -118,6 +109,26 @@ impl Subscriptions {
         self.listeners_arrived.get()
     }
 
+    pub(crate) fn configuration(&self) -> &RefCell<Configuration> {
+        &self.configuration
+    }
+
+    pub(crate) fn stats(&self) -> &SharedStats {
+        &self.stats
+    }
+
+    /// Names of a type that is fetched by name which come from a file.
+    pub(crate) fn names_from(&self, type_url: &str, file: &Path) -> Vec<String> {
+        let configuration = self.configuration.borrow();
+        if type_url == type_url::ROUTE {
+            return configuration.routes.borrow().names_from(file);
+        }
+        let subscriptions = configuration.clusters.eds_subscriptions();
+        let of_file =
+            subscriptions.into_iter().filter(|s| s.file.as_ref().is_some_and(|f| Path::new(&f.path) == file));
+        of_file.map(|subscription| subscription.service_name).collect()
+    }
+
     /// Waits for the next update.
     pub(crate) async fn progressed(&self) {
         self.progress.notified().await;
@@ -144,7 +155,7 @@ impl Subscriptions {
         };
         let connector = ClusterConnector { clusters: self.configuration.borrow().clusters.clone() };
         let sink = Sink { shared: self.clone(), file: None };
-        let observer = Observer::new(&self.store);
+        let observer = Observer::new(self.clone(), None);
         let client = AdsClient::new(config, connector, sink, observer, Rng::from_entropy())
             .map_err(|error| error.to_string())?;
         *self.interest.borrow_mut() = Some(client.interest_changed());
@@ -168,19 +179,33 @@ impl Subscriptions {
             };
             self.follow_file(type_url::ENDPOINT, source)?;
         }
-        for file in rds {
-            self.follow_file(type_url::ROUTE, PathSource { path: PathBuf::from(&*file), watched_directory: None })?;
+        for source in rds {
+            self.follow_file(type_url::ROUTE, source)?;
         }
         Ok(())
     }
 
+    /// Reads a file now and whenever it changes; one that is followed already is read again when more is wanted of it.
     fn follow_file(self: &Rc<Self>, type_url: &'static str, source: PathSource) -> Result<(), String> {
-        if !self.files.borrow_mut().insert(source.path.clone()) {
+        let path: Rc<Path> = source.path.as_path().into();
+        let names = match type_url {
+            type_url::ENDPOINT | type_url::ROUTE => self.names_from(type_url, &path),
+            _ => Vec::new(),
+        };
+        if let Some(followed) = self.files.borrow_mut().get_mut(&(type_url, path.clone())) {
+            let has_more = names.iter().any(|name| !followed.names.contains(name));
+            followed.names = names;
+            if has_more {
+                followed.reread.notify();
+            }
             return Ok(());
         }
-        let sink = Sink { shared: self.clone(), file: Some(source.path.clone()) };
-        let subscription = FileSubscription::new(type_url, source, sink, Observer::new(&self.store))
-            .map_err(|error| error.to_string())?;
+        let sink = Sink { shared: self.clone(), file: Some(path.clone()) };
+        let observer = Observer::new(self.clone(), Some(path.clone()));
+        let subscription =
+            FileSubscription::new(type_url, source, sink, observer).map_err(|error| error.to_string())?;
+        let followed = Followed { names, reread: subscription.interest_changed() };
+        self.files.borrow_mut().insert((type_url, path), followed);
         tokio::task::spawn_local(async move { subscription.run().await });
         Ok(())
     }
@@ -189,7 +214,7 @@ impl Subscriptions {
 /// Where updates of the stream, or of one file, are applied.
 struct Sink {
     shared: Rc<Subscriptions>,
-    file: Option<PathBuf>,
+    file: Option<Rc<Path>>,
 }
 
 impl ConfigSink for Sink {
@@ -221,15 +246,8 @@ impl ConfigSink for Sink {
             (type_url::CLUSTER | type_url::LISTENER, Some(_)) => Interest::Wildcard,
             (type_url::ENDPOINT, None) => Interest::names(configuration.wanted_assignments()),
             (type_url::ROUTE, None) => Interest::names(configuration.wanted_routes()),
-            (type_url::ENDPOINT, Some(file)) => {
-                let subscriptions = configuration.clusters.eds_subscriptions();
-                let of_file = subscriptions.into_iter().filter(|subscription| {
-                    subscription.file.as_ref().is_some_and(|f| PathBuf::from(&f.path) == *file)
-                });
-                Interest::names(of_file.map(|subscription| subscription.service_name))
-            }
-            (type_url::ROUTE, Some(file)) => {
-                Interest::names(configuration.routes.borrow().names_from(&file.to_string_lossy()))
+            (type_url::ENDPOINT | type_url::ROUTE, Some(file)) => {
+                Interest::names(shared.names_from(type_url, file))
             }
             _ => Interest::None,
         }
@@ -256,11 +274,19 @@ impl ConfigSink for Sink {
 
     fn fetch_failed(&mut self, type_url: &str, name: Option<&str>) {
         let shared = &self.shared;
-        match (type_url, name) {
-            (type_url::CLUSTER, _) => shared.clusters_arrived.set(true),
-            (type_url::LISTENER, _) => shared.listeners_arrived.set(true),
-            (type_url::ENDPOINT, Some(name)) => shared.configuration.borrow().clusters.assignment_timed_out(name),
-            (type_url::ROUTE, _) => {
+        match type_url {
+            type_url::CLUSTER => shared.clusters_arrived.set(true),
+            type_url::LISTENER => shared.listeners_arrived.set(true),
+            type_url::ENDPOINT => {
+                let names = match (name, &self.file) {
+                    (Some(name), _) => vec![name.to_owned()],
+                    (None, Some(file)) => shared.names_from(type_url, file),
+                    (None, None) => Vec::new(),
+                };
+                let configuration = shared.configuration.borrow();
+                names.iter().for_each(|name| configuration.clusters.assignment_timed_out(name));
+            }
+            type_url::ROUTE => {
                 for error in shared.configuration.borrow_mut().listeners.start_warm(true) {
                     tracing::error!("{error}");
                 }
@@ -333,62 +359,5 @@ impl tokio::io::AsyncWrite for Guarded {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<io::Result<()>> {
         std::pin::Pin::new(&mut self.transport).poll_shutdown(cx)
-    }
-}
-
-/// Counts what happens to subscriptions.
-struct Observer {
-    cds: SubscriptionStats,
-    lds: SubscriptionStats,
-    control_plane: ControlPlaneStats,
-}
-
-impl Observer {
-    fn new(store: &Store) -> Self {
-        Self {
-            cds: store.scope("cluster_manager.cds.").group(),
-            lds: store.scope("listener_manager.lds.").group(),
-            control_plane: store.scope("control_plane.").group(),
-        }
-    }
-
-    fn stats(&self, type_url: &str) -> Option<&SubscriptionStats> {
-        match type_url {
-            type_url::CLUSTER => Some(&self.cds),
-            type_url::LISTENER => Some(&self.lds),
-            _ => None,
-        }
-    }
-}
-
-impl SubscriptionObserver for Observer {
-    fn update_attempt(&mut self, type_url: &str, _name: Option<&str>) {
-        self.stats(type_url).inspect(|stats| stats.update_attempt().inc());
-    }
-
-    fn update_success(&mut self, type_url: &str, _name: Option<&str>, _version: &str) {
-        self.stats(type_url).inspect(|stats| stats.update_success().inc());
-    }
-
-    fn update_failure(&mut self, type_url: &str, _name: Option<&str>) {
-        self.stats(type_url).inspect(|stats| stats.update_failure().inc());
-    }
-
-    fn update_rejected(&mut self, type_url: &str, _name: Option<&str>, message: &str) {
-        self.stats(type_url).inspect(|stats| stats.update_rejected().inc());
-        tracing::warn!("gRPC config for {type_url} rejected: {message}");
-    }
-
-    fn init_fetch_timeout(&mut self, type_url: &str, _name: Option<&str>) {
-        self.stats(type_url).inspect(|stats| stats.init_fetch_timeout().inc());
-        tracing::warn!("gRPC config: initial fetch timed out for {type_url}");
-    }
-
-    fn connected(&mut self, connected: bool) {
-        self.control_plane.connected_state().set(connected.into());
-    }
-
-    fn warning(&mut self, message: &str) {
-        tracing::warn!("{message}");
     }
 }

@@ -61,6 +61,11 @@ impl InterestChanged {
     pub fn notify(&self) {
         self.0.notify_one();
     }
+
+    /// Waits until it is told.
+    pub(crate) async fn notified(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// Why a client cannot start.

@@ -10,7 +10,7 @@ use dhow_xds::{Interest, NamedResource, Update, name_in_body, type_url};
 
 use crate::subscriptions::refusal_text;
 use crate::watch::{MoveWatch, Target};
-use crate::{ConfigSink, Refusal, SubscriptionObserver};
+use crate::{ConfigSink, InterestChanged, Refusal, SubscriptionObserver};
 
 /// `envoy.config.core.v3.PathConfigSource`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct FileSubscription<S, O> {
     observer: O,
     /// What the sink holds of a type that is fetched whole.
     known: BTreeSet<String>,
+    interest_changed: InterestChanged,
 }
 
 impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
@@ -70,7 +71,12 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
         };
         let watch = MoveWatch::new(&target)
             .map_err(|error| FileError::Watch(source.path.display().to_string(), error))?;
-        Ok(Self { type_url: type_url.into(), source, watch, sink, observer, known: BTreeSet::new() })
+        Ok(Self { type_url: type_url.into(), source, watch, sink, observer, known: BTreeSet::new(), interest_changed: InterestChanged::default() })
+    }
+
+    /// Has the file read again because the sink wants other names than before.
+    pub fn interest_changed(&self) -> InterestChanged {
+        self.interest_changed.clone()
     }
 
     /// Reads the file and has the sink apply it.
@@ -114,7 +120,11 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
     pub async fn run(mut self) -> std::convert::Infallible {
         self.load();
         loop {
-            match self.watch.moved().await {
+            let moved = tokio::select! {
+                moved = self.watch.moved() => moved,
+                () = self.interest_changed.notified() => Ok(()),
+            };
+            match moved {
                 Ok(()) => self.load(),
                 Err(error) => {
                     let text = format!("cannot watch '{}' any longer: {error}", self.source.path.display());
