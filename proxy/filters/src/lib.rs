@@ -7,6 +7,10 @@ use dhow_proxy_api::HttpFilterDescriptor;
 
 mod cors;
 mod fault;
+#[cfg(test)]
+mod fixtures;
+mod header_mutation;
+mod local_ratelimit;
 mod lots;
 mod registry;
 mod route_config;

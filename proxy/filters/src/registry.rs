@@ -4,5 +4,10 @@ use dhow_proxy_api::HttpFilterDescriptor;
 
 /// The descriptor of each filter, in alphabetical order of their folders.
 pub fn descriptors() -> Vec<HttpFilterDescriptor> {
-    vec![crate::cors::descriptor(), crate::fault::descriptor()]
+    vec![
+        crate::cors::descriptor(),
+        crate::fault::descriptor(),
+        crate::header_mutation::descriptor(),
+        crate::local_ratelimit::descriptor(),
+    ]
 }

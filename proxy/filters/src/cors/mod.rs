@@ -5,6 +5,8 @@
 
 mod config;
 mod filter;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,0 +1,164 @@
+//! A stream to run filters on, with its route selected out of a route configuration in YAML.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_http::HeaderMap;
+use dhow_proto::envoy::config::route::v3::RouteConfiguration;
+use dhow_proto::google::protobuf::Any;
+use dhow_proto::{LoadOptions, Name, load_yaml};
+use dhow_proxy_api::{
+    ConnectionInfo, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor, HttpFilterFactory,
+    Protocol, Resumption, StreamInfo,
+};
+use dhow_routing::{CompileOptions, RouteInput, RouteTable, SelectedRoute};
+use dhow_stats::Store;
+
+/// Loads a message as configuration does.
+pub(crate) fn packed<M: Name + Default>(yaml: &str) -> Any {
+    dhow_proto::any::pack(&load_yaml::<M>(yaml, &LoadOptions::default()).expect(yaml).message)
+}
+
+/// Configures a filter of the registry under the stat prefix `http.test.`.
+pub(crate) fn configure<M: Name + Default>(
+    yaml: &str,
+    store: &Store,
+) -> Result<Arc<dyn HttpFilterFactory>, ConfigError> {
+    let config = packed::<M>(yaml);
+    let descriptor = descriptor(&M::full_name());
+    (descriptor.configure)(&config, "http.test.", store, &FieldPath::from("config"), &mut Vec::new())
+}
+
+/// Reads a filter's configuration of a route, to see whether it is accepted.
+pub(crate) fn configure_route<M: Name + Default>(
+    descriptor: &HttpFilterDescriptor,
+    yaml: &str,
+) -> Result<(), ConfigError> {
+    (descriptor.configure_route)(&packed::<M>(yaml), &FieldPath::from("config")).map(drop)
+}
+
+fn descriptor(type_name: &str) -> &'static HttpFilterDescriptor {
+    crate::all().iter().find(|filter| filter.type_name == type_name).expect(type_name)
+}
+
+/// A request head.
+pub(crate) fn request(path: &str, lines: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in [(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", path)]
+    {
+        map.append(name.as_bytes(), value.as_bytes());
+    }
+    for (name, value) in lines {
+        map.set(&dhow_http::HeaderName::new(name), value.as_bytes());
+    }
+    map
+}
+
+/// The lines of a head, pseudo headers included.
+pub(crate) fn lines(map: &HeaderMap) -> Vec<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    map.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value))).collect()
+}
+
+/// The routes of one virtual host, whose filter configurations are under the names `filter`.
+pub(crate) fn routes(yaml: &str) -> RouteTable {
+    let loaded = load_yaml::<RouteConfiguration>(yaml, &LoadOptions::default()).expect(yaml);
+    let options = CompileOptions {
+        compile_filter_config: &|_, config, path| {
+            let type_name = dhow_proto::any::type_name(&config.type_url);
+            let filter = crate::all().iter().find(|filter| filter.route_type_name == Some(type_name));
+            (filter.expect(type_name).configure_route)(config, path).map(Some)
+        },
+        ..CompileOptions::lenient()
+    };
+    RouteTable::compile(&loaded.message, &FieldPath::root(), &options, &mut Vec::new()).expect(yaml)
+}
+
+/// One stream.
+pub(crate) struct Stream {
+    pub(crate) info: StreamInfo,
+    pub(crate) route: Option<SelectedRoute>,
+    pub(crate) random: u64,
+}
+
+impl Stream {
+    /// A stream without a route.
+    pub(crate) fn new(random: u64) -> Self {
+        let local = "127.0.0.1:80".parse().expect("an address");
+        let connection = ConnectionInfo {
+            id: 1,
+            remote_address: "127.0.0.2:1234".parse().expect("an address"),
+            local_address: local,
+            start: Instant::now(),
+            tls: None,
+            requested_server_name: None,
+            filter_chain_name: "".into(),
+            listener_name: "".into(),
+        };
+        let info = StreamInfo::new(Rc::new(connection), Some(Protocol::Http11), Instant::now(), random);
+        Self { info, route: None, random }
+    }
+
+    /// The same stream with the route of a request.
+    pub(crate) fn routed(mut self, routes: &RouteTable, request: &HeaderMap) -> Self {
+        self.route = routes.select(request, &RouteInput::new(self.random)).selected();
+        self
+    }
+
+    /// Makes the filter with what the route says under the name `filter`.
+    pub(crate) fn create(&self, factory: &dyn HttpFilterFactory) -> Option<Box<dyn HttpFilter>> {
+        let levels = self.route.as_ref().map(|route| route.filter_configs().levels("filter"));
+        factory.create(levels.unwrap_or_default())
+    }
+
+    /// Runs the decoding half.
+    pub(crate) fn decode(&mut self, filter: &mut dyn HttpFilter, request: &mut HeaderMap) -> HeadersVerdict {
+        let connection = self.info.connection.clone();
+        let Self { info, route, random } = self;
+        let mut stream =
+            FilterStream { info, connection: &connection, route: route.as_ref(), random: *random };
+        filter.decode_headers(request, true, &mut stream)
+    }
+
+    /// Runs the encoding half.
+    pub(crate) fn encode(
+        &mut self,
+        filter: &mut dyn HttpFilter,
+        request: &HeaderMap,
+        response: &mut HeaderMap,
+    ) {
+        let connection = self.info.connection.clone();
+        let Self { info, route, random } = self;
+        let mut stream =
+            FilterStream { info, connection: &connection, route: route.as_ref(), random: *random };
+        filter.encode_headers(request, response, true, &mut stream);
+    }
+}
+
+/// A verdict without waiting, as text: `continue`, `wait`, or status and details of the local reply.
+pub(crate) fn summary(verdict: &HeadersVerdict) -> String {
+    match verdict {
+        HeadersVerdict::Continue => "continue".to_owned(),
+        HeadersVerdict::LocalReply(reply) => format!("{} {}", reply.status, reply.details),
+        HeadersVerdict::Wait(_) => "wait".to_owned(),
+    }
+}
+
+/// Lets the time of a delay pass.
+pub(crate) fn resume(verdict: HeadersVerdict) -> Resumption {
+    let HeadersVerdict::Wait(work) = verdict else { panic!("{} instead of a delay", summary(&verdict)) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+/// The value of a counter or gauge by its full name.
+pub(crate) fn stat(store: &Store, name: &str) -> Option<u64> {
+    store.snapshot(&dhow_stats::Query::default()).stats.into_iter().find_map(|(found, value)| match value {
+        dhow_stats::SnapshotValue::Counter(value) | dhow_stats::SnapshotValue::Gauge(value) => {
+            (found == name).then_some(value)
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,28 @@
+//! `envoy.filters.http.local_ratelimit`: a token bucket in front of a listener or a route.
+//!
+//! All workers draw from the same bucket; a route with its own configuration has its own. Counted under the configuration's own
+//! `stat_prefix`, in `<stat_prefix>.http_local_rate_limit.*`.
+
+mod bucket;
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use dhow_proxy_api::HttpFilterDescriptor;
+
+/// Registers the filter.
+pub(crate) fn descriptor() -> HttpFilterDescriptor {
+    HttpFilterDescriptor {
+        name: "envoy.filters.http.local_ratelimit",
+        type_name: "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        route_type_name: Some("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"),
+        configure: |config, _, stats, path, _| {
+            let limit = config::Limit::read(config, path, false)?;
+            Ok(Arc::new(filter::Factory::new(limit, stats)))
+        },
+        configure_route: |config, path| Ok(Arc::new(config::Limit::read(config, path, true)?)),
+    }
+}
