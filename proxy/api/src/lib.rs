@@ -10,7 +10,8 @@ mod stream_info;
 
 pub use connection::{Connection, ConnectionInfo};
 pub use http_filter::{
-    ConfigureFilter, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Resumption,
+    ConfigureFilter, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor, HttpFilterFactory,
+    Resumption,
 };
 pub use local_reply::LocalReply;
 pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};

@@ -103,7 +103,12 @@ pub struct StreamInfo {
 
 impl StreamInfo {
     /// Facts of a stream that starts now.
-    pub fn new(connection: Rc<ConnectionInfo>, protocol: Option<Protocol>, now: Instant, stream_id: u64) -> Self {
+    pub fn new(
+        connection: Rc<ConnectionInfo>,
+        protocol: Option<Protocol>,
+        now: Instant,
+        stream_id: u64,
+    ) -> Self {
         let client_address = connection.remote_address;
         Self {
             connection,

@@ -43,7 +43,11 @@ pub(crate) trait BodySource {
 /// The side that a body goes to.
 pub(crate) trait BodySink {
     /// Takes bytes from the source's chunk and gives their number, or waits until it can.
-    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>>;
+    fn poll_write<S: BodySource>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+    ) -> Poll<Result<usize, Reset>>;
 
     /// Pushes what is buffered to the peer.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>>;

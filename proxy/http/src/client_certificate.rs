@@ -52,7 +52,8 @@ impl ClientCertificateConfig {
     ) -> Result<Self, ConfigError> {
         let hcm::SetCurrentClientCertDetails { subject, cert, chain, dns, uri, issuer, format } =
             details.unwrap_or_default();
-        let unknown = |field: &str| ConfigError::new(path.field(field), "value must be one of the defined enum values");
+        let unknown =
+            |field: &str| ConfigError::new(path.field(field), "value must be one of the defined enum values");
         Ok(Self {
             mode: match hcm::ForwardClientCertDetails::try_from(mode) {
                 Ok(hcm::ForwardClientCertDetails::Sanitize) => ForwardMode::Sanitize,
@@ -210,7 +211,9 @@ fn json_string(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            c if u32::from(c) < 0x20 => write!(quoted, "\\u{:04x}", u32::from(c)).expect("a string takes any text"),
+            c if u32::from(c) < 0x20 => {
+                write!(quoted, "\\u{:04x}", u32::from(c)).expect("a string takes any text")
+            }
             c => quoted.push(c),
         }
     }

@@ -21,7 +21,9 @@ mod upstream;
 mod wire;
 
 pub use client_certificate::{ClientCertificateConfig, ForwardMode};
-pub use config::{ConnectionManagerConfig, FilterRegistry, LowerContext, RouteFile, RouteSource, compile_routes, lower};
+pub use config::{
+    ConnectionManagerConfig, FilterRegistry, LowerContext, RouteFile, RouteSource, compile_routes, lower,
+};
 pub use dhow_routing::RouteTable;
 pub use filter::HttpConnectionManager;
 pub use route_slot::RouteSlot;

@@ -26,7 +26,8 @@ pub(crate) fn unescape_slashes(full: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(full.len());
     let mut at = 0;
     while at < path.len() {
-        let slash = (path[at] == b'%' && at + 2 < path.len()).then(|| escaped_slash(&path[at..at + 3])).flatten();
+        let slash =
+            (path[at] == b'%' && at + 2 < path.len()).then(|| escaped_slash(&path[at..at + 3])).flatten();
         match slash {
             Some(slash) => {
                 out.push(slash);

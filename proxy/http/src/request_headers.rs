@@ -8,7 +8,9 @@ use dhow_base::Uuid;
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, format_decimal};
 use dhow_proxy_api::{ConnectionInfo, LocalReply};
 
-use crate::config::{ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, StripPort};
+use crate::config::{
+    ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, StripPort,
+};
 use crate::path;
 
 /// What the mutation found out.

@@ -64,10 +64,7 @@ impl ResetKind {
 
     /// Whether the connection was never there.
     pub(crate) const fn is_connect_failure(self) -> bool {
-        matches!(
-            self,
-            Self::LocalConnectionFailure | Self::RemoteConnectionFailure | Self::ConnectionTimeout
-        )
+        matches!(self, Self::LocalConnectionFailure | Self::RemoteConnectionFailure | Self::ConnectionTimeout)
     }
 }
 

@@ -127,7 +127,8 @@ impl Wire {
     /// Pushes buffered bytes to the socket; the buffer goes back to the worker.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
-            let count = ready!(self.transport.poll_write_vectored(cx, &[IoSlice::new(&self.out[self.written..])]))?;
+            let count =
+                ready!(self.transport.poll_write_vectored(cx, &[IoSlice::new(&self.out[self.written..])]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -152,8 +153,11 @@ impl Wire {
             }
             BodyFraming::Chunked => {}
         }
-        let offered =
-            if self.framing == BodyFraming::Chunked { &data[..data.len().min(self.chunk_left)] } else { data };
+        let offered = if self.framing == BodyFraming::Chunked {
+            &data[..data.len().min(self.chunk_left)]
+        } else {
+            data
+        };
         let count = if self.out.len() - self.written + offered.len() <= COPY_LIMIT {
             self.out().extend_from_slice(offered);
             offered.len()
@@ -271,4 +275,3 @@ impl BodySource for Wire {
         (!self.trailers.is_empty()).then_some(&self.trailers)
     }
 }
-

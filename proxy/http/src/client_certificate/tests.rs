@@ -44,8 +44,16 @@ fn modes_decide_over_the_header_that_came() {
         (AlwaysForwardOnly, Some("By=x"), Some("By=x"), Some("By=x")),
     ];
     for (case, mutual, one_sided, plain) in table {
-        assert_eq!(applied(mode(case), Some(&tls), Some("By=x")).as_deref(), mutual, "{case:?} with a certificate");
-        assert_eq!(applied(mode(case), Some(&without), Some("By=x")).as_deref(), one_sided, "{case:?} without");
+        assert_eq!(
+            applied(mode(case), Some(&tls), Some("By=x")).as_deref(),
+            mutual,
+            "{case:?} with a certificate"
+        );
+        assert_eq!(
+            applied(mode(case), Some(&without), Some("By=x")).as_deref(),
+            one_sided,
+            "{case:?} without"
+        );
         assert_eq!(applied(mode(case), None, Some("By=x")).as_deref(), plain, "{case:?} in clear text");
     }
 }
@@ -70,7 +78,8 @@ fn details_come_in_envoys_order() {
 fn a_wanted_uri_is_named_even_when_there_is_none() {
     let mut tls = tls();
     tls.peer = Some(Arc::new(CertificateFacts { fingerprint: "cd".into(), ..CertificateFacts::default() }));
-    let config = ClientCertificateConfig { subject: true, uri: true, dns: true, ..mode(ForwardMode::SanitizeSet) };
+    let config =
+        ClientCertificateConfig { subject: true, uri: true, dns: true, ..mode(ForwardMode::SanitizeSet) };
     let expected = r#"By=spiffe://td/server;Hash=cd;Subject="";URI="#;
     assert_eq!(applied(config, Some(&tls), None).as_deref(), Some(expected));
     let json = ClientCertificateConfig { json: true, ..config };
@@ -84,7 +93,10 @@ fn appending_follows_the_form_that_is_there() {
     let json = ClientCertificateConfig { json: true, ..text };
     let object = r#"{"by":["spiffe://td/server"],"hash":"ab12","subject":"CN=client,O=Acme\\, \\\"Inc\\\""}"#;
     let element = r#"By=spiffe://td/server;Hash=ab12;Subject="CN=client,O=Acme\, \"Inc\"""#;
-    assert_eq!(applied(text, Some(&tls()), Some(r#"[{"by":"x"}]"#)), Some(format!(r#"[{{"by":"x"}},{object}]"#)));
+    assert_eq!(
+        applied(text, Some(&tls()), Some(r#"[{"by":"x"}]"#)),
+        Some(format!(r#"[{{"by":"x"}},{object}]"#))
+    );
     assert_eq!(applied(json, Some(&tls()), Some("By=x")), Some(format!("By=x,{element}")));
     assert_eq!(applied(json, Some(&tls()), None), Some(format!("[{object}]")));
 }

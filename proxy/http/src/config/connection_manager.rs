@@ -107,7 +107,7 @@ pub fn lower(
         proxy_status_config,
         typed_header_validation_config,
         append_x_forwarded_port,
-        append_local_overload: _, // there is no overload manager yet
+        append_local_overload: _,               // there is no overload manager yet
         add_proxy_protocol_connection_state: _, // there is no PROXY protocol yet
         forward_proto_config,
         route_specifier,
@@ -124,7 +124,10 @@ pub fn lower(
     refuse(!original_ip_detection_extensions.is_empty(), "original_ip_detection_extensions")?;
     refuse(!early_header_mutation_extensions.is_empty(), "early_header_mutation_extensions")?;
     refuse(forward_client_cert_matcher.is_some(), "forward_client_cert_matcher")?;
-    refuse(represent_ipv4_remote_address_as_ipv4_mapped_ipv6, "represent_ipv4_remote_address_as_ipv4_mapped_ipv6")?;
+    refuse(
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+    )?;
     refuse(request_id_extension.is_some_and(is_not_uuid), "request_id_extension")?;
     refuse(local_reply_config.is_some(), "local_reply_config")?;
     refuse(path_normalization_options.is_some(), "path_normalization_options")?;
@@ -139,15 +142,20 @@ pub fn lower(
         warn(warnings, path, "stream_flush_timeout", "the stream idle timeout applies to flushing");
     }
 
-    let common = lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
+    let common =
+        lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
     let (http1, http1_keys) = lower_http1(
         http_protocol_options,
         max_request_headers_kb.map_or(60, |kb| kb.value),
         &common,
         &path.field("http_protocol_options"),
     )?;
-    let http2 =
-        lower_http2(http2_protocol_options, http1.max_head_bytes, &path.field("http2_protocol_options"), warnings)?;
+    let http2 = lower_http2(
+        http2_protocol_options,
+        http1.max_head_bytes,
+        &path.field("http2_protocol_options"),
+        warnings,
+    )?;
     let (filters, router) = lower_filters(
         http_filters,
         context.registry,
@@ -195,7 +203,10 @@ pub fn lower(
             xff_num_trusted_hops,
             skip_xff_append,
             append_x_forwarded_port,
-            internal_addresses: lower_internal(internal_address_config, &path.field("internal_address_config"))?,
+            internal_addresses: lower_internal(
+                internal_address_config,
+                &path.field("internal_address_config"),
+            )?,
             generate_request_id: generate_request_id.is_none_or(|b| b.value),
             preserve_external_request_id,
             always_set_request_id_in_response,
@@ -212,10 +223,16 @@ pub fn lower(
         normalization: NormalizationConfig {
             normalize_path: is_true(normalize_path),
             merge_slashes,
-            escaped_slashes: match hcm::PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action) {
+            escaped_slashes: match hcm::PathWithEscapedSlashesAction::try_from(
+                path_with_escaped_slashes_action,
+            ) {
                 Ok(hcm::PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
-                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
-                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndRedirect) => {
+                    EscapedSlashes::UnescapeAndRedirect
+                }
+                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndForward) => {
+                    EscapedSlashes::UnescapeAndForward
+                }
                 _ => EscapedSlashes::Keep,
             },
             strip_port: match (strip_any, strip_matching_host_port) {
@@ -255,7 +272,9 @@ fn is_true(value: Option<BoolValue>) -> bool {
 fn timeout_or(message: Option<ProtoDuration>, default: Option<Duration>) -> Option<Duration> {
     match message {
         None => default,
-        Some(d) => Some(Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32)).filter(|d| !d.is_zero()),
+        Some(d) => {
+            Some(Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32)).filter(|d| !d.is_zero())
+        }
     }
 }
 
@@ -263,7 +282,8 @@ fn timeout_or(message: Option<ProtoDuration>, default: Option<Duration>) -> Opti
 fn is_not_uuid(extension: pb::RequestIdExtension) -> bool {
     let pb::RequestIdExtension { typed_config } = extension;
     typed_config.is_some_and(|config| {
-        dhow_proto::any::type_name(&config.type_url) != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+        dhow_proto::any::type_name(&config.type_url)
+            != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
     })
 }
 
@@ -341,7 +361,9 @@ fn lower_http1(
         None => HeaderKeyFormat::Lower,
         Some(HeaderFormat::ProperCaseWords(_)) => HeaderKeyFormat::ProperCase,
         Some(HeaderFormat::StatefulFormatter(_)) => {
-            return Err(ConfigError::unsupported(path.field("header_key_format").field("stateful_formatter")));
+            return Err(ConfigError::unsupported(
+                path.field("header_key_format").field("stateful_formatter"),
+            ));
         }
     };
     let request = RequestOptions {
@@ -441,8 +463,9 @@ fn lower_upgrades(upgrades: Vec<hcm::UpgradeConfig>, path: &FieldPath) -> Result
         let hcm::UpgradeConfig { upgrade_type, filters, enabled } = upgrade;
         ConfigError::refuse_if(!filters.is_empty(), &path, "filters")?;
         if upgrade_type.eq_ignore_ascii_case("connect") {
-            return Err(ConfigError::unsupported(path.field("upgrade_type"))
-                .with_hint("CONNECT is not proxied yet"));
+            return Err(
+                ConfigError::unsupported(path.field("upgrade_type")).with_hint("CONNECT is not proxied yet")
+            );
         }
         if enabled.is_none_or(|b| b.value) {
             allowed.push(upgrade_type.to_ascii_lowercase().into());
@@ -456,7 +479,8 @@ fn lower_internal(
     path: &FieldPath,
 ) -> Result<Option<CidrSet>, ConfigError> {
     /// The ranges that count as internal when the message is there and names none (RFC 1918, RFC 4193).
-    const PRIVATE: [(&str, u32); 4] = [("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("fd00::", 8)];
+    const PRIVATE: [(&str, u32); 4] =
+        [("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("fd00::", 8)];
     let Some(hcm::InternalAddressConfig { unix_sockets, cidr_ranges }) = config else { return Ok(None) };
     ConfigError::refuse_if(unix_sockets, path, "unix_sockets")?;
     let ranges = if cidr_ranges.is_empty() {

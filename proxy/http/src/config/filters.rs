@@ -74,7 +74,9 @@ pub(super) fn lower_filters(
             if type_name.is_empty() { registry.of_name(&name) } else { registry.of_type(type_name) };
         let Some(descriptor) = descriptor else {
             if is_optional {
-                let why = format!("the optional filter '{name}' of type '{type_name}' is not known and is left out");
+                let why = format!(
+                    "the optional filter '{name}' of type '{type_name}' is not known and is left out"
+                );
                 warnings.push(ConfigWarning::new(path, why));
                 continue;
             }

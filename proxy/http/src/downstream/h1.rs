@@ -3,8 +3,8 @@
 use std::task::{Context, Poll, ready};
 
 use dhow_http::h1::{
-    BodyFraming, BodyLength, CONTINUE, HeaderKeyFormat, RequestInfo, ResponseWriteOptions, TrailerLimits, Version,
-    write_response_head,
+    BodyFraming, BodyLength, CONTINUE, HeaderKeyFormat, RequestInfo, ResponseWriteOptions, TrailerLimits,
+    Version, write_response_head,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::Protocol;
@@ -110,7 +110,11 @@ impl BodySource for H1Downstream {
 }
 
 impl BodySink for H1Downstream {
-    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+    fn poll_write<S: BodySource>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+    ) -> Poll<Result<usize, Reset>> {
         let count = ready!(self.wire.poll_write_body(cx, source.chunk())).map_err(|e| Reset::of_io(&e))?;
         source.consume(count);
         Poll::Ready(Ok(count))
@@ -120,7 +124,11 @@ impl BodySink for H1Downstream {
         self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>, _trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        _trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), Reset>> {
         // Without `enable_trailers` an HTTP/1 response has none.
         self.wire.poll_finish(cx, None, self.keys).map_err(|e| Reset::of_io(&e))
     }
@@ -164,7 +172,8 @@ impl Downstream for H1Downstream {
         }
         let options = self.write_options();
         let framing = write_response_head(self.wire.out(), head, options, end);
-        let until_close = framing == BodyFraming::Identity && !head.contains_known(KnownHeader::ContentLength);
+        let until_close =
+            framing == BodyFraming::Identity && !head.contains_known(KnownHeader::ContentLength);
         self.close |= until_close;
         self.wire.begin_write(framing);
     }

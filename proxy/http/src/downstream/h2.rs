@@ -61,7 +61,11 @@ impl BodySource for H2Downstream {
 }
 
 impl BodySink for H2Downstream {
-    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+    fn poll_write<S: BodySource>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+    ) -> Poll<Result<usize, Reset>> {
         let Some(sender) = &mut self.sender else {
             // The head ended the stream, as for HEAD: what upstream sends beyond it goes nowhere.
             let count = source.chunk().len();
@@ -82,7 +86,11 @@ impl BodySink for H2Downstream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_finish(&mut self, _cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+    fn poll_finish(
+        &mut self,
+        _cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), Reset>> {
         if let Some(mut sender) = self.sender.take() {
             match trailers {
                 Some(trailers) if !trailers.is_empty() => sender.send_trailers(trailers)?,

@@ -145,7 +145,8 @@ fn only_a_single_private_address_is_internal() {
     assert_eq!(text(&head, "x-envoy-internal"), Some("true"));
     assert_eq!(text(&head, "x-envoy-external-address"), None);
 
-    let (head, origin) = mutated(&edge, PRIVATE, &[("x-forwarded-for", PRIVATE), ("x-envoy-internal", "true")]);
+    let (head, origin) =
+        mutated(&edge, PRIVATE, &[("x-forwarded-for", PRIVATE), ("x-envoy-internal", "true")]);
     assert!(!origin.internal, "more than one address was forwarded");
     assert_eq!(text(&head, "x-envoy-internal"), None);
 

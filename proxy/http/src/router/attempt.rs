@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use dhow_proxy_api::Protocol;
 use dhow_proxy_runtime::DeadlineTimer;
-use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, SecureOptions, WorkerCluster};
+use dhow_proxy_upstream::{
+    Host, HostResult, Permit, Resource, RoutingPriority, SecureOptions, WorkerCluster,
+};
 
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
@@ -40,8 +42,7 @@ impl Exchange {
             }
         }
         let http2 = down.protocol() == Protocol::Http2;
-        let acquired =
-            manager.pools.acquire(&forwarding.cluster, host, forwarding.priority, http2, options);
+        let acquired = manager.pools.acquire(&forwarding.cluster, host, forwarding.priority, http2, options);
         match acquired.map_err(Interruption::Upstream)? {
             Acquired::Ready(stream) => Ok(stream),
             Acquired::Wait(mut waiting) => {
@@ -65,7 +66,9 @@ impl Exchange {
 fn host_without_port(authority: &[u8]) -> String {
     let text = String::from_utf8_lossy(authority);
     match text.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host.to_owned(),
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => {
+            host.to_owned()
+        }
         _ => text.into_owned(),
     }
 }
@@ -91,7 +94,12 @@ impl RequestGuard {
         info.stats.upstream_rq_active().inc();
         host.stats().rq_total.fetch_add(1, Ordering::Relaxed);
         host.stats().rq_active.fetch_add(1, Ordering::Relaxed);
-        Some(Self { cluster: cluster.clone(), host: host.clone(), settled: Cell::new(false), _permit: permit })
+        Some(Self {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            settled: Cell::new(false),
+            _permit: permit,
+        })
     }
 
     fn settle(&self, figure: &std::sync::atomic::AtomicU64) {

@@ -151,7 +151,8 @@ impl Exchange {
     }
 
     fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts) {
-        let suppressed = self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+        let suppressed =
+            self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
         if suppressed {
             return;
         }
@@ -358,15 +359,19 @@ impl Exchange {
                 self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
             }
             Outcome::Reset { reset, .. } => {
-                self.charge(&forwarding.cluster, if reset.kind == ResetKind::ProtocolError { 502 } else { 503 });
+                self.charge(
+                    &forwarding.cluster,
+                    if reset.kind == ResetKind::ProtocolError { 502 } else { 503 },
+                );
                 self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
                 let reply = reset_reply(&reset, retried);
                 self.reply(down, timer, reply).await
             }
             Outcome::PerTryTimeout => {
                 self.charge(&forwarding.cluster, 504);
-                let reply = LocalReply::new(504, &b"upstream request timeout"[..], "upstream_per_try_timeout")
-                    .flag(ResponseFlag::UpstreamRequestTimeout);
+                let reply =
+                    LocalReply::new(504, &b"upstream request timeout"[..], "upstream_per_try_timeout")
+                        .flag(ResponseFlag::UpstreamRequestTimeout);
                 self.reply(down, timer, reply).await
             }
             Outcome::Final(reply) => {
@@ -391,7 +396,8 @@ impl Exchange {
         (head, mut upstream, guard, request_done): (ResponseInfo, UpstreamStream, RequestGuard, bool),
     ) -> Ending {
         let now = Instant::now();
-        let suppressed = self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+        let suppressed =
+            self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
         if let Some(complete) = self.info.request_complete.filter(|_| !suppressed) {
             let millis = now.saturating_duration_since(complete).as_millis() as u64;
             self.set_response_number(KnownHeader::XEnvoyUpstreamServiceTime, millis);
@@ -416,8 +422,7 @@ impl Exchange {
             self.manager.stats.manager.downstream_cx_upgrades_total().inc();
         }
         self.send_response_head(down, end, false);
-        let mut body =
-            RequestBody { down, kept: None, received: &mut self.info.bytes_received };
+        let mut body = RequestBody { down, kept: None, received: &mut self.info.bytes_received };
         let mut pump = Pump {
             body: &mut body,
             upstream: &mut upstream,

@@ -145,7 +145,11 @@ impl RetryState {
         priority: RoutingPriority,
         random: u64,
     ) -> RetryDecision {
-        if self.wants_reset(kind, request_sent) { self.take(info, priority, random) } else { RetryDecision::No }
+        if self.wants_reset(kind, request_sent) {
+            self.take(info, priority, random)
+        } else {
+            RetryDecision::No
+        }
     }
 
     /// An attempt that ran out of its own time counts as a reset.

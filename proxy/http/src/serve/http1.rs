@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::ResponseFlag;
 use dhow_http::h1::{
-    BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, ResponseWriteOptions, TrailerLimits, parse_request,
-    write_response_head,
+    BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, ResponseWriteOptions, TrailerLimits,
+    parse_request, write_response_head,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
@@ -90,7 +90,8 @@ async fn one_exchange(
         down.close_after_response();
     }
     let end_stream = request.body == BodyLength::None;
-    let mut exchange = Exchange::new(manager.clone(), info, down.protocol(), head, end_stream, request.upgrade);
+    let mut exchange =
+        Exchange::new(manager.clone(), info, down.protocol(), head, end_stream, request.upgrade);
     exchange.run(down, timer).await
 }
 
@@ -141,7 +142,9 @@ async fn await_request(
             }
             let max_duration = timeouts.max_connection_duration.map(|max| info.start + max);
             let (deadline, what) = match head_begun {
-                Some(begun) => (header_deadline(timeouts.request_headers, timeouts.stream_idle, begun), false),
+                Some(begun) => {
+                    (header_deadline(timeouts.request_headers, timeouts.stream_idle, begun), false)
+                }
                 None => (timeouts.idle.map(|idle| idle_since + idle), true),
             };
             match poll_earliest(cx, timer, deadline, max_duration.filter(|_| idle)) {
@@ -192,7 +195,12 @@ fn poll_earliest(
 }
 
 /// Answers a head that the codec does not accept.
-async fn refuse(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream, error: RequestError) {
+async fn refuse(
+    manager: &Rc<Manager>,
+    info: &Rc<ConnectionInfo>,
+    down: &mut H1Downstream,
+    error: RequestError,
+) {
     let stats = &manager.stats.manager;
     match error {
         RequestError::HeadersTooLarge | RequestError::TooManyHeaders => stats.downstream_rq_too_large().inc(),

@@ -20,7 +20,12 @@ use crate::manager::Manager;
 use crate::stream::Exchange;
 
 /// Serves the streams of a connection. `read` was read from it already.
-pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, transport: Transport, read: Vec<u8>) {
+pub(super) async fn serve(
+    manager: Rc<Manager>,
+    info: Rc<ConnectionInfo>,
+    transport: Transport,
+    read: Vec<u8>,
+) {
     let stats = &manager.stats.manager;
     stats.downstream_cx_http2_total().inc();
     stats.downstream_cx_http2_active().inc();
@@ -123,7 +128,11 @@ struct Rewound {
 }
 
 impl AsyncRead for Rewound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.at < self.read.len() {
             let count = buffer.remaining().min(self.read.len() - self.at);
             buffer.put_slice(&self.read[self.at..self.at + count]);

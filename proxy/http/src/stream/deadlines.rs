@@ -49,7 +49,10 @@ impl Deadlines {
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
-        [self.idle(), self.request, self.max_duration, self.response, self.per_try].into_iter().flatten().min()
+        [self.idle(), self.request, self.max_duration, self.response, self.per_try]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What has run out; the deadline that passed first.

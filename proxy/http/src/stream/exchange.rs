@@ -118,7 +118,9 @@ impl Exchange {
         let connection = self.info.connection.clone();
         request_headers::normalize(&config.normalization, connection.local_address.port(), &mut self.request)
             .inspect_err(|reply| match reply.details.as_ref() {
-                "path_normalization_failed" => manager.stats.manager.downstream_rq_failed_path_normalization().inc(),
+                "path_normalization_failed" => {
+                    manager.stats.manager.downstream_rq_failed_path_normalization().inc()
+                }
                 "absolute_path_rejected" => manager.stats.manager.downstream_rq_non_relative_path().inc(),
                 _ => {}
             })?;
@@ -144,8 +146,11 @@ impl Exchange {
                     ClientCertificate::None
                 }
             });
-            let input =
-                RouteInput { client_certificate: certificate, context: &context, ..RouteInput::new(self.random) };
+            let input = RouteInput {
+                client_certificate: certificate,
+                context: &context,
+                ..RouteInput::new(self.random)
+            };
             table.select(&self.request, &input).selected()
         };
         let Some(selected) = selected else { return };
@@ -174,7 +179,8 @@ impl Exchange {
         let Some(route) = &self.route else { return Ok(()) };
         let kind = self.request.get_known(KnownHeader::Upgrade).unwrap_or_default().to_ascii_lowercase();
         let kind = String::from_utf8_lossy(&kind);
-        let by_route = route.forward().and_then(|action| action.upgrade(&kind)).map(|upgrade| upgrade.enabled);
+        let by_route =
+            route.forward().and_then(|action| action.upgrade(&kind)).map(|upgrade| upgrade.enabled);
         let by_manager = self.manager.config.upgrades.iter().any(|allowed| **allowed == *kind);
         if by_route.unwrap_or(by_manager) {
             return Ok(());
@@ -211,17 +217,19 @@ impl Exchange {
                 // Envoy counts redirects as direct responses too; `rq_redirect` stays at zero.
                 stats.rq_direct_response().inc();
                 let location = {
-                    let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
+                    let context =
+                        StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
                     route.redirect_location(&self.request, &context)
                 };
                 let (status, location) = location.unwrap_or((301, Vec::new()));
-                let reply =
-                    LocalReply::new(status, &b""[..], "direct_response").header(KnownHeader::Location, location);
+                let reply = LocalReply::new(status, &b""[..], "direct_response")
+                    .header(KnownHeader::Location, location);
                 self.reply(down, timer, reply).await
             }
             Action::NonForwarding => {
                 stats.no_route().inc();
-                let reply = LocalReply::new(404, &b""[..], "route_not_found").flag(ResponseFlag::NoRouteFound);
+                let reply =
+                    LocalReply::new(404, &b""[..], "route_not_found").flag(ResponseFlag::NoRouteFound);
                 self.reply(down, timer, reply).await
             }
         }
@@ -246,8 +254,9 @@ impl Exchange {
     ) -> Result<(), Ending> {
         for at in 0..self.filters.len() {
             let end_stream = self.end_stream;
-            let verdict =
-                self.with_filter(at, |filter, request, stream| filter.decode_headers(request, end_stream, stream));
+            let verdict = self.with_filter(at, |filter, request, stream| {
+                filter.decode_headers(request, end_stream, stream)
+            });
             let reply = match verdict {
                 HeadersVerdict::Continue => continue,
                 HeadersVerdict::LocalReply(reply) => reply,
@@ -271,7 +280,9 @@ impl Exchange {
                     .await;
                     match waited {
                         Ok(Resumption::Continue) => {
-                            self.with_filter(at, |filter, request, stream| filter.decode_resumed(request, stream));
+                            self.with_filter(at, |filter, request, stream| {
+                                filter.decode_resumed(request, stream)
+                            });
                             continue;
                         }
                         Ok(Resumption::LocalReply(reply)) => reply,

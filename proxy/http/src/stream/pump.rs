@@ -48,7 +48,10 @@ pub(crate) struct Pump<'a, 'b, D> {
 
 impl<D: Downstream> Pump<'_, '_, D> {
     /// Sends the request and waits for the response head (or an informational one).
-    pub(crate) async fn await_head(&mut self, response: &mut HeaderMap) -> Result<ResponseInfo, Interruption> {
+    pub(crate) async fn await_head(
+        &mut self,
+        response: &mut HeaderMap,
+    ) -> Result<ResponseInfo, Interruption> {
         if self.request_done {
             self.on_request_sent();
         }

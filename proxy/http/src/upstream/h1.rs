@@ -4,8 +4,8 @@ use std::task::{Context, Poll, ready};
 
 use dhow_http::HeaderMap;
 use dhow_http::h1::{
-    Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo, ResponseOptions,
-    TrailerLimits, is_upgrade, parse_response, write_request_head,
+    Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo,
+    ResponseOptions, TrailerLimits, is_upgrade, parse_response, write_request_head,
 };
 use dhow_proxy_upstream::{
     ClosedBy, ConnectionGuard, HeaderKeyFormat as KeyFormat, Http1Options, HttpOptions, UpstreamProtocol,
@@ -131,7 +131,10 @@ impl H1Upstream {
                     }
                     Ok(Parsed::Partial) => {}
                     Err(error) => {
-                        return Poll::Ready(Err(Reset::with_transport(ResetKind::ProtocolError, error.details())));
+                        return Poll::Ready(Err(Reset::with_transport(
+                            ResetKind::ProtocolError,
+                            error.details(),
+                        )));
                     }
                 }
             }
@@ -187,7 +190,9 @@ impl BodySource for H1Upstream {
         let result = ready!(self.wire.poll_body(cx));
         Poll::Ready(result.map_err(|reset| match reset.kind {
             // The end of the stream in the middle of a body breaks the protocol; a reset connection does not.
-            ResetKind::ConnectionTermination if self.wire.peer_ended() => Reset::new(ResetKind::ProtocolError),
+            ResetKind::ConnectionTermination if self.wire.peer_ended() => {
+                Reset::new(ResetKind::ProtocolError)
+            }
             _ => reset,
         }))
     }
@@ -206,7 +211,11 @@ impl BodySource for H1Upstream {
 }
 
 impl BodySink for H1Upstream {
-    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+    fn poll_write<S: BodySource>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+    ) -> Poll<Result<usize, Reset>> {
         let count = ready!(self.wire.poll_write_body(cx, source.chunk())).map_err(|e| Reset::of_io(&e))?;
         source.consume(count);
         Poll::Ready(Ok(count))

@@ -96,7 +96,11 @@ impl BodySource for H2Upstream {
 }
 
 impl BodySink for H2Upstream {
-    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+    fn poll_write<S: BodySource>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+    ) -> Poll<Result<usize, Reset>> {
         let Some(sending) = &mut self.sending else {
             return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
         };
@@ -112,7 +116,11 @@ impl BodySink for H2Upstream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_finish(&mut self, _cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+    fn poll_finish(
+        &mut self,
+        _cx: &mut Context<'_>,
+        trailers: Option<&HeaderMap>,
+    ) -> Poll<Result<(), Reset>> {
         if let Some(sending) = &mut self.sending
             && !self.request_done
         {

@@ -14,8 +14,8 @@ use dhow_http::h1::ResponseInfo;
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::Reset;
 
-use pool::PooledH1;
 use h2::H2Upstream;
+use pool::PooledH1;
 pub(crate) use pool::{Acquired, HttpPools};
 
 /// A stream to an upstream host.
@@ -90,7 +90,11 @@ impl BodySource for UpstreamStream {
 }
 
 impl BodySink for UpstreamStream {
-    fn poll_write<S: BodySource>(&mut self, cx: &mut Context<'_>, source: &mut S) -> Poll<Result<usize, Reset>> {
+    fn poll_write<S: BodySource>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+    ) -> Poll<Result<usize, Reset>> {
         match self {
             Self::H1(stream) => stream.poll_write(cx, source),
             Self::H2(stream) => stream.poll_write(cx, source),

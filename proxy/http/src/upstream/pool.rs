@@ -6,18 +6,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dhow_net::Transport;
+use dhow_proxy_api::LocalFuture;
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{
-    ClusterInfo, ClusterObserver, ConnectFailureKind, ConnectionGuard, Host, Http2Options, Permit, Resource, RoutingPriority, SecureOptions,
-    UpstreamConnection, UpstreamProtocol, WorkerCluster, connect,
+    ClusterInfo, ClusterObserver, ConnectFailureKind, ConnectionGuard, Host, Http2Options, Permit, Resource,
+    RoutingPriority, SecureOptions, UpstreamConnection, UpstreamProtocol, WorkerCluster, connect,
 };
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
@@ -52,17 +51,13 @@ pub(crate) enum Acquired {
     /// A connection was free.
     Ready(UpstreamStream),
     /// One is being made, or will be released. Dropping the future gives up the place in the queue.
-    Wait(Pin<Box<dyn Future<Output = Result<UpstreamStream, Reset>>>>),
+    Wait(LocalFuture<Result<UpstreamStream, Reset>>),
 }
 
 impl HttpPools {
     /// The pools of a worker; a local task watches over idle connections for as long as they exist.
     pub(crate) fn start(worker: &Rc<Worker>) -> Rc<Self> {
-        let pools = Rc::new(Self {
-            worker: worker.clone(),
-            pools: RefCell::default(),
-            sweeps: Cell::new(0),
-        });
+        let pools = Rc::new(Self { worker: worker.clone(), pools: RefCell::default(), sweeps: Cell::new(0) });
         let weak = Rc::downgrade(&pools);
         tokio::task::spawn_local(async move {
             let mut interval = tokio::time::interval(SWEEP_INTERVAL);
@@ -134,7 +129,8 @@ impl HttpPools {
     }
 
     fn drain_where(&self, gone: impl Fn(&HostPool) -> bool) {
-        let drained: Vec<_> = self.pools.borrow_mut().extract_if(|_, pool| gone(pool)).map(|(_, p)| p).collect();
+        let drained: Vec<_> =
+            self.pools.borrow_mut().extract_if(|_, pool| gone(pool)).map(|(_, p)| p).collect();
         for pool in drained {
             pool.drain();
         }
@@ -165,6 +161,10 @@ pub(crate) struct HostPool {
     priority: RoutingPriority,
     http2: bool,
     options: SecureOptions,
+    #[allow(
+        clippy::vec_box,
+        reason = "a connection moves between here and its loans; the box spares copying it"
+    )]
     idle: RefCell<Vec<Box<H1Upstream>>>,
     /// HTTP/2 connections, shared by streams.
     shared: RefCell<Vec<Rc<H2Connection>>>,
@@ -241,9 +241,7 @@ impl HostPool {
     }
 
     /// Queues a request and makes a connection for it where limits allow.
-    fn enqueue(
-        self: &Rc<Self>,
-    ) -> Result<Pin<Box<dyn Future<Output = Result<UpstreamStream, Reset>>>>, Reset> {
+    fn enqueue(self: &Rc<Self>) -> Result<LocalFuture<Result<UpstreamStream, Reset>>, Reset> {
         let breakers = &self.info.circuit_breakers;
         let Some(permit) = breakers.try_acquire(self.priority, Resource::PendingRequests) else {
             return Err(Reset::new(ResetKind::Overflow));
@@ -429,7 +427,8 @@ impl HostPool {
             if timed_out {
                 self.info.stats.upstream_cx_idle_timeout().inc();
             }
-            !timed_out && !(connection.is_draining() && connection.active() == 0)
+            let ended = connection.is_draining() && connection.active() == 0;
+            !(timed_out || ended)
         });
     }
 
