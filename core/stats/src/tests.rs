@@ -164,6 +164,17 @@ fn response_codes_appear_when_seen() {
 }
 
 #[test]
+fn registered_classes_are_there_from_the_start() {
+    let store = Store::new();
+    let codes = store.scope("http.a").response_codes("downstream_rq");
+    codes.register_classes();
+    codes.charge_class(404);
+    let expected = "http.a.downstream_rq_1xx: 0\nhttp.a.downstream_rq_2xx: 0\nhttp.a.downstream_rq_3xx: 0\n\
+                    http.a.downstream_rq_4xx: 1\nhttp.a.downstream_rq_5xx: 0\nhttp.a.downstream_rq_completed: 1\n";
+    assert_eq!(text(&store, &Query::default()), expected);
+}
+
+#[test]
 fn pages_are_envoys() {
     let store = Store::new();
     let scope = store.scope("cluster.u1");

@@ -233,3 +233,37 @@ impl BodySink for H1Upstream {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dhow_proxy_upstream::Http2Options;
+
+    use super::*;
+
+    #[test]
+    fn the_clusters_options_reach_the_connection() {
+        let options = Http1Options {
+            header_key_format: KeyFormat::ProperCaseWords,
+            enable_trailers: true,
+            allow_chunked_length: true,
+            send_fully_qualified_url: true,
+        };
+        let both = (options.clone(), Http2Options::default());
+        for protocol in [
+            UpstreamProtocol::Http1(options),
+            UpstreamProtocol::Auto(both.0.clone(), both.1.clone()),
+            UpstreamProtocol::Downstream(both.0, both.1),
+        ] {
+            let http = HttpOptions { protocol, max_response_headers_kb: 2, ..HttpOptions::default() };
+            let settings = H1Settings::of(&http);
+            assert_eq!(settings.request.keys, HeaderKeyFormat::ProperCase);
+            assert!(settings.request.absolute_target && settings.trailers);
+            assert!(settings.response.allow_chunked_length);
+            assert_eq!((settings.response.max_head_bytes, settings.response.max_headers), (2048, 100));
+        }
+        let defaults = H1Settings::of(&HttpOptions::default());
+        assert_eq!(defaults.request.keys, HeaderKeyFormat::Lower);
+        assert!(!defaults.trailers && !defaults.request.absolute_target);
+        assert!(!defaults.response.allow_chunked_length);
+    }
+}
