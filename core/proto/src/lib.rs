@@ -23,7 +23,7 @@ use serde_json::Value as Json;
 pub use any::is_known_type;
 pub use check::CheckOptions;
 pub use json::{FieldNames, PrintOptions};
-pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml};
+pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml, parse};
 pub use tables::{EnumType, EnumValue, FieldType, Kind, MessageType, enum_types, message_types, table_size};
 
 /// Checks an encoded message, such as a resource from a management server: validation rules, durations, deprecated

@@ -90,6 +90,25 @@ pub fn load<M: Name + Default>(
     Ok(Loaded { message, warnings })
 }
 
+/// Reads a message of one source without checking its rules: for an envelope whose contents are checked one by one.
+///
+/// # Errors
+/// Text that is not of this form, an unknown type, an unknown field (unless allowed) or a value of the wrong type.
+pub fn parse<M: Name + Default>(
+    format: Format,
+    source: &[u8],
+    options: &LoadOptions,
+) -> Result<Loaded<M>, ConfigError> {
+    let full_name = M::full_name();
+    let message_type = MessageType::find(&full_name)
+        .ok_or_else(|| ConfigError::at_root(format!("the type {full_name} is not described")))?;
+    let mut warnings = Vec::new();
+    let bytes = encode_source(message_type, format, source, options, &mut warnings)?;
+    let message = M::decode(bytes.as_slice())
+        .map_err(|error| ConfigError::at_root(format!("Unable to decode as {full_name}: {error}")))?;
+    Ok(Loaded { message, warnings })
+}
+
 /// Loads a message from YAML as Envoy reads it.
 ///
 /// # Errors

@@ -34,6 +34,14 @@ pub enum FileError {
     Watch(String, std::io::Error),
 }
 
+/// Why a file is not applied.
+enum ReadError {
+    /// It cannot be read or holds no discovery response.
+    Unreadable(String),
+    /// It holds resources that cannot be meant.
+    Refused(String),
+}
+
 /// One resource type, from one file.
 ///
 /// Rules followed: the file is read at the start and whenever it, or something in the watched directory, was moved into
@@ -71,7 +79,15 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
         };
         let watch = MoveWatch::new(&target)
             .map_err(|error| FileError::Watch(source.path.display().to_string(), error))?;
-        Ok(Self { type_url: type_url.into(), source, watch, sink, observer, known: BTreeSet::new(), interest_changed: InterestChanged::default() })
+        Ok(Self {
+            type_url: type_url.into(),
+            source,
+            watch,
+            sink,
+            observer,
+            known: BTreeSet::new(),
+            interest_changed: InterestChanged::default(),
+        })
     }
 
     /// Has the file read again because the sink wants other names than before.
@@ -85,7 +101,14 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
         self.observer.update_attempt(&type_url, None);
         let (update, warnings) = match self.read() {
             Ok(read) => read,
-            Err(reason) => {
+            Err(ReadError::Refused(reason)) => {
+                self.rejected(&[(String::new(), reason)]);
+                if self.known.is_empty() {
+                    self.sink.fetch_failed(&type_url, None);
+                }
+                return;
+            }
+            Err(ReadError::Unreadable(reason)) => {
                 self.observer.warning(&format!("Filesystem config update failure: {reason}"));
                 self.observer.update_failure(&type_url, None);
                 if self.known.is_empty() {
@@ -141,13 +164,17 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
         self.observer.update_rejected(&self.type_url, None, &message);
     }
 
-    fn read(&self) -> Result<(Update, Vec<String>), String> {
+    fn read(&self) -> Result<(Update, Vec<String>), ReadError> {
         let path = &self.source.path;
-        let bytes =
-            fs::read(path).map_err(|error| format!("unable to read file: {}: {error}", path.display()))?;
+        let unreadable = |reason: String| ReadError::Unreadable(reason);
+        let bytes = fs::read(path)
+            .map_err(|error| unreadable(format!("unable to read file: {}: {error}", path.display())))?;
         let format = Format::of_file_name(&path.to_string_lossy()).unwrap_or(Format::Json);
-        let loaded = dhow_proto::load::<DiscoveryResponse>(&[(format, &bytes)], &LoadOptions::default())
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        // The resources are checked one by one when they are applied; what is not known of them is a warning, as in all
+        // dynamic configuration.
+        let options = LoadOptions { allow_unknown_fields: true, ..LoadOptions::default() };
+        let loaded = dhow_proto::parse::<DiscoveryResponse>(format, &bytes, &options)
+            .map_err(|error| unreadable(format!("{}: {error}", path.display())))?;
         let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
         let DiscoveryResponse {
             version_info,
@@ -167,18 +194,18 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
         let mut added = Vec::new();
         for body in resources {
             if body.type_url != self.type_url {
-                return Err(format!(
+                return Err(ReadError::Refused(format!(
                     "{}: the type URL {} of a resource does not match {}",
                     path.display(),
                     body.type_url,
                     self.type_url
-                ));
+                )));
             }
             let name = name_in_body(&body.value)
-                .ok_or_else(|| format!("{}: a resource has no name", path.display()))?
+                .ok_or_else(|| ReadError::Refused(format!("{}: a resource has no name", path.display())))?
                 .to_owned();
             if !present.insert(name.clone()) {
-                return Err(format!("{}: duplicate resource {name}", path.display()));
+                return Err(ReadError::Refused(format!("{}: duplicate resource {name}", path.display())));
             }
             if wanted(&name) {
                 added.push(NamedResource { name, version: version_info.clone(), body });
