@@ -185,18 +185,7 @@ pub(crate) fn mutate(
     if !head.contains_known(KnownHeader::XForwardedProto) {
         head.append_known(KnownHeader::XForwardedProto, proto);
     }
-    if !head.contains_known(KnownHeader::Scheme) {
-        let mut scheme = [0u8; 8];
-        let from = head.get_known(KnownHeader::XForwardedProto).unwrap_or(proto);
-        let scheme = match from.len() {
-            n @ 4..=5 if from.eq_ignore_ascii_case(b"http") || from.eq_ignore_ascii_case(b"https") => {
-                scheme[..n].copy_from_slice(from);
-                &scheme[..n]
-            }
-            _ => proto,
-        };
-        head.append_known(KnownHeader::Scheme, scheme);
-    }
+    set_scheme(head, proto);
 
     let internal = single_address && is_internal(forwarding, client.unwrap_or(peer.ip()));
     let edge = !internal && forwarding.use_remote_address;
@@ -228,6 +217,23 @@ pub(crate) fn mutate(
     set_request_id(forwarding, edge, head, random);
     config.client_certificate.apply(connection.tls.as_ref(), head);
     RequestOrigin { client_address, internal }
+}
+
+/// Sets the scheme where the request names none: what a proxy in front said, else that of the connection.
+fn set_scheme(head: &mut HeaderMap, proto: &[u8]) {
+    if head.contains_known(KnownHeader::Scheme) {
+        return;
+    }
+    let mut scheme = [0u8; 8];
+    let from = head.get_known(KnownHeader::XForwardedProto).unwrap_or(proto);
+    let scheme = match from.len() {
+        n @ 4..=5 if from.eq_ignore_ascii_case(b"http") || from.eq_ignore_ascii_case(b"https") => {
+            scheme[..n].copy_from_slice(from);
+            &scheme[..n]
+        }
+        _ => proto,
+    };
+    head.append_known(KnownHeader::Scheme, scheme);
 }
 
 fn remove_hop_by_hop(head: &mut HeaderMap, upgrade: bool) {
