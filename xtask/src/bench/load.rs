@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{installed, pinned};
+use super::{installed, own_program, pinned};
 
 /// What one pass of load brought.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct LoadArgs {
 
 /// Runs our own generator on core 1 in a process of its own.
 pub fn own(args: &LoadArgs) -> Result<Pass> {
-    let (program, mut line) = pinned(1, &std::env::current_exe()?);
+    let (program, mut line) = pinned(1, &own_program());
     line.extend(["bench".into(), "load".into()]);
     for (name, value) in [
         ("--port", u64::from(args.port)),

@@ -126,6 +126,11 @@ fn pinned(core: usize, program: &std::path::Path) -> (PathBuf, Vec<String>) {
     (program.to_owned(), Vec::new())
 }
 
+/// This program, also after a build has replaced its file.
+fn own_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
 /// The path of a program on `PATH`, if it is installed. Administrative folders are searched too.
 fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

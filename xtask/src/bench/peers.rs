@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use dhow_testkit::{ChildGuard, ChildSpec, HeldPort, TempDir, envoy, poll_until};
 use serde_json::json;
 
-use super::{Http1, START_LIMIT, WRAPPED_START_LIMIT, installed, pinned};
+use super::{Http1, START_LIMIT, WRAPPED_START_LIMIT, installed, own_program, pinned};
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -267,7 +267,7 @@ fn start_upstream(dir: &TempDir, port: u16, body: usize, notes: &mut Vec<String>
         return Ok(ChildSpec::new(program, log).args(args).spawn()?);
     }
     notes.push("nginx is not installed: the upstream is our own".to_owned());
-    let (program, mut args) = pinned(1, &std::env::current_exe()?);
+    let (program, mut args) = pinned(1, &own_program());
     args.extend(["bench", "upstream"].map(str::to_owned));
     args.extend(["--port".to_owned(), port.to_string(), "--body".to_owned(), body.to_string()]);
     Ok(ChildSpec::new(program, log).args(args).spawn()?)
