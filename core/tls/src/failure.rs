@@ -44,7 +44,9 @@ impl TlsFailure {
     pub(crate) fn of_clear_text(first: &[u8]) -> Option<Self> {
         match first.get(..5)? {
             b"CONNE" => Some(Self(Cause::HttpsProxyRequest)),
-            head if [&b"GET "[..], b"POST", b"HEAD", b"PUT "].contains(&&head[..4]) => Some(Self(Cause::HttpRequest)),
+            head if [&b"GET "[..], b"POST", b"HEAD", b"PUT "].contains(&&head[..4]) => {
+                Some(Self(Cause::HttpRequest))
+            }
             _ => None,
         }
     }
@@ -67,10 +69,14 @@ impl fmt::Display for TlsFailure {
         let error = match &self.0 {
             Cause::Protocol(error) => error,
             Cause::HttpRequest => {
-                return f.write_str("TLS_error:|268435612:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end");
+                return f.write_str(
+                    "TLS_error:|268435612:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end",
+                );
             }
             Cause::HttpsProxyRequest => {
-                return f.write_str("TLS_error:|268435611:SSL_routines:OPENSSL_internal:HTTPS_PROXY_REQUEST:TLS_error_end");
+                return f.write_str(
+                    "TLS_error:|268435611:SSL_routines:OPENSSL_internal:HTTPS_PROXY_REQUEST:TLS_error_end",
+                );
             }
         };
         let known = match error {

@@ -88,7 +88,9 @@ mod tests {
         count(&stats);
         let snapshot = store.snapshot(&Query::default());
         let counted = snapshot.stats.into_iter().filter_map(|(name, value)| match value {
-            SnapshotValue::Counter(value) if value > 0 => Some((name.strip_prefix("listener.a.ssl.")?.to_owned(), value)),
+            SnapshotValue::Counter(value) if value > 0 => {
+                Some((name.strip_prefix("listener.a.ssl.")?.to_owned(), value))
+            }
             _ => None,
         });
         counted.collect()

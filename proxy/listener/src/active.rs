@@ -39,7 +39,12 @@ impl SharedListener {
     pub(crate) fn new(config: ListenerConfig, store: &Store, connection_ids: Arc<AtomicU64>) -> Self {
         let scope = store.scope(&format!("listener.{}.", config.stat_prefix));
         let secure = config.chains.iter().any(|chain| chain.tls.is_some());
-        Self { stats: scope.group(), tls_stats: secure.then(|| TlsStats::new(&scope)), config, connection_ids }
+        Self {
+            stats: scope.group(),
+            tls_stats: secure.then(|| TlsStats::new(&scope)),
+            config,
+            connection_ids,
+        }
     }
 }
 
@@ -93,7 +98,8 @@ impl WorkerListeners {
             gone.for_each(|chain| chain.retire(drain_time));
         }
         let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, worker.index());
-        let listener = Rc::new(WorkerListener { shared, worker: stats, chains, accepting: RefCell::default() });
+        let listener =
+            Rc::new(WorkerListener { shared, worker: stats, chains, accepting: RefCell::default() });
         for socket in sockets {
             match TcpListener::from_std(socket) {
                 Ok(socket) => {

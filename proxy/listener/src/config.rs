@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_matching::Cidr;
 use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{Address, CidrRange as ProtoCidr, SocketAddress, TransportSocket};
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proxy_api::NetworkFilter;
-use dhow_matching::Cidr;
 use dhow_tls::DownstreamTls;
 
 use crate::filter_chain::{FilterChain, FilterChainMatch, FilterChains, SourceType};
@@ -152,7 +152,10 @@ pub fn lower(
     refuse(stats_matcher.is_some(), "stats_matcher")?;
     refuse(fcds_config.is_some(), "fcds_config")?;
     refuse(filter_chain_matcher.is_some(), "filter_chain_matcher")?;
-    refuse(per_connection_buffer_high_watermark_timeout.is_some(), "per_connection_buffer_high_watermark_timeout")?;
+    refuse(
+        per_connection_buffer_high_watermark_timeout.is_some(),
+        "per_connection_buffer_high_watermark_timeout",
+    )?;
     refuse(use_original_dst.is_some_and(|b| b.value), "use_original_dst")?;
     refuse(!socket_options.is_empty(), "socket_options")?;
     refuse(tcp_fast_open_queue_length.is_some(), "tcp_fast_open_queue_length")?;
@@ -186,8 +189,12 @@ pub fn lower(
     let stat_prefix: Arc<str> =
         if stat_prefix.is_empty() { main.to_string().replace(':', "_").into() } else { stat_prefix.into() };
     let inbound = traffic_direction == 1;
-    let context =
-        FilterContext { listener_stat_prefix: stat_prefix.clone(), listener_name: name.clone(), inbound, dynamic };
+    let context = FilterContext {
+        listener_stat_prefix: stat_prefix.clone(),
+        listener_name: name.clone(),
+        inbound,
+        dynamic,
+    };
     let chains =
         lower_chains(filter_chains, default_filter_chain, previous, filters, &context, path, warnings)?;
     let inspections = lower_listener_filters(listener_filters, path)?;
@@ -278,7 +285,10 @@ struct Inspections {
     http: bool,
 }
 
-fn lower_listener_filters(filters: Vec<pb::ListenerFilter>, path: &FieldPath) -> Result<Inspections, ConfigError> {
+fn lower_listener_filters(
+    filters: Vec<pb::ListenerFilter>,
+    path: &FieldPath,
+) -> Result<Inspections, ConfigError> {
     let mut found = Inspections::default();
     for (i, filter) in filters.into_iter().enumerate() {
         let path = path.field("listener_filters").index(i);
@@ -380,10 +390,8 @@ fn lower_chain(
         return Err(ConfigError::new(path.field("filters"), reason));
     };
     if let Some(first) = network_filters.first() {
-        let reason = format!(
-            "network filter '{}' in front of the terminal filter is not supported yet",
-            first.name
-        );
+        let reason =
+            format!("network filter '{}' in front of the terminal filter is not supported yet", first.name);
         return Err(ConfigError::new(path.field("filters").index(0), reason));
     }
     let tls = match transport_socket {

@@ -163,7 +163,11 @@ fn longest_prefix(ranges: &[Cidr], address: IpAddr) -> Option<u32> {
     if ranges.is_empty() {
         return Some(0);
     }
-    ranges.iter().filter(|range| range.contains(address)).map(|range| 1 + u32::from(range.prefix_length())).max()
+    ranges
+        .iter()
+        .filter(|range| range.contains(address))
+        .map(|range| 1 + u32::from(range.prefix_length()))
+        .max()
 }
 
 fn server_name(wanted: &[String], name: Option<&str>) -> Option<u32> {
@@ -175,7 +179,9 @@ fn server_name(wanted: &[String], name: Option<&str>) -> Option<u32> {
         .iter()
         .filter_map(|pattern| match pattern.strip_prefix('*') {
             Some("") => Some(1),
-            Some(suffix) if name.len() > suffix.len() && name.ends_with(suffix) => Some(1 + suffix.len() as u32),
+            Some(suffix) if name.len() > suffix.len() && name.ends_with(suffix) => {
+                Some(1 + suffix.len() as u32)
+            }
             Some(_) => None,
             None => (pattern == name).then_some(u32::MAX),
         })

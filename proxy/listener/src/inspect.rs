@@ -60,7 +60,10 @@ fn recognise(bytes: &[u8], tls: bool, http: bool, is_all: bool) -> Option<Inspec
         match inspect_http(bytes) {
             Protocol::Incomplete if !is_all => return None,
             Protocol::Http1(version) => {
-                return Some(Inspected { application_protocols: vec![version.into()], ..Inspected::default() });
+                return Some(Inspected {
+                    application_protocols: vec![version.into()],
+                    ..Inspected::default()
+                });
             }
             Protocol::Http2 => {
                 return Some(Inspected { application_protocols: vec!["h2c".into()], ..Inspected::default() });

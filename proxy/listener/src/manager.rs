@@ -225,10 +225,12 @@ impl ListenerManager {
                 let kept = old.filter(|old| old.listener.config.addresses.get(i) == Some(address));
                 let bound = match kept.and_then(|old| old.bound.get(i)) {
                     Some(bound) => bound.clone(),
-                    None => Rc::new(BoundAddress::bind(config, *address, workers.count()).map_err(|error| {
-                        self.stats.listener_create_failure().inc();
-                        bind_error(name, *address, &error)
-                    })?),
+                    None => {
+                        Rc::new(BoundAddress::bind(config, *address, workers.count()).map_err(|error| {
+                            self.stats.listener_create_failure().inc();
+                            bind_error(name, *address, &error)
+                        })?)
+                    }
                 };
                 entry.bound.push(bound);
             }

@@ -25,7 +25,11 @@ impl BoundAddress {
         let address = first.local_addr()?;
         let mut sockets = vec![first];
         for _ in 1..workers {
-            sockets.push(if config.reuse_port { bind_one(config, address)? } else { sockets[0].try_clone()? });
+            sockets.push(if config.reuse_port {
+                bind_one(config, address)?
+            } else {
+                sockets[0].try_clone()?
+            });
         }
         Ok(Self { address, sockets })
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use dhow_proto::Name;
 use dhow_proto::envoy::admin::v3 as pb;
 use dhow_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
 use dhow_proto::envoy::config::core::v3::{self as core, address, socket_address};
 use dhow_proto::google::protobuf::{Duration as ProtoDuration, Timestamp};
-use dhow_proto::Name;
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{
     AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, RuntimeValues,
@@ -80,7 +80,7 @@ impl AdminState for ProcessState {
 
     fn clusters(&self) -> Vec<ClusterStatus> {
         let described = self.configuration.borrow().clusters.describe();
-        described.iter().filter(|cluster| !cluster.warming).map(|cluster| cluster_status(cluster)).collect()
+        described.iter().filter(|cluster| !cluster.warming).map(cluster_status).collect()
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

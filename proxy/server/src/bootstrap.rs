@@ -147,7 +147,8 @@ pub(crate) fn lower(
         }
     }
     lower_cluster_manager(cluster_manager, &root.field("cluster_manager"))?;
-    let pb::bootstrap::StaticResources { listeners, clusters, secrets } = static_resources.unwrap_or_default();
+    let pb::bootstrap::StaticResources { listeners, clusters, secrets } =
+        static_resources.unwrap_or_default();
     let static_path = root.field("static_resources");
     ConfigError::refuse_if(!secrets.is_empty(), &static_path, "secrets")?;
     let (cds, lds, ads) = lower_dynamic(dynamic_resources, &root.field("dynamic_resources"))?;
@@ -221,7 +222,10 @@ fn lower_admin(
 
 type Dynamic = (Option<TypeSource>, Option<TypeSource>, Option<Ads>);
 
-fn lower_dynamic(message: Option<pb::bootstrap::DynamicResources>, path: &FieldPath) -> Result<Dynamic, ConfigError> {
+fn lower_dynamic(
+    message: Option<pb::bootstrap::DynamicResources>,
+    path: &FieldPath,
+) -> Result<Dynamic, ConfigError> {
     let Some(pb::bootstrap::DynamicResources {
         lds_config,
         lds_resources_locator,
@@ -259,7 +263,11 @@ fn lower_source(config: ConfigSource, path: &FieldPath) -> Result<TypeSource, Co
             check_source_file(&file, &path.field("path"))?;
             Source::File(PathSource { path: PathBuf::from(file), watched_directory: None })
         }
-        Some(Specifier::PathConfigSource(core::PathConfigSource { path: file, watched_directory, poll_interval })) => {
+        Some(Specifier::PathConfigSource(core::PathConfigSource {
+            path: file,
+            watched_directory,
+            poll_interval,
+        })) => {
             let path = path.field("path_config_source");
             ConfigError::refuse_if(poll_interval.is_some(), &path, "poll_interval")?;
             check_source_file(&file, &path.field("path"))?;

@@ -22,7 +22,11 @@ pub(crate) enum Mode {
 
 /// The flags, with Envoy's names and defaults.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "dhow-proxy", disable_version_flag = true, about = "Dhow's data plane: takes Envoy's configuration")]
+#[command(
+    name = "dhow-proxy",
+    disable_version_flag = true,
+    about = "Dhow's data plane: takes Envoy's configuration"
+)]
 pub(crate) struct Options {
     /// Path to configuration file
     #[arg(short = 'c', long, default_value = "")]
@@ -227,10 +231,35 @@ mod tests {
     #[test]
     fn envoys_flags_are_taken() {
         let options = parse_words(&[
-            "-c", "a.yaml", "--config-yaml", "{}", "--mode", "init_only", "--concurrency", "3", "-l", "debug",
-            "--component-log-level", "upstream:trace", "--log-path", "x", "--service-node", "n",
-            "--service-cluster", "c", "--service-zone", "z", "--admin-address-path", "p", "--drain-time-s", "5",
-            "--base-id", "1", "--restart-epoch", "0", "--disable-hot-restart",
+            "-c",
+            "a.yaml",
+            "--config-yaml",
+            "{}",
+            "--mode",
+            "init_only",
+            "--concurrency",
+            "3",
+            "-l",
+            "debug",
+            "--component-log-level",
+            "upstream:trace",
+            "--log-path",
+            "x",
+            "--service-node",
+            "n",
+            "--service-cluster",
+            "c",
+            "--service-zone",
+            "z",
+            "--admin-address-path",
+            "p",
+            "--drain-time-s",
+            "5",
+            "--base-id",
+            "1",
+            "--restart-epoch",
+            "0",
+            "--disable-hot-restart",
         ])
         .unwrap();
         assert_eq!(options.mode, Mode::InitOnly);

@@ -1,5 +1,6 @@
 //! The parts of `/config_dump`.
 
+use dhow_proto::Name;
 use dhow_proto::any;
 use dhow_proto::envoy::admin::v3 as pb;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
@@ -9,7 +10,6 @@ use dhow_proto::envoy::config::endpoint::v3::{
 };
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::google::protobuf::{Any, UInt32Value};
-use dhow_proto::Name;
 use dhow_proxy_listener::Origin as ListenerOrigin;
 use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
 
@@ -47,7 +47,11 @@ pub(crate) fn clusters(configuration: &Configuration) -> pb::ClustersConfigDump 
 /// `eds_cluster_config.service_name` of an encoded cluster.
 pub(crate) fn eds_service_name(message: &Any) -> String {
     let cluster: Result<Cluster, _> = any::unpack(message);
-    cluster.ok().and_then(|cluster| cluster.eds_cluster_config).map(|eds| eds.service_name).unwrap_or_default()
+    cluster
+        .ok()
+        .and_then(|cluster| cluster.eds_cluster_config)
+        .map(|eds| eds.service_name)
+        .unwrap_or_default()
 }
 
 /// `EndpointsConfigDump`: the hosts of all clusters as they are in force.
@@ -80,9 +84,9 @@ fn assignment(cluster: &ClusterDescription) -> ClusterLoadAssignment {
             zone: of_host.zone.clone(),
             sub_zone: of_host.sub_zone.clone(),
         };
-        let group = groups
-            .iter()
-            .position(|group| group.priority == host.priority() && group.locality.as_ref() == Some(&locality));
+        let group = groups.iter().position(|group| {
+            group.priority == host.priority() && group.locality.as_ref() == Some(&locality)
+        });
         let at = group.unwrap_or_else(|| {
             groups.push(LocalityLbEndpoints {
                 locality: Some(locality),
@@ -119,8 +123,7 @@ pub(crate) fn listeners(configuration: &Configuration) -> pb::ListenersConfigDum
         let listener = Some(any::pack_encoded(&Listener::full_name(), view.encoded));
         let last_updated = Some(timestamp(view.last_updated));
         if view.origin == ListenerOrigin::Static {
-            dump.static_listeners
-                .push(pb::listeners_config_dump::StaticListener { listener, last_updated });
+            dump.static_listeners.push(pb::listeners_config_dump::StaticListener { listener, last_updated });
             continue;
         }
         let state = pb::listeners_config_dump::DynamicListenerState {

@@ -70,7 +70,8 @@ fn load(options: &Options) -> Result<(BootstrapMessage, Bootstrap), String> {
     let mut sources: Vec<(Format, &[u8])> = Vec::new();
     let path = options.config_path.as_str();
     if !path.is_empty() {
-        file = std::fs::read(path).map_err(|error| format!("unable to read file: {path}: {}", plain(&error)))?;
+        file =
+            std::fs::read(path).map_err(|error| format!("unable to read file: {path}: {}", plain(&error)))?;
         sources.push((Format::of_file_name(path).unwrap_or(Format::Json), &file));
     }
     if !options.config_yaml.is_empty() {
@@ -114,8 +115,14 @@ fn add_static(bootstrap: &Bootstrap, configuration: &mut Configuration) -> Resul
         let mut warnings = Vec::new();
         let path = path.field("listeners").index(i);
         let Configuration { listeners, filters, .. } = configuration;
-        let added =
-            listeners.add_or_update(listener.clone(), "", ListenerOrigin::Static, filters, &path, &mut warnings);
+        let added = listeners.add_or_update(
+            listener.clone(),
+            "",
+            ListenerOrigin::Static,
+            filters,
+            &path,
+            &mut warnings,
+        );
         warn_all("", &warnings);
         added.map_err(|error| error.to_string())?;
     }

@@ -6,16 +6,16 @@ use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use dhow_proxy_admin::LogLevel;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
-use dhow_proxy_admin::LogLevel;
 
 use crate::cli::Options;
 
@@ -38,12 +38,64 @@ const COMPONENTS: &[(&str, &str)] = &[
 
 /// Names of Envoy's components that have no counterpart here; levels for them are accepted and do nothing.
 const OTHERS: &[&str] = &[
-    "alternate_protocols_cache", "aws", "assert", "backtrace", "basic_auth", "cache_filter", "client", "credential_injector",
-    "decompression", "dns", "dubbo", "dynamic_forward_proxy", "ext_authz", "ext_proc", "rocketmq", "envoy_bug", "forward_proxy",
-    "geolocation", "golang", "grpc", "happy_eyeballs", "hc", "health_checker", "hystrix", "init", "io", "jwt", "kafka",
-    "key_value_store", "lua", "matcher", "misc", "mongo", "multi_connection", "oauth2", "quic", "quic_stream", "rate_limit_quota",
-    "rbac", "rds", "redis", "runtime", "secret", "stats", "stats_sh", "stateful_session", "testing", "thrift", "tracing", "udp",
-    "wasm", "websocket", "local_rate_limit", "compression", "config_validation", "dynamic_modules", "filesystem", "listener",
+    "alternate_protocols_cache",
+    "aws",
+    "assert",
+    "backtrace",
+    "basic_auth",
+    "cache_filter",
+    "client",
+    "credential_injector",
+    "decompression",
+    "dns",
+    "dubbo",
+    "dynamic_forward_proxy",
+    "ext_authz",
+    "ext_proc",
+    "rocketmq",
+    "envoy_bug",
+    "forward_proxy",
+    "geolocation",
+    "golang",
+    "grpc",
+    "happy_eyeballs",
+    "hc",
+    "health_checker",
+    "hystrix",
+    "init",
+    "io",
+    "jwt",
+    "kafka",
+    "key_value_store",
+    "lua",
+    "matcher",
+    "misc",
+    "mongo",
+    "multi_connection",
+    "oauth2",
+    "quic",
+    "quic_stream",
+    "rate_limit_quota",
+    "rbac",
+    "rds",
+    "redis",
+    "runtime",
+    "secret",
+    "stats",
+    "stats_sh",
+    "stateful_session",
+    "testing",
+    "thrift",
+    "tracing",
+    "udp",
+    "wasm",
+    "websocket",
+    "local_rate_limit",
+    "compression",
+    "config_validation",
+    "dynamic_modules",
+    "filesystem",
+    "listener",
 ];
 
 /// Starts logging as the command line says.
@@ -64,9 +116,8 @@ pub(crate) fn start(options: &Options) -> Result<(), String> {
         }
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.map_err(|error| {
-                format!("error initializing log file {}: {error}", path.display())
-            })?;
+            let file =
+                file.map_err(|error| format!("error initializing log file {}: {error}", path.display()))?;
             let layer =
                 tracing_subscriber::fmt::layer().event_format(EnvoyFormat).with_writer(Mutex::new(file));
             registry.with(layer).try_init()
@@ -112,7 +163,8 @@ fn targets(default: LevelFilter, levels: &[(&'static str, LevelFilter)]) -> Targ
         targets = targets.with_target(library, default.min(LevelFilter::WARN));
     }
     for (name, target) in COMPONENTS {
-        let level = levels.iter().find(|(component, _)| component == name).map_or(default, |(_, level)| *level);
+        let level =
+            levels.iter().find(|(component, _)| component == name).map_or(default, |(_, level)| *level);
         let level = if *name == "http2" { level.min(LevelFilter::WARN) } else { level };
         targets = targets.with_target(*target, level);
     }

@@ -57,11 +57,13 @@ impl NetworkFilters for FilterBuilder {
         let path = path.field("typed_config");
         match dhow_proto::any::resolve(&config).map_err(|error| error.under(&path))?.type_name.as_str() {
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-                let message: HcmMessage = dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                let message: HcmMessage =
+                    dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
                 self.build_http(message, context, &path, warnings)
             }
             "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-                let message: TcpMessage = dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                let message: TcpMessage =
+                    dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
                 let config = dhow_proxy_tcp::lower(message, &self.log_writer, &path, warnings)?;
                 Ok(Arc::new(TcpProxy::new(config, &self.store)))
             }
@@ -76,10 +78,7 @@ impl NetworkFilters for FilterBuilder {
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Option<Arc<DownstreamTls>>, ConfigError> {
         let TransportSocket { name, config_type } = socket;
-        let config = match config_type {
-            Some(transport_socket::ConfigType::TypedConfig(config)) => Some(config),
-            None => None,
-        };
+        let config = config_type.map(|transport_socket::ConfigType::TypedConfig(config)| config);
         let type_name = config.as_ref().map_or("", |config| dhow_proto::any::type_name(&config.type_url));
         match (type_name, name.as_str()) {
             ("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", _)
@@ -128,7 +127,8 @@ impl FilterBuilder {
                 Some((name.clone(), file, *initial_fetch_timeout))
             }
         };
-        let manager = Arc::new(HttpConnectionManager::new(config, &self.store, &context.listener_stat_prefix));
+        let manager =
+            Arc::new(HttpConnectionManager::new(config, &self.store, &context.listener_stat_prefix));
         let mut routes = self.routes.borrow_mut();
         match subscription {
             None => routes.add_static(&manager, inline),

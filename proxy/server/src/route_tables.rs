@@ -116,8 +116,10 @@ impl RouteTables {
 
     /// Names that come from a file.
     pub(crate) fn names_from(&self, file: &Path) -> Vec<String> {
-        let of_file =
-            self.subscriptions.iter().filter(|(_, s)| s.file.as_ref().is_some_and(|source| source.path == file));
+        let of_file = self
+            .subscriptions
+            .iter()
+            .filter(|(_, s)| s.file.as_ref().is_some_and(|source| source.path == file));
         of_file.map(|(name, _)| name.to_string()).collect()
     }
 

@@ -11,8 +11,8 @@ use dhow_base::Rng;
 use dhow_proto::envoy::config::core::v3::Node;
 use dhow_proxy_upstream::{ClusterManager, Resource, RoutingPriority, SecureOptions};
 use dhow_proxy_xds::{
-    AdsClient, AdsConfig, ByteStream, ClientConfig, ConfigSink, Connecting, Connector, FileSubscription, Interest,
-    InterestChanged, PathSource, Refusal, Update, type_url,
+    AdsClient, AdsConfig, ByteStream, ClientConfig, ConfigSink, Connecting, Connector, FileSubscription,
+    Interest, InterestChanged, PathSource, Refusal, Update, type_url,
 };
 use dhow_stats::Store;
 
@@ -234,7 +234,8 @@ impl ConfigSink for Sink {
     fn subscriptions(&self, type_url: &str) -> Interest {
         let shared = &self.shared;
         let configuration = shared.configuration.borrow();
-        let is_ads = |source: Option<&crate::bootstrap::TypeSource>| source.is_some_and(|s| s.source == Source::Ads);
+        let is_ads =
+            |source: Option<&crate::bootstrap::TypeSource>| source.is_some_and(|s| s.source == Source::Ads);
         match (type_url, &self.file) {
             (type_url::CLUSTER, None) if is_ads(shared.bootstrap.cds.as_ref()) => Interest::Wildcard,
             (type_url::LISTENER, None)
@@ -305,10 +306,12 @@ struct ClusterConnector {
 impl Connector for ClusterConnector {
     fn connect<'a>(&'a self, cluster: &'a str) -> Connecting<'a> {
         Box::pin(async move {
-            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("cluster '{cluster}' does not exist"));
+            let missing =
+                || io::Error::new(io::ErrorKind::NotFound, format!("cluster '{cluster}' does not exist"));
             let active = self.clusters.find(cluster).ok_or_else(missing)?;
             let hosts = active.hosts();
-            let none = || io::Error::new(io::ErrorKind::NotConnected, format!("cluster '{cluster}' has no host"));
+            let none =
+                || io::Error::new(io::ErrorKind::NotConnected, format!("cluster '{cluster}' has no host"));
             let host = hosts.hosts().next().cloned().ok_or_else(none)?;
             let info = active.info();
             let permit = info.circuit_breakers.acquire(RoutingPriority::Default, Resource::Connections);
@@ -317,7 +320,8 @@ impl Connector for ClusterConnector {
                 .await
                 .map_err(|failure| io::Error::new(io::ErrorKind::ConnectionRefused, failure.to_string()))?;
             // The stream lives as long as the process; the guard's figures end with the connection.
-            Ok(Box::new(Guarded { transport: connection.transport, _guard: connection.guard }) as Box<dyn ByteStream>)
+            Ok(Box::new(Guarded { transport: connection.transport, _guard: connection.guard })
+                as Box<dyn ByteStream>)
         })
     }
 }

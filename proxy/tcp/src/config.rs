@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
-use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{ClusterSpecifier, WeightedCluster};
+use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster,
+};
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 
@@ -127,7 +129,8 @@ fn lower_clusters(
                 .into_iter()
                 .enumerate()
                 .map(|(i, cluster)| {
-                    let pb::tcp_proxy::weighted_cluster::ClusterWeight { name, weight, metadata_match } = cluster;
+                    let pb::tcp_proxy::weighted_cluster::ClusterWeight { name, weight, metadata_match } =
+                        cluster;
                     ConfigError::refuse_if(metadata_match.is_some(), &path.index(i), "metadata_match")?;
                     Ok((name.into(), weight))
                 })

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use dhow_base::ResponseFlag;
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
-use dhow_proxy_api::{
-    Connection, ConnectionHandler, LocalFuture, NetworkFilter, StreamFormat, StreamInfo,
-};
+use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
 use dhow_proxy_upstream::{
-    ClosedBy, LbContext, Resource, RoutingPriority, SecureOptions, UpstreamConnection, WorkerCluster, WorkerClusters,
-    connect,
+    ClosedBy, LbContext, Resource, RoutingPriority, SecureOptions, UpstreamConnection, WorkerCluster,
+    WorkerClusters, connect,
 };
 use dhow_stats::Store;
 
@@ -126,7 +124,7 @@ impl Handler {
         stream.upstream.cluster = Some(cluster.info().name.clone());
         for _ in 0..self.config.max_connect_attempts.max(1) {
             match self.connect_once(&cluster, stream).await {
-                Attempt::Connected(connection) => return Some(connection),
+                Attempt::Connected(connection) => return Some(*connection),
                 Attempt::Failed => {}
                 Attempt::Hopeless => return None,
             }
@@ -143,10 +141,8 @@ impl Handler {
             stream.flag(ResponseFlag::UpstreamOverflow);
             return Attempt::Hopeless;
         };
-        let context = LbContext {
-            original_destination: Some(stream.connection.local_address),
-            ..LbContext::default()
-        };
+        let context =
+            LbContext { original_destination: Some(stream.connection.local_address), ..LbContext::default() };
         let Some(host) = cluster.choose_host(&context) else {
             info.stats.upstream_cx_none_healthy().inc();
             stream.flag(ResponseFlag::NoHealthyUpstream);
@@ -155,7 +151,7 @@ impl Handler {
         stream.upstream.attempts += 1;
         stream.upstream.host = Some(host.address().to_string().into());
         match connect(info, &host, &SecureOptions::default(), Some(permit)).await {
-            Ok(connection) => Attempt::Connected(connection),
+            Ok(connection) => Attempt::Connected(Box::new(connection)),
             Err(failure) => {
                 stream.flag(ResponseFlag::UpstreamConnectionFailure);
                 stream.details = Some(failure.text.replace(' ', "_").into());
@@ -213,7 +209,7 @@ impl Handler {
 }
 
 enum Attempt {
-    Connected(UpstreamConnection),
+    Connected(Box<UpstreamConnection>),
     Failed,
     Hopeless,
 }

@@ -339,7 +339,8 @@ fn cluster_info(
     reports: &OutlierReports,
 ) -> ClusterInfo {
     let scope = store.scope(&format!("cluster.{}", config.observability_name.replace(':', "_")));
-    let stats = ClusterStats::new(&scope, matches!(config.discovery, Discovery::Eds(_)), config.sockets.any_secure());
+    let stats =
+        ClusterStats::new(&scope, matches!(config.discovery, Discovery::Eds(_)), config.sockets.any_secure());
     let name: Arc<str> = config.name.as_str().into();
     ClusterInfo {
         observability_name: config.observability_name.as_str().into(),

@@ -20,8 +20,8 @@ use dhow_proto::google::protobuf::Duration as ProtoDuration;
 
 use super::assignment::{self, Assignment, source_address};
 use super::fields::{Notes, duration, unpack};
-use crate::source_file::check_source_file;
 use crate::dns::{LookupFamily, ResolverOptions};
+use crate::source_file::check_source_file;
 
 /// How the hosts of a cluster are found, with everything needed to find them.
 #[derive(Clone, Debug, PartialEq)]
