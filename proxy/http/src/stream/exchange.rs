@@ -318,6 +318,13 @@ impl Exchange {
         interruption: Interruption,
     ) -> Ending {
         match interruption {
+            Interruption::Downstream(reset)
+                if reset.kind == ResetKind::ProtocolError
+                    && !self.response_started
+                    && self.info.protocol != Some(Protocol::Http2) =>
+            {
+                self.malformed_body(down, timer, reset).await
+            }
             Interruption::Downstream(reset) => self.downstream_gone(&reset),
             Interruption::Upstream(reset) => {
                 self.info.flag(reset.kind.flag());
@@ -330,6 +337,25 @@ impl Exchange {
             }
             Interruption::Expired(expired) => self.expired(down, timer, expired).await,
         }
+    }
+
+    /// Answers a request whose body broke the protocol, as the codec answers a malformed head.
+    async fn malformed_body<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        reset: Reset,
+    ) -> Ending {
+        self.manager.stats.manager.downstream_cx_protocol_error().inc();
+        let details = reset.transport.unwrap_or("http1.codec_error".into());
+        let status = match details.as_ref() {
+            "http1.headers_too_large" | "http1.too_many_headers" => 431,
+            _ => 400,
+        };
+        let reply = LocalReply::new(status, h1::reason_phrase(status).as_bytes(), details)
+            .flag(ResponseFlag::DownstreamProtocolError)
+            .closing();
+        self.reply(down, timer, reply).await
     }
 
     fn downstream_gone(&mut self, reset: &Reset) -> Ending {
