@@ -66,7 +66,11 @@ pub fn lower(
     logs.into_iter().enumerate().map(|(i, log)| lower_one(log, writer, &path.index(i))).collect()
 }
 
-fn lower_one(log: pb::AccessLog, writer: &Arc<LogWriter>, path: &FieldPath) -> Result<AccessLog, ConfigError> {
+fn lower_one(
+    log: pb::AccessLog,
+    writer: &Arc<LogWriter>,
+    path: &FieldPath,
+) -> Result<AccessLog, ConfigError> {
     let pb::AccessLog { name, filter, config_type } = log;
     let Some(pb::access_log::ConfigType::TypedConfig(config)) = config_type else {
         let reason = format!("Didn't find a registered implementation for '{name}' with type URL: ''");
@@ -77,12 +81,14 @@ fn lower_one(log: pb::AccessLog, writer: &Arc<LogWriter>, path: &FieldPath) -> R
         FILE => lower_file(&config, &config_path)?,
         STDOUT => {
             let StdoutAccessLog { access_log_format } = unpack(&config, &config_path)?;
-            let format = access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
+            let format =
+                access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
             ("/dev/stdout".to_owned(), compile(format, &config_path)?)
         }
         STDERR => {
             let StderrAccessLog { access_log_format } = unpack(&config, &config_path)?;
-            let format = access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
+            let format =
+                access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
             ("/dev/stderr".to_owned(), compile(format, &config_path)?)
         }
         other => {
@@ -96,7 +102,12 @@ fn lower_one(log: pb::AccessLog, writer: &Arc<LogWriter>, path: &FieldPath) -> R
     let open = writer.open(Path::new(&file)).map_err(|error| {
         ConfigError::new(config_path.field("path"), format!("unable to open file '{file}': {error}"))
     })?;
-    Ok(AccessLog { filter: filter.map(Arc::new), format: Arc::new(format), file: open, writer: writer.clone() })
+    Ok(AccessLog {
+        filter: filter.map(Arc::new),
+        format: Arc::new(format),
+        file: open,
+        writer: writer.clone(),
+    })
 }
 
 fn lower_file(config: &Any, path: &FieldPath) -> Result<(String, LogFormat), ConfigError> {
@@ -138,9 +149,8 @@ fn read_source(source: &DataSource, path: &FieldPath) -> Result<String, ConfigEr
         Some(Specifier::InlineBytes(bytes)) => {
             String::from_utf8(bytes.clone()).map_err(|_| failed("the format is not valid UTF-8".into()))
         }
-        Some(Specifier::Filename(file)) => {
-            std::fs::read_to_string(file).map_err(|error| failed(format!("unable to read file: {file}: {error}")))
-        }
+        Some(Specifier::Filename(file)) => std::fs::read_to_string(file)
+            .map_err(|error| failed(format!("unable to read file: {file}: {error}"))),
         Some(Specifier::EnvironmentVariable(name)) => {
             std::env::var(name).map_err(|_| failed(format!("Environment variable doesn't exist: {name}")))
         }

@@ -49,7 +49,8 @@ impl LogWriter {
     /// When the thread cannot be made.
     pub fn start(flush_interval: Duration) -> io::Result<Arc<Self>> {
         let (sender, receiver) = channel();
-        let join = std::thread::Builder::new().name("AccessLogFlush".into()).spawn(move || write_all(&receiver))?;
+        let join =
+            std::thread::Builder::new().name("AccessLogFlush".into()).spawn(move || write_all(&receiver))?;
         Ok(Arc::new(Self {
             messages: Mutex::new(Some(sender)),
             files: Mutex::default(),

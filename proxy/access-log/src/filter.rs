@@ -48,8 +48,9 @@ impl Comparison {
         let Some(pb::ComparisonFilter { op, value }) = comparison else {
             return Err(ConfigError::new(path, "value is required"));
         };
-        let op = pb::comparison_filter::Op::try_from(op)
-            .map_err(|_| ConfigError::new(path.field("op"), "value must be one of the defined enum values"))?;
+        let op = pb::comparison_filter::Op::try_from(op).map_err(|_| {
+            ConfigError::new(path.field("op"), "value must be one of the defined enum values")
+        })?;
         let value = value.map_or(0, |value| u64::from(value.default_value));
         Ok(Self { op, value })
     }
