@@ -88,9 +88,10 @@ impl Gauge {
     }
 }
 
-/// A gauge's sum as it is printed.
+/// A gauge's sum as it is printed. Gauges may hold any number, such as the hash of a version; only what lies closely below
+/// zero is taken for a sum whose parts were read while they changed.
 pub(crate) fn signed_floor(sum: u64) -> u64 {
-    if sum > i64::MAX as u64 { 0 } else { sum }
+    if sum > u64::MAX - u64::from(u32::MAX) { 0 } else { sum }
 }
 
 /// A distribution of numbers.
@@ -129,5 +130,18 @@ impl TextReadout {
     /// The text.
     pub fn value(&self) -> String {
         self.text.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signed_floor;
+
+    #[test]
+    fn hashes_are_kept_and_slightly_negative_sums_are_zero() {
+        // Envoy's number for the version "1", which is above the largest signed number.
+        assert_eq!(signed_floor(13_237_225_503_670_494_420), 13_237_225_503_670_494_420);
+        assert_eq!(signed_floor(0u64.wrapping_sub(3)), 0);
+        assert_eq!(signed_floor(7), 7);
     }
 }
