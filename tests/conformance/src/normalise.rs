@@ -12,6 +12,7 @@
 //! | `x-envoy-expected-rq-timeout-ms` | rounded up to a multiple of 100 |
 //! | certificate hashes of `x-forwarded-client-cert` | `<hash>` |
 //! | time, duration and service time of a default access log line | `<time>`, `<ms>` |
+//! | times of JSON events | `<time>`, `<s>` |
 //! | bodies over 2 KiB | their length and a hash |
 //!
 //! Everything else is compared as it is.
@@ -40,6 +41,10 @@ static DATE: LazyLock<Regex> = LazyLock::new(|| {
 });
 static LOG_LINE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r#"^\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\] ("[^"]*" \d+ \S+ \d+ \d+) \d+ (\d+|-) (.*)$"#)
+});
+static EVENT_PORT: LazyLock<Regex> = LazyLock::new(|| pattern(r#""port_value":(\d+)"#));
+static EVENT_TIME: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r#""(timestamp)":"\d{4}-\d\d-\d\dT[0-9:.]+Z"|"(secs_since_last_action)":"\d+""#)
 });
 
 /// What is volatile in one run.
@@ -120,7 +125,16 @@ impl Normaliser {
                 let service_time = if &found[2] == "-" { "-" } else { "<ms>" };
                 self.text(&format!("[<time>] {} <ms> {service_time} {}", &found[1], &found[3]))
             }
-            None => self.text(line),
+            None => {
+                let line = EVENT_TIME.replace_all(line, |found: &Captures<'_>| match found.get(1) {
+                    Some(name) => format!("\"{}\":\"<time>\"", name.as_str()),
+                    None => format!("\"{}\":\"<s>\"", &found[2]),
+                });
+                self.text(&EVENT_PORT.replace_all(&line, |found: &Captures<'_>| {
+                    let port = found[1].parse().ok().and_then(|port| self.port(port));
+                    format!("\"port_value\":{}", port.as_deref().unwrap_or(&found[1]))
+                }))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The steps of a scenario's traffic, as they are written in its file.
 
 use anyhow::{Result, ensure};
-use dhow_testkit::upstream::{Body, Headers, Reply, header_lines};
+use dhow_testkit::upstream::{Body, Headers, Reply, Rule, header_lines};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,6 +23,8 @@ pub struct Step {
     pub replace: Option<IndexMap<String, Value>>,
     /// Give upstreams new answers.
     pub answer: Option<IndexMap<String, Vec<Reply>>>,
+    /// Give upstreams new answers to the requests of one rule: the one with the same path and method.
+    pub rule: Option<IndexMap<String, Rule>>,
     /// Change the resources of the management server.
     pub ads: Option<AdsChange>,
     /// Wait until each named upstream has seen that many new requests, and record them here.
@@ -128,6 +130,7 @@ impl Step {
             ("admin", self.admin.clone()),
             ("replace", self.replace.as_ref().map(|m| joined(m.keys()))),
             ("answer", self.answer.as_ref().map(|m| joined(m.keys()))),
+            ("rule", self.rule.as_ref().map(|m| joined(m.keys()))),
             ("ads", self.ads.as_ref().map(|_| String::new())),
             ("arrived", self.arrived.as_ref().map(|m| joined(m.keys()))),
             ("reach", self.reach.as_ref().map(|m| joined(m.keys()))),
@@ -147,6 +150,7 @@ impl Step {
             self.admin.is_some(),
             self.replace.is_some(),
             self.answer.is_some(),
+            self.rule.is_some(),
             self.ads.is_some(),
             self.arrived.is_some(),
             self.reach.is_some(),

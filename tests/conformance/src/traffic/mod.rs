@@ -105,6 +105,9 @@ impl Traffic {
             let rules = vec![Rule { replies: replies.clone(), ..Rule::default() }];
             self.environment.record(name)?.set_script(Script { rules });
         }
+        for (name, rule) in step.rule.iter().flatten() {
+            self.environment.record(name)?.set_rule(rule.clone());
+        }
         if let Some(name) = &step.close {
             self.connections.remove(name).with_context(|| format!("no connection `{name}`"))?;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::script::{Reply, Script};
+use super::script::{Reply, Rule, Script};
 use crate::stream::{End, TlsFacts};
 
 /// One request as it reached the upstream.
@@ -78,6 +78,16 @@ impl Record {
         state.script = script;
     }
 
+    /// Puts `rule` in the place of the one for the same path and method, or before all others.
+    pub fn set_rule(&self, rule: Rule) {
+        let mut script = self.lock().script.clone();
+        match script.rules.iter_mut().find(|old| old.path == rule.path && old.method == rule.method) {
+            Some(old) => *old = rule,
+            None => script.rules.insert(0, rule),
+        }
+        self.set_script(script);
+    }
+
     /// Every request so far.
     pub fn requests(&self) -> Vec<SeenRequest> {
         self.lock().requests.clone()
@@ -115,24 +125,32 @@ impl Record {
         state.connections - 1
     }
 
-    /// Notes a request's head and picks its reply.
+    /// Notes a request's head and picks its reply. The number is for [`Record::update`], which knows no request by it when
+    /// the rule records none.
     pub(super) fn arrived(&self, request: SeenRequest) -> (usize, Reply) {
         let mut guard = self.lock();
         let state = &mut *guard;
+        let mut unrecorded = false;
         let reply = match state.script.find(&request.method, &request.target) {
             Some((index, rule)) => {
                 let turn = state.used[index];
                 state.used[index] += 1;
+                unrecorded = rule.unrecorded;
                 rule.replies.get(turn).or(rule.replies.last()).cloned().unwrap_or_default()
             }
             None => Reply { status: 404, ..Reply::ok("no rule") },
         };
+        if unrecorded {
+            return (usize::MAX, reply);
+        }
         state.requests.push(request);
         (state.requests.len() - 1, reply)
     }
 
     pub(super) fn update(&self, index: usize, change: impl FnOnce(&mut SeenRequest)) {
-        change(&mut self.lock().requests[index]);
+        if let Some(request) = self.lock().requests.get_mut(index) {
+            change(request);
+        }
     }
 
     pub(super) fn tcp_received(&self, connection: usize, bytes: &[u8]) {

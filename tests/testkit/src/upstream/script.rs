@@ -162,6 +162,8 @@ pub struct Rule {
     pub path: Option<String>,
     /// The method; any when absent.
     pub method: Option<String>,
+    /// Answer without recording the requests: for what comes in numbers that are a matter of time, such as health checks.
+    pub unrecorded: bool,
     /// The answers to the first, second, ... matching request; the last is repeated.
     pub replies: Vec<Reply>,
 }
@@ -181,7 +183,7 @@ impl Script {
 
     /// Answers with these replies in turn, then keeps repeating the last.
     pub fn sequence(replies: Vec<Reply>) -> Self {
-        Self { rules: vec![Rule { path: None, method: None, replies }] }
+        Self { rules: vec![Rule { replies, ..Rule::default() }] }
     }
 
     pub(super) fn find(&self, method: &str, target: &str) -> Option<(usize, &Rule)> {
