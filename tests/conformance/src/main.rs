@@ -36,6 +36,9 @@ enum Action {
         /// How many scenarios at a time; twice the cores unless given.
         #[arg(short, long, default_value_t = 0)]
         jobs: usize,
+        /// Where the scenarios are, instead of this repository's folder.
+        #[arg(long)]
+        folder: Option<PathBuf>,
         /// Print what was recorded as JSON, with the target's log.
         #[arg(long)]
         show: bool,
@@ -61,10 +64,9 @@ fn main() -> ExitCode {
 
 fn act(action: Action) -> Result<ExitCode> {
     match action {
-        Action::Run { target, filter, ours, envoy, jobs, show } => {
+        Action::Run { target, filter, ours, envoy, jobs, folder, show } => {
             let ours = Some(ours);
-            let options =
-                Options { targets: target, filter, ours, envoy, jobs, folder: None, show_outcomes: show };
+            let options = Options { targets: target, filter, ours, envoy, jobs, folder, show_outcomes: show };
             let summary = run::run(&options)?;
             return Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
