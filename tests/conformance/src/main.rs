@@ -42,9 +42,6 @@ enum Action {
         /// Print what was recorded as JSON, with the target's log.
         #[arg(long)]
         show: bool,
-        /// The folder of the scenario files, for drafts that are not in the repository yet.
-        #[arg(long)]
-        folder: Option<PathBuf>,
     },
     /// Print the bootstrap of one scenario, as a target would get it.
     Config {
