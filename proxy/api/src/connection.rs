@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dhow_net::Transport;
+use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_tls::TlsInfo;
 
 /// What is known of a downstream connection once its filter chain is chosen.
@@ -27,6 +28,12 @@ pub struct ConnectionInfo {
     pub filter_chain_name: Arc<str>,
     /// Name of the listener.
     pub listener_name: Arc<str>,
+    /// Metadata of the listener, when it has some.
+    pub listener_metadata: Option<Arc<Metadata>>,
+    /// Metadata of the filter chain, when it has some.
+    pub filter_chain_metadata: Option<Arc<Metadata>>,
+    /// Bytes of a message that may be held back on this connection (`per_connection_buffer_limit_bytes`); at least 1.
+    pub buffer_limit: u32,
 }
 
 /// An accepted connection with its filter chain chosen and its TLS handshake done.

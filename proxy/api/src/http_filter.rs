@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Any as ProtoAny;
-use dhow_routing::{FilterConfigObject, FilterOverride, SelectedRoute};
+use dhow_routing::{FilterConfigObject, FilterOverride, RuntimeValues, SelectedRoute};
 
 use crate::connection::ConnectionInfo;
 use crate::local_reply::LocalReply;
@@ -38,10 +38,73 @@ pub struct FilterStream<'a> {
     pub info: &'a mut StreamInfo,
     /// Facts of the connection.
     pub connection: &'a ConnectionInfo,
-    /// The selected route, if there is one.
-    pub route: Option<&'a SelectedRoute>,
     /// Random number of this stream, stable over all its decisions.
     pub random: u64,
+    /// What filters decide about the stream as a whole.
+    pub control: &'a mut StreamControl,
+    /// Runtime values.
+    pub runtime: &'a dyn RuntimeValues,
+    /// The clusters.
+    pub clusters: &'a dyn Clusters,
+}
+
+impl FilterStream<'_> {
+    /// The selected route, if there is one.
+    pub fn route(&self) -> Option<&SelectedRoute> {
+        self.info.route.as_ref()
+    }
+
+    /// Has the route selected anew, by what the request is after this callback. Without effect once the request is under
+    /// way to a host.
+    pub fn clear_route_cache(&mut self) {
+        self.control.reselect_route = true;
+    }
+}
+
+/// What filters decide about their stream as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamControl {
+    /// The route is to be selected anew before the next filter sees the request.
+    pub reselect_route: bool,
+    /// Bytes of the request body that may be held back; above it the request is answered 413.
+    pub request_buffer_limit: usize,
+    /// Bytes of the response body that may be held back; above it the response is replaced by 500.
+    pub response_buffer_limit: usize,
+}
+
+/// What filters may know of clusters.
+pub trait Clusters {
+    /// How many hosts of a cluster are there and usable; none when there is no such cluster.
+    fn membership(&self, cluster: &str) -> Option<Membership>;
+
+    /// The scope of a cluster's statistics, `cluster.<name>`; it lives as long as the cluster does. None when there is no
+    /// such cluster.
+    fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope>;
+}
+
+/// The hosts of a cluster, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// All hosts.
+    pub total: u64,
+    /// Healthy hosts.
+    pub healthy: u64,
+    /// Hosts that are usable and not at their best.
+    pub degraded: u64,
+}
+
+/// No clusters at all, for streams that have none to ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoClusters;
+
+impl Clusters for NoClusters {
+    fn membership(&self, _cluster: &str) -> Option<Membership> {
+        None
+    }
+
+    fn stats(&self, _cluster: &str) -> Option<dhow_stats::Scope> {
+        None
+    }
 }
 
 /// One filter of one stream.

@@ -2,6 +2,8 @@
 //! not know how connections are accepted, how hosts are chosen or how codecs work.
 
 mod connection;
+mod dynamic_metadata;
+mod filter_state;
 mod http_filter;
 mod local_reply;
 mod network;
@@ -9,11 +11,13 @@ mod stream_format;
 mod stream_info;
 
 pub use connection::{Connection, ConnectionInfo};
+pub use dynamic_metadata::DynamicMetadata;
+pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
-    ConfigureFilter, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor, HttpFilterFactory,
-    Resumption,
+    Clusters, ConfigureFilter, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor,
+    HttpFilterFactory, Membership, NoClusters, Resumption, StreamControl,
 };
 pub use local_reply::LocalReply;
 pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};
 pub use stream_format::StreamFormat;
-pub use stream_info::{Details, Protocol, StreamInfo, UpstreamInfo};
+pub use stream_info::{Details, OverrideHost, Protocol, StreamInfo, UpstreamInfo};

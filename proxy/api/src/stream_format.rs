@@ -4,9 +4,14 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::ResponseFlags;
-use dhow_expr::{Address, AddressFact, FormatContext, NumberFact, TextFact, TimePoint, TlsFact};
+use dhow_expr::{
+    Address, AddressFact, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact, TimePoint,
+    TlsFact,
+};
 use dhow_http::HeaderMap;
+use dhow_proto::google::protobuf::Struct;
 
+use crate::filter_state::Sharing;
 use crate::stream_info::StreamInfo;
 
 /// A stream, or a TCP connection, with the heads that are there at the moment.
@@ -131,8 +136,8 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::UpstreamTransportFailureReason => {
                 info.upstream.transport_failure.as_deref().map(Into::into)
             }
-            TextFact::RouteName => shared(&info.route_name),
-            TextFact::VirtualHostName => shared(&info.virtual_host),
+            TextFact::RouteName => info.route_name().map(Cow::Borrowed),
+            TextFact::VirtualHostName => info.virtual_host_name().map(Cow::Borrowed),
             TextFact::FilterChainName => Some((&*info.connection.filter_chain_name).into()),
             TextFact::ListenerName => Some((&*info.connection.listener_name).into()),
             TextFact::RequestedServerName => info.connection.requested_server_name.as_deref().map(Into::into),
@@ -158,5 +163,27 @@ impl FormatContext for StreamFormat<'_> {
 
     fn response_flags(&self) -> ResponseFlags {
         self.info.flags
+    }
+
+    fn metadata(&self, source: MetadataSource, namespace: &str) -> Option<&Struct> {
+        let info = self.info;
+        let of = match source {
+            MetadataSource::Dynamic => return info.dynamic_metadata.get(namespace),
+            MetadataSource::Cluster => info.upstream.cluster_metadata.as_deref(),
+            MetadataSource::UpstreamHost => info.upstream.host_metadata.as_deref(),
+            MetadataSource::Route => info.route.as_ref().and_then(|route| route.entry().metadata()),
+            MetadataSource::VirtualHost => {
+                info.route.as_ref().and_then(|route| route.virtual_host().metadata())
+            }
+            MetadataSource::Listener => info.connection.listener_metadata.as_deref(),
+            MetadataSource::FilterChain => info.connection.filter_chain_metadata.as_deref(),
+        };
+        of?.filter_metadata.get(namespace)
+    }
+
+    fn filter_state(&self, upstream: bool, key: &str) -> Option<&dyn FilterStateObject> {
+        // Objects shared with the upstream connection are the same objects.
+        let entry = self.info.filter_state.iter().find(|entry| *entry.key == *key)?;
+        (!upstream || entry.sharing != Sharing::None).then_some(&entry.value as &dyn FilterStateObject)
     }
 }

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use dhow_base::{ResponseFlag, ResponseFlags};
+use dhow_proto::envoy::config::core::v3::Metadata;
+use dhow_routing::SelectedRoute;
 
 use crate::connection::ConnectionInfo;
+use crate::dynamic_metadata::DynamicMetadata;
+use crate::filter_state::FilterState;
 
 /// Response-code details: why the status is what it is, as Envoy's `%RESPONSE_CODE_DETAILS%` words it.
 pub type Details = Cow<'static, str>;
@@ -44,6 +48,10 @@ pub struct UpstreamInfo {
     pub host: Option<Arc<str>>,
     /// Name of the host, when it has one.
     pub hostname: Option<Arc<str>>,
+    /// Metadata of the cluster, when it has some.
+    pub cluster_metadata: Option<Arc<Metadata>>,
+    /// Metadata of the host, when it has some.
+    pub host_metadata: Option<Arc<Metadata>>,
     /// Local address of the upstream connection.
     pub local_address: Option<SocketAddr>,
     /// Attempts made, retries included.
@@ -58,6 +66,15 @@ pub struct UpstreamInfo {
     pub first_rx: Option<Instant>,
     /// Last byte of the response arrived.
     pub last_rx: Option<Instant>,
+}
+
+/// The host that a filter asks the load balancer for (`stateful_session`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverrideHost {
+    /// Address and port, as `%UPSTREAM_HOST%` prints them.
+    pub address: Box<str>,
+    /// Whether the request fails when the host is not there or not healthy; else another one is chosen.
+    pub strict: bool,
 }
 
 /// The facts of one stream.
@@ -91,10 +108,14 @@ pub struct StreamInfo {
     pub details: Option<Details>,
     /// Why the connection was ended by the proxy.
     pub connection_termination_details: Option<Details>,
-    /// Name of the route.
-    pub route_name: Option<Arc<str>>,
-    /// Name of the virtual host.
-    pub virtual_host: Option<Arc<str>>,
+    /// The selected route, if there is one.
+    pub route: Option<SelectedRoute>,
+    /// Metadata set by filters.
+    pub dynamic_metadata: DynamicMetadata,
+    /// Objects set by filters.
+    pub filter_state: FilterState,
+    /// The host that a filter asked for.
+    pub override_host: Option<Box<OverrideHost>>,
     /// The upstream side.
     pub upstream: UpstreamInfo,
     /// Number of this stream for `%STREAM_ID%` and stable sampling.
@@ -125,11 +146,23 @@ impl StreamInfo {
             flags: ResponseFlags::NONE,
             details: None,
             connection_termination_details: None,
-            route_name: None,
-            virtual_host: None,
+            route: None,
+            dynamic_metadata: DynamicMetadata::default(),
+            filter_state: FilterState::default(),
+            override_host: None,
             upstream: UpstreamInfo::default(),
             stream_id,
         }
+    }
+
+    /// Name of the selected route; none when there is no route, or it has no name.
+    pub fn route_name(&self) -> Option<&str> {
+        self.route.as_ref().map(|route| route.entry().name()).filter(|name| !name.is_empty())
+    }
+
+    /// Name of the selected route's virtual host.
+    pub fn virtual_host_name(&self) -> Option<&str> {
+        self.route.as_ref().map(|route| route.virtual_host().name())
     }
 
     /// Adds a response flag.

@@ -11,9 +11,9 @@ use dhow_proto::google::protobuf::Any;
 use dhow_proto::{LoadOptions, Name, load_yaml};
 use dhow_proxy_api::{
     ConnectionInfo, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor, HttpFilterFactory,
-    Protocol, Resumption, StreamInfo,
+    NoClusters, Protocol, Resumption, StreamControl, StreamInfo,
 };
-use dhow_routing::{CompileOptions, RouteInput, RouteTable, SelectedRoute};
+use dhow_routing::{CompileOptions, NoRuntime, RouteInput, RouteTable};
 use dhow_stats::Store;
 
 /// Loads a message as configuration does.
@@ -79,8 +79,8 @@ pub(crate) fn routes(yaml: &str) -> RouteTable {
 /// One stream.
 pub(crate) struct Stream {
     pub(crate) info: StreamInfo,
-    pub(crate) route: Option<SelectedRoute>,
     pub(crate) random: u64,
+    pub(crate) control: StreamControl,
 }
 
 impl Stream {
@@ -96,30 +96,48 @@ impl Stream {
             requested_server_name: None,
             filter_chain_name: "".into(),
             listener_name: "".into(),
+            listener_metadata: None,
+            filter_chain_metadata: None,
+            buffer_limit: 1 << 20,
         };
         let info = StreamInfo::new(Rc::new(connection), Some(Protocol::Http11), Instant::now(), random);
-        Self { info, route: None, random }
+        let control = StreamControl {
+            reselect_route: false,
+            request_buffer_limit: 1 << 20,
+            response_buffer_limit: 1 << 20,
+        };
+        Self { info, random, control }
     }
 
     /// The same stream with the route of a request.
     pub(crate) fn routed(mut self, routes: &RouteTable, request: &HeaderMap) -> Self {
-        self.route = routes.select(request, &RouteInput::new(self.random)).selected();
+        self.info.route = routes.select(request, &RouteInput::new(self.random)).selected();
         self
     }
 
     /// Makes the filter with what the route says under the name `filter`.
     pub(crate) fn create(&self, factory: &dyn HttpFilterFactory) -> Option<Box<dyn HttpFilter>> {
-        let levels = self.route.as_ref().map(|route| route.filter_configs().levels("filter"));
+        let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels("filter"));
         factory.create(levels.unwrap_or_default())
     }
 
     /// Runs the decoding half.
     pub(crate) fn decode(&mut self, filter: &mut dyn HttpFilter, request: &mut HeaderMap) -> HeadersVerdict {
+        self.with(|stream| filter.decode_headers(request, true, stream))
+    }
+
+    /// Gives a callback what it sees of the stream.
+    pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut FilterStream<'_>) -> T) -> T {
         let connection = self.info.connection.clone();
-        let Self { info, route, random } = self;
-        let mut stream =
-            FilterStream { info, connection: &connection, route: route.as_ref(), random: *random };
-        filter.decode_headers(request, true, &mut stream)
+        let Self { info, random, control } = self;
+        call(&mut FilterStream {
+            info,
+            connection: &connection,
+            random: *random,
+            control,
+            runtime: &NoRuntime,
+            clusters: &NoClusters,
+        })
     }
 
     /// Runs the encoding half.
@@ -129,11 +147,7 @@ impl Stream {
         request: &HeaderMap,
         response: &mut HeaderMap,
     ) {
-        let connection = self.info.connection.clone();
-        let Self { info, route, random } = self;
-        let mut stream =
-            FilterStream { info, connection: &connection, route: route.as_ref(), random: *random };
-        filter.encode_headers(request, response, true, &mut stream);
+        self.with(|stream| filter.encode_headers(request, response, true, stream));
     }
 }
 

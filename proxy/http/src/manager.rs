@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dhow_http::HeaderMap;
+use dhow_proxy_api::{Clusters, Membership};
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::WorkerClusters;
 use dhow_routing::RouteTable;
@@ -80,5 +81,23 @@ impl Manager {
             head.clear();
             heads.push(head);
         }
+    }
+}
+
+impl Clusters for Manager {
+    fn membership(&self, cluster: &str) -> Option<Membership> {
+        let hosts = self.clusters.get(cluster)?.hosts();
+        let sum = |of: fn(&dhow_proxy_upstream::HostSet) -> usize| {
+            hosts.levels().iter().map(|level| of(level) as u64).sum()
+        };
+        Some(Membership {
+            total: sum(|level| level.all.len()),
+            healthy: sum(|level| level.healthy.len()),
+            degraded: sum(|level| level.degraded.len()),
+        })
+    }
+
+    fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope> {
+        Some(self.clusters.get(cluster)?.info().stats.scope().clone())
     }
 }

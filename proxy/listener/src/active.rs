@@ -285,6 +285,9 @@ impl WorkerListener {
                 tls,
                 filter_chain_name: served.chain.name.clone(),
                 listener_name: listener.shared.config.name.clone(),
+                listener_metadata: listener.shared.config.metadata.clone(),
+                filter_chain_metadata: served.chain.metadata.clone(),
+                buffer_limit: listener.shared.config.buffer_limit,
             };
             let connection = Connection { transport, info: Rc::new(info) };
             served.handler.clone().serve(connection).await;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::Cidr;
 use dhow_proto::Message;
-use dhow_proto::envoy::config::core::v3::{Address, CidrRange as ProtoCidr, SocketAddress, TransportSocket};
+use dhow_proto::envoy::config::core::v3::{
+    Address, CidrRange as ProtoCidr, Metadata, SocketAddress, TransportSocket,
+};
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
@@ -79,6 +81,10 @@ pub struct ListenerConfig {
     pub transparent: bool,
     /// `max_connections_to_accept_per_socket_event`; 0 is no limit.
     pub max_accepts: u32,
+    /// `per_connection_buffer_limit_bytes`, 1 MiB by default: what may be held back of a message, for filters that need it whole.
+    pub buffer_limit: u32,
+    /// `metadata`.
+    pub metadata: Option<Arc<Metadata>>,
     /// `traffic_direction` is INBOUND.
     pub inbound: bool,
     /// `drain_type` is MODIFY_ONLY.
@@ -122,7 +128,7 @@ pub fn lower(
         default_filter_chain,
         per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout,
-        metadata: _, // informative: who made the listener
+        metadata,
         deprecated_v1,
         drain_type,
         listener_filters,
@@ -165,9 +171,6 @@ pub fn lower(
     refuse(enable_mptcp, "enable_mptcp")?;
     refuse(tcp_keepalive.is_some(), "tcp_keepalive")?;
     refuse(listener_specifier.is_some(), "internal_listener")?;
-    if per_connection_buffer_limit_bytes.is_some() {
-        warn(warnings, path, "per_connection_buffer_limit_bytes", "buffers have a fixed size of 16 KiB");
-    }
     if connection_balance_config.is_some() {
         warn(warnings, path, "connection_balance_config", "connections are balanced by the kernel");
     }
@@ -213,6 +216,8 @@ pub fn lower(
         freebind: freebind.is_some_and(|b| b.value),
         transparent: transparent.is_some_and(|b| b.value),
         max_accepts: max_connections_to_accept_per_socket_event.map_or(0, |max| max.value),
+        buffer_limit: per_connection_buffer_limit_bytes.map_or(1 << 20, |limit| limit.value.max(1)),
+        metadata: metadata.map(Arc::new),
         inbound,
         drain_on_modify_only: drain_type == 1,
         // Envoy adds the inspector by itself where a match needs what it finds.
@@ -373,7 +378,7 @@ fn lower_chain(
         filter_chain_match,
         filters: mut network_filters,
         use_proxy_proto,
-        metadata: _, // informative
+        metadata,
         transport_socket,
         transport_socket_connect_timeout,
         name,
@@ -401,6 +406,7 @@ fn lower_chain(
     let filter = filters.build(terminal, context, &filter_path, warnings)?;
     Ok(Arc::new(FilterChain {
         name: name.into(),
+        metadata: metadata.map(Arc::new),
         encoded,
         matches,
         tls,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_matching::Cidr;
+use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proxy_api::NetworkFilter;
 use dhow_tls::DownstreamTls;
 
@@ -63,6 +64,8 @@ pub struct FilterChainMatch {
 pub struct FilterChain {
     /// Name, possibly empty.
     pub name: Arc<str>,
+    /// `metadata`.
+    pub metadata: Option<Arc<Metadata>>,
     /// Encoded message that it was made of: an update keeps the chain when this did not change.
     pub encoded: Vec<u8>,
     /// When to use it; none for the default chain.

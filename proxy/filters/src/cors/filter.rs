@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply};
-use dhow_routing::{FilterOverride, NoRuntime};
+use dhow_routing::FilterOverride;
 
 use super::config::Policy;
 use crate::lots::lots;
@@ -96,15 +96,15 @@ impl HttpFilter for Filter {
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         // As in Envoy, only requests that are forwarded have a policy.
-        let forwards = stream.route.is_some_and(|route| route.forward().is_some());
+        let forwards = stream.route().is_some_and(|route| route.forward().is_some());
         let origin = request.get_known(KnownHeader::Origin).filter(|origin| !origin.is_empty());
         let (true, Some(origin), Some(first)) = (forwards, origin, self.policies.0.first()) else {
             return HeadersVerdict::Continue;
         };
         let mut lots = lots("cors", stream);
         let (enabled_lot, shadow_lot) = (lots.next_u64(), lots.next_u64());
-        let enabled = first.enabled.as_ref().is_none_or(|share| share.contains(enabled_lot, &NoRuntime));
-        let shadow = first.shadow.as_ref().is_some_and(|share| share.contains(shadow_lot, &NoRuntime));
+        let enabled = first.enabled.as_ref().is_none_or(|share| share.contains(enabled_lot, stream.runtime));
+        let shadow = first.shadow.as_ref().is_some_and(|share| share.contains(shadow_lot, stream.runtime));
         if !enabled && !shadow {
             return HeadersVerdict::Continue;
         }

@@ -95,7 +95,7 @@ impl Filter {
     fn concerns(&self, request: &HeaderMap, stream: &FilterStream<'_>) -> bool {
         let Settings { upstream_cluster, downstream_nodes, headers, .. } = &*self.settings;
         if !upstream_cluster.is_empty() {
-            let cluster = stream.route.and_then(|route| route.cluster(request));
+            let cluster = stream.route().and_then(|route| route.cluster(request));
             if cluster != Some(&**upstream_cluster) {
                 return false;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, HeaderName, format_decimal};
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply, StreamFormat};
-use dhow_routing::{FilterOverride, NoRuntime, RuntimeFraction};
+use dhow_routing::{FilterOverride, RuntimeFraction};
 use dhow_stats::Store;
 
 use super::bucket::Draw;
@@ -69,7 +69,7 @@ impl HttpFilter for Filter {
         let mut lots = lots("local_ratelimit", stream);
         let (enabled_lot, enforced_lot) = (lots.next_u64(), lots.next_u64());
         let hits = |share: &Option<RuntimeFraction>, lot| {
-            share.as_ref().is_some_and(|share| share.contains(lot, &NoRuntime))
+            share.as_ref().is_some_and(|share| share.contains(lot, stream.runtime))
         };
         if !hits(&limit.enabled, enabled_lot) {
             return HeadersVerdict::Continue;

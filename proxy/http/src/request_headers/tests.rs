@@ -57,6 +57,9 @@ fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
         requested_server_name: None,
         filter_chain_name: Arc::from(""),
         listener_name: Arc::from("listener"),
+        listener_metadata: None,
+        filter_chain_metadata: None,
+        buffer_limit: 1 << 20,
     }
 }
 

@@ -9,10 +9,11 @@ use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader, h1};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{
-    FilterStream, HeadersVerdict, HttpFilter, LocalReply, Protocol, Resumption, StreamFormat, StreamInfo,
+    FilterStream, HeadersVerdict, HttpFilter, LocalReply, Protocol, Resumption, StreamControl, StreamFormat,
+    StreamInfo,
 };
 use dhow_proxy_runtime::DeadlineTimer;
-use dhow_routing::{Action, ClientCertificate, RouteInput, SelectedRoute};
+use dhow_routing::{Action, ClientCertificate, NoRuntime, RouteInput};
 
 use super::deadlines::{Deadlines, Expired};
 use super::pump::Interruption;
@@ -38,8 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) request: HeaderMap,
     pub(crate) response: HeaderMap,
     pub(crate) info: StreamInfo,
-    pub(crate) route: Option<SelectedRoute>,
     pub(crate) filters: Vec<Box<dyn HttpFilter>>,
+    pub(crate) control: StreamControl,
     pub(crate) random: u64,
     pub(crate) deadlines: Deadlines,
     /// Whether the request has no body.
@@ -82,13 +83,19 @@ impl Exchange {
             Protocol::Http10 | Protocol::Http11 => stats.downstream_rq_http1_total().inc(),
         }
         let response = manager.take_head();
+        let buffer_limit = connection.buffer_limit as usize;
+        let control = StreamControl {
+            reselect_route: false,
+            request_buffer_limit: buffer_limit,
+            response_buffer_limit: buffer_limit,
+        };
         Self {
             manager,
             request,
             response,
             info,
-            route: None,
             filters: Vec::new(),
+            control,
             random,
             deadlines,
             end_stream,
@@ -154,11 +161,6 @@ impl Exchange {
             table.select(&self.request, &input).selected()
         };
         let Some(selected) = selected else { return };
-        let entry = selected.entry();
-        if !entry.name().is_empty() {
-            self.info.route_name = Some(entry.name().into());
-        }
-        self.info.virtual_host = Some(selected.virtual_host().name().into());
         if let Some(action) = selected.forward() {
             if let Some(idle) = action.idle_timeout {
                 self.deadlines.set_idle_timeout(Some(idle).filter(|idle| !idle.is_zero()));
@@ -168,7 +170,7 @@ impl Exchange {
                 self.deadlines.max_duration = max.map(|max| self.info.start + max);
             }
         }
-        self.route = Some(selected);
+        self.info.route = Some(selected);
     }
 
     /// An upgrade that neither the connection manager nor the route allows is refused.
@@ -176,7 +178,7 @@ impl Exchange {
         if !self.upgrade {
             return Ok(());
         }
-        let Some(route) = &self.route else { return Ok(()) };
+        let Some(route) = &self.info.route else { return Ok(()) };
         let kind = self.request.get_known(KnownHeader::Upgrade).unwrap_or_default().to_ascii_lowercase();
         let kind = String::from_utf8_lossy(&kind);
         let by_route =
@@ -201,7 +203,7 @@ impl Exchange {
             return self.reply(down, timer, reply).await;
         }
         stats.rq_total().inc();
-        let Some(route) = self.route.clone() else {
+        let Some(route) = self.info.route.clone() else {
             stats.no_route().inc();
             let reply = LocalReply::new(404, &b""[..], "route_not_found").flag(ResponseFlag::NoRouteFound);
             return self.reply(down, timer, reply).await;
@@ -238,7 +240,7 @@ impl Exchange {
     fn create_filters(&mut self) {
         let manager = self.manager.clone();
         for filter in &manager.config.filters {
-            let levels = self.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
+            let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
             let levels = levels.unwrap_or_default();
             if levels.first().map_or(filter.disabled, |level| level.disabled) {
                 continue;
@@ -304,8 +306,10 @@ impl Exchange {
         let mut stream = FilterStream {
             info: &mut self.info,
             connection: &connection,
-            route: self.route.as_ref(),
             random: self.random,
+            control: &mut self.control,
+            runtime: &NoRuntime,
+            clusters: &*self.manager,
         };
         call(self.filters[at].as_mut(), &mut self.request, &mut stream)
     }
@@ -419,8 +423,10 @@ impl Exchange {
             let mut stream = FilterStream {
                 info: &mut self.info,
                 connection: &connection,
-                route: self.route.as_ref(),
                 random: self.random,
+                control: &mut self.control,
+                runtime: &NoRuntime,
+                clusters: &*self.manager,
             };
             filter.encode_headers(&self.request, &mut self.response, end_stream, &mut stream);
         }

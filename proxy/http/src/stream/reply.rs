@@ -64,7 +64,7 @@ impl Exchange {
     fn write_reply_headers(&mut self, status: u16, headers: &[(HeaderName, Vec<u8>)]) {
         self.response.clear();
         self.response.set_status(status);
-        let forwards = self.route.as_ref().is_some_and(|route| route.forward().is_some());
+        let forwards = self.info.route.as_ref().is_some_and(|route| route.forward().is_some());
         if forwards {
             self.apply_route_response_headers();
         }
@@ -134,7 +134,7 @@ impl Exchange {
 
     /// Adds what the selected route, its virtual host and its table say about response headers.
     pub(crate) fn apply_route_response_headers(&mut self) {
-        if let Some(route) = &self.route {
+        if let Some(route) = &self.info.route {
             let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
             route.apply_response_headers(&mut self.response, &context);
         }

@@ -18,6 +18,7 @@ impl NetworkFilter for Unused {
 
 fn chain(name: &str, matches: FilterChainMatch) -> Arc<FilterChain> {
     Arc::new(FilterChain {
+        metadata: None,
         name: name.into(),
         encoded: Vec::new(),
         matches,

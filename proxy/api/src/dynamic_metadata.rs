@@ -1,0 +1,117 @@
+//! Metadata that filters attach to a stream, by namespace.
+
+use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
+
+/// The dynamic metadata of a stream: a `google.protobuf.Struct` for each namespace, usually the name of the filter that
+/// wrote it. Costs a pointer until something is set.
+#[derive(Clone, Debug, Default)]
+pub struct DynamicMetadata {
+    /// Few namespaces are ever set on a stream: looking through them beats hashing.
+    namespaces: Option<Box<Vec<(Box<str>, Struct)>>>,
+}
+
+impl DynamicMetadata {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.namespaces.is_none()
+    }
+
+    /// The fields of a namespace.
+    pub fn get(&self, namespace: &str) -> Option<&Struct> {
+        self.iter().find(|(name, _)| *name == namespace).map(|(_, fields)| fields)
+    }
+
+    /// All namespaces, in the order in which they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Struct)> {
+        self.namespaces.iter().flat_map(|all| all.iter()).map(|(name, fields)| (&**name, fields))
+    }
+
+    /// The fields of a namespace, which exists from now on.
+    pub fn namespace_mut(&mut self, namespace: &str) -> &mut Struct {
+        let all = self.namespaces.get_or_insert_default();
+        let at = all.iter().position(|(name, _)| **name == *namespace).unwrap_or_else(|| {
+            all.push((namespace.into(), Struct::default()));
+            all.len() - 1
+        });
+        &mut all[at].1
+    }
+
+    /// Sets one field of a namespace.
+    pub fn set(&mut self, namespace: &str, key: &str, value: Value) {
+        self.namespace_mut(namespace).fields.insert(key.to_owned(), value);
+    }
+
+    /// Sets one field of a namespace to a text.
+    pub fn set_text(&mut self, namespace: &str, key: &str, text: &str) {
+        self.set(namespace, key, Value { kind: Some(Kind::StringValue(text.to_owned())) });
+    }
+
+    /// Merges fields into a namespace as Envoy does: fields of both that are objects are merged, lists are joined, all
+    /// other fields are replaced.
+    pub fn merge(&mut self, namespace: &str, fields: &Struct) {
+        merge_struct(self.namespace_mut(namespace), fields);
+    }
+}
+
+fn merge_struct(into: &mut Struct, from: &Struct) {
+    for (key, value) in &from.fields {
+        match into.fields.get_mut(key) {
+            Some(existing) => merge_value(existing, value),
+            None => {
+                into.fields.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn merge_value(into: &mut Value, from: &Value) {
+    match (&mut into.kind, &from.kind) {
+        (Some(Kind::StructValue(into)), Some(Kind::StructValue(from))) => merge_struct(into, from),
+        (Some(Kind::ListValue(into)), Some(Kind::ListValue(from))) => {
+            into.values.extend(from.values.iter().cloned());
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dhow_proto::google::protobuf::ListValue;
+
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value { kind: Some(Kind::StringValue(text.into())) }
+    }
+
+    fn object(fields: &[(&str, Value)]) -> Struct {
+        Struct { fields: fields.iter().map(|(key, value)| ((*key).into(), value.clone())).collect() }
+    }
+
+    fn list(values: &[Value]) -> Value {
+        Value { kind: Some(Kind::ListValue(ListValue { values: values.to_vec() })) }
+    }
+
+    #[test]
+    fn objects_are_merged_lists_joined_and_the_rest_replaced() {
+        let nested = |fields: &[(&str, Value)]| Value { kind: Some(Kind::StructValue(object(fields))) };
+        let mut metadata = DynamicMetadata::default();
+        assert!(metadata.is_empty() && metadata.get("a").is_none());
+        metadata.merge(
+            "a",
+            &object(&[("o", nested(&[("x", text("1"))])), ("l", list(&[text("1")])), ("t", text("1"))]),
+        );
+        metadata.merge(
+            "a",
+            &object(&[("o", nested(&[("y", text("2"))])), ("l", list(&[text("2")])), ("t", text("2"))]),
+        );
+        metadata.set_text("b", "k", "v");
+        let expected = object(&[
+            ("o", nested(&[("x", text("1")), ("y", text("2"))])),
+            ("l", list(&[text("1"), text("2")])),
+            ("t", text("2")),
+        ]);
+        assert_eq!(metadata.get("a"), Some(&expected));
+        assert_eq!(metadata.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}

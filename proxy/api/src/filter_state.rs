@@ -1,0 +1,179 @@
+//! Objects that filters leave on a stream for one another, for the router and for logs, by key.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use dhow_expr::FilterStateObject;
+
+/// The value of an object.
+#[derive(Clone)]
+pub enum FilterStateValue {
+    /// A text (`envoy.string`, `envoy.hashable_string`, names of hosts and clusters).
+    Text(Rc<str>),
+    /// A truth value (`envoy.bool`).
+    Bool(bool),
+    /// A number (`envoy.ratelimit.hits_addend`).
+    Number(u64),
+    /// An IP address without port (`envoy.network.ip`).
+    Ip(IpAddr),
+    /// An address with port (`envoy.filters.listener.original_dst.local_ip`).
+    Address(SocketAddr),
+    /// Several texts (`envoy.network.application_protocols`), printed with commas between them.
+    List(Rc<[Box<str>]>),
+    /// An object of a filter's own, which only it and format strings read.
+    Object(Rc<dyn FilterStateObject>),
+}
+
+impl fmt::Debug for FilterStateValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        self.append_text(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl FilterStateObject for FilterStateValue {
+    fn append_text(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+            Self::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+            Self::Ip(ip) => out.extend_from_slice(ip.to_string().as_bytes()),
+            Self::Address(address) => out.extend_from_slice(address.to_string().as_bytes()),
+            Self::List(texts) => out.extend_from_slice(texts.join(",").as_bytes()),
+            Self::Object(object) => return object.append_text(out),
+        }
+        true
+    }
+
+    fn append_json(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Bool(_) => self.append_text(out),
+            Self::Object(object) => object.append_json(out),
+            _ => {
+                let mut text = Vec::new();
+                self.append_text(&mut text);
+                dhow_expr::append_json_string(&text, out);
+                true
+            }
+        }
+    }
+
+    fn append_field(&self, field: &str, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Object(object) => object.append_field(field, out),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an object goes along to the upstream connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// It stays here.
+    #[default]
+    None,
+    /// It is shared with the upstream connection.
+    Once,
+    /// It is shared with the upstream connection, and from there with the next one.
+    Transitive,
+}
+
+/// One object with what may be done with it.
+#[derive(Clone, Debug)]
+pub struct FilterStateEntry {
+    /// Key.
+    pub key: Rc<str>,
+    /// Value.
+    pub value: FilterStateValue,
+    /// Nobody may replace it.
+    pub read_only: bool,
+    /// Whether the upstream connection gets it.
+    pub sharing: Sharing,
+}
+
+/// The filter state of a stream or connection. Costs a pointer until something is set.
+#[derive(Clone, Debug, Default)]
+pub struct FilterState {
+    /// Few objects are ever set on a stream: looking through them beats hashing.
+    entries: Option<Box<Vec<FilterStateEntry>>>,
+}
+
+impl FilterState {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_none()
+    }
+
+    /// All objects, in the order in which they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = &FilterStateEntry> {
+        self.entries.iter().flat_map(|all| all.iter())
+    }
+
+    /// An object.
+    pub fn get(&self, key: &str) -> Option<&FilterStateValue> {
+        self.iter().find(|entry| *entry.key == *key).map(|entry| &entry.value)
+    }
+
+    /// An object as text.
+    pub fn text(&self, key: &str) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        self.get(key)?.append_text(&mut out).then_some(out)
+    }
+
+    /// Sets an object that may be replaced and stays on this stream.
+    pub fn set(&mut self, key: &str, value: FilterStateValue) -> bool {
+        self.insert(FilterStateEntry { key: key.into(), value, read_only: false, sharing: Sharing::None })
+    }
+
+    /// Sets an object; false, and nothing changed, when there is a read-only one under its key.
+    pub fn insert(&mut self, entry: FilterStateEntry) -> bool {
+        let all = self.entries.get_or_insert_default();
+        match all.iter_mut().find(|known| known.key == entry.key) {
+            Some(known) if known.read_only => return false,
+            Some(known) => *known = entry,
+            None => all.push(entry),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_print_as_text_and_as_json() {
+        for (value, text, json) in [
+            (FilterStateValue::Text("a\"b".into()), "a\"b", r#""a\"b""#),
+            (FilterStateValue::Bool(true), "true", "true"),
+            (FilterStateValue::Number(7), "7", r#""7""#),
+            (FilterStateValue::Ip([10, 0, 0, 1].into()), "10.0.0.1", r#""10.0.0.1""#),
+            (FilterStateValue::Address(([10, 0, 0, 1], 80).into()), "10.0.0.1:80", r#""10.0.0.1:80""#),
+            (FilterStateValue::List(["h2".into(), "h1".into()].into()), "h2,h1", r#""h2,h1""#),
+        ] {
+            let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
+            assert!(value.append_text(&mut as_text) && value.append_json(&mut as_json));
+            assert_eq!(String::from_utf8_lossy(&as_text), text);
+            assert_eq!(String::from_utf8_lossy(&as_json), json);
+        }
+    }
+
+    #[test]
+    fn a_read_only_object_stays() {
+        let mut state = FilterState::default();
+        assert!(state.is_empty());
+        assert!(state.set("a", FilterStateValue::Number(1)));
+        let fixed = FilterStateEntry {
+            key: "a".into(),
+            value: FilterStateValue::Number(2),
+            read_only: true,
+            sharing: Sharing::Once,
+        };
+        assert!(state.insert(fixed));
+        assert!(!state.set("a", FilterStateValue::Number(3)));
+        assert_eq!(state.text("a").as_deref(), Some(&b"2"[..]));
+        assert_eq!(state.iter().count(), 1);
+    }
+}
