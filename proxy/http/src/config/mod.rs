@@ -3,7 +3,10 @@
 
 mod connection_manager;
 mod filters;
+mod forwarding;
+mod protocol_options;
 mod routes;
+mod scalar;
 
 use std::sync::Arc;
 use std::time::Duration;

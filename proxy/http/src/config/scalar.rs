@@ -1,0 +1,26 @@
+//! Scalars of the message: flags, durations with defaults, warnings.
+
+use std::time::Duration;
+
+use dhow_base::{ConfigWarning, FieldPath};
+use dhow_proto::google::protobuf::{BoolValue, Duration as ProtoDuration};
+
+/// Appends a warning about a field.
+pub(super) fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
+    warnings.push(ConfigWarning::new(path.field(field), why));
+}
+
+/// Whether an optional flag is there and set.
+pub(super) fn is_true(value: Option<BoolValue>) -> bool {
+    value.is_some_and(|b| b.value)
+}
+
+/// A timeout with a default: an explicit zero switches it off.
+pub(super) fn timeout_or(message: Option<ProtoDuration>, default: Option<Duration>) -> Option<Duration> {
+    match message {
+        None => default,
+        Some(d) => {
+            Some(Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32)).filter(|d| !d.is_zero())
+        }
+    }
+}
