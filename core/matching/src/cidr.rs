@@ -7,7 +7,7 @@ use dhow_base::{ConfigError, FieldPath};
 use crate::pb::core::CidrRange;
 
 /// A compiled `envoy.config.core.v3.CidrRange`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     /// The range's bits, those after the prefix cleared; IPv4 in the upper 32 bits.
     bits: u128,

@@ -1,10 +1,13 @@
-//! Matchers of strings, headers, query parameters, cookies, paths, addresses and domains, compiled once from Envoy's messages.
+//! Matchers of strings, headers, query parameters, cookies, paths, addresses and domains, and generic matching trees, compiled once
+//! from Envoy's messages.
 //! It must not know what a match is used for: routes, filters and access logs decide that.
 
 mod cidr;
 mod domain;
+pub mod generic;
 mod header;
 mod metadata;
+mod metadata_criteria;
 mod path;
 mod pb;
 mod query;
@@ -18,6 +21,7 @@ pub use cidr::{Cidr, CidrSet};
 pub use domain::{DomainIndex, DomainMatch};
 pub use header::{HeaderMatcher, all_match};
 pub use metadata::{MetadataMatcher, ValueMatcher};
+pub use metadata_criteria::{MetadataCriteria, canonical, lookup_key};
 pub use path::{PathMatcher, path_without_query};
 pub use query::{CookieMatcher, QueryParameterMatcher, cookie_value, query_parameter};
 pub use regex_matcher::{FullRegex, RegexRewrite};

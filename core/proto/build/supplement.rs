@@ -4,6 +4,7 @@
 use crate::descriptors::{Field, Message, Oneof, Schema};
 
 const STRING: u8 = 9;
+const BOOL: u8 = 8;
 const MESSAGE: u8 = 11;
 
 pub fn add(schema: &mut Schema) {
@@ -44,6 +45,36 @@ pub fn add(schema: &mut Schema) {
         vec![],
         vec![],
     );
+    push_custom_trees(schema);
+}
+
+/// The matching trees over addresses and over server names.
+fn push_custom_trees(schema: &mut Schema) {
+    const ON_MATCH: &str = "xds.type.matcher.v3.Matcher.OnMatch";
+    for (tree, list, leaf, file, keys) in [
+        (
+            "xds.type.matcher.v3.IPMatcher",
+            "range_matchers",
+            "xds.type.matcher.v3.IPMatcher.IPRangeMatcher",
+            "xds/type/matcher/v3/ip.proto",
+            field("ranges", 1, MESSAGE, "xds.core.v3.CidrRange"),
+        ),
+        (
+            "xds.type.matcher.v3.ServerNameMatcher",
+            "domain_matchers",
+            "xds.type.matcher.v3.ServerNameMatcher.DomainMatcher",
+            "xds/type/matcher/v3/domain.proto",
+            field("domains", 1, STRING, ""),
+        ),
+    ] {
+        let keys = Field { repeated: true, rules: at_least_one_item(), ..keys };
+        let mut fields = vec![keys, field("on_match", 2, MESSAGE, ON_MATCH)];
+        if leaf.ends_with("IPRangeMatcher") {
+            fields.push(field("exclusive", 3, BOOL, ""));
+        }
+        push(schema, leaf, file, fields, vec![]);
+        push(schema, tree, file, vec![Field { repeated: true, ..field(list, 1, MESSAGE, leaf) }], vec![]);
+    }
 }
 
 fn push(schema: &mut Schema, name: &str, file: &str, fields: Vec<Field>, oneofs: Vec<Oneof>) {
@@ -66,4 +97,9 @@ fn field(name: &str, number: u32, kind: u8, type_name: &str) -> Field {
 /// `validate.FieldRules { message: { required: true } }`
 fn required_message() -> Vec<u8> {
     vec![0x8a, 0x01, 0x02, 0x10, 0x01]
+}
+
+/// `validate.FieldRules { repeated: { min_items: 1 } }`
+fn at_least_one_item() -> Vec<u8> {
+    vec![0x92, 0x01, 0x02, 0x08, 0x01]
 }

@@ -1,6 +1,8 @@
 //! Message types that Envoy's configuration may contain and `envoy-types` lacks.
 
 use envoy_types::pb::google::protobuf::Struct;
+use envoy_types::pb::xds::core::v3::CidrRange;
+use envoy_types::pb::xds::r#type::matcher::v3::matcher::OnMatch;
 use envoy_types::pb::xds::r#type::v3::CelExpression;
 use prost::{Message, Name};
 
@@ -67,5 +69,72 @@ impl Name for HttpAttributesCelMatchInput {
 
     fn type_url() -> String {
         "type.googleapis.com/xds.type.matcher.v3.HttpAttributesCelMatchInput".to_owned()
+    }
+}
+
+/// `xds.type.matcher.v3.IPMatcher`: a matching tree over addresses, in which the longest prefix wins.
+#[derive(Clone, PartialEq, Message)]
+pub struct IpMatcher {
+    /// The ranges, and what is to be done for each.
+    #[prost(message, repeated, tag = "1")]
+    pub range_matchers: Vec<IpRangeMatcher>,
+}
+
+/// `xds.type.matcher.v3.IPMatcher.IPRangeMatcher`.
+#[derive(Clone, PartialEq, Message)]
+pub struct IpRangeMatcher {
+    /// The ranges; at least one.
+    #[prost(message, repeated, tag = "1")]
+    pub ranges: Vec<CidrRange>,
+    /// What an address in one of them leads to.
+    #[prost(message, optional, tag = "2")]
+    pub on_match: Option<OnMatch>,
+    /// Only when no longer prefix has the address.
+    #[prost(bool, tag = "3")]
+    pub exclusive: bool,
+}
+
+impl Name for IpMatcher {
+    const NAME: &'static str = "IPMatcher";
+    const PACKAGE: &'static str = "xds.type.matcher.v3";
+
+    fn full_name() -> String {
+        "xds.type.matcher.v3.IPMatcher".to_owned()
+    }
+
+    fn type_url() -> String {
+        "type.googleapis.com/xds.type.matcher.v3.IPMatcher".to_owned()
+    }
+}
+
+/// `xds.type.matcher.v3.ServerNameMatcher`: a matching tree over domains: exact, then the longest `*.suffix`, then `*`.
+#[derive(Clone, PartialEq, Message)]
+pub struct ServerNameMatcher {
+    /// The domains, and what is to be done for each.
+    #[prost(message, repeated, tag = "1")]
+    pub domain_matchers: Vec<DomainMatcher>,
+}
+
+/// `xds.type.matcher.v3.ServerNameMatcher.DomainMatcher`.
+#[derive(Clone, PartialEq, Message)]
+pub struct DomainMatcher {
+    /// The domains; at least one.
+    #[prost(string, repeated, tag = "1")]
+    pub domains: Vec<String>,
+    /// What one of them leads to.
+    #[prost(message, optional, tag = "2")]
+    pub on_match: Option<OnMatch>,
+}
+
+impl Name for ServerNameMatcher {
+    const NAME: &'static str = "ServerNameMatcher";
+    const PACKAGE: &'static str = "xds.type.matcher.v3";
+
+    fn full_name() -> String {
+        "xds.type.matcher.v3.ServerNameMatcher".to_owned()
+    }
+
+    fn type_url() -> String {
+        "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher".to_owned()
     }
 }
