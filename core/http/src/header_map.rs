@@ -1,19 +1,31 @@
 //! The head of a request or response: an ordered list of names and values over one reusable byte arena.
 
-use crate::known::{HeaderName, KnownHeader};
+use crate::known::{HeaderName, KnownHeader, KnownSet};
 
 /// Id of an entry whose name is not a [`KnownHeader`].
 const OTHER: u8 = u8::MAX;
 /// Id of an entry that was removed; its bytes stay in the arena until [`HeaderMap::clear`].
 const REMOVED: u8 = u8::MAX - 1;
+const AUTHORITY_LEN: u16 = KnownHeader::Authority.as_str().len() as u16;
+
+/// What ends a line, and what stands between name and value.
+const LINE_BREAK: &[u8] = b"\r\n";
+const SEPARATOR: &[u8] = b": ";
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// Where the line begins; for a pseudo header, which has no line, where the value begins.
     name: u32,
     value: u32,
     value_len: u32,
     name_len: u16,
     id: u8,
+}
+
+impl Entry {
+    fn is_pseudo(&self) -> bool {
+        self.id <= KnownHeader::Protocol as u8
+    }
 }
 
 /// An ordered multi-map of header names (lower-case) and values (bytes).
@@ -22,6 +34,9 @@ struct Entry {
 /// nothing once the arena has grown to the size of a usual head. Pseudo headers (`:method`, `:path`, `:authority`,
 /// `:scheme`, `:status`, `:protocol`) are entries like any other, as in Envoy: matchers, format strings and filters
 /// address them by name. Edits append to the arena; the codecs read the result once when they write it.
+///
+/// The arena holds each field as the line that HTTP/1 writes for it (`name: value\r\n`), so that a head comes in with one
+/// copy and the fields that nobody touched leave with one.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderMap {
     arena: Vec<u8>,
@@ -65,8 +80,7 @@ impl HeaderMap {
 
     /// At least the bytes that all fields take when they are written as lines, from what is at hand without a walk.
     pub(crate) fn byte_size_hint(&self) -> usize {
-        // Known names are not in the arena.
-        self.arena.len() + self.entries.len() * 24
+        self.arena.len()
     }
 
     /// Memory held, in bytes; a pool drops maps that grew beyond its limit.
@@ -89,19 +103,28 @@ impl HeaderMap {
         }
     }
 
-    fn push_value(&mut self, value: &[u8]) -> (u32, u32) {
-        let at = self.arena.len() as u32;
+    /// Writes the line of a known header, or only the value of a pseudo header; where name and value begin.
+    fn push_known(&mut self, name: KnownHeader, value: &[u8]) -> (u32, u32) {
+        let at = self.arena.len();
+        if name.is_pseudo() {
+            self.arena.extend_from_slice(value);
+            return (at as u32, at as u32);
+        }
+        let start = name.line_start().as_bytes();
+        self.arena.reserve(start.len() + value.len() + LINE_BREAK.len());
+        self.arena.extend_from_slice(start);
         self.arena.extend_from_slice(value);
-        (at, value.len() as u32)
+        self.arena.extend_from_slice(LINE_BREAK);
+        (at as u32, (at + start.len()) as u32)
     }
 
     /// Appends an entry with a known name.
     pub fn append_known(&mut self, name: KnownHeader, value: &[u8]) {
-        let (at, len) = self.push_value(value);
+        let (line, at) = self.push_known(name, value);
         self.entries.push(Entry {
-            name: 0,
+            name: line,
             value: at,
-            value_len: len,
+            value_len: value.len() as u32,
             name_len: name.as_str().len() as u16,
             id: name as u8,
         });
@@ -126,14 +149,24 @@ impl HeaderMap {
 
     /// Adds the entry whose name is the last `name_len` bytes of the arena, from `name_at` on.
     fn push_other(&mut self, name_at: usize, name_len: usize, value: &[u8]) {
-        let (value_at, value_len) = self.push_value(value);
+        let value_at = self.finish_line(value);
         self.entries.push(Entry {
             name: name_at as u32,
             value: value_at,
-            value_len,
+            value_len: value.len() as u32,
             name_len: name_len as u16,
             id: OTHER,
         });
+    }
+
+    /// Completes the line whose name is at the end of the arena; where the value begins.
+    fn finish_line(&mut self, value: &[u8]) -> u32 {
+        self.arena.reserve(SEPARATOR.len() + value.len() + LINE_BREAK.len());
+        self.arena.extend_from_slice(SEPARATOR);
+        let at = self.arena.len();
+        self.arena.extend_from_slice(value);
+        self.arena.extend_from_slice(LINE_BREAK);
+        at as u32
     }
 
     /// Appends a field of a received request; the name is in lower case, and `host` is kept as `:authority`.
@@ -163,12 +196,99 @@ impl HeaderMap {
     }
 
     fn append_slotted(&mut self, known: KnownHeader, value: &[u8], joined: bool) {
+        self.note_repeat(known, joined);
+        self.append_known(known, value);
+    }
+
+    fn note_repeat(&mut self, known: KnownHeader, joined: bool) {
         let bit = 1 << (known as u8);
         if joined && self.present & bit != 0 {
             self.repeated |= bit;
             self.repeats += 1;
         }
-        self.append_known(known, value);
+    }
+
+    /// Puts received lines behind what is there and tells where they begin. They become fields by
+    /// [`HeaderMap::adopt_line`]; until then they are bytes that nobody sees.
+    pub(crate) fn take_lines(&mut self, lines: &[u8]) -> usize {
+        let at = self.arena.len();
+        self.arena.extend_from_slice(lines);
+        at
+    }
+
+    /// The bytes of [`HeaderMap::take_lines`] from `at` on.
+    pub(crate) fn lines_mut(&mut self, at: usize) -> &mut [u8] {
+        &mut self.arena[at..]
+    }
+
+    /// Forgets the bytes of the arena from `at` on.
+    pub(crate) fn keep_lines(&mut self, at: usize) {
+        self.arena.truncate(at);
+    }
+
+    /// Forgets what was taken from `at` on, and the fields that were made of it.
+    pub(crate) fn drop_lines(&mut self, at: usize, entries: usize) {
+        self.arena.truncate(at);
+        if self.entries.len() > entries {
+            self.entries.truncate(entries);
+            (self.repeated, self.repeats) = (0, 0);
+            self.note_present();
+        }
+    }
+
+    /// Number of entries, removed ones included.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Makes a field of the line `name: value\r\n` at `line` of the arena, as [`HeaderMap::append_request_lower`] and
+    /// [`HeaderMap::append_response_lower`] would. The name is in lower case and shorter than 65,536 bytes.
+    pub(crate) fn adopt_line(&mut self, line: usize, name_len: usize, value_len: usize, request: bool) {
+        let name = &self.arena[line..line + name_len];
+        let id = match KnownHeader::from_lower(name) {
+            None => OTHER,
+            Some(KnownHeader::Host) if request => self.adopt_known(KnownHeader::Authority, true),
+            Some(known) if request => self.adopt_known(known, known.joins_in_request()),
+            Some(known) => self.adopt_known(known, known.joins_in_response()),
+        };
+        self.entries.push(Entry {
+            name: line as u32,
+            value: (line + name_len + SEPARATOR.len()) as u32,
+            value_len: value_len as u32,
+            name_len: if id == KnownHeader::Authority as u8 { AUTHORITY_LEN } else { name_len as u16 },
+            id,
+        });
+    }
+
+    fn adopt_known(&mut self, known: KnownHeader, joined: bool) -> u8 {
+        self.note_repeat(known, joined);
+        self.present |= 1 << (known as u8);
+        known as u8
+    }
+
+    fn note_present(&mut self) {
+        self.present = self.live().filter(|e| e.id != OTHER).fold(0, |bits, e| bits | 1 << e.id);
+    }
+
+    /// Appends the lines of all fields but pseudo headers and `transfer-encoding`; neighbours with one copy.
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>) {
+        let mut run = 0..0;
+        for entry in &self.entries {
+            let written = entry.id > KnownHeader::Protocol as u8
+                && entry.id != KnownHeader::TransferEncoding as u8
+                && entry.id != REMOVED;
+            if !written {
+                continue;
+            }
+            let (start, end) =
+                (entry.name as usize, (entry.value + entry.value_len) as usize + LINE_BREAK.len());
+            if run.end != start {
+                out.extend_from_slice(&self.arena[run]);
+                run = start..start;
+            }
+            run.end = end;
+        }
+        out.extend_from_slice(&self.arena[run]);
     }
 
     /// Number of entries once repeats are joined.
@@ -185,6 +305,10 @@ impl HeaderMap {
             let id = *known as u8;
             if self.repeated & (1 << id) == 0 {
                 continue;
+            }
+            let line = self.arena.len();
+            if !known.is_pseudo() {
+                self.arena.extend_from_slice(known.line_start().as_bytes());
             }
             let at = self.arena.len();
             let mut first = None;
@@ -205,7 +329,11 @@ impl HeaderMap {
             }
             if let Some(first) = first {
                 let entry = &mut self.entries[first];
-                (entry.value, entry.value_len) = (at as u32, (self.arena.len() - at) as u32);
+                (entry.name, entry.value) = (line as u32, at as u32);
+                entry.value_len = (self.arena.len() - at) as u32;
+            }
+            if !known.is_pseudo() {
+                self.arena.extend_from_slice(LINE_BREAK);
             }
         }
         self.entries.retain(|entry| entry.id != REMOVED);
@@ -306,14 +434,25 @@ impl HeaderMap {
     fn replace_value(&mut self, index: usize, value: &[u8]) {
         let entry = self.entries[index];
         if value.len() <= entry.value_len as usize {
-            let at = entry.value as usize;
-            self.arena[at..at + value.len()].copy_from_slice(value);
+            let end = entry.value as usize + value.len();
+            self.arena[entry.value as usize..end].copy_from_slice(value);
+            if !entry.is_pseudo() {
+                self.arena[end..end + LINE_BREAK.len()].copy_from_slice(LINE_BREAK);
+            }
             self.entries[index].value_len = value.len() as u32;
-        } else {
-            let (at, len) = self.push_value(value);
-            let entry = &mut self.entries[index];
-            (entry.value, entry.value_len) = (at, len);
+            return;
         }
+        let (line, at) = match known_id(entry.id) {
+            Some(known) => self.push_known(known, value),
+            None => {
+                let line = self.arena.len() as u32;
+                let name = entry.name as usize..entry.name as usize + entry.name_len as usize;
+                self.arena.extend_from_within(name);
+                (line, self.finish_line(value))
+            }
+        };
+        let entry = &mut self.entries[index];
+        (entry.name, entry.value, entry.value_len) = (line, at, value.len() as u32);
     }
 
     fn remove_where(&mut self, from: usize, matches: impl Fn(&Self, &Entry) -> bool) -> bool {
@@ -349,7 +488,17 @@ impl HeaderMap {
     /// Removes the entries that the predicate does not want to keep. It is given the name's known id, the name and the value.
     pub fn retain(&mut self, keep: impl Fn(Option<KnownHeader>, &[u8], &[u8]) -> bool) {
         self.remove_where(0, |map, e| !keep(known_id(e.id), map.name_of(e), map.value_of(e)));
-        self.present = self.live().filter(|e| e.id != OTHER).fold(0, |bits, e| bits | 1 << e.id);
+        self.note_present();
+    }
+
+    /// Removes all entries of some known headers.
+    pub fn remove_set(&mut self, names: KnownSet) {
+        let gone = self.present & names.bits();
+        if gone == 0 {
+            return;
+        }
+        self.present &= !gone;
+        self.remove_where(0, |_, e| e.id < REMOVED && gone & (1 << e.id) != 0);
     }
 
     /// Entries in order: known id if any, lower-case name, value.
@@ -532,5 +681,40 @@ mod tests {
         assert_eq!(map.get_known(KnownHeader::ContentLength), Some(&b"18446744073709551615"[..]));
         map.set_known_number(KnownHeader::ContentLength, 0);
         assert_eq!(map.get_known(KnownHeader::ContentLength), Some(&b"0"[..]));
+    }
+
+    /// What leaves in runs of lines is what the entries say, whatever edits came before.
+    #[test]
+    fn written_lines_are_the_entries() {
+        let names = ["x-a", "x-b", "server", "date", "te", "transfer-encoding", ":path", ":status"];
+        let values: [&[u8]; 4] = [b"", b"1", b"some value", b"a value that is longer than the others"];
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut below = |bound: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % bound as u64) as usize
+        };
+        let mut map = HeaderMap::new();
+        for step in 0..20_000 {
+            let (name, value) = (HeaderName::new(names[below(8)]), values[below(4)]);
+            match below(8) {
+                0..=2 => map.append_name(&name, value),
+                3..=4 => map.set(&name, value),
+                5 => map.append(name.as_str().to_ascii_uppercase().as_bytes(), value),
+                6 => _ = map.remove(&name),
+                _ if below(10) == 0 => map.clear(),
+                _ => map.remove_set(KnownSet::of(&[KnownHeader::Te, KnownHeader::Date])),
+            }
+            let mut expected = Vec::new();
+            for (known, name, value) in &map {
+                if !known.is_some_and(|k| k.is_pseudo() || k == KnownHeader::TransferEncoding) {
+                    expected.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
+                }
+            }
+            let mut written = Vec::new();
+            map.write_lines(&mut written);
+            assert_eq!(written, expected, "after {step} steps");
+        }
     }
 }

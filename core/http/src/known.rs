@@ -13,6 +13,8 @@ macro_rules! known_headers {
 
         /// All known names in the order of their ids.
         const NAMES: &[&str] = &[$($name,)*];
+        /// The names as lines of HTTP/1 begin with them.
+        const LINE_STARTS: &[&str] = &[$(concat!($name, ": "),)*];
         const IDS: &[KnownHeader] = &[$(KnownHeader::$variant,)*];
     };
 }
@@ -144,13 +146,29 @@ const TABLE: [u8; TABLE_SIZE] = {
 };
 
 const fn set(names: &[KnownHeader]) -> u128 {
-    let mut bits = 0;
-    let mut i = 0;
-    while i < names.len() {
-        bits |= 1 << (names[i] as u8);
-        i += 1;
+    KnownSet::of(names).0
+}
+
+/// Some of the known headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownSet(u128);
+
+impl KnownSet {
+    /// The set of these names.
+    pub const fn of(names: &[KnownHeader]) -> Self {
+        let mut bits = 0;
+        let mut i = 0;
+        while i < names.len() {
+            bits |= 1 << (names[i] as u8);
+            i += 1;
+        }
+        Self(bits)
     }
-    bits
+
+    /// The bit of each name is one shifted by the name's id.
+    pub(crate) const fn bits(self) -> u128 {
+        self.0
+    }
 }
 
 const JOINED_IN_BOTH: u128 = set(&[
@@ -250,6 +268,11 @@ impl KnownHeader {
     /// The lower-case name.
     pub const fn as_str(self) -> &'static str {
         NAMES[self as usize]
+    }
+
+    /// The name with what stands between it and a value on a line of HTTP/1.
+    pub(crate) const fn line_start(self) -> &'static str {
+        LINE_STARTS[self as usize]
     }
 
     /// Finds the id of a lower-case name.

@@ -8,4 +8,4 @@ mod header_map;
 mod known;
 
 pub use header_map::{HeaderMap, Iter, format_decimal};
-pub use known::{HeaderName, KnownHeader};
+pub use known::{HeaderName, KnownHeader, KnownSet};

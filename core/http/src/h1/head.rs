@@ -1,7 +1,5 @@
 //! Field lines of heads and trailers: from bytes to entries of a [`HeaderMap`].
 
-use std::ops::Range;
-
 use memchr::memchr;
 
 use super::chars::{find_control, has_forbidden, is_plain_value, is_token, name_byte, trim};
@@ -90,6 +88,114 @@ pub(super) fn next_line(buf: &[u8], at: usize) -> Option<(&[u8], usize)> {
 /// Reads field lines up to the empty line into `head`. `None` when the empty line is not there yet.
 pub(super) fn parse_fields(
     buf: &[u8],
+    at: usize,
+    rules: FieldRules,
+    head: &mut HeaderMap,
+) -> Result<Option<usize>, FieldError> {
+    if let Some(end) = parse_plain(buf, at, rules, head)? {
+        head.join_repeats();
+        return Ok(Some(end));
+    }
+    parse_any(buf, at, rules, head)
+}
+
+/// Lines that are taken in one step; what follows a head of usual size is copied for nothing.
+const STEP: usize = 1024;
+
+/// Reads a block of lines that all look the way they are written by this proxy, but for the case of names: the lines are
+/// copied as they are and become fields in place. `None`, and nothing read, when the block does not end in the buffer or
+/// there is anything unusual about one of its lines.
+fn parse_plain(
+    buf: &[u8],
+    at: usize,
+    rules: FieldRules,
+    head: &mut HeaderMap,
+) -> Result<Option<usize>, FieldError> {
+    let entries = head.entry_count();
+    let mut rest = &buf[at..];
+    let first;
+    (first, rest) = rest.split_at(rest.len().min(STEP));
+    let begin = head.take_lines(first);
+    let mut line = begin;
+    loop {
+        let bytes = head.lines_mut(line);
+        if let [b'\r', b'\n', ..] = bytes {
+            head.keep_lines(line);
+            return Ok(Some(at + (line - begin) + 2));
+        }
+        match scan_line(bytes) {
+            Scan::Line { name, value } => {
+                let refused =
+                    rules.underscores != Underscores::Allow && memchr(b'_', &bytes[..name]).is_some();
+                if refused {
+                    break;
+                }
+                head.adopt_line(line, name, value, rules.request);
+                if head.joined_len() > rules.max_entries {
+                    return Err(FieldError::TooMany);
+                }
+                line += name + value + 4;
+            }
+            Scan::Short if !rest.is_empty() => {
+                let more;
+                (more, rest) = rest.split_at(rest.len().min(4 * STEP));
+                head.take_lines(more);
+            }
+            Scan::Short | Scan::Unusual => break,
+        }
+    }
+    head.drop_lines(begin, entries);
+    Ok(None)
+}
+
+/// What stands at the beginning of some bytes.
+enum Scan {
+    /// A plain line, with the lengths of its name and its value.
+    Line { name: usize, value: usize },
+    /// A line that does not end here, or behind which nothing stands.
+    Short,
+    /// Anything else.
+    Unusual,
+}
+
+/// Looks at a line in one pass and puts its name into lower case.
+fn scan_line(bytes: &mut [u8]) -> Scan {
+    let mut name = 0;
+    for byte in bytes.iter_mut() {
+        let lower = name_byte(*byte);
+        if lower == 0 {
+            break;
+        }
+        *byte = lower;
+        name += 1;
+    }
+    match bytes.get(name..) {
+        Some([b':', b' ', first, ..]) if name > 0 && name <= NAME_LIMIT && !matches!(first, b' ' | b'\t') => {
+        }
+        Some([] | [b':'] | [b':', b' ']) => return Scan::Short,
+        _ => return Scan::Unusual,
+    }
+    let start = name + 2;
+    let Some(stop) = find_control(bytes, start) else { return Scan::Short };
+    match bytes[stop..] {
+        [b'\r', b'\n', b' ' | b'\t', ..] => Scan::Unusual,
+        [b'\r', b'\n', _, ..] => {
+            if matches!(bytes[stop - 1], b' ' | b'\t') && stop > start {
+                return Scan::Unusual;
+            }
+            Scan::Line { name, value: stop - start }
+        }
+        [b'\r'] | [b'\r', b'\n'] => Scan::Short,
+        _ => Scan::Unusual,
+    }
+}
+
+/// Names beyond this length take the long way.
+const NAME_LIMIT: usize = 1024;
+
+/// Reads lines of any form.
+fn parse_any(
+    buf: &[u8],
     mut at: usize,
     rules: FieldRules,
     head: &mut HeaderMap,
@@ -104,13 +210,6 @@ pub(super) fn parse_fields(
             head.join_repeats();
             return Ok(Some(at + line_break));
         }
-        let mut name = NameBuffer { bytes: [0; SHORT_NAME], length: 0 };
-        if let Some(line) = scan_line(buf, at, &mut name) {
-            store(name.as_bytes(), &buf[line.value], rules, head)?;
-            at = line.next;
-            continue;
-        }
-        // Incomplete, folded, malformed, or with a name of unusual length.
         let Some((line, next)) = next_line(buf, at) else { return Ok(None) };
         match buf.get(next) {
             None => return Ok(None),
@@ -124,60 +223,6 @@ pub(super) fn parse_fields(
             }
         }
     }
-}
-
-/// Names up to this length take the short way.
-const SHORT_NAME: usize = 40;
-
-/// A name in lower case.
-struct NameBuffer {
-    bytes: [u8; SHORT_NAME],
-    length: usize,
-}
-
-impl NameBuffer {
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-}
-
-/// Where the value of a plain field line lies, and where the next line starts.
-struct Line {
-    value: Range<usize>,
-    next: usize,
-}
-
-/// Reads a line in one pass if it is complete and there is nothing unusual about it.
-fn scan_line(buf: &[u8], at: usize, name: &mut NameBuffer) -> Option<Line> {
-    for (slot, byte) in name.bytes.iter_mut().zip(&buf[at..]) {
-        *slot = name_byte(*byte);
-        if *slot == 0 {
-            break;
-        }
-        name.length += 1;
-    }
-    let colon = at + name.length;
-    if name.length == 0 || buf.get(colon) != Some(&b':') {
-        return None;
-    }
-    let mut start = colon + 1;
-    while matches!(buf.get(start), Some(b' ' | b'\t')) {
-        start += 1;
-    }
-    let stop = find_control(buf, start)?;
-    let next = match buf[stop..] {
-        [b'\n', ..] => stop + 1,
-        [b'\r', b'\n', ..] => stop + 2,
-        _ => return None,
-    };
-    if matches!(buf.get(next), None | Some(b' ' | b'\t')) {
-        return None;
-    }
-    let mut end = stop;
-    while end > start && matches!(buf[end - 1], b' ' | b'\t') {
-        end -= 1;
-    }
-    Some(Line { value: start..end, next })
 }
 
 fn parse_line(line: &[u8], rules: FieldRules, head: &mut HeaderMap) -> Result<(), FieldError> {
@@ -254,4 +299,92 @@ pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
 /// Whether the fields name a transfer coding at all.
 pub(super) fn has_transfer_encoding(head: &HeaderMap) -> bool {
     head.contains_known(KnownHeader::TransferEncoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: &[&str] = &[
+        "Host: a\r\n",
+        "host: b\r\n",
+        "X-Plain: value\r\n",
+        "x-empty: \r\n",
+        "x-none:\r\n",
+        "x-blank: a \r\n",
+        "x-close:a\r\n",
+        "x-long: 0123456789012345678901234567890123456789\r\n",
+        "Accept: a\r\n",
+        "accept: b\r\n",
+        "Set-Cookie: c\r\n",
+        "x-feed: a\n",
+        " folded\r\n",
+        "x_under: a\r\n",
+        "x-bad\u{1}: a\r\n",
+        "x-high: \u{e9}\r\n",
+        "content-length: 3\r\n",
+    ];
+
+    fn entries(head: &HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
+        head.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
+    }
+
+    /// The short way gives what the long way gives, whatever block of lines it is tried on.
+    #[test]
+    fn both_ways_of_reading_lines_agree() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |bound: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % bound as u64) as usize
+        };
+        let (mut plain, mut total) = (0, 0);
+        for _ in 0..4000 {
+            let mut block = String::new();
+            for _ in 0..below(6) {
+                // Blocks of plain lines alone are as frequent as those with unusual ones.
+                let line = if below(2) == 0 { below(3) } else { below(LINES.len()) };
+                block.push_str(LINES[line]);
+            }
+            block.push_str(["\r\n", "\n", "", "\r", "\r\nbody"][below(5)]);
+            for request in [true, false] {
+                let rules = FieldRules {
+                    max_entries: 4,
+                    underscores: [Underscores::Allow, Underscores::Reject, Underscores::Drop][below(3)],
+                    request,
+                };
+                let (mut short, mut long) = (HeaderMap::new(), HeaderMap::new());
+                let expected = parse_any(block.as_bytes(), 0, rules, &mut long);
+                let result = parse_plain(block.as_bytes(), 0, rules, &mut short);
+                total += 1;
+                if result == Ok(None) {
+                    assert!(short.is_empty(), "{block:?}");
+                    continue;
+                }
+                plain += 1;
+                short.join_repeats();
+                assert_eq!(result, expected, "{block:?}");
+                if result.is_ok() {
+                    assert_eq!(entries(&short), entries(&long), "{block:?}");
+                    let (mut a, mut b) = (Vec::new(), Vec::new());
+                    short.write_lines(&mut a);
+                    long.write_lines(&mut b);
+                    assert_eq!(a, b, "{block:?}");
+                }
+            }
+        }
+        assert!(plain > total / 20, "{plain} of {total} were read the short way");
+    }
+
+    #[test]
+    fn a_block_longer_than_a_step_is_read_whole() {
+        for lines in [20, 200, 2000] {
+            let block = "X-Some-Name: some value of some length\r\n".repeat(lines) + "\r\n";
+            let rules = FieldRules { max_entries: lines, underscores: Underscores::Allow, request: true };
+            let mut head = HeaderMap::new();
+            let end = parse_plain(block.as_bytes(), 0, rules, &mut head);
+            assert_eq!((end, head.len()), (Ok(Some(block.len())), lines));
+        }
+    }
 }

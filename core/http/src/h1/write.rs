@@ -153,6 +153,10 @@ fn response_framing(
 }
 
 fn write_fields(out: &mut Vec<u8>, head: &HeaderMap, keys: HeaderKeyFormat) {
+    if keys == HeaderKeyFormat::Lower {
+        head.write_lines(out);
+        return;
+    }
     for (known, name, value) in head {
         let skipped = known.is_some_and(|known| known.is_pseudo() || known == KnownHeader::TransferEncoding);
         if !skipped {
