@@ -7,7 +7,7 @@ use dhow_http::HeaderName;
 use dhow_matching::RegexRewrite;
 
 use crate::cluster::ClusterChoice;
-use crate::fraction::Fraction;
+use dhow_runtime_config::Fraction;
 use crate::hash::HashPolicy;
 use crate::mirror::MirrorPolicy;
 use crate::pb::core::Metadata;

@@ -5,7 +5,7 @@ use dhow_http::{HeaderMap, HeaderName};
 
 use crate::compile::CompileOptions;
 use crate::filter_config::FilterConfigs;
-use crate::fraction::RuntimeValues;
+use dhow_runtime_config::RuntimeValues;
 use crate::headers::HeaderLevels;
 use crate::pb::core::Metadata;
 

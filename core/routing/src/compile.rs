@@ -11,7 +11,6 @@ use crate::compile_action;
 use crate::direct_response::DirectResponse;
 use crate::entry::{Action, RouteEntry};
 use crate::filter_config::{FilterConfigObject, FilterConfigs};
-use crate::fraction::Fraction;
 use crate::headers::{HeaderLevels, HeaderMutations};
 use crate::index::RouteIndex;
 use crate::mirror::MirrorPolicy;
@@ -22,6 +21,7 @@ use crate::retry::{RetryOn, RetryPolicy};
 use crate::route_match::RouteMatch;
 use crate::table::RouteTable;
 use crate::virtual_host::{TlsRequirement, VirtualCluster, VirtualHost};
+use dhow_runtime_config::Fraction;
 
 /// What compiling needs to know from outside.
 pub struct CompileOptions<'a> {

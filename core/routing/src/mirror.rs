@@ -6,10 +6,10 @@ use dhow_http::{HeaderMap, HeaderName};
 
 use crate::cluster::ClusterSource;
 use crate::compile::CompileOptions;
-use crate::fraction::RuntimeFraction;
 use crate::headers::{HeaderMutations, Side};
 use crate::pb::mutation::{HeaderMutation, header_mutation::Action};
 use crate::pb::route::route_action::RequestMirrorPolicy;
+use dhow_runtime_config::RuntimeFraction;
 
 /// A copy of the request for another cluster, whose response is discarded.
 #[derive(Clone, Debug)]

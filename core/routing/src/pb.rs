@@ -8,7 +8,6 @@ pub(crate) use dhow_proto::envoy_types::pb::envoy::config::common::mutation_rule
 pub(crate) use dhow_proto::envoy_types::pb::envoy::config::core::v3 as core;
 pub(crate) use dhow_proto::envoy_types::pb::envoy::config::route::v3 as route;
 pub(crate) use dhow_proto::envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
-pub(crate) use dhow_proto::envoy_types::pb::envoy::r#type::v3 as kind;
 pub(crate) use dhow_proto::envoy_types::pb::google::protobuf;
 
 /// A duration field.

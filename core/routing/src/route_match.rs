@@ -8,11 +8,11 @@ use dhow_matching::{
     StringMatcher, path_without_query,
 };
 
-use crate::fraction::RuntimeFraction;
 use crate::pb::matcher::{FilterStateMatcher, filter_state_matcher};
 use crate::pb::route::RouteMatch as Message;
 use crate::pb::route::route_match::{GrpcRouteMatchOptions, PathSpecifier, TlsContextMatchOptions};
 use crate::table::{ClientCertificate, RouteInput};
+use dhow_runtime_config::RuntimeFraction;
 
 /// A compiled `envoy.config.route.v3.RouteMatch`.
 #[derive(Clone, Debug)]

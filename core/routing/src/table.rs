@@ -8,10 +8,10 @@ use dhow_matching::DomainIndex;
 
 use crate::cluster::ClusterChoice;
 use crate::entry::{Action, RouteEntry, SelectedRoute};
-use crate::fraction::{NoRuntime, RuntimeValues};
 use crate::pb::core::Metadata;
 use crate::route_match::compared_path;
 use crate::virtual_host::{TlsRequirement, VirtualHost};
+use dhow_runtime_config::{NoRuntime, RuntimeValues};
 
 /// A compiled `envoy.config.route.v3.RouteConfiguration`; immutable.
 #[derive(Clone, Debug)]

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use crate::cli::{Mode, Options};
 use crate::config_dump;
 use crate::configuration::Configuration;
+use crate::runtime::RuntimeLoader;
 use crate::server_stats::ServerStats;
 
 /// What the admin interface shows and changes.
@@ -33,6 +34,7 @@ pub(crate) struct ProcessState {
     pub(crate) node: core::Node,
     pub(crate) configuration: Rc<RefCell<Configuration>>,
     pub(crate) store: Arc<Store>,
+    pub(crate) runtime: Rc<RuntimeLoader>,
     pub(crate) stats: ServerStats,
     pub(crate) log_writer: Arc<LogWriter>,
     pub(crate) state: Cell<ServerState>,
@@ -123,11 +125,11 @@ impl AdminState for ProcessState {
     }
 
     fn runtime(&self) -> RuntimeValues {
-        RuntimeValues::default()
+        self.runtime.describe()
     }
 
-    fn modify_runtime(&self, _values: &[(String, String)]) -> Result<(), String> {
-        Err("No admin layer specified".into())
+    fn modify_runtime(&self, values: &[(String, String)]) -> Result<(), String> {
+        self.runtime.modify(values)
     }
 
     fn loggers(&self) -> Vec<(String, LogLevel)> {

@@ -15,6 +15,7 @@ use dhow_proxy_upstream::check_source_file;
 use dhow_proxy_xds::{PathSource, Variant};
 
 use crate::cli::Options;
+use crate::runtime::LayerSource;
 
 /// Where a type's resources come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(crate) struct Bootstrap {
     pub(crate) lds: Option<TypeSource>,
     pub(crate) ads: Option<Ads>,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) runtime: Vec<LayerSource>,
 }
 
 /// Lowers the message; the command line overrides the node.
@@ -129,7 +131,6 @@ pub(crate) fn lower(
         (deferred_stat_options.is_some(), "deferred_stat_options"),
         (stats_config.is_some(), "stats_config"),
         (watchdog.is_some() || watchdogs.is_some(), "watchdogs"),
-        (layered_runtime.is_some(), "layered_runtime"),
         (enable_dispatcher_stats, "enable_dispatcher_stats"),
         (stats_server_version_override.is_some(), "stats_server_version_override"),
         (typed_dns_resolver_config.is_some(), "typed_dns_resolver_config"),
@@ -159,7 +160,9 @@ pub(crate) fn lower(
         return Err(ConfigError::new(root.field("node"), reason));
     }
     let admin = admin.map(|admin| lower_admin(admin, &root.field("admin"), warnings)).transpose()?.flatten();
-    Ok(Bootstrap { node, clusters, listeners, cds, lds, ads, admin })
+    let runtime =
+        crate::runtime::lower(layered_runtime, &options.service_cluster, &root.field("layered_runtime"))?;
+    Ok(Bootstrap { node, clusters, listeners, cds, lds, ads, admin, runtime })
 }
 
 fn lower_node(mut node: Node, options: &Options) -> Node {

@@ -10,6 +10,7 @@ mod logging;
 mod network_filters;
 mod node_address;
 mod route_tables;
+mod runtime;
 mod server_stats;
 mod subscription_stats;
 mod subscriptions;

@@ -25,6 +25,7 @@ use crate::cli::{Mode, Options};
 use crate::configuration::{Configuration, warn_all};
 use crate::network_filters::FilterBuilder;
 use crate::route_tables::RouteTables;
+use crate::runtime::RuntimeLoader;
 use crate::server_stats::ServerStats;
 use crate::subscriptions::Subscriptions;
 
@@ -93,7 +94,8 @@ fn load(options: &Options) -> Result<(BootstrapMessage, Bootstrap), String> {
     Ok((loaded.message, lowered.map_err(|error| error.to_string())?))
 }
 
-fn plain(error: &std::io::Error) -> String {
+/// An error of the operating system without its number.
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
@@ -181,6 +183,7 @@ fn configuration(
 fn validate(options: &Options) -> Result<(), String> {
     let (_, bootstrap) = load(options)?;
     let store = Arc::new(Store::new());
+    RuntimeLoader::new(bootstrap.runtime.clone(), &store).watch()?;
     let log_writer = LogWriter::start(Duration::from_secs(10)).map_err(|error| error.to_string())?;
     let clusters = ClusterManager::for_validation((*store).clone());
     let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
@@ -216,6 +219,8 @@ async fn serve(options: &Options) -> Result<(), String> {
     let begun = Instant::now();
     let (message, bootstrap) = load(options)?;
     let store = Arc::new(Store::new());
+    let runtime = RuntimeLoader::new(bootstrap.runtime.clone(), &store);
+    runtime.watch()?;
     let flush = Duration::from_millis(options.file_flush_interval_msec.max(1));
     let log_writer = LogWriter::start(flush).map_err(|error| error.to_string())?;
     let clusters = ClusterManager::new((*store).clone());
@@ -235,6 +240,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         node: bootstrap.node.clone(),
         configuration: configuration.clone(),
         store: store.clone(),
+        runtime: runtime.clone(),
         stats: ServerStats::new(&store),
         log_writer: log_writer.clone(),
         state: Cell::new(ServerState::PreInitializing),
@@ -253,6 +259,8 @@ async fn serve(options: &Options) -> Result<(), String> {
 
     let initialise = async {
         clusters.primary_ready().await;
+        // As in Envoy: the layers are read again when those that come over the network would be there.
+        runtime.load();
         subscriptions.start()?;
         while !subscriptions.clusters_arrived() {
             subscriptions.progressed().await;

@@ -9,7 +9,7 @@ use dhow_proto::{Format, LoadOptions};
 use dhow_xds::{Interest, NamedResource, Update, name_in_body, type_url};
 
 use crate::subscriptions::refusal_text;
-use crate::watch::{MoveWatch, Target};
+use crate::watch::{MoveWatch, WatchTarget};
 use crate::{ConfigSink, InterestChanged, Refusal, SubscriptionObserver};
 
 /// `envoy.config.core.v3.PathConfigSource`.
@@ -74,8 +74,8 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
             return Err(FileError::Missing(source.path.display().to_string()));
         }
         let target = match &source.watched_directory {
-            Some(directory) => Target::Directory(directory.clone()),
-            None => Target::File(source.path.clone()),
+            Some(directory) => WatchTarget::Directory(directory.clone()),
+            None => WatchTarget::File(source.path.clone()),
         };
         let watch = MoveWatch::new(&target)
             .map_err(|error| FileError::Watch(source.path.display().to_string(), error))?;

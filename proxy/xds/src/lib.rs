@@ -11,3 +11,4 @@ pub use ads::{AdsClient, AdsConfig, AdsError, InterestChanged};
 pub use dhow_xds::{ClientConfig, Interest, NamedResource, Update, Variant, type_url};
 pub use file::{FileError, FileSubscription, PathSource};
 pub use sink::{ByteStream, ConfigSink, Connecting, Connector, Refusal, SubscriptionObserver};
+pub use watch::{MoveWatch, WatchTarget};

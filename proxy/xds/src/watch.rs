@@ -12,7 +12,7 @@ use tokio::net::unix::pipe;
 
 /// What to look out for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub enum WatchTarget {
     /// A file that is replaced by moving another one to its name.
     File(PathBuf),
     /// Anything that is moved to a name in the directory: the symbolic link through which Kubernetes swaps the files of
@@ -23,7 +23,7 @@ pub(crate) enum Target {
 /// A watch, by inotify. Only moves count: a file that is written in place may be half written, which is why Envoy does
 /// not look at it either.
 #[derive(Debug)]
-pub(crate) struct MoveWatch {
+pub struct MoveWatch {
     /// An inotify descriptor is read like a pipe: `read` takes whole events, and epoll says when there are some. `None`
     /// once the kernel gave the watch up because the directory itself is gone.
     events: Option<pipe::Receiver>,
@@ -36,10 +36,10 @@ impl MoveWatch {
     ///
     /// # Errors
     /// A directory that does not exist or cannot be read; the limits of the kernel on watches.
-    pub(crate) fn new(target: &Target) -> io::Result<Self> {
+    pub fn new(target: &WatchTarget) -> io::Result<Self> {
         let (directory, file_name) = match target {
-            Target::Directory(directory) => (directory.as_path(), None),
-            Target::File(path) => {
+            WatchTarget::Directory(directory) => (directory.as_path(), None),
+            WatchTarget::File(path) => {
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 let name = path.file_name().map(OsStr::as_bytes);
                 let name = name
@@ -54,7 +54,7 @@ impl MoveWatch {
     }
 
     /// Waits for the next move, or several at once. For ever, once the directory is gone.
-    pub(crate) async fn moved(&mut self) -> io::Result<()> {
+    pub async fn moved(&mut self) -> io::Result<()> {
         while let Some(events) = &mut self.events {
             let mut buffer = [0; 4096]; // at least one event with the longest name fits
             let length = events.read(&mut buffer).await?;

@@ -86,6 +86,9 @@ impl Environment {
         for (name, contents) in &scenario.files {
             environment.put(name, contents)?;
         }
+        for (name, target) in &scenario.links {
+            environment.link(name, target)?;
+        }
         Ok(environment)
     }
 
@@ -125,7 +128,18 @@ impl Environment {
             Value::String(text) => self.resolve(text)?,
             value => serde_json::to_string_pretty(&self.resolve_all(value)?)?,
         };
+        if let Some((folder, _)) = name.rsplit_once('/') {
+            std::fs::create_dir_all(self.dir.path().join(folder))?;
+        }
         self.dir.replace(name, text)?;
+        Ok(())
+    }
+
+    /// Puts a symbolic link into the folder by moving it into place.
+    pub fn link(&self, name: &str, target: &str) -> Result<()> {
+        let staged = self.dir.path().join(format!("{name}.staged"));
+        std::os::unix::fs::symlink(target, &staged)?;
+        std::fs::rename(staged, self.dir.path().join(name))?;
         Ok(())
     }
 

@@ -30,6 +30,9 @@ pub struct Scenario {
     /// Files written to the scenario's folder (`{{dir}}`) before the target starts. A mapping is written as JSON.
     #[serde(default)]
     pub files: IndexMap<String, Value>,
+    /// Symbolic links made in the scenario's folder, with what each points to, relative to the folder.
+    #[serde(default)]
+    pub links: IndexMap<String, String>,
     /// Short form of an HTTP listener on `{{port.http}}`.
     #[serde(default)]
     pub http: Option<HttpListener>,

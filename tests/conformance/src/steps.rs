@@ -21,6 +21,8 @@ pub struct Step {
     pub admin: Option<String>,
     /// Rename new contents over files of the scenario's folder. A mapping is written as JSON.
     pub replace: Option<IndexMap<String, Value>>,
+    /// Move new symbolic links over those of the scenario's folder, as volumes of Kubernetes are swapped.
+    pub link: Option<IndexMap<String, String>>,
     /// Give upstreams new answers.
     pub answer: Option<IndexMap<String, Vec<Reply>>>,
     /// Give upstreams new answers to the requests of one rule: the one with the same path and method.
@@ -129,6 +131,7 @@ impl Step {
         let named = [
             ("admin", self.admin.clone()),
             ("replace", self.replace.as_ref().map(|m| joined(m.keys()))),
+            ("link", self.link.as_ref().map(|m| joined(m.keys()))),
             ("answer", self.answer.as_ref().map(|m| joined(m.keys()))),
             ("rule", self.rule.as_ref().map(|m| joined(m.keys()))),
             ("ads", self.ads.as_ref().map(|_| String::new())),
@@ -149,6 +152,7 @@ impl Step {
             self.raw.is_some(),
             self.admin.is_some(),
             self.replace.is_some(),
+            self.link.is_some(),
             self.answer.is_some(),
             self.rule.is_some(),
             self.ads.is_some(),

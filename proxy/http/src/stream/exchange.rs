@@ -1,21 +1,18 @@
 //! One request and its response: admission, filters, the route's action, the end.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader, h1};
 use dhow_proxy_access_log::Logged;
-use dhow_proxy_api::{
-    FilterStream, HeadersVerdict, HttpFilter, LocalReply, Protocol, Resumption, StreamControl, StreamFormat,
-    StreamInfo,
-};
+use dhow_proxy_api::{LocalReply, Protocol, StreamControl, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::DeadlineTimer;
-use dhow_routing::{Action, ClientCertificate, NoRuntime, RouteInput};
+use dhow_routing::{Action, ClientCertificate, RouteInput};
+use dhow_runtime_config::Current;
 
 use super::deadlines::{Deadlines, Expired};
+use super::filtering::{Direction, FilterChain};
 use super::pump::Interruption;
 use crate::downstream::Downstream;
 use crate::manager::Manager;
@@ -39,7 +36,7 @@ pub(crate) struct Exchange {
     pub(crate) request: HeaderMap,
     pub(crate) response: HeaderMap,
     pub(crate) info: StreamInfo,
-    pub(crate) filters: Vec<Box<dyn HttpFilter>>,
+    pub(crate) filters: FilterChain,
     pub(crate) control: StreamControl,
     pub(crate) random: u64,
     pub(crate) deadlines: Deadlines,
@@ -94,7 +91,7 @@ impl Exchange {
             request,
             response,
             info,
-            filters: Vec::new(),
+            filters: FilterChain::default(),
             control,
             random,
             deadlines,
@@ -140,7 +137,7 @@ impl Exchange {
         self.check_upgrade()
     }
 
-    fn select_route(&mut self) {
+    pub(crate) fn select_route(&mut self) {
         let Some(table) = self.manager.routes() else { return };
         let selected = {
             let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
@@ -156,6 +153,7 @@ impl Exchange {
             let input = RouteInput {
                 client_certificate: certificate,
                 context: &context,
+                runtime: &Current,
                 ..RouteInput::new(self.random)
             };
             table.select(&self.request, &input).selected()
@@ -237,83 +235,6 @@ impl Exchange {
         }
     }
 
-    fn create_filters(&mut self) {
-        let manager = self.manager.clone();
-        for filter in &manager.config.filters {
-            let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
-            let levels = levels.unwrap_or_default();
-            if levels.first().map_or(filter.disabled, |level| level.disabled) {
-                continue;
-            }
-            self.filters.extend(filter.factory.create(levels));
-        }
-    }
-
-    async fn decode_filters<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
-    ) -> Result<(), Ending> {
-        for at in 0..self.filters.len() {
-            let end_stream = self.end_stream;
-            let verdict = self.with_filter(at, |filter, request, stream| {
-                filter.decode_headers(request, end_stream, stream)
-            });
-            let reply = match verdict {
-                HeadersVerdict::Continue => continue,
-                HeadersVerdict::LocalReply(reply) => reply,
-                HeadersVerdict::Wait(mut work) => {
-                    let waited = poll_fn(|cx| {
-                        if let Poll::Ready(resumption) = work.as_mut().poll(cx) {
-                            return Poll::Ready(Ok(resumption));
-                        }
-                        if self.end_stream
-                            && let Poll::Ready(reset) = down.poll_closed(cx)
-                        {
-                            return Poll::Ready(Err(Interruption::Downstream(reset)));
-                        }
-                        while timer.poll(cx, self.deadlines.next()).is_ready() {
-                            if let Some(expired) = self.deadlines.expired(Instant::now()) {
-                                return Poll::Ready(Err(Interruption::Expired(expired)));
-                            }
-                        }
-                        Poll::Pending
-                    })
-                    .await;
-                    match waited {
-                        Ok(Resumption::Continue) => {
-                            self.with_filter(at, |filter, request, stream| {
-                                filter.decode_resumed(request, stream)
-                            });
-                            continue;
-                        }
-                        Ok(Resumption::LocalReply(reply)) => reply,
-                        Err(interruption) => return Err(self.interrupted(down, timer, interruption).await),
-                    }
-                }
-            };
-            return Err(self.reply(down, timer, reply).await);
-        }
-        Ok(())
-    }
-
-    fn with_filter<T>(
-        &mut self,
-        at: usize,
-        call: impl FnOnce(&mut dyn HttpFilter, &mut HeaderMap, &mut FilterStream<'_>) -> T,
-    ) -> T {
-        let connection = self.info.connection.clone();
-        let mut stream = FilterStream {
-            info: &mut self.info,
-            connection: &connection,
-            random: self.random,
-            control: &mut self.control,
-            runtime: &NoRuntime,
-            clusters: &*self.manager,
-        };
-        call(self.filters[at].as_mut(), &mut self.request, &mut stream)
-    }
-
     /// Ends the exchange after the client went away or one of the stream's own deadlines passed.
     pub(crate) async fn interrupted<D: Downstream>(
         &mut self,
@@ -340,6 +261,13 @@ impl Exchange {
                 Ending::Broken
             }
             Interruption::Expired(expired) => self.expired(down, timer, expired).await,
+            Interruption::Answered(reply, _) if self.response_started => {
+                self.info.flags = self.info.flags.union(reply.flags);
+                self.info.details = Some(reply.details);
+                Ending::Broken
+            }
+            Interruption::Answered(reply, Direction::Request) => self.reply(down, timer, *reply).await,
+            Interruption::Answered(reply, Direction::Response) => self.reply_as_is(down, timer, *reply).await,
         }
     }
 
@@ -416,22 +344,6 @@ impl Exchange {
         self.reply(down, timer, reply).await
     }
 
-    /// Runs the encoding half of the filters over the response head, last filter first.
-    pub(crate) fn encode_filters(&mut self, end_stream: bool) {
-        let connection = self.info.connection.clone();
-        for filter in self.filters.iter_mut().rev() {
-            let mut stream = FilterStream {
-                info: &mut self.info,
-                connection: &connection,
-                random: self.random,
-                control: &mut self.control,
-                runtime: &NoRuntime,
-                clusters: &*self.manager,
-            };
-            filter.encode_headers(&self.request, &mut self.response, end_stream, &mut stream);
-        }
-    }
-
     fn complete(&mut self) {
         let now = Instant::now();
         self.info.end = Some(now);
@@ -444,8 +356,8 @@ impl Exchange {
             let millis = now.duration_since(self.info.start).as_millis() as u64;
             stats.manager.downstream_rq_time().record(millis);
         }
-        for filter in &mut self.filters {
-            filter.on_stream_complete(&self.info);
+        for slot in &mut self.filters.slots {
+            slot.filter.on_stream_complete(&self.info);
         }
         let context = StreamFormat {
             request: Some(&self.request),

@@ -101,6 +101,9 @@ impl Traffic {
         for (name, contents) in step.replace.iter().flatten() {
             self.environment.put(name, contents)?;
         }
+        for (name, target) in step.link.iter().flatten() {
+            self.environment.link(name, target)?;
+        }
         for (name, replies) in step.answer.iter().flatten() {
             let rules = vec![Rule { replies: replies.clone(), ..Rule::default() }];
             self.environment.record(name)?.set_script(Script { rules });

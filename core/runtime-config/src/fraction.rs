@@ -1,31 +1,10 @@
-//! Fractions with a runtime key.
+//! Fractions, and fractions with a runtime key.
 
-use dhow_base::ConfigError;
-use dhow_base::FieldPath;
+use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::envoy::config::core::v3::RuntimeFractionalPercent;
+use dhow_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
-use crate::pb::core::RuntimeFractionalPercent;
-use crate::pb::kind::{FractionalPercent, fractional_percent::DenominatorType};
-
-/// The runtime's values, by key.
-pub trait RuntimeValues {
-    /// A fraction that the runtime sets for the key.
-    fn fraction(&self, key: &str) -> Option<Fraction>;
-    /// A number that the runtime sets for the key.
-    fn number(&self, key: &str) -> Option<u64>;
-}
-
-/// A runtime in which nothing is set.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoRuntime;
-
-impl RuntimeValues for NoRuntime {
-    fn fraction(&self, _key: &str) -> Option<Fraction> {
-        None
-    }
-    fn number(&self, _key: &str) -> Option<u64> {
-        None
-    }
-}
+use crate::snapshot::RuntimeValues;
 
 /// Numerator over denominator (100, 10,000 or 1,000,000).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +38,7 @@ impl Fraction {
     }
 }
 
-/// A fraction that the runtime may override.
+/// `RuntimeFractionalPercent`: a fraction that the runtime may override.
 #[derive(Clone, Debug)]
 pub struct RuntimeFraction {
     default: Fraction,
@@ -76,12 +55,22 @@ impl RuntimeFraction {
         if default_value.is_none() {
             return Err(ConfigError::new(path.field("default_value"), "value is required"));
         }
-        Ok(Self { default: Fraction::from_message(default_value.as_ref()), key: runtime_key.as_str().into() })
+        Ok(Self::new(runtime_key, Fraction::from_message(default_value.as_ref())))
+    }
+
+    /// A fraction with the key that overrides it; an empty key never does.
+    pub fn new(key: &str, default: Fraction) -> Self {
+        Self { default, key: key.into() }
+    }
+
+    /// The fraction as it is now.
+    pub fn value(&self, runtime: &dyn RuntimeValues) -> Fraction {
+        let overridden = if self.key.is_empty() { None } else { runtime.fraction(&self.key) };
+        overridden.unwrap_or(self.default)
     }
 
     /// Whether a random value falls into the fraction as it is now.
     pub fn contains(&self, random: u64, runtime: &dyn RuntimeValues) -> bool {
-        let overridden = if self.key.is_empty() { None } else { runtime.fraction(&self.key) };
-        overridden.unwrap_or(self.default).contains(random)
+        self.value(runtime).contains(random)
     }
 }
