@@ -25,10 +25,7 @@ enum Chore {
     /// Write the list of filters from the folders present.
     Filters,
     /// Measure dhow-proxy beside Envoy, HAProxy and nginx.
-    Bench {
-        #[command(subcommand)]
-        what: bench::What,
-    },
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +42,6 @@ fn act(chore: Chore) -> Result<()> {
     match chore {
         Chore::Tidy => tidy::run(),
         Chore::Filters => filters::write(),
-        Chore::Bench { what } => bench::run(what),
+        Chore::Bench(options) => bench::run(options),
     }
 }

@@ -138,6 +138,39 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// How a client of [`handshake_config`] agrees on the keys of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyExchange {
+    /// X25519 alone.
+    Classic,
+    /// The hybrid of X25519 and ML-KEM-768, and nothing else.
+    PostQuantum,
+}
+
+/// A TLS 1.3 client that trusts `ca` (PEM), offers exactly one group for the key exchange, and never resumes a session: every
+/// connection makes a full handshake.
+pub fn handshake_config(
+    ca: &str,
+    alpn: &[&str],
+    key_exchange: KeyExchange,
+) -> Result<Arc<ClientConfig>, CertError> {
+    use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+    let mut provider = default_provider();
+    provider.kx_groups = vec![match key_exchange {
+        KeyExchange::Classic => kx_group::X25519,
+        KeyExchange::PostQuantum => kx_group::X25519MLKEM768,
+    }];
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(err)?
+        .with_root_certificates(roots(ca)?)
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

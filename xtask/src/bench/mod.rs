@@ -4,118 +4,198 @@
 //! the proxy process per request, from the kernel's accounting, as a ratio to Envoy's in the same run.
 
 mod accounting;
-mod instructions;
+mod callgrind;
+mod chain;
+mod config;
+mod job;
+mod lab;
+mod large;
 mod load;
-mod peers;
+mod memory;
+mod peer;
 mod report;
 mod rounds;
-mod startup;
+mod start;
 mod syscalls;
-mod upstream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 
 use crate::workspace::root;
-use peers::Peer;
+use job::{Arrival, Job, RowName};
+use peer::Peer;
+use report::Section;
 
-/// What to measure, and the roles that a measurement gives to child processes of itself.
-#[derive(Subcommand)]
-pub enum What {
-    /// HTTP/1.1 keep-alive: small responses over many connections.
-    Http1(Http1),
-    /// The load generator of a measurement.
-    #[command(hide = true)]
-    Load(load::LoadArgs),
-    /// The upstream of a measurement, where nginx is missing.
-    #[command(hide = true)]
-    Upstream(upstream::UpstreamArgs),
-}
-
-/// Options of `bench http1`.
+/// Options of `bench`.
 #[derive(Args)]
-pub struct Http1 {
+pub struct Options {
+    /// Rows to measure.
+    #[arg(required = true)]
+    rows: Vec<RowName>,
     /// Seconds of load per proxy and round.
     #[arg(long, default_value_t = 3)]
-    pub duration: u64,
+    duration: u64,
     /// Rounds; each proxy has its turn in every round.
     #[arg(long, default_value_t = 5)]
-    pub rounds: usize,
-    /// Connections to the proxy.
+    rounds: usize,
+    /// Connections to the proxy; requests under way for HTTP/2.
     #[arg(long, default_value_t = 64)]
-    pub connections: usize,
+    connections: usize,
     /// Bytes of each response body.
     #[arg(long, default_value_t = 1024)]
-    pub body: usize,
-    /// Requests per second for one more pass that measures latency at a fixed rate; 0 leaves it out.
+    body: usize,
+    /// Requests per second of the row `fixed-rate`.
     #[arg(long, default_value_t = 4000)]
-    pub rate: u64,
+    rate: u64,
+    /// Clusters and routes of a large configuration.
+    #[arg(long, default_value_t = 5000)]
+    resources: usize,
     /// What to measure; missing programs are left out and named.
     #[arg(long, value_delimiter = ',', default_value = "ours,envoy,haproxy,nginx")]
-    pub peers: Vec<Peer>,
-    /// Count user instructions per request with valgrind.
+    peers: Vec<Peer>,
+    /// Count user instructions and allocations per request with valgrind.
     #[arg(long)]
-    pub instructions: bool,
+    instructions: bool,
+    /// Count system calls per request with strace.
+    #[arg(long)]
+    syscalls: bool,
+    /// One short round with little of everything: shows that the benchmark works, not how fast anything is.
+    #[arg(long)]
+    quick: bool,
+    /// Fail when a figure that noise does not touch (instructions, system calls) misses its target.
+    #[arg(long)]
+    check: bool,
     /// Write the results to this file as JSON.
     #[arg(long)]
-    pub json: Option<PathBuf>,
+    json: Option<PathBuf>,
     /// Measure this dhow-proxy instead of building one.
     #[arg(long)]
-    pub ours: Option<PathBuf>,
+    ours: Option<PathBuf>,
 }
 
-/// Carries out what was asked for.
-pub fn run(what: What) -> Result<()> {
-    match what {
-        What::Http1(options) => http1(&options),
-        What::Load(args) => load::main(&args),
-        What::Upstream(args) => upstream::main(&args),
+impl Options {
+    /// The command that repeats the measurement.
+    fn command(&self) -> String {
+        let names = |name: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+            name().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        let rows: Vec<String> = self.rows.iter().map(|row| names(&|| row.to_possible_value())).collect();
+        let flags = [
+            (self.instructions, " --instructions"),
+            (self.syscalls, " --syscalls"),
+            (self.quick, " --quick"),
+            (self.check, " --check"),
+        ];
+        let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| *flag).collect();
+        format!(
+            "cargo xtask bench {} --duration {} --rounds {} --connections {} --body {} --rate {} --resources {}{flags}",
+            rows.join(" "),
+            self.duration,
+            self.rounds,
+            self.connections,
+            self.body,
+            self.rate,
+            self.resources
+        )
+    }
+
+    fn quickened(mut self) -> Self {
+        if self.quick {
+            self.duration = 1;
+            self.rounds = 1;
+            self.resources = self.resources.min(500);
+        }
+        self
+    }
+
+    /// Numbers of idle connections between which memory is measured.
+    fn idle_connections(&self) -> [usize; 2] {
+        if self.quick { [100, 500] } else { [1000, 9500] }
     }
 }
 
-fn http1(options: &Http1) -> Result<()> {
-    let ours = if options.peers.contains(&Peer::Ours) { Some(our_binary(options)?) } else { None };
-    let mut lab = peers::Lab::start(options, ours)?;
-    let mut results = rounds::measure(&mut lab, options)?;
-    syscalls::measure(&lab, &mut results)?;
-    lab.stop();
-    startup::measure(&lab, &mut results)?;
-    if options.instructions {
-        instructions::measure(&lab, &mut results)?;
+/// Measures the rows that were asked for and prints the tables.
+pub fn run(options: Options) -> Result<()> {
+    let options = options.quickened();
+    let programs = Programs::build(&options)?;
+    let mut sections = Vec::new();
+    for row in options.rows.iter().flat_map(|row| row.expand()) {
+        sections.push(match row.job() {
+            Some(job) => measure(&job, &options, &programs),
+            None if row == RowName::Memory => memory::measure(&options, &programs),
+            None => start::measure(&options, &programs),
+        }?);
     }
-    let report = report::Report::new(options, results, lab.notes());
-    println!("{}", report.table());
+    println!("{}", report::markdown(&options, &sections));
     if let Some(path) = &options.json {
-        std::fs::write(path, report.json()).with_context(|| path.display().to_string())?;
+        std::fs::write(path, report::json(&options, &sections))
+            .with_context(|| path.display().to_string())?;
         println!("wrote {}", path.display());
     }
+    let misses = sections.iter().flat_map(|section| &section.verdicts).filter(|v| v.is_certain_miss());
+    let misses: Vec<String> = misses.map(report::Verdict::text).collect();
+    ensure!(!options.check || misses.is_empty(), "missed: {}", misses.join("; "));
     Ok(())
 }
 
-fn our_binary(options: &Http1) -> Result<PathBuf> {
-    if let Some(path) = &options.ours {
-        ensure!(path.is_file(), "{} is not a file", path.display());
-        return Ok(path.canonicalize()?);
+fn measure(job: &Job, options: &Options, programs: &Programs) -> Result<Section> {
+    let mut lab = lab::Lab::start(job, options, programs).with_context(|| format!("row {}", job.name))?;
+    let mut results = rounds::measure(&lab, job, options)?;
+    // At a fixed rate a request costs the same instructions as in the closed loop, which is another row.
+    let counted = job.arrival != Arrival::FixedRate;
+    if options.syscalls && counted {
+        syscalls::measure(&lab, &mut results)?;
     }
+    lab.stop();
+    if options.instructions && counted {
+        callgrind::measure(&lab, job, &mut results)?;
+    }
+    Ok(report::section(job, results, lab.notes()))
+}
+
+/// Programs of this repository that take part.
+struct Programs {
+    /// `dhow-proxy`, where it is measured.
+    ours: Option<PathBuf>,
+    /// The load generator and substitute upstream.
+    load: PathBuf,
+}
+
+impl Programs {
+    /// Builds what is not given. The load is built without optimisations where only its working is to be shown.
+    fn build(options: &Options) -> Result<Self> {
+        let ours = match &options.ours {
+            _ if !options.peers.contains(&Peer::Ours) => None,
+            Some(path) => {
+                ensure!(path.is_file(), "{} is not a file", path.display());
+                Some(path.canonicalize()?)
+            }
+            None => Some(build("dhow-proxy-bin", "dhow-proxy", true)?),
+        };
+        Ok(Self { ours, load: build("dhow-load", "dhow-load", !options.quick)? })
+    }
+}
+
+fn build(package: &str, binary: &str, release: bool) -> Result<PathBuf> {
     let root = root()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    eprintln!("building the release dhow-proxy");
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "-p", "dhow-proxy-bin"])
-        .current_dir(&root)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "the release build failed");
+    eprintln!("building {binary}");
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "-p", package]).current_dir(&root);
+    if release {
+        command.arg("--release");
+    }
+    ensure!(command.status().context("cannot run cargo")?.success(), "the build of {package} failed");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/dhow-proxy"))
+    Ok(target.join(if release { "release" } else { "debug" }).join(binary))
 }
 
 /// A command line that pins `program` to one core, where the machine can do that.
-fn pinned(core: usize, program: &std::path::Path) -> (PathBuf, Vec<String>) {
+fn pinned(core: usize, program: &Path) -> (PathBuf, Vec<String>) {
     let several = std::thread::available_parallelism().is_ok_and(|n| n.get() > core);
     if several && installed("taskset").is_some() {
         return (
@@ -124,11 +204,6 @@ fn pinned(core: usize, program: &std::path::Path) -> (PathBuf, Vec<String>) {
         );
     }
     (program.to_owned(), Vec::new())
-}
-
-/// This program, also after a build has replaced its file.
-fn own_program() -> PathBuf {
-    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
 
 /// The path of a program on `PATH`, if it is installed. Administrative folders are searched too.

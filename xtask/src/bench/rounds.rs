@@ -1,16 +1,19 @@
 //! Interleaved rounds: every proxy has its turn in every round, so that a change of the machine's mood hits all alike.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
+use dhow_load::{Pass, Spec};
+use serde::Serialize;
 
-use super::Http1;
-use super::accounting::{CpuTime, resident_kib, stolen};
-use super::load::{LoadArgs, Pass, closed_loop, own};
-use super::peers::{Lab, Peer, Proxy};
+use super::Options;
+use super::accounting::{CpuTime, stolen};
+use super::job::{Arrival, Job};
+use super::lab::{Lab, Proxy};
+use super::peer::Peer;
 
 /// What one turn of one proxy brought.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Turn {
     /// CPU time per request in microseconds.
     pub cpu_us: f64,
@@ -25,20 +28,14 @@ pub struct Turn {
 pub struct Figures {
     /// Which proxy.
     pub peer: Peer,
-    /// Its turns in the closed loop.
+    /// Its turns.
     pub turns: Vec<Turn>,
-    /// Its turn at a fixed rate.
-    pub fixed_rate: Option<Turn>,
-    /// Resident memory before the load, KiB.
-    pub idle_kib: u64,
-    /// Resident memory at the end of a turn, with its connections open, KiB.
-    pub loaded_kib: u64,
     /// System calls per request.
     pub syscalls: Option<f64>,
     /// User instructions per request.
     pub instructions: Option<f64>,
-    /// Start of the process to the end of the first answer, milliseconds, median.
-    pub startup_ms: Option<f64>,
+    /// Calls of the system's allocator per request, where the proxy uses it.
+    pub allocations: Option<f64>,
 }
 
 /// The figures of all proxies and the state of the machine.
@@ -49,18 +46,19 @@ pub struct Results {
     pub stolen: f64,
 }
 
-/// Runs the rounds.
-pub fn measure(lab: &mut Lab, options: &Http1) -> Result<Results> {
-    let mut figures: Vec<Figures> = lab.proxies().iter().map(empty).collect();
+/// Runs the rounds after one warm-up.
+pub fn measure(lab: &Lab, job: &Job, options: &Options) -> Result<Results> {
+    let mut figures: Vec<Figures> = lab.proxies().iter().map(|proxy| Figures::empty(proxy.peer)).collect();
     let (_, before) = stolen(None);
     for proxy in lab.proxies() {
-        closed_loop(proxy.address.port(), options.connections, 1)?;
+        lab.send(&timed(lab, job, proxy, options, 1))?;
     }
     for round in 1..=options.rounds {
         for (proxy, figures) in lab.proxies().iter().zip(&mut figures) {
-            let turn = turn(proxy, figures, |port| closed_loop(port, options.connections, options.duration))?;
+            let turn = turn(lab, proxy, &timed(lab, job, proxy, options, options.duration))?;
             eprintln!(
-                "round {round}/{} {:<10} {:6.1} us/request, {:7.0} requests/s",
+                "{} round {round}/{} {:<10} {:6.1} us/request, {:7.0} requests/s",
+                job.name,
                 options.rounds,
                 proxy.peer.name(),
                 turn.cpu_us,
@@ -69,54 +67,25 @@ pub fn measure(lab: &mut Lab, options: &Http1) -> Result<Results> {
             figures.turns.push(turn);
         }
     }
-    if options.rate > 0 {
-        for (proxy, figures) in lab.proxies().iter().zip(&mut figures) {
-            let millis = options.duration * 1000;
-            let load = |port| {
-                own(&LoadArgs {
-                    port,
-                    connections: options.connections,
-                    millis,
-                    requests: 0,
-                    rate: options.rate,
-                })
-            };
-            figures.fixed_rate = Some(turn(proxy, figures, load)?);
-        }
-    }
     let (stolen, _) = stolen(Some(before));
     Ok(Results { figures, stolen })
 }
 
-fn empty(proxy: &Proxy) -> Figures {
-    Figures {
-        peer: proxy.peer,
-        turns: Vec::new(),
-        fixed_rate: None,
-        idle_kib: resident_kib(&proxy.pids()),
-        loaded_kib: 0,
-        syscalls: None,
-        instructions: None,
-        startup_ms: None,
+fn timed(lab: &Lab, job: &Job, proxy: &Proxy, options: &Options, seconds: u64) -> Spec {
+    let rate = if job.arrival == Arrival::FixedRate { options.rate } else { 0 };
+    Spec { millis: seconds * 1000, rate, ..lab.spec(proxy, options.connections) }
+}
+
+impl Figures {
+    fn empty(peer: Peer) -> Self {
+        Self { peer, turns: Vec::new(), syscalls: None, instructions: None, allocations: None }
     }
 }
 
-fn turn(proxy: &Proxy, figures: &mut Figures, load: impl FnOnce(u16) -> Result<Pass> + Send) -> Result<Turn> {
+fn turn(lab: &Lab, proxy: &Proxy, spec: &Spec) -> Result<Turn> {
     let pids = proxy.pids();
-    let port = proxy.address.port();
     let before = CpuTime::of(&pids)?;
-    let load = std::thread::scope(|scope| {
-        let running = scope.spawn(|| load(port));
-        // Memory is read while the connections are open: again and again until the load ends.
-        while !running.is_finished() {
-            figures.loaded_kib = figures.loaded_kib.max(resident_kib(&pids));
-            let pause = Instant::now() + Duration::from_millis(200);
-            while !running.is_finished() && Instant::now() < pause {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-        running.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the load generator panicked")))
-    })?;
+    let load = lab.send(spec)?;
     let used = CpuTime::of(&pids)?.since(before);
     let per_request = |time: Duration| time.as_secs_f64() * 1e6 / load.requests.max(1) as f64;
     Ok(Turn { cpu_us: per_request(used.total), user_us: per_request(used.user), load })

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dhow_load::Spec;
 use dhow_testkit::{ChildSpec, poll_until};
 
 use super::installed;
-use super::load::{LoadArgs, own};
-use super::peers::{Lab, Proxy};
+use super::lab::{Lab, Proxy};
 use super::rounds::Results;
 
 /// Requests and connections of the counted load.
@@ -20,28 +20,28 @@ pub fn measure(lab: &Lab, results: &mut Results) -> Result<()> {
     let Some(strace) = installed("strace") else { return Ok(()) };
     for (proxy, figures) in lab.proxies().iter().zip(&mut results.figures) {
         // The first load opens the upstream connections, so that only steady state is counted.
-        own(&load(proxy))?;
+        lab.send(&spec(lab, proxy))?;
         figures.syscalls = count(lab, proxy, &strace).ok();
     }
     Ok(())
 }
 
-fn load(proxy: &Proxy) -> LoadArgs {
-    LoadArgs { port: proxy.address.port(), connections: CONNECTIONS, millis: 0, requests: REQUESTS, rate: 0 }
+fn spec(lab: &Lab, proxy: &Proxy) -> Spec {
+    Spec { requests: REQUESTS, ..lab.spec(proxy, CONNECTIONS) }
 }
 
 fn count(lab: &Lab, proxy: &Proxy, strace: &Path) -> Result<f64> {
     let summary = lab.dir().join(format!("{}.strace", proxy.peer.name()));
-    let mut spec =
+    let mut tracer =
         ChildSpec::new(strace, lab.dir().join("strace.log")).args(["-f", "-c", "-o"]).arg(&summary);
     for pid in proxy.pids() {
-        spec = spec.args(["-p".to_owned(), pid.to_string()]);
+        tracer = tracer.args(["-p".to_owned(), pid.to_string()]);
     }
-    let mut tracer = spec.spawn()?;
+    let mut tracer = tracer.spawn()?;
     let pids = proxy.pids();
     poll_until(Duration::from_secs(5), || pids.iter().all(|pid| traced(*pid)).then_some(()))
         .context("strace did not attach")?;
-    let pass = own(&load(proxy))?;
+    let pass = lab.send(&spec(lab, proxy))?;
     tracer.terminate(Duration::from_secs(5)).context("strace does not end")?;
     let text = std::fs::read_to_string(summary)?;
     // The last line is `100.00  seconds  usecs/call  calls [errors] total`.

@@ -31,7 +31,14 @@ pub async fn connect(
     address: SocketAddr,
     tls: Option<&TlsOptions>,
 ) -> io::Result<(Box<dyn ByteStream>, Option<TlsFacts>)> {
-    let stream = TcpStream::connect(address).await?;
+    over(TcpStream::connect(address).await?, tls).await
+}
+
+/// Makes a client's stream of a connection that the caller opened, over TLS where `tls` is given.
+pub async fn over(
+    stream: TcpStream,
+    tls: Option<&TlsOptions>,
+) -> io::Result<(Box<dyn ByteStream>, Option<TlsFacts>)> {
     stream.set_nodelay(true)?;
     let Some(tls) = tls else { return Ok((Box::new(stream), None)) };
     let name = ServerName::try_from(tls.server_name.clone()).map_err(io::Error::other)?;

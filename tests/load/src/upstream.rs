@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Where to listen and what to answer.
-#[derive(Args)]
+#[derive(Args, Debug)]
 pub struct UpstreamArgs {
     /// Port of 127.0.0.1.
     #[arg(long)]
@@ -17,7 +17,7 @@ pub struct UpstreamArgs {
 }
 
 /// Serves until killed.
-pub fn main(args: &UpstreamArgs) -> Result<()> {
+pub fn serve(args: &UpstreamArgs) -> Result<()> {
     let body = "x".repeat(args.body);
     let response =
         format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", args.body);
@@ -27,12 +27,12 @@ pub fn main(args: &UpstreamArgs) -> Result<()> {
         let listener = TcpListener::bind(("127.0.0.1", args.port)).await?;
         loop {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(serve(stream, response));
+            tokio::spawn(answer(stream, response));
         }
     })
 }
 
-async fn serve(mut stream: TcpStream, response: &'static [u8]) {
+async fn answer(mut stream: TcpStream, response: &'static [u8]) {
     let mut buffer = Vec::with_capacity(4096);
     let _ = stream.set_nodelay(true);
     loop {
