@@ -233,6 +233,13 @@ impl MeshConfig {
                 return Err(ConfigError::new(FieldPath::from(name), "must be between 1 and 65535"));
             }
         }
+        if config.access_log_encoding == AccessLogEncoding::Json
+            && !config.access_log_format.is_empty()
+            && serde_json::from_str::<Map<String, Value>>(&config.access_log_format).is_err()
+        {
+            let why = "is no JSON object: the default format is used";
+            warnings.push(ConfigWarning::new(FieldPath::from("accessLogFormat"), why));
+        }
         if config.proxy_http_port > 65535 {
             return Err(ConfigError::new(FieldPath::from("proxyHttpPort"), "must be between 0 and 65535"));
         }

@@ -7,6 +7,8 @@ use dhow_proto::envoy::config::core::v3::{
 };
 use dhow_proto::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
 
+use dhow_proto::google::protobuf::Struct;
+
 use crate::ProxyContext;
 use crate::messages::{any, string_value, structure};
 
@@ -55,10 +57,10 @@ pub(super) fn loggers(context: &ProxyContext<'_>) -> Vec<AccessLog> {
     }
     let format = match mesh.access_log_encoding {
         AccessLogEncoding::Text if mesh.access_log_format.is_empty() => text(text_format()),
-        AccessLogEncoding::Text => text(mesh.access_log_format.clone()),
-        AccessLogEncoding::Json => substitution_format_string::Format::JsonFormat(structure(
-            FIELDS.map(|(name, command)| (name, string_value(command))),
-        )),
+        AccessLogEncoding::Text => text(format!("{}\n", mesh.access_log_format.trim_end_matches('\n'))),
+        AccessLogEncoding::Json => {
+            substitution_format_string::Format::JsonFormat(json_fields(&mesh.access_log_format))
+        }
     };
     let log = FileAccessLog {
         path: mesh.access_log_file.clone(),
@@ -72,6 +74,17 @@ pub(super) fn loggers(context: &ProxyContext<'_>) -> Vec<AccessLog> {
         config_type: Some(access_log::ConfigType::TypedConfig(any(&log))),
         ..AccessLog::default()
     }]
+}
+
+/// The object that `accessLogFormat` describes; Istio's own where it is empty or describes none, of which MeshConfig's
+/// decoding has warned.
+fn json_fields(format: &str) -> Struct {
+    let own = || structure(FIELDS.map(|(name, command)| (name, string_value(command))));
+    if format.is_empty() {
+        return own();
+    }
+    dhow_proto::load_json(format, &dhow_proto::LoadOptions::default())
+        .map_or_else(|_| own(), |loaded| loaded.message)
 }
 
 fn text(format: String) -> substitution_format_string::Format {

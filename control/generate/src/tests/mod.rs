@@ -1,5 +1,6 @@
 //! What generation does, rule by rule, looked at as JSON: the form that users see in `config_dump`.
 
+mod access_logs;
 mod gateways;
 mod resources;
 mod routing;

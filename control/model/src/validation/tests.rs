@@ -210,6 +210,10 @@ fn mesh_config_honours_warns_or_refuses_each_field() {
     assert_eq!(config.connect_timeout.0.as_secs(), 3);
     assert_eq!(config.proxy_listen_port, 15001);
     assert_eq!(warnings.len(), 1);
+    for (format, warned) in [("", 0), ("'{\"a\": \"%PROTOCOL%\"}'", 0), ("'%PROTOCOL%'", 1), ("'[1]'", 1)] {
+        let text = format!("{{accessLogEncoding: JSON, accessLogFormat: {format}}}");
+        assert_eq!(read(&text).unwrap().1.len(), warned, "{text}");
+    }
     let error = read("{connectTimeOut: 3s}").unwrap_err().to_string();
     assert!(error.starts_with("connectTimeOut: unknown field"), "{error}");
     assert!(read("{proxyListenPort: 0}").is_err());
