@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Any as ProtoAny;
@@ -17,11 +18,38 @@ use crate::stream_info::StreamInfo;
 pub enum HeadersVerdict {
     /// Go on with the next filter.
     Continue,
-    /// Answer now; later filters do not see the request.
+    /// Answer now; later filters do not see the request. For a response: answer this instead.
     LocalReply(LocalReply),
     /// Stop the chain until the future ends (a delay, a call to another service). The future is dropped, and so the work
     /// cancelled, when the stream ends first.
     Wait(LocalFuture<Resumption>),
+    /// Keep the head back until a body callback of this filter lets something of the body go on, or the message ends. Only
+    /// for a filter that watches the body, and only when there is one.
+    Hold,
+}
+
+/// What a filter decides about a part of a body.
+pub enum DataVerdict {
+    /// What the filter held back and what arrived goes on to the next filter.
+    Continue,
+    /// What arrived is held back too. Above the stream's limit (`StreamControl`) a request is answered 413 and a response
+    /// replaced by 500.
+    StopAndBuffer,
+    /// What arrived is held back too, and the sender is stopped until the future ends.
+    Wait(LocalFuture<Resumption>),
+    /// What is in `data` goes on, what is in `held` stays, and the sender is stopped until the future ends; then the filter is
+    /// called again, with nothing new.
+    Pace(LocalFuture<()>),
+    /// Answer now. Once the response head is on its way the response breaks off instead.
+    LocalReply(LocalReply),
+}
+
+/// What a filter decides about trailers.
+pub enum TrailersVerdict {
+    /// What the filter held back of the body goes on, and then the trailers.
+    Continue,
+    /// Answer now. Once the response head is on its way the response breaks off instead.
+    LocalReply(LocalReply),
 }
 
 /// How the chain goes on after [`HeadersVerdict::Wait`].
@@ -32,12 +60,59 @@ pub enum Resumption {
     LocalReply(LocalReply),
 }
 
+/// A part of a body as a filter sees it.
+#[derive(Debug)]
+pub struct BodyPart<'a> {
+    /// What arrived; the filter may change it.
+    pub data: &'a mut BytesMut,
+    /// What the filter held back before; it comes in front of `data`.
+    pub held: &'a mut BytesMut,
+    /// Whether this is the end of the message. With trailers the end is [`HttpFilter::decode_trailers`].
+    pub end_stream: bool,
+}
+
+/// Which parts of the messages besides the heads a filter wants to see. Bodies of streams on which no filter watches any are
+/// passed on without being looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watches(u8);
+
+impl Watches {
+    /// Heads only.
+    pub const NOTHING: Self = Self(0);
+    /// The body of the request, and its trailers.
+    pub const REQUEST: Self = Self(0b0011);
+    /// Only the trailers of the request.
+    pub const REQUEST_TRAILERS: Self = Self(0b0010);
+    /// The body of the response, and its trailers.
+    pub const RESPONSE: Self = Self(0b1100);
+    /// Only the trailers of the response.
+    pub const RESPONSE_TRAILERS: Self = Self(0b1000);
+
+    /// What both want.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether any of `other` is watched.
+    pub const fn any_of(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether the body itself of the request is watched.
+    pub const fn request_data(self) -> bool {
+        self.0 & 0b0001 != 0
+    }
+
+    /// Whether the body itself of the response is watched.
+    pub const fn response_data(self) -> bool {
+        self.0 & 0b0100 != 0
+    }
+}
+
 /// What a filter callback sees of its stream besides the headers.
 pub struct FilterStream<'a> {
     /// Facts of the stream; filters may add to them.
     pub info: &'a mut StreamInfo,
-    /// Facts of the connection.
-    pub connection: &'a ConnectionInfo,
     /// Random number of this stream, stable over all its decisions.
     pub random: u64,
     /// What filters decide about the stream as a whole.
@@ -49,6 +124,11 @@ pub struct FilterStream<'a> {
 }
 
 impl FilterStream<'_> {
+    /// Facts of the connection.
+    pub fn connection(&self) -> &ConnectionInfo {
+        &self.info.connection
+    }
+
     /// The selected route, if there is one.
     pub fn route(&self) -> Option<&SelectedRoute> {
         self.info.route.as_ref()
@@ -120,6 +200,33 @@ pub trait HttpFilter {
     /// The future of [`HeadersVerdict::Wait`] ended with [`Resumption::Continue`].
     fn decode_resumed(&mut self, _request: &mut HeaderMap, _stream: &mut FilterStream<'_>) {}
 
+    /// What the filter wants to see besides heads. Asked after each of its callbacks for heads, since what matters is often known
+    /// only then.
+    fn watches(&self) -> Watches {
+        Watches::NOTHING
+    }
+
+    /// A part of the request body arrived. What is done to `request` reaches filters and hosts that have not seen it yet: those
+    /// behind a filter that holds the head back.
+    fn decode_data(
+        &mut self,
+        _request: &mut HeaderMap,
+        _part: BodyPart<'_>,
+        _stream: &mut FilterStream<'_>,
+    ) -> DataVerdict {
+        DataVerdict::Continue
+    }
+
+    /// The trailers of the request arrived.
+    fn decode_trailers(
+        &mut self,
+        _request: &mut HeaderMap,
+        _trailers: &mut HeaderMap,
+        _stream: &mut FilterStream<'_>,
+    ) -> TrailersVerdict {
+        TrailersVerdict::Continue
+    }
+
     /// The response head arrived (from upstream or as a local reply). Filters run in reverse order.
     fn encode_headers(
         &mut self,
@@ -127,7 +234,28 @@ pub trait HttpFilter {
         _response: &mut HeaderMap,
         _end_stream: bool,
         _stream: &mut FilterStream<'_>,
-    ) {
+    ) -> HeadersVerdict {
+        HeadersVerdict::Continue
+    }
+
+    /// A part of the response body arrived. What is done to `response` reaches filters and clients that have not seen it yet.
+    fn encode_data(
+        &mut self,
+        _response: &mut HeaderMap,
+        _part: BodyPart<'_>,
+        _stream: &mut FilterStream<'_>,
+    ) -> DataVerdict {
+        DataVerdict::Continue
+    }
+
+    /// The trailers of the response arrived.
+    fn encode_trailers(
+        &mut self,
+        _response: &mut HeaderMap,
+        _trailers: &mut HeaderMap,
+        _stream: &mut FilterStream<'_>,
+    ) -> TrailersVerdict {
+        TrailersVerdict::Continue
     }
 
     /// The stream ended, however it did.

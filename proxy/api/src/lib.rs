@@ -9,13 +9,15 @@ mod local_reply;
 mod network;
 mod stream_format;
 mod stream_info;
+mod stream_match;
 
 pub use connection::{Connection, ConnectionInfo};
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
-    Clusters, ConfigureFilter, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor,
-    HttpFilterFactory, Membership, NoClusters, Resumption, StreamControl,
+    BodyPart, Clusters, ConfigureFilter, DataVerdict, FilterStream, HeadersVerdict, HttpFilter,
+    HttpFilterDescriptor, HttpFilterFactory, Membership, NoClusters, Resumption, StreamControl,
+    TrailersVerdict, Watches,
 };
 pub use local_reply::LocalReply;
 pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use dhow_base::{ResponseFlag, ResponseFlags};
 use dhow_proto::envoy::config::core::v3::Metadata;
+use dhow_proxy_runtime::clock;
 use dhow_routing::SelectedRoute;
 
 use crate::connection::ConnectionInfo;
@@ -133,7 +134,7 @@ impl StreamInfo {
         let client_address = connection.remote_address;
         Self {
             connection,
-            start_time: SystemTime::now(),
+            start_time: clock::wall(),
             start: now,
             protocol,
             client_address,

@@ -128,11 +128,9 @@ impl Stream {
 
     /// Gives a callback what it sees of the stream.
     pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut FilterStream<'_>) -> T) -> T {
-        let connection = self.info.connection.clone();
         let Self { info, random, control } = self;
         call(&mut FilterStream {
             info,
-            connection: &connection,
             random: *random,
             control,
             runtime: &NoRuntime,
@@ -147,7 +145,8 @@ impl Stream {
         request: &HeaderMap,
         response: &mut HeaderMap,
     ) {
-        self.with(|stream| filter.encode_headers(request, response, true, stream));
+        let verdict = self.with(|stream| filter.encode_headers(request, response, true, stream));
+        assert_eq!(summary(&verdict), "continue");
     }
 }
 
@@ -157,6 +156,7 @@ pub(crate) fn summary(verdict: &HeadersVerdict) -> String {
         HeadersVerdict::Continue => "continue".to_owned(),
         HeadersVerdict::LocalReply(reply) => format!("{} {}", reply.status, reply.details),
         HeadersVerdict::Wait(_) => "wait".to_owned(),
+        HeadersVerdict::Hold => "hold".to_owned(),
     }
 }
 

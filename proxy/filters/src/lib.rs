@@ -12,6 +12,7 @@ mod fixtures;
 mod header_mutation;
 mod local_ratelimit;
 mod lots;
+mod rbac;
 mod registry;
 mod route_config;
 

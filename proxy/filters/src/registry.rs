@@ -9,5 +9,6 @@ pub fn descriptors() -> Vec<HttpFilterDescriptor> {
         crate::fault::descriptor(),
         crate::header_mutation::descriptor(),
         crate::local_ratelimit::descriptor(),
+        crate::rbac::descriptor(),
     ]
 }

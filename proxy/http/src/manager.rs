@@ -1,6 +1,7 @@
 //! A connection manager on one worker: what its connections and streams share.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -81,6 +82,12 @@ impl Manager {
             head.clear();
             heads.push(head);
         }
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("stat_prefix", &self.config.stat_prefix).finish_non_exhaustive()
     }
 }
 

@@ -134,8 +134,8 @@ impl HttpFilter for Filter {
         response: &mut HeaderMap,
         _end_stream: bool,
         _stream: &mut FilterStream<'_>,
-    ) {
-        let Some(origin) = &self.origin else { return };
+    ) -> HeadersVerdict {
+        let Some(origin) = &self.origin else { return HeadersVerdict::Continue };
         response.set_known(KnownHeader::AccessControlAllowOrigin, origin);
         if self.policies.allows_credentials() {
             response.set_known(KnownHeader::AccessControlAllowCredentials, b"true");
@@ -144,6 +144,7 @@ impl HttpFilter for Filter {
         if !expose.is_empty() {
             response.set_known(KnownHeader::AccessControlExposeHeaders, expose.as_bytes());
         }
+        HeadersVerdict::Continue
     }
 }
 

@@ -64,10 +64,11 @@ impl HttpFilter for Filter {
         response: &mut HeaderMap,
         _end_stream: bool,
         stream: &mut FilterStream<'_>,
-    ) {
+    ) -> HeadersVerdict {
         let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
         for mutation in self.levels.iter().flat_map(|level| &level.response) {
             mutation.apply_to_response(response, &context);
         }
+        HeadersVerdict::Continue
     }
 }

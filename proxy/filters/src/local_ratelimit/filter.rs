@@ -100,8 +100,8 @@ impl HttpFilter for Filter {
         response: &mut HeaderMap,
         _end_stream: bool,
         stream: &mut FilterStream<'_>,
-    ) {
-        let Some(draw) = &self.draw else { return };
+    ) -> HeadersVerdict {
+        let Some(draw) = &self.draw else { return HeadersVerdict::Continue };
         if self.refused {
             let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
             self.limit.response_headers.apply_to_response(response, &context);
@@ -114,6 +114,7 @@ impl HttpFilter for Filter {
             set_number(response, "x-ratelimit-remaining", draw.remaining.into());
             set_number(response, "x-ratelimit-reset", draw.reset_seconds);
         }
+        HeadersVerdict::Continue
     }
 }
 

@@ -1,6 +1,9 @@
 //! The deadlines of one stream. All are kept as moments; the stream's one timer is armed for the earliest.
 
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use dhow_proxy_runtime::DeadlineTimer;
 
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,16 @@ impl Deadlines {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Ready with what ran out first, once a deadline passed; the timer wakes up for the next one.
+    pub(crate) fn poll_expired(&self, cx: &mut Context<'_>, timer: &mut DeadlineTimer) -> Poll<Expired> {
+        while timer.poll(cx, self.next()).is_ready() {
+            if let Some(expired) = self.expired(Instant::now()) {
+                return Poll::Ready(expired);
+            }
+        }
+        Poll::Pending
     }
 
     /// What has run out; the deadline that passed first.

@@ -7,7 +7,7 @@ use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader, h1};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{LocalReply, Protocol, StreamControl, StreamFormat, StreamInfo};
-use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::{Action, ClientCertificate, RouteInput};
 use dhow_runtime_config::Current;
 
@@ -60,7 +60,7 @@ impl Exchange {
         end_stream: bool,
         upgrade: bool,
     ) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         let random = manager.worker.random();
         let timeouts = &manager.config.timeouts;
         let mut deadlines = Deadlines::new(timeouts.stream_idle, now);
@@ -128,9 +128,13 @@ impl Exchange {
                 "absolute_path_rejected" => manager.stats.manager.downstream_rq_non_relative_path().inc(),
                 _ => {}
             })?;
+        for edit in &config.forwarding.early_mutations {
+            edit.apply_to_request(&mut self.request, &StreamFormat::new(&self.info));
+        }
         let origin = request_headers::mutate(config, &connection, &mut self.request, self.upgrade, || {
             manager.worker.random()
-        });
+        })
+        .inspect_err(|_| manager.stats.manager.downstream_rq_rejected_via_ip_detection().inc())?;
         self.info.client_address = origin.client_address;
         self.internal = origin.internal;
         self.select_route();
@@ -340,12 +344,12 @@ impl Exchange {
             return Ending::Broken;
         }
         // The deadlines that passed must not end the reply too.
-        self.deadlines = Deadlines::new(self.manager.config.timeouts.stream_idle, Instant::now());
+        self.deadlines = Deadlines::new(self.manager.config.timeouts.stream_idle, clock::now());
         self.reply(down, timer, reply).await
     }
 
     fn complete(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.info.end = Some(now);
         let manager = self.manager.clone();
         let stats = &manager.stats;

@@ -1,12 +1,16 @@
 //! One request and its response, whatever protocols are on its sides.
 
+mod body_pipe;
 mod deadlines;
 mod exchange;
+mod filtering;
+mod filters;
 mod pump;
 mod reply;
 mod request_body;
 
 pub(crate) use deadlines::{Deadlines, Expired};
 pub(crate) use exchange::{Ending, Exchange};
+pub(crate) use filters::{Encoded, PumpSetup};
 pub(crate) use pump::{Interruption, Pump};
 pub(crate) use request_body::{KeptBody, RequestBody};

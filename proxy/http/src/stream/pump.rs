@@ -3,13 +3,14 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dhow_http::HeaderMap;
 use dhow_http::h1::ResponseInfo;
-use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_api::{LocalFuture, LocalReply, Resumption};
+use dhow_proxy_runtime::{DeadlineTimer, clock};
 
 use super::deadlines::{Deadlines, Expired};
+use super::filtering::{Direction, FilteredResponse};
 use super::request_body::RequestBody;
 use crate::body::{TransferError, poll_transfer};
 use crate::downstream::Downstream;
@@ -25,6 +26,8 @@ pub(crate) enum Interruption {
     Downstream(Reset),
     /// A deadline passed.
     Expired(Expired),
+    /// A filter answers, to the request or instead of the response.
+    Answered(Box<LocalReply>, Direction),
 }
 
 /// One attempt under way.
@@ -36,10 +39,6 @@ pub(crate) struct Pump<'a, 'b, D> {
     pub(crate) timer: &'a mut DeadlineTimer,
     /// Whether the whole request was sent upstream.
     pub(crate) request_done: bool,
-    /// When the request was received whole.
-    pub(crate) request_complete: &'a mut Option<Instant>,
-    /// When the request was sent whole.
-    pub(crate) request_sent: &'a mut Option<Instant>,
     /// The route's timeout, which starts when the request was received whole.
     pub(crate) response_timeout: Option<Duration>,
     /// The exchange was upgraded: both directions are bytes until one side closes.
@@ -48,20 +47,23 @@ pub(crate) struct Pump<'a, 'b, D> {
 
 impl<D: Downstream> Pump<'_, '_, D> {
     /// Sends the request and waits for the response head (or an informational one).
-    pub(crate) async fn await_head(
-        &mut self,
-        response: &mut HeaderMap,
-    ) -> Result<ResponseInfo, Interruption> {
+    pub(crate) async fn await_head(&mut self) -> Result<ResponseInfo, Interruption> {
         if self.request_done {
             self.on_request_sent();
         }
         poll_fn(|cx| {
+            // A request that is sent has only its client left to look after, which can wait until nothing came.
+            if self.request_done
+                && let Poll::Ready(head) = self.upstream.poll_head(cx, self.body.stream.response)
+            {
+                return Poll::Ready(head.map_err(Interruption::Upstream));
+            }
             let failed = match self.poll_request(cx) {
                 Poll::Ready(Err(interruption)) => return Poll::Ready(Err(interruption)),
                 Poll::Ready(Ok(failed)) => failed,
                 Poll::Pending => None,
             };
-            match (self.upstream.poll_head(cx, response), failed) {
+            match (self.upstream.poll_head(cx, self.body.stream.response), failed) {
                 (Poll::Ready(Ok(info)), _) => return Poll::Ready(Ok(info)),
                 (Poll::Ready(Err(reset)), _) | (Poll::Pending, Some(reset)) => {
                     return Poll::Ready(Err(Interruption::Upstream(reset)));
@@ -74,29 +76,87 @@ impl<D: Downstream> Pump<'_, '_, D> {
     }
 
     /// Sends the response body, and what is left of the request, until the response is complete. Counts its bytes.
-    pub(crate) async fn relay(&mut self, sent: &mut u64) -> Result<(), Interruption> {
+    pub(crate) async fn relay(&mut self) -> Result<(), Interruption> {
         poll_fn(|cx| {
-            if let Poll::Ready(Err(interruption)) = self.poll_request(cx) {
+            if !self.request_done
+                && let Poll::Ready(Err(interruption)) = self.poll_request(cx)
+            {
                 return Poll::Ready(Err(interruption));
             }
-            let before = *sent;
-            let polled = poll_transfer(cx, self.upstream, self.body.down, sent);
-            if *sent != before {
-                self.deadlines.touch(Instant::now());
+            let mut moved = 0;
+            let RequestBody { down, stream, .. } = &mut *self.body;
+            let polled = if stream.filters.response_body.is_some() {
+                let mut source = FilteredResponse { source: self.upstream, parts: stream };
+                poll_transfer(cx, &mut source, *down, &mut moved)
+            } else {
+                poll_transfer(cx, self.upstream, *down, &mut moved)
+            };
+            if moved != 0 {
+                stream.info.bytes_sent += moved;
+                self.deadlines.touch(clock::now());
             }
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(TransferError::Source(reset))) => {
-                    return Poll::Ready(Err(Interruption::Upstream(reset)));
+                    return Poll::Ready(Err(self.answered_or(Interruption::Upstream(reset))));
                 }
                 Poll::Ready(Err(TransferError::Sink(reset))) => {
                     return Poll::Ready(Err(Interruption::Downstream(reset)));
                 }
                 Poll::Pending => {}
             }
+            if self.request_done
+                && let Poll::Ready(Err(interruption)) = self.poll_request(cx)
+            {
+                return Poll::Ready(Err(interruption));
+            }
             self.poll_deadlines(cx).map(Err)
         })
         .await
+    }
+
+    /// Reads the response body until the filter that keeps its head lets it go, and sends what is left of the request.
+    pub(crate) async fn hold(&mut self) -> Result<(), Interruption> {
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(interruption)) = self.poll_request(cx) {
+                return Poll::Ready(Err(interruption));
+            }
+            match self.body.stream.poll_released(cx, self.upstream, Direction::Response) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(reset)) => {
+                    return Poll::Ready(Err(self.answered_or(Interruption::Upstream(reset))));
+                }
+                Poll::Pending => {}
+            }
+            self.poll_deadlines(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Sends what is left of the request while a filter works on the response head.
+    pub(crate) async fn wait_for(&mut self, mut work: LocalFuture<Resumption>) -> Result<(), Interruption> {
+        poll_fn(|cx| {
+            match work.as_mut().poll(cx) {
+                Poll::Ready(Resumption::Continue) => return Poll::Ready(Ok(())),
+                Poll::Ready(Resumption::LocalReply(reply)) => {
+                    return Poll::Ready(Err(Interruption::Answered(Box::new(reply), Direction::Response)));
+                }
+                Poll::Pending => {}
+            }
+            if let Poll::Ready(Err(interruption)) = self.poll_request(cx) {
+                return Poll::Ready(Err(interruption));
+            }
+            self.poll_deadlines(cx).map(Err)
+        })
+        .await
+    }
+
+    /// What a filter answered to the body that just failed to come, else `interruption`.
+    fn answered_or(&mut self, interruption: Interruption) -> Interruption {
+        match self.body.stream.filters.take_answer() {
+            Some((reply, direction)) => Interruption::Answered(reply, direction),
+            None => interruption,
+        }
     }
 
     /// Moves the request body. Ready with the upstream's failure to take it, which a response may yet explain.
@@ -110,7 +170,7 @@ impl<D: Downstream> Pump<'_, '_, D> {
         let mut moved = 0;
         let polled = poll_transfer(cx, self.body, self.upstream, &mut moved);
         if moved > 0 {
-            self.deadlines.touch(Instant::now());
+            self.deadlines.touch(clock::now());
         }
         match polled {
             Poll::Pending => Poll::Pending,
@@ -123,16 +183,17 @@ impl<D: Downstream> Pump<'_, '_, D> {
                 Poll::Pending
             }
             Poll::Ready(Err(TransferError::Source(reset))) => {
-                Poll::Ready(Err(Interruption::Downstream(reset)))
+                Poll::Ready(Err(self.answered_or(Interruption::Downstream(reset))))
             }
             Poll::Ready(Err(TransferError::Sink(reset))) => Poll::Ready(Ok(Some(reset))),
         }
     }
 
     fn on_request_sent(&mut self) {
-        let now = Instant::now();
-        let complete = *self.request_complete.get_or_insert(now);
-        *self.request_sent = Some(now);
+        let now = clock::now();
+        let info = &mut *self.body.stream.info;
+        let complete = *info.request_complete.get_or_insert(now);
+        info.upstream.last_tx = Some(now);
         self.deadlines.request = None;
         if self.deadlines.response.is_none() {
             self.deadlines.response = self.response_timeout.map(|timeout| complete + timeout);
@@ -140,11 +201,6 @@ impl<D: Downstream> Pump<'_, '_, D> {
     }
 
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Interruption> {
-        while self.timer.poll(cx, self.deadlines.next()).is_ready() {
-            if let Some(expired) = self.deadlines.expired(Instant::now()) {
-                return Poll::Ready(Interruption::Expired(expired));
-            }
-        }
-        Poll::Pending
+        self.deadlines.poll_expired(cx, self.timer).map(Interruption::Expired)
     }
 }

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::{Instant, SystemTime};
 
 use dhow_http::{HeaderName, KnownHeader, format_decimal};
 use dhow_proxy_api::{LocalReply, StreamFormat};
-use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::DirectResponse;
 
 use super::exchange::{Ending, Exchange};
+use super::filtering::FilteredResponse;
+use super::filters::Encoded;
 use crate::body::{BufferedBody, poll_transfer};
 use crate::downstream::Downstream;
 use crate::response_headers;
@@ -23,11 +24,41 @@ impl Exchange {
         timer: &mut DeadlineTimer,
         reply: LocalReply,
     ) -> Ending {
-        let LocalReply { status, body, content_type, flags, details, headers, grpc_status, close } = reply;
+        self.send_reply(down, timer, reply, true).await
+    }
+
+    /// Sends a reply of our own past the filters: the answer of one of them to a response.
+    pub(crate) async fn reply_as_is<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        reply: LocalReply,
+    ) -> Ending {
+        self.filters.response_body = None;
+        self.send_reply(down, timer, reply, false).await
+    }
+
+    async fn send_reply<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        reply: LocalReply,
+        filtered: bool,
+    ) -> Ending {
+        let manager = self.manager.clone();
+        let LocalReply { status, mut body, content_type, flags, details, headers, grpc_status, close } =
+            reply;
         self.info.flags = self.info.flags.union(flags);
         self.info.details = Some(details);
         self.write_reply_headers(status, &headers);
         self.info.response_code = Some(status);
+        if let Some(content_type) = content_type {
+            self.response.set_known(KnownHeader::ContentType, content_type.as_bytes());
+        }
+        if let Some(rewriting) = &manager.config.local_replies {
+            rewriting.rewrite(&mut self.info, Some(&self.request), &mut self.response, &mut body);
+        }
+        let status = self.info.response_code.unwrap_or(status);
         let head_request = self.request.method() == b"HEAD";
         let body = if self.is_grpc() {
             let message = if head_request { &b""[..] } else { &body };
@@ -37,23 +68,37 @@ impl Exchange {
             );
             Cow::Borrowed(&b""[..])
         } else {
-            self.describe_body(&body, content_type.as_deref());
+            self.describe_body(&body);
             if head_request { Cow::Borrowed(&b""[..]) } else { body }
         };
-        self.encode_filters(body.is_empty());
-        self.send_response_head(down, body.is_empty(), close);
         let mut source = BufferedBody::new(&body, None);
-        let sent = poll_fn(|cx| {
-            match poll_transfer(cx, &mut source, down, &mut self.info.bytes_sent) {
-                Poll::Ready(result) => return Poll::Ready(result.is_ok()),
-                Poll::Pending => {}
-            }
-            while timer.poll(cx, self.deadlines.next()).is_ready() {
-                if self.deadlines.expired(Instant::now()).is_some() {
-                    return Poll::Ready(false);
+        let end = body.is_empty();
+        if filtered {
+            let encoded = self.encode_filters(end);
+            if matches!(encoded, Encoded::Stopped(..)) {
+                let stopped = self.encode_reply_stopped(timer, &mut source, end, encoded);
+                match Box::pin(stopped).await {
+                    Ok(()) => {}
+                    Err(Some(reply)) => return Box::pin(self.reply_as_is(down, timer, *reply)).await,
+                    Err(None) => return Ending::Gone,
                 }
             }
-            Poll::Pending
+        }
+        self.send_response_head(down, end, close);
+        let (mut parts, deadlines) = self.parts();
+        let sent = poll_fn(|cx| {
+            let mut moved = 0;
+            let polled = if parts.filters.response_body.is_some() {
+                let mut filtered = FilteredResponse { source: &mut source, parts: &mut parts };
+                poll_transfer(cx, &mut filtered, down, &mut moved)
+            } else {
+                poll_transfer(cx, &mut source, down, &mut moved)
+            };
+            parts.info.bytes_sent += moved;
+            match polled {
+                Poll::Ready(result) => Poll::Ready(result.is_ok()),
+                Poll::Pending => deadlines.poll_expired(cx, timer).map(|_| false),
+            }
         })
         .await;
         if sent { Ending::Complete } else { Ending::Gone }
@@ -79,15 +124,12 @@ impl Exchange {
         }
     }
 
-    /// Sets type and length of the body of a reply; a type that the route has set stays unless the reply insists on one.
-    fn describe_body(&mut self, body: &[u8], content_type: Option<&str>) {
+    /// Sets type and length of the body of a reply; a type that is there already stays.
+    fn describe_body(&mut self, body: &[u8]) {
         if body.is_empty() {
             self.response.remove_known(KnownHeader::ContentType);
             self.response.remove_known(KnownHeader::ContentLength);
             return;
-        }
-        if let Some(content_type) = content_type {
-            self.response.set_known(KnownHeader::ContentType, content_type.as_bytes());
         }
         self.response.set_known_number(KnownHeader::ContentLength, body.len() as u64);
         if !self.response.contains_known(KnownHeader::ContentType) {
@@ -150,8 +192,11 @@ impl Exchange {
             &self.request,
             &mut self.response,
             &manager.dates,
-            SystemTime::now(),
+            clock::wall(),
         );
+        if let Some(proxy_status) = &manager.config.proxy_status {
+            proxy_status.apply(&self.info, &mut self.response);
+        }
         if !down.request_complete() && !upgraded {
             manager.stats.manager.downstream_rq_response_before_rq_complete().inc();
         }
@@ -159,7 +204,7 @@ impl Exchange {
             manager.stats.manager.downstream_cx_drain_close().inc();
         }
         self.info.response_code = self.response.status();
-        self.info.first_downstream_tx = Some(Instant::now());
+        self.info.first_downstream_tx = Some(clock::now());
         self.response_started = true;
         down.send_head(&mut self.response, end, close || manager.draining.get());
     }

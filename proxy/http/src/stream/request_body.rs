@@ -1,10 +1,12 @@
 //! The request body as attempts see it: kept while a retry may need it again.
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use dhow_http::HeaderMap;
 
+use super::body_pipe::BodyPipe;
+use super::filtering::{Direction, StreamParts};
 use crate::body::{BodySource, BodyState};
 use crate::reset::Reset;
 
@@ -53,18 +55,27 @@ impl KeptBody {
     }
 }
 
-/// A request body: first what was kept of it, then what still comes from downstream.
+/// A request body: first what was kept of it, then what still comes from downstream, through the filters that watch it.
 #[derive(Debug)]
 pub(crate) struct RequestBody<'a, D> {
     pub(crate) down: &'a mut D,
     pub(crate) kept: Option<&'a mut KeptBody>,
-    /// Counts body bytes as they come from downstream; what is replayed is not counted again.
-    pub(crate) received: &'a mut u64,
+    /// The stream. Body bytes are counted in it as they come from downstream; what is replayed is not counted again.
+    pub(crate) stream: StreamParts<'a>,
 }
 
 impl<D: BodySource> RequestBody<'_, D> {
     fn replay(&self) -> &[u8] {
         self.kept.as_deref().map_or(&[], KeptBody::rest)
+    }
+
+    fn pipe(&self) -> Option<&BodyPipe> {
+        self.stream.filters.request_body.as_deref()
+    }
+
+    /// What comes next that was not kept before.
+    fn fresh(&self) -> &[u8] {
+        self.pipe().map_or_else(|| self.down.chunk(), BodyPipe::ready)
     }
 }
 
@@ -73,12 +84,12 @@ impl<D: BodySource> BodySource for RequestBody<'_, D> {
         if !self.replay().is_empty() {
             return Poll::Ready(Ok(BodyState::Data));
         }
-        Poll::Ready(ready!(self.down.poll_body(cx)))
+        self.stream.poll_body(cx, self.down, Direction::Request)
     }
 
     fn chunk(&self) -> &[u8] {
         match self.replay() {
-            [] => self.down.chunk(),
+            [] => self.fresh(),
             replay => replay,
         }
     }
@@ -89,16 +100,27 @@ impl<D: BodySource> BodySource for RequestBody<'_, D> {
                 kept.replayed += count;
                 return;
             }
-            kept.keep(&self.down.chunk()[..count]);
+            match self.stream.filters.request_body.as_deref() {
+                Some(pipe) => kept.keep(&pipe.ready()[..count]),
+                None => kept.keep(&self.down.chunk()[..count]),
+            }
         }
-        *self.received += count as u64;
-        self.down.consume(count);
+        match self.stream.filters.request_body.as_deref_mut() {
+            Some(pipe) => pipe.consume(count),
+            None => {
+                self.stream.info.bytes_received += count as u64;
+                self.down.consume(count);
+            }
+        }
     }
 
     fn split(&mut self, max: usize) -> Bytes {
         if self.kept.is_none() {
+            if let Some(pipe) = self.stream.filters.request_body.as_deref_mut() {
+                return pipe.split(max).freeze();
+            }
             let bytes = self.down.split(max);
-            *self.received += bytes.len() as u64;
+            self.stream.info.bytes_received += bytes.len() as u64;
             return bytes;
         }
         let count = self.chunk().len().min(max);
@@ -108,49 +130,47 @@ impl<D: BodySource> BodySource for RequestBody<'_, D> {
     }
 
     fn trailers(&self) -> Option<&HeaderMap> {
-        self.down.trailers()
+        self.pipe().map_or_else(|| self.down.trailers(), BodyPipe::trailers)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::BufferedBody;
 
-    fn drain<D: BodySource>(body: &mut RequestBody<'_, D>, step: usize) -> Vec<u8> {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+    /// Sends what is left of ten bytes in parts, keeping them, as an attempt does.
+    fn attempt(kept: &mut KeptBody, fresh: &mut &[u8], step: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Poll::Ready(Ok(BodyState::Data)) = body.poll_body(&mut cx) {
-            let count = body.chunk().len().min(step);
-            out.extend_from_slice(&body.chunk()[..count]);
-            body.consume(count);
+        while !kept.rest().is_empty() {
+            let count = kept.rest().len().min(step);
+            out.extend_from_slice(&kept.rest()[..count]);
+            kept.replayed += count;
+        }
+        while !fresh.is_empty() {
+            let (part, rest) = fresh.split_at(fresh.len().min(step));
+            kept.keep(part);
+            out.extend_from_slice(part);
+            *fresh = rest;
         }
         out
     }
 
     #[test]
     fn a_retry_sees_the_whole_body_again() {
-        let mut down = BufferedBody::new(b"0123456789", None);
         let mut kept = KeptBody::with_limit(10);
-        let mut received = 0;
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut first = RequestBody { down: &mut down, kept: Some(&mut kept), received: &mut received };
-        assert!(first.poll_body(&mut cx).is_ready());
-        first.consume(4);
+        kept.keep(b"0123");
         kept.rewind();
-        let mut second = RequestBody { down: &mut down, kept: Some(&mut kept), received: &mut received };
-        assert_eq!(drain(&mut second, 3), b"0123456789");
-        assert_eq!(received, 10);
+        let mut rest = &b"456789"[..];
+        assert_eq!(attempt(&mut kept, &mut rest, 3), b"0123456789");
         assert!(kept.can_retry());
+        kept.rewind();
+        assert_eq!(attempt(&mut kept, &mut &b""[..], 4), b"0123456789");
     }
 
     #[test]
     fn a_body_above_the_limit_is_passed_on_but_cannot_be_retried() {
-        let mut down = BufferedBody::new(b"0123456789", None);
         let mut kept = KeptBody::with_limit(9);
-        let mut received = 0;
-        let mut body = RequestBody { down: &mut down, kept: Some(&mut kept), received: &mut received };
-        assert_eq!(drain(&mut body, 6), b"0123456789");
+        assert_eq!(attempt(&mut kept, &mut &b"0123456789"[..], 6), b"0123456789");
         assert!(!kept.can_retry());
     }
 }

@@ -1,0 +1,136 @@
+//! What a set of rules says about a request.
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_matching::generic::{InputFamily, MatchOptions, MatchTree};
+use dhow_proto::envoy::config::rbac::v3::Action as ActionMessage;
+use dhow_proto::envoy::config::rbac::v3::rbac::Action as ActionKind;
+use dhow_proto::xds::core::v3::TypedExtensionConfig;
+use dhow_proto::xds::r#type::matcher::v3::Matcher;
+use dhow_proxy_api::StreamFormat;
+
+use super::rule::{Facts, Permission, Principal};
+
+/// What becomes of a request that matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// It is allowed, and all others are not.
+    Allow,
+    /// It is not allowed, and all others are.
+    Deny,
+    /// It is noted for access logs; everything is allowed.
+    Log,
+}
+
+/// Who (one of the principals) may do what (one of the permissions).
+#[derive(Debug)]
+pub(super) struct Policy {
+    pub(super) name: Box<str>,
+    pub(super) permissions: Box<[Permission]>,
+    pub(super) principals: Box<[Principal]>,
+}
+
+/// The action of a matching tree, and the name that it is reported by.
+#[derive(Debug)]
+pub(super) struct NamedAction {
+    name: Box<str>,
+    action: Action,
+}
+
+/// A set of rules.
+#[derive(Debug)]
+pub(super) enum Engine {
+    /// `rules`.
+    Policies {
+        action: Action,
+        /// In the order of their names.
+        policies: Box<[Policy]>,
+    },
+    /// `matcher`.
+    Tree(MatchTree<NamedAction>),
+}
+
+/// What a set of rules says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decision<'a> {
+    /// Whether the request may go on.
+    pub(super) allowed: bool,
+    /// The policy that matched.
+    pub(super) policy: Option<&'a str>,
+    /// Whether the request is to be logged, when the rules are about that.
+    pub(super) log: Option<bool>,
+}
+
+impl Engine {
+    /// Decides about a request.
+    pub(super) fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
+        match self {
+            Self::Policies { action, policies } => {
+                let policy = policies.iter().find(|policy| policy.matches(facts));
+                let matched = policy.is_some();
+                Decision {
+                    allowed: match action {
+                        Action::Allow => matched,
+                        Action::Deny => !matched,
+                        Action::Log => true,
+                    },
+                    policy: policy.map(|policy| &*policy.name),
+                    log: (*action == Action::Log).then_some(matched),
+                }
+            }
+            Self::Tree(tree) => {
+                let data = StreamFormat { request: Some(facts.headers), ..StreamFormat::new(facts.info) };
+                match tree.evaluate(&data).action() {
+                    Some(NamedAction { name, action }) => Decision {
+                        allowed: *action != Action::Deny,
+                        policy: Some(name),
+                        log: (*action == Action::Log).then_some(true),
+                    },
+                    // What nothing says anything about is denied.
+                    None => Decision { allowed: false, policy: None, log: None },
+                }
+            }
+        }
+    }
+}
+
+impl Policy {
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        self.permissions.iter().any(|permission| permission.matches(facts))
+            && self.principals.iter().any(|principal| principal.matches(facts))
+    }
+}
+
+/// Compiles a matching tree over requests.
+pub(super) fn compile_tree(
+    message: &Matcher,
+    path: &FieldPath,
+) -> Result<MatchTree<NamedAction>, ConfigError> {
+    MatchTree::compile(
+        message,
+        path,
+        &mut MatchOptions {
+            inputs: InputFamily::Http,
+            admit: &|_| Ok(()),
+            keep_matching: true,
+            action: &mut read_action,
+        },
+    )
+}
+
+fn read_action(config: &TypedExtensionConfig, path: &FieldPath) -> Result<NamedAction, ConfigError> {
+    let TypedExtensionConfig { name: _, typed_config } = config;
+    let path = path.field("typed_config");
+    let config = typed_config.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
+    let ActionMessage { name, action } =
+        dhow_proto::any::unpack(config).map_err(|error| error.under(&path))?;
+    let action = match ActionKind::try_from(action) {
+        Ok(ActionKind::Allow) => Action::Allow,
+        Ok(ActionKind::Deny) => Action::Deny,
+        Ok(ActionKind::Log) => Action::Log,
+        Err(_) => {
+            let reason = "value must be one of the defined enum values";
+            return Err(ConfigError::new(path.field("action"), reason));
+        }
+    };
+    Ok(NamedAction { name: name.into(), action })
+}

@@ -1,0 +1,28 @@
+//! `envoy.filters.http.rbac`: who may do what, by policies over the request and its connection or by a matching tree.
+//!
+//! Shadow rules are evaluated first and only counted and noted in the dynamic metadata `envoy.filters.http.rbac`; the rules then
+//! decide. A route's configuration replaces the filter's. Counted in `http.<stat_prefix>.rbac.*`.
+
+mod config;
+mod engine;
+mod filter;
+mod rule;
+
+use std::sync::Arc;
+
+use dhow_proxy_api::HttpFilterDescriptor;
+
+/// Registers the filter.
+pub(crate) fn descriptor() -> HttpFilterDescriptor {
+    HttpFilterDescriptor {
+        name: "envoy.filters.http.rbac",
+        type_name: "envoy.extensions.filters.http.rbac.v3.RBAC",
+        route_type_name: Some("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
+        configure: |config, stat_prefix, stats, path, warnings| {
+            let rules = config::Rules::read(config, path, warnings)?;
+            let scope = stats.scope(&format!("{stat_prefix}rbac"));
+            Ok(Arc::new(filter::Factory::new(rules, scope)))
+        },
+        configure_route: |config, path| Ok(Arc::new(config::Rules::read_route(config, path)?)),
+    }
+}

@@ -1,0 +1,271 @@
+//! Heads on their way through the filters of the chain.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use dhow_proxy_api::{HeadersVerdict, LocalReply, Resumption};
+use dhow_proxy_runtime::{DeadlineTimer, clock};
+
+use super::exchange::{Ending, Exchange};
+use super::filtering::{Direction, FilterSlot, StreamParts};
+use super::pump::{Interruption, Pump};
+use crate::body::BufferedBody;
+use crate::downstream::Downstream;
+
+/// How far a response head came.
+pub(crate) enum Encoded {
+    /// All filters saw it.
+    Done,
+    /// This filter keeps it.
+    Stopped(usize, HeadersVerdict),
+}
+
+impl Exchange {
+    /// What filters see of this stream, and its deadlines.
+    pub(crate) fn parts(&mut self) -> (StreamParts<'_>, &mut super::Deadlines) {
+        let parts = StreamParts {
+            manager: &self.manager,
+            info: &mut self.info,
+            request: &mut self.request,
+            response: &mut self.response,
+            filters: &mut self.filters,
+            control: &mut self.control,
+            random: self.random,
+        };
+        (parts, &mut self.deadlines)
+    }
+
+    /// Makes the filters of the stream, as its route says.
+    pub(crate) fn create_filters(&mut self) {
+        let manager = self.manager.clone();
+        for (at, filter) in manager.config.filters.iter().enumerate() {
+            let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
+            let levels = levels.unwrap_or_default();
+            if levels.first().map_or(filter.disabled, |level| level.disabled) {
+                self.filters.disabled |= 1u64.checked_shl(at as u32).unwrap_or(0);
+                continue;
+            }
+            let created = filter.factory.create(levels);
+            self.filters.slots.extend(created.map(|filter| FilterSlot { filter, configured: at }));
+        }
+    }
+
+    /// Selects the route anew, after the filter at `at`: the filters behind it follow what the new route says to them.
+    fn reselect_route(&mut self, at: usize) {
+        self.info.route = None;
+        self.select_route();
+        let manager = self.manager.clone();
+        let last = self.filters.slots[at].configured;
+        self.filters.slots.truncate(at + 1);
+        for (at, filter) in manager.config.filters.iter().enumerate().skip(last + 1) {
+            let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
+            // Which filters there are was decided by the first route.
+            if self.filters.disabled & 1u64.checked_shl(at as u32).unwrap_or(0) == 0 {
+                let created = filter.factory.create(levels.unwrap_or_default());
+                self.filters.slots.extend(created.map(|filter| FilterSlot { filter, configured: at }));
+            }
+        }
+    }
+
+    /// Shows the request head to the filters, in order.
+    pub(crate) async fn decode_filters<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+    ) -> Result<(), Ending> {
+        let mut at = 0;
+        while at < self.filters.slots.len() {
+            let end_stream = self.end_stream;
+            let verdict = self
+                .parts()
+                .0
+                .call(at, |filter, request, _, stream| filter.decode_headers(request, end_stream, stream));
+            if !end_stream {
+                self.filters.watch(at, Direction::Request);
+            }
+            let stopped = match verdict {
+                HeadersVerdict::Continue => Ok(()),
+                HeadersVerdict::LocalReply(reply) => {
+                    return Err(Box::pin(self.reply(down, timer, reply)).await);
+                }
+                HeadersVerdict::Wait(work) => Box::pin(self.decode_waiting(down, timer, at, work)).await,
+                HeadersVerdict::Hold if end_stream => Ok(()),
+                HeadersVerdict::Hold => Box::pin(self.decode_held(down, timer)).await,
+            };
+            if let Err(interruption) = stopped {
+                return Err(Box::pin(self.interrupted(down, timer, interruption)).await);
+            }
+            if std::mem::take(&mut self.control.reselect_route) {
+                self.reselect_route(at);
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    async fn decode_waiting<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        at: usize,
+        mut work: dhow_proxy_api::LocalFuture<Resumption>,
+    ) -> Result<(), Interruption> {
+        let resumption = poll_fn(|cx| {
+            if let Poll::Ready(resumption) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(resumption));
+            }
+            if self.end_stream
+                && let Poll::Ready(reset) = down.poll_closed(cx)
+            {
+                return Poll::Ready(Err(Interruption::Downstream(reset)));
+            }
+            self.deadlines.poll_expired(cx, timer).map(|expired| Err(Interruption::Expired(expired)))
+        })
+        .await?;
+        match resumption {
+            Resumption::Continue => {
+                self.parts().0.call(at, |filter, request, _, stream| filter.decode_resumed(request, stream));
+                Ok(())
+            }
+            Resumption::LocalReply(reply) => Err(Interruption::Answered(Box::new(reply), Direction::Request)),
+        }
+    }
+
+    /// Moves the request body through the filters until the one that keeps the head lets it go.
+    async fn decode_held<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+    ) -> Result<(), Interruption> {
+        let (mut parts, deadlines) = self.parts();
+        poll_fn(|cx| {
+            let before = parts.info.bytes_received;
+            let polled = parts.poll_released(cx, down, Direction::Request);
+            if parts.info.bytes_received != before {
+                deadlines.touch(clock::now());
+            }
+            match polled {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(reset)) => {
+                    let answer = parts.filters.take_answer();
+                    return Poll::Ready(Err(match answer {
+                        Some((reply, direction)) => Interruption::Answered(reply, direction),
+                        None => Interruption::Downstream(reset),
+                    }));
+                }
+                Poll::Pending => {}
+            }
+            deadlines.poll_expired(cx, timer).map(|expired| Err(Interruption::Expired(expired)))
+        })
+        .await?;
+        if parts.info.request_complete.is_some() {
+            deadlines.request = None;
+        }
+        Ok(())
+    }
+
+    /// Shows the response head to the filters, last one first.
+    pub(crate) fn encode_filters(&mut self, end_stream: bool) -> Encoded {
+        self.encode_filters_before(self.filters.slots.len(), end_stream)
+    }
+
+    fn encode_filters_before(&mut self, before: usize, end_stream: bool) -> Encoded {
+        for at in (0..before).rev() {
+            let verdict = self.parts().0.call(at, |filter, request, response, stream| {
+                filter.encode_headers(request, response, end_stream, stream)
+            });
+            if !end_stream {
+                self.filters.watch(at, Direction::Response);
+            }
+            match verdict {
+                HeadersVerdict::Continue => {}
+                HeadersVerdict::Hold if end_stream => {}
+                verdict => return Encoded::Stopped(at, verdict),
+            }
+        }
+        Encoded::Done
+    }
+
+    /// Goes on with an upstream's response head that a filter stopped, until all filters let it go.
+    pub(crate) async fn encode_stopped<D: Downstream>(
+        &mut self,
+        pump: PumpSetup<'_, D>,
+        mut encoded: Encoded,
+    ) -> Result<(), Interruption> {
+        while let Encoded::Stopped(at, verdict) = encoded {
+            let (parts, deadlines) = self.parts();
+            let mut body = super::RequestBody { down: &mut *pump.down, kept: None, stream: parts };
+            let mut running = Pump {
+                body: &mut body,
+                upstream: &mut *pump.upstream,
+                deadlines,
+                timer: &mut *pump.timer,
+                request_done: *pump.request_done,
+                response_timeout: pump.response_timeout,
+                upgraded: false,
+            };
+            let result = match verdict {
+                HeadersVerdict::Continue => Ok(()),
+                HeadersVerdict::LocalReply(reply) => {
+                    Err(Interruption::Answered(Box::new(reply), Direction::Response))
+                }
+                HeadersVerdict::Wait(work) => running.wait_for(work).await,
+                HeadersVerdict::Hold => running.hold().await,
+            };
+            *pump.request_done = running.request_done;
+            result?;
+            encoded = self.encode_filters_before(at, false);
+        }
+        Ok(())
+    }
+
+    /// Goes on with the head of a reply of our own that a filter stopped. A filter that answers itself has its answer sent as
+    /// it is; none means that a deadline passed.
+    pub(crate) async fn encode_reply_stopped(
+        &mut self,
+        timer: &mut DeadlineTimer,
+        body: &mut BufferedBody<'_>,
+        end_stream: bool,
+        mut encoded: Encoded,
+    ) -> Result<(), Option<Box<LocalReply>>> {
+        while let Encoded::Stopped(at, verdict) = encoded {
+            let (mut parts, deadlines) = self.parts();
+            match verdict {
+                HeadersVerdict::Continue => {}
+                HeadersVerdict::LocalReply(reply) => return Err(Some(Box::new(reply))),
+                HeadersVerdict::Wait(mut work) => {
+                    let resumption = poll_fn(|cx| {
+                        if let Poll::Ready(resumption) = work.as_mut().poll(cx) {
+                            return Poll::Ready(Ok(resumption));
+                        }
+                        deadlines.poll_expired(cx, timer).map(|_| Err(None))
+                    });
+                    if let Resumption::LocalReply(reply) = resumption.await? {
+                        return Err(Some(Box::new(reply)));
+                    }
+                }
+                HeadersVerdict::Hold => {
+                    poll_fn(|cx| match parts.poll_released(cx, body, Direction::Response) {
+                        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                        Poll::Ready(Err(_)) => {
+                            Poll::Ready(Err(parts.filters.take_answer().map(|(reply, _)| reply)))
+                        }
+                        Poll::Pending => deadlines.poll_expired(cx, timer).map(|_| Err(None)),
+                    })
+                    .await?;
+                }
+            }
+            encoded = self.encode_filters_before(at, end_stream);
+        }
+        Ok(())
+    }
+}
+
+/// What a pump is made of besides the stream.
+pub(crate) struct PumpSetup<'a, D> {
+    pub(crate) down: &'a mut D,
+    pub(crate) timer: &'a mut DeadlineTimer,
+    pub(crate) upstream: &'a mut crate::upstream::UpstreamStream,
+    pub(crate) request_done: &'a mut bool,
+    pub(crate) response_timeout: Option<std::time::Duration>,
+}
