@@ -11,6 +11,7 @@ use dhow_proxy_api::{ConnectionInfo, LocalReply};
 use crate::config::{
     ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, StripPort,
 };
+use crate::original_ip::AddressDetector;
 use crate::path;
 
 /// What the mutation found out.
@@ -151,7 +152,7 @@ pub(crate) fn mutate(
     head: &mut HeaderMap,
     upgrade: bool,
     random: impl FnMut() -> u64,
-) -> RequestOrigin {
+) -> Result<RequestOrigin, Box<LocalReply>> {
     remove_hop_by_hop(head, upgrade);
     let forwarding = &config.forwarding;
     let peer = connection.remote_address;
@@ -167,8 +168,7 @@ pub(crate) fn mutate(
             hops => address_from_right(head, hops as usize - 1),
         };
         if !forwarding.skip_xff_append {
-            let address = if peer.ip().is_loopback() { forwarding.node_address } else { peer.ip() };
-            append_forwarded_for(head, address);
+            append_peer(forwarding, peer.ip(), head);
         }
         if forwarding.xff_num_trusted_hops == 0 {
             head.set_known(KnownHeader::XForwardedProto, proto);
@@ -178,14 +178,26 @@ pub(crate) fn mutate(
         {
             head.set_known_number(KnownHeader::XForwardedPort, connection.local_address.port().into());
         }
-    } else {
+    } else if forwarding.detectors.is_empty() {
         single_address = forwarded_for(head).count() == 1;
         client = address_from_right(head, forwarding.xff_num_trusted_hops as usize);
+    } else {
+        let found = AddressDetector::detect(&forwarding.detectors, peer.ip(), head).map_err(|status| {
+            Box::new(LocalReply::new(status, &b""[..], "rejecting because detection failed"))
+        })?;
+        (client, single_address) = (found.address, found.trusted);
+        if found.append {
+            append_peer(forwarding, peer.ip(), head);
+        }
     }
     if !head.contains_known(KnownHeader::XForwardedProto) {
         head.append_known(KnownHeader::XForwardedProto, proto);
     }
     set_scheme(head, proto);
+    if let Some(scheme) = &forwarding.scheme.overwrite {
+        head.set_known(KnownHeader::Scheme, scheme);
+        head.set_known(KnownHeader::XForwardedProto, scheme);
+    }
 
     let internal = single_address && is_internal(forwarding, client.unwrap_or(peer.ip()));
     let edge = !internal && forwarding.use_remote_address;
@@ -216,7 +228,7 @@ pub(crate) fn mutate(
     append_via(&forwarding.via, head);
     set_request_id(forwarding, edge, head, random);
     config.client_certificate.apply(connection.tls.as_ref(), head);
-    RequestOrigin { client_address, internal }
+    Ok(RequestOrigin { client_address, internal })
 }
 
 /// Sets the scheme where the request names none: what a proxy in front said, else that of the connection.
@@ -281,15 +293,20 @@ fn sanitize_referer(head: &mut HeaderMap) {
 }
 
 /// The addresses of all `x-forwarded-for` headers, left to right, unparsed.
-fn forwarded_for(head: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
+pub(crate) fn forwarded_for(head: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
     let value = head.get_known(KnownHeader::XForwardedFor).unwrap_or_default();
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|v| !v.is_empty())
 }
 
 /// The address `skip` places from the right of `x-forwarded-for`.
-fn address_from_right(head: &HeaderMap, skip: usize) -> Option<IpAddr> {
+pub(crate) fn address_from_right(head: &HeaderMap, skip: usize) -> Option<IpAddr> {
     let text = std::str::from_utf8(forwarded_for(head).rev().nth(skip)?).ok()?;
     text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+}
+
+/// Appends the peer to `x-forwarded-for`; for one on the loopback the node's own address stands.
+fn append_peer(forwarding: &ForwardingConfig, peer: IpAddr, head: &mut HeaderMap) {
+    append_forwarded_for(head, if peer.is_loopback() { forwarding.node_address } else { peer });
 }
 
 fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_proxy_access_log::LogWriter;
 use dhow_stats::Store;
 
 use crate::client_certificate::ClientCertificateConfig;
+use crate::local_reply::LocalReplyConfig;
+use crate::original_ip::AddressDetector;
+use crate::proxy_status::ProxyStatusConfig;
 
 use super::filters::{FilterRegistry, lower_filters};
-use super::forwarding::lower_internal;
+use super::forwarding::{check_request_id_extension, lower_early_mutations, lower_internal, lower_scheme};
 use super::protocol_options::{lower_common, lower_http1, lower_http2};
 use super::routes::{compile_routes, lower_rds};
 use super::scalar::{is_true, timeout_or, warn};
@@ -113,25 +117,42 @@ pub fn lower(
     } = message;
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
     refuse(http3_protocol_options.is_some(), "http3_protocol_options")?;
-    refuse(codec_type == hcm::CodecType::Http3 as i32, "codec_type")?;
-    refuse(scheme_header_transformation.is_some(), "scheme_header_transformation")?;
+    if codec_type == hcm::CodecType::Http3 as i32 {
+        let reason = "HTTP/3 codec configured on non-QUIC listener.";
+        return Err(ConfigError::new(path.field("codec_type"), reason));
+    }
     refuse(drain_timeout_jitter.is_some(), "drain_timeout_jitter")?;
     refuse(access_log_flush_interval.is_some(), "access_log_flush_interval")?;
     refuse(flush_access_log_on_new_request, "flush_access_log_on_new_request")?;
     refuse(access_log_options.is_some(), "access_log_options")?;
-    refuse(!original_ip_detection_extensions.is_empty(), "original_ip_detection_extensions")?;
-    refuse(!early_header_mutation_extensions.is_empty(), "early_header_mutation_extensions")?;
     refuse(forward_client_cert_matcher.is_some(), "forward_client_cert_matcher")?;
-    refuse(
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-        "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
-    )?;
-    refuse(request_id_extension.is_some_and(is_not_uuid), "request_id_extension")?;
-    refuse(local_reply_config.is_some(), "local_reply_config")?;
-    refuse(path_normalization_options.is_some(), "path_normalization_options")?;
-    refuse(proxy_status_config.is_some(), "proxy_status_config")?;
-    refuse(typed_header_validation_config.is_some(), "typed_header_validation_config")?;
-    refuse(forward_proto_config.is_some(), "forward_proto_config")?;
+    check_request_id_extension(request_id_extension, &path.field("request_id_extension"))?;
+    if let Some(validation) = typed_header_validation_config {
+        let core::TypedExtensionConfig { name, typed_config: _ } = validation;
+        let reason = format!("This Envoy binary does not support header validator extensions.: '{name}'");
+        return Err(ConfigError::new(path.field("typed_header_validation_config"), reason));
+    }
+    if represent_ipv4_remote_address_as_ipv4_mapped_ipv6 {
+        let field = "represent_ipv4_remote_address_as_ipv4_mapped_ipv6";
+        warn(warnings, path, field, "without effect, as in Envoy 1.40");
+    }
+    if forward_proto_config.is_some() {
+        let why = "without effect: no listener filter restores the destination that it looks at";
+        warn(warnings, path, "forward_proto_config", why);
+    }
+    if path_normalization_options.is_some() {
+        warn(warnings, path, "path_normalization_options", "without effect, as in Envoy 1.40");
+    }
+    if !original_ip_detection_extensions.is_empty() {
+        let mixed = [
+            (is_true(use_remote_address), "use_remote_address"),
+            (xff_num_trusted_hops > 0, "xff_num_trusted_hops"),
+        ];
+        if let Some((_, field)) = mixed.iter().find(|(is_set, _)| *is_set) {
+            let reason = format!("Original IP detection extensions and {field} may not be mixed");
+            return Err(ConfigError::new(path.field("original_ip_detection_extensions"), reason));
+        }
+    }
     refuse(is_true(stream_error_on_invalid_http_message), "stream_error_on_invalid_http_message")?;
     if tracing.is_some() {
         warn(warnings, path, "tracing", "tracing is not supported yet: no spans are reported");
@@ -178,6 +199,22 @@ pub fn lower(
         None => return Err(ConfigError::new(path.clone(), "RouteSpecifier: value is required")),
     };
     let strip_any = strip_port_mode.is_some_and(|hcm::StripPortMode::StripAnyHostPort(any)| any);
+    if strip_any && strip_matching_host_port {
+        let reason = "Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set.";
+        return Err(ConfigError::new(path.field("strip_any_host_port"), reason));
+    }
+    let server_name = if server_name.is_empty() { "envoy".to_owned() } else { server_name };
+    let proxy_status = match proxy_status_config {
+        None => None,
+        Some(config) => {
+            let path = path.field("proxy_status_config");
+            Some(ProxyStatusConfig::lower(config, &server_name, context.node_id, &path)?)
+        }
+    };
+    let local_replies = match local_reply_config {
+        None => None,
+        Some(config) => Some(LocalReplyConfig::lower(config, &path.field("local_reply_config"))?),
+    };
     Ok(ConnectionManagerConfig {
         codec: match hcm::CodecType::try_from(codec_type) {
             Ok(hcm::CodecType::Http1) => CodecType::Http1,
@@ -187,7 +224,7 @@ pub fn lower(
         http1,
         http1_keys,
         http2,
-        server_name: if server_name.is_empty() { b"envoy".to_vec() } else { server_name.into_bytes() },
+        server_name: server_name.into_bytes(),
         server_header: match hcm::ServerHeaderTransformation::try_from(server_header_transformation) {
             Ok(hcm::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
             Ok(hcm::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
@@ -204,6 +241,16 @@ pub fn lower(
             internal_addresses: lower_internal(
                 internal_address_config,
                 &path.field("internal_address_config"),
+                warnings,
+            )?,
+            detectors: AddressDetector::lower_all(
+                original_ip_detection_extensions,
+                &path.field("original_ip_detection_extensions"),
+            )?,
+            scheme: lower_scheme(scheme_header_transformation),
+            early_mutations: lower_early_mutations(
+                early_header_mutation_extensions,
+                &path.field("early_header_mutation_extensions"),
             )?,
             generate_request_id: generate_request_id.is_none_or(|b| b.value),
             preserve_external_request_id,
@@ -250,20 +297,13 @@ pub fn lower(
             drain: timeout_or(drain_timeout, Some(Duration::from_secs(5))).unwrap_or_default(),
             delayed_close: timeout_or(delayed_close_timeout, Some(Duration::from_secs(1))),
         },
+        local_replies,
+        proxy_status,
         routes,
         filters,
         router,
         access_logs: dhow_proxy_access_log::lower(access_log, context.log_writer, &path.field("access_log"))?,
         stat_prefix: stat_prefix.into(),
-    })
-}
-
-/// The UUID extension is what the connection manager does anyway.
-fn is_not_uuid(extension: pb::RequestIdExtension) -> bool {
-    let pb::RequestIdExtension { typed_config } = extension;
-    typed_config.is_some_and(|config| {
-        dhow_proto::any::type_name(&config.type_url)
-            != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
     })
 }
 

@@ -15,13 +15,17 @@ use dhow_http::{h1, h2};
 use dhow_matching::CidrSet;
 use dhow_proxy_access_log::AccessLog;
 use dhow_proxy_api::HttpFilterFactory;
-use dhow_routing::RouteTable;
+use dhow_routing::{HeaderEdit, RouteTable};
 
 use crate::client_certificate::ClientCertificateConfig;
+use crate::local_reply::LocalReplyConfig;
+use crate::original_ip::AddressDetector;
+use crate::proxy_status::ProxyStatusConfig;
 
 pub use connection_manager::{LowerContext, lower};
 pub use filters::FilterRegistry;
 pub use routes::compile_routes;
+pub(crate) use routes::read_source;
 
 /// `codec_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +129,17 @@ pub struct UserAgent {
     pub node: Arc<str>,
 }
 
+/// `scheme_header_transformation`.
+#[derive(Clone, Debug, Default)]
+pub struct SchemeTransformation {
+    /// `scheme_to_overwrite`: the scheme of every request.
+    pub overwrite: Option<Box<[u8]>>,
+    /// `match_upstream`: the scheme is that of the transport to upstream.
+    pub match_upstream: bool,
+}
+
 /// Request identity and forwarding: what the connection manager does to `x-forwarded-*`, `x-request-id` and `via`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ForwardingConfig {
     /// `use_remote_address`.
     pub use_remote_address: bool,
@@ -148,6 +161,12 @@ pub struct ForwardingConfig {
     pub via: Vec<u8>,
     /// `add_user_agent`: what upstream is told about this proxy; none is off.
     pub user_agent: Option<UserAgent>,
+    /// `original_ip_detection_extensions`.
+    pub detectors: Vec<AddressDetector>,
+    /// `scheme_header_transformation`.
+    pub scheme: SchemeTransformation,
+    /// `early_header_mutation_extensions`.
+    pub early_mutations: Box<[HeaderEdit]>,
     /// The address that is appended to `x-forwarded-for` for peers on the loopback: the node's own.
     pub node_address: std::net::IpAddr,
 }
@@ -219,6 +238,10 @@ pub struct ConnectionManagerConfig {
     pub normalization: NormalizationConfig,
     /// Time limits.
     pub timeouts: Timeouts,
+    /// `local_reply_config`.
+    pub local_replies: Option<LocalReplyConfig>,
+    /// `proxy_status_config`.
+    pub proxy_status: Option<ProxyStatusConfig>,
     /// Where routes come from.
     pub routes: RouteSource,
     /// Filters in front of the router, in order.

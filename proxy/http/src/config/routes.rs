@@ -114,7 +114,8 @@ pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, Confi
     Ok(RouteSource::Rds { name: route_config_name.into(), file, initial_fetch_timeout })
 }
 
-fn read_source(source: &DataSource, path: &FieldPath) -> Result<Vec<u8>, ConfigError> {
+/// The contents of a data source.
+pub(crate) fn read_source(source: &DataSource, path: &FieldPath) -> Result<Vec<u8>, ConfigError> {
     let failed = |reason: String| ConfigError::new(path.clone(), reason);
     match &source.specifier {
         Some(data_source::Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),

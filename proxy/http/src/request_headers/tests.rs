@@ -84,7 +84,7 @@ fn mutated(
 ) -> (HeaderMap, RequestOrigin) {
     let mut head = request(fields);
     let origin = mutate(config, &connection(peer, None), &mut head, false, || 7);
-    (head, origin)
+    (head, origin.expect("the request is not rejected"))
 }
 
 fn text<'a>(head: &'a HeaderMap, name: &str) -> Option<&'a str> {

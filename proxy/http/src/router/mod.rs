@@ -316,6 +316,10 @@ impl Exchange {
             let append = action.append_x_forwarded_host && attempts == 1;
             set_authority(&mut self.request, host.hostname().as_bytes(), append, attempts == 1);
         }
+        if self.manager.config.forwarding.scheme.match_upstream {
+            let scheme: &[u8] = if host.transport_socket().is_secure() { b"https" } else { b"http" };
+            self.request.set_known(KnownHeader::Scheme, scheme);
+        }
         self.deadlines.per_try = forwarding.timeouts.per_try.map(|per_try| Instant::now() + per_try);
     }
 

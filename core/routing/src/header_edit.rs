@@ -1,0 +1,82 @@
+//! `envoy.config.common.mutation_rules.v3.HeaderMutation`: one edit of a list of edits.
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::FormatContext;
+use dhow_http::HeaderMap;
+use dhow_matching::StringMatcher;
+
+use crate::headers::HeaderMutations;
+use crate::pb::mutation::HeaderMutation;
+use crate::pb::mutation::header_mutation::{Action, RemoveOnMatch};
+
+/// One edit; a list of them is applied in order, each seeing what the ones before left.
+#[derive(Debug)]
+pub enum HeaderEdit {
+    /// `append` or `remove`.
+    Edit(HeaderMutations),
+    /// `remove_on_match`: removes the headers whose names match.
+    RemoveOnMatch(StringMatcher),
+}
+
+impl HeaderEdit {
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// When it has no action, or one that is not acceptable.
+    pub fn compile(message: &HeaderMutation, path: &FieldPath) -> Result<Self, ConfigError> {
+        let HeaderMutation { action } = message;
+        match action {
+            Some(Action::Remove(name)) => {
+                let names = std::slice::from_ref(name);
+                let field = path.field("remove");
+                HeaderMutations::compile(&[], path, names, &field)
+                    .map(Self::Edit)
+                    .map_err(|error| of_single(error, &field))
+            }
+            Some(Action::Append(option)) => {
+                let options = std::slice::from_ref(option);
+                let field = path.field("append");
+                HeaderMutations::compile(options, &field, &[], path)
+                    .map(Self::Edit)
+                    .map_err(|error| of_single(error, &field))
+            }
+            Some(Action::RemoveOnMatch(RemoveOnMatch { key_matcher })) => {
+                let path = path.field("remove_on_match").field("key_matcher");
+                let Some(matcher) = key_matcher else {
+                    return Err(ConfigError::new(path, "value is required"));
+                };
+                StringMatcher::compile(matcher, &path).map(Self::RemoveOnMatch)
+            }
+            None => Err(ConfigError::new(path.field("action"), "value is required")),
+        }
+    }
+
+    /// Edits a request.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        match self {
+            Self::Edit(edit) => edit.apply_to_request(headers, context),
+            Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
+        }
+    }
+
+    /// Edits a response.
+    pub fn apply_to_response(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
+        match self {
+            Self::Edit(edit) => edit.apply_to_response(headers, context),
+            Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
+        }
+    }
+}
+
+/// An error about the only element of a list, as one about the field that is not a list here.
+fn of_single(mut error: ConfigError, field: &FieldPath) -> ConfigError {
+    if let Some(rest) = error.path.as_str().strip_prefix(&format!("{field}[0]")) {
+        error.path = FieldPath::from(format!("{field}{rest}"));
+    }
+    error
+}
+
+/// Pseudo headers stay: a request or response is none without them.
+fn remove_matching(headers: &mut HeaderMap, matcher: &StringMatcher) {
+    headers.retain(|_, name, _| name.starts_with(b":") || !matcher.matches(name));
+}
