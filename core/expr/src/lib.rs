@@ -20,7 +20,7 @@ mod table;
 mod tests;
 mod time;
 
-pub use address::Address;
+pub use address::{Address, PrefixLength};
 pub use context::{
     AddressFact, EmptyContext, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact,
     TimePoint, TlsFact,

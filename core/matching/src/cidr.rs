@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use dhow_base::{ConfigError, FieldPath};
 
 use crate::pb::core::CidrRange;
+use crate::pb::xds::core::v3 as xds;
 
 /// A compiled `envoy.config.core.v3.CidrRange`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,16 @@ impl Cidr {
         }
     }
 
+    /// Compiles `xds.core.v3.CidrRange`, which has the same fields.
+    ///
+    /// # Errors
+    /// As [`Cidr::compile`].
+    pub fn compile_xds(message: &xds::CidrRange, path: &FieldPath) -> Result<Self, ConfigError> {
+        let xds::CidrRange { address_prefix, prefix_len } = message;
+        let message = CidrRange { address_prefix: address_prefix.clone(), prefix_len: *prefix_len };
+        Self::compile(&message, path)
+    }
+
     /// Whether the address lies in the range; an IPv4 address written as IPv6 is not an IPv4 address here, as in Envoy.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let (bits, v6) = bits_of(ip);
@@ -78,6 +89,16 @@ impl CidrSet {
     /// When one is malformed.
     pub fn compile(messages: &[CidrRange], path: &FieldPath) -> Result<Self, ConfigError> {
         let ranges = messages.iter().enumerate().map(|(at, message)| Cidr::compile(message, &path.index(at)));
+        Ok(Self { ranges: ranges.collect::<Result<_, _>>()? })
+    }
+
+    /// Compiles messages of `xds.core.v3`.
+    ///
+    /// # Errors
+    /// When one is malformed.
+    pub fn compile_xds(messages: &[xds::CidrRange], path: &FieldPath) -> Result<Self, ConfigError> {
+        let ranges = messages.iter().enumerate();
+        let ranges = ranges.map(|(at, message)| Cidr::compile_xds(message, &path.index(at)));
         Ok(Self { ranges: ranges.collect::<Result<_, _>>()? })
     }
 

@@ -16,6 +16,7 @@ mod regex_matcher;
 mod string;
 #[cfg(test)]
 mod tests;
+mod uri_template;
 
 pub use cidr::{Cidr, CidrSet};
 pub use domain::{DomainIndex, DomainMatch};
@@ -26,3 +27,4 @@ pub use path::{PathMatcher, path_without_query};
 pub use query::{CookieMatcher, QueryParameterMatcher, cookie_value, query_parameter};
 pub use regex_matcher::{FullRegex, RegexRewrite};
 pub use string::StringMatcher;
+pub use uri_template::{UriTemplate, UriTemplateRewrite};

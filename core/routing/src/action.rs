@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use dhow_expr::Format;
 use dhow_http::HeaderName;
-use dhow_matching::RegexRewrite;
+use dhow_matching::{MetadataCriteria, RegexRewrite};
 
 use crate::cluster::ClusterChoice;
-use dhow_runtime_config::Fraction;
 use crate::hash::HashPolicy;
+use crate::internal_redirect::InternalRedirectPolicy;
 use crate::mirror::MirrorPolicy;
-use crate::pb::core::Metadata;
-use crate::pb::route;
+use crate::rate_limit::RateLimitRule;
 use crate::retry::RetryPolicy;
 use crate::rewrite::PathRewrite;
 
@@ -43,10 +42,6 @@ pub enum HostRewrite {
 /// `HedgePolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HedgePolicy {
-    /// Requests sent at first.
-    pub initial_requests: u32,
-    /// Chance of one more.
-    pub additional_request_chance: Fraction,
     /// Whether a per-try time-out leaves the attempt running.
     pub hedge_on_per_try_timeout: bool,
 }
@@ -64,19 +59,6 @@ pub struct UpgradeConfig {
     pub allow_post: bool,
 }
 
-/// `InternalRedirectPolicy`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InternalRedirectPolicy {
-    /// How many redirects one request may follow.
-    pub max_internal_redirects: u32,
-    /// Status codes that are followed.
-    pub response_codes: Box<[u16]>,
-    /// Whether a redirect may change the scheme.
-    pub allow_cross_scheme: bool,
-    /// Headers of the redirect response that go into the new request.
-    pub response_headers_to_copy: Box<[HeaderName]>,
-}
-
 /// A compiled `envoy.config.route.v3.RouteAction`.
 #[derive(Clone, Debug)]
 pub struct ForwardAction {
@@ -85,7 +67,7 @@ pub struct ForwardAction {
     /// Status when the cluster does not exist: 503, 404 or 500.
     pub cluster_not_found_status: u16,
     /// `envoy.lb` metadata that hosts must have.
-    pub metadata_match: Option<Metadata>,
+    pub metadata_match: Option<MetadataCriteria>,
     /// Change of the path.
     pub path_rewrite: Option<PathRewrite>,
     /// Change of the host.
@@ -114,14 +96,14 @@ pub struct ForwardAction {
     pub priority: Priority,
     /// What the hash for consistent hashing is made of.
     pub hash_policies: Box<[HashPolicy]>,
-    /// Rate limit descriptors of the route, as they were configured.
-    pub rate_limits: Box<[route::RateLimit]>,
+    /// Rate limit descriptors of the route.
+    pub rate_limits: Box<[RateLimitRule]>,
     /// Whether the virtual host's descriptors apply too (`include_vh_rate_limits`, or there are none here).
     pub include_virtual_host_rate_limits: bool,
     /// Upgrades that differ from the connection manager's.
     pub upgrades: Box<[UpgradeConfig]>,
     /// Redirects that are followed here.
-    pub internal_redirect_policy: Option<InternalRedirectPolicy>,
+    pub internal_redirect_policy: Option<Box<InternalRedirectPolicy>>,
 }
 
 impl ForwardAction {

@@ -1,13 +1,16 @@
 //! Which cluster a route forwards to.
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::{Address, AddressFact};
 use dhow_http::{HeaderMap, HeaderName};
+use dhow_matching::MetadataCriteria;
 
 use crate::compile::CompileOptions;
 use crate::filter_config::FilterConfigs;
-use dhow_runtime_config::RuntimeValues;
+use crate::hash::{HashInput, HashPolicy};
 use crate::headers::HeaderLevels;
-use crate::pb::core::Metadata;
+use crate::table::RouteInput;
+use dhow_runtime_config::RuntimeValues;
 
 /// A cluster by name, or by a header that holds its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct WeightedClusters {
     pub(crate) runtime_key_prefix: Box<str>,
     /// `header_name`: a header whose number is used in place of the random value.
     pub(crate) random_header: Option<HeaderName>,
+    /// `use_hash_policy`: the hash of the route's hash policies is used in place of the random value, where they give one.
+    pub(crate) use_hash_policy: bool,
 }
 
 /// `WeightedCluster.ClusterWeight`.
@@ -70,23 +75,47 @@ pub struct WeightedCluster {
     pub cluster: ClusterSource,
     /// Its weight.
     pub weight: u32,
-    /// `envoy.lb` metadata that hosts must have; merged over the route's.
-    pub metadata_match: Option<Metadata>,
+    /// `envoy.lb` metadata that hosts must have, already merged over the route's; `None` leaves it at the route's.
+    pub metadata_match: Option<MetadataCriteria>,
     pub(crate) host_rewrite: Option<Box<[u8]>>,
     pub(crate) request_headers: HeaderLevels,
     pub(crate) response_headers: HeaderLevels,
     pub(crate) filter_configs: FilterConfigs,
 }
 
+/// The hash of a request while its cluster is chosen; cookies are not made yet.
+fn hash_of(headers: &HeaderMap, policies: &[HashPolicy], input: &RouteInput<'_>) -> Option<u64> {
+    let source_ip = match input.context.address(AddressFact::DownstreamRemote) {
+        Some(Address::Ip(address)) => Some(address.ip()),
+        _ => None,
+    };
+    let filter_state = |key: &str| {
+        let mut text = Vec::new();
+        let object = input.context.filter_state(false, key)?;
+        object.append_text(&mut text).then(|| crate::hash::xx_hash(&text))
+    };
+    let mut input = HashInput { headers, source_ip, filter_state: &filter_state, make_cookie: &mut |_| None };
+    HashPolicy::combined(policies, &mut input)
+}
+
 impl WeightedClusters {
+    /// Completes the criteria of each cluster with those of the route.
+    pub(crate) fn merge_criteria_over(&mut self, route: &MetadataCriteria) {
+        for own in self.clusters.iter_mut().filter_map(|cluster| cluster.metadata_match.as_mut()) {
+            *own = route.merged_with_criteria(own);
+        }
+    }
+
     /// The index of the cluster that a random value falls on.
-    pub(crate) fn pick(&self, headers: &HeaderMap, random: u64, runtime: &dyn RuntimeValues) -> usize {
+    pub(crate) fn pick(&self, headers: &HeaderMap, policies: &[HashPolicy], input: &RouteInput<'_>) -> usize {
         let from_header = self
             .random_header
             .as_ref()
             .and_then(|name| headers.get(name))
             .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-        let random = from_header.unwrap_or(random);
+        let hashed = || if self.use_hash_policy { hash_of(headers, policies, input) } else { None };
+        let random = from_header.or_else(hashed).unwrap_or(input.random);
+        let runtime = input.runtime;
         if !self.runtime_key_prefix.is_empty() {
             return self.pick_with_runtime(random, runtime);
         }

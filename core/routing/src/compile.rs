@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_http::{HeaderName, KnownHeader};
 use dhow_matching::{DomainIndex, HeaderMatcher};
+use dhow_proto::xds::r#type::matcher::v3::Matcher;
 
 use crate::action::HedgePolicy;
 use crate::compile_action;
@@ -16,12 +17,13 @@ use crate::index::RouteIndex;
 use crate::mirror::MirrorPolicy;
 use crate::pb::core::{DataSource, HeaderValueOption};
 use crate::pb::{protobuf, route};
+use crate::rate_limit::RateLimitRule;
 use crate::redirect::Redirect;
 use crate::retry::{RetryOn, RetryPolicy};
 use crate::route_match::RouteMatch;
+use crate::route_tree::RouteTree;
 use crate::table::RouteTable;
-use crate::virtual_host::{TlsRequirement, VirtualCluster, VirtualHost};
-use dhow_runtime_config::Fraction;
+use crate::virtual_host::{RouteSearch, TlsRequirement, VirtualCluster, VirtualHost};
 
 /// What compiling needs to know from outside.
 pub struct CompileOptions<'a> {
@@ -309,12 +311,15 @@ impl Compiler<'_, '_> {
     ) -> Option<HedgePolicy> {
         let route::HedgePolicy { initial_requests, additional_request_chance, hedge_on_per_try_timeout } =
             message?;
-        Some(HedgePolicy {
-            initial_requests: initial_requests.as_ref().map_or(1, |wrapped| wrapped.value).max(1),
-            additional_request_chance: Fraction::from_message(additional_request_chance.as_ref()),
-            hedge_on_per_try_timeout: *hedge_on_per_try_timeout,
-        })
-        .inspect(|_| self.warn(path.field("hedge_policy"), "hedging has no effect yet"))
+        let path = path.field("hedge_policy");
+        // Envoy accepts both and does nothing about them.
+        if initial_requests.as_ref().is_some_and(|wrapped| wrapped.value > 1) {
+            self.warn(path.field("initial_requests"), "has no effect, as in Envoy");
+        }
+        if additional_request_chance.as_ref().is_some_and(|chance| chance.numerator > 0) {
+            self.warn(path.field("additional_request_chance"), "has no effect, as in Envoy");
+        }
+        Some(HedgePolicy { hedge_on_per_try_timeout: *hedge_on_per_try_timeout })
     }
 
     fn virtual_host(
@@ -356,7 +361,6 @@ impl Compiler<'_, '_> {
             let reason = "cannot set both matcher and routes on virtual host";
             return Err(ConfigError::new(path.field("matcher"), reason));
         }
-        refuse(matcher.is_some(), path, "matcher")?;
         refuse(cors.is_some(), path, "cors")?;
         refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
         refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
@@ -383,27 +387,55 @@ impl Compiler<'_, '_> {
                 request_body_buffer_limit.as_ref(),
             ),
         };
-        let routes_path = path.field("routes");
-        let compiled = routes.iter().enumerate();
-        let compiled =
-            compiled.map(|(at, route)| self.route(route, &level, &routes_path.index(at)).map(Arc::new));
-        let routes: Box<[Arc<RouteEntry>]> = compiled.collect::<Result<_, _>>()?;
+        let (routes, search) = match matcher {
+            Some(matcher) => self.route_tree(matcher, &level, &path.field("matcher"))?,
+            None => self.route_list(routes, &level, &path.field("routes"))?,
+        };
         let clusters_path = path.field("virtual_clusters");
         let virtual_clusters = virtual_clusters.iter().enumerate();
         let virtual_clusters =
             virtual_clusters.map(|(at, message)| virtual_cluster(message, &clusters_path.index(at)));
         Ok(VirtualHost {
             name: name.as_str().into(),
-            index: RouteIndex::build(&routes),
             routes,
+            search,
             require_tls: tls_requirement(*require_tls, path)?,
             virtual_clusters: virtual_clusters.collect::<Result<_, _>>()?,
-            rate_limits: rate_limits.as_slice().into(),
+            rate_limits: RateLimitRule::compile_all(rate_limits, &path.field("rate_limits"))?,
             metadata: metadata.clone(),
             include_request_attempt_count: *include_request_attempt_count,
             include_attempt_count_in_response: *include_attempt_count_in_response,
             include_is_timeout_retry_header: *include_is_timeout_retry_header,
         })
+    }
+
+    fn route_list(
+        &mut self,
+        messages: &[route::Route],
+        level: &HostLevel,
+        path: &FieldPath,
+    ) -> Result<(Box<[Arc<RouteEntry>]>, RouteSearch), ConfigError> {
+        let routes = messages.iter().enumerate();
+        let routes = routes.map(|(at, route)| self.route(route, level, &path.index(at)).map(Arc::new));
+        let routes: Box<[Arc<RouteEntry>]> = routes.collect::<Result<_, _>>()?;
+        let index = RouteIndex::build(&routes);
+        let search = index.map_or(RouteSearch::InOrder, |index| RouteSearch::Indexed(Box::new(index)));
+        Ok((routes, search))
+    }
+
+    /// Routes behind a matcher. Their clusters are not validated, as in Envoy.
+    fn route_tree(
+        &mut self,
+        message: &Matcher,
+        level: &HostLevel,
+        path: &FieldPath,
+    ) -> Result<(Box<[Arc<RouteEntry>]>, RouteSearch), ConfigError> {
+        let validate = self.validate.take();
+        let compiled =
+            RouteTree::compile(message, path, &mut |message, path| self.route(message, level, path));
+        self.validate = validate;
+        let (tree, routes) = compiled?;
+        Ok((routes.into_iter().map(Arc::new).collect(), RouteSearch::Tree(Box::new(tree))))
     }
 
     fn route(
@@ -451,10 +483,11 @@ impl Compiler<'_, '_> {
             )?,
         };
         let (request_headers, response_headers) = self.header_levels(&level, None);
+        let matched = RouteMatch::compile(matched, &match_path)?;
         Ok(RouteEntry {
             name: name.as_str().into(),
-            matched: RouteMatch::compile(matched, &match_path)?,
-            action: self.action(action.as_ref(), &level, path)?,
+            action: self.action(action.as_ref(), &matched, &level, path)?,
+            matched,
             request_headers,
             response_headers,
             metadata: metadata.clone(),
@@ -473,13 +506,14 @@ impl Compiler<'_, '_> {
     fn action(
         &mut self,
         action: Option<&route::route::Action>,
+        matched: &RouteMatch,
         level: &RouteLevel<'_>,
         path: &FieldPath,
     ) -> Result<Action, ConfigError> {
         Ok(match action {
             None => return Err(ConfigError::new(path.field("action"), "is required")),
             Some(route::route::Action::Route(message)) => {
-                let action = compile_action::forward(self, message, level, &path.field("route"))?;
+                let action = compile_action::forward(self, message, matched, level, &path.field("route"))?;
                 Action::Forward(Box::new(action))
             }
             Some(route::route::Action::Redirect(message)) => {

@@ -5,13 +5,14 @@ use std::time::Duration;
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::Format;
 use dhow_http::HeaderName;
-use dhow_matching::RegexRewrite;
+use dhow_matching::{MetadataCriteria, RegexRewrite};
 
-use crate::action::{ForwardAction, HostRewrite, InternalRedirectPolicy, Priority, UpgradeConfig};
+use crate::action::{ForwardAction, HostRewrite, Priority, UpgradeConfig};
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
 use crate::compile::{Compiler, LevelHeaders, RouteLevel, mirrors, refuse};
 use crate::filter_config::FilterConfigs;
 use crate::hash::HashPolicy;
+use crate::internal_redirect::InternalRedirectPolicy;
 use crate::pb::core::RoutingPriority;
 use crate::pb::route::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -20,15 +21,21 @@ use crate::pb::route::route_action::{
 use crate::pb::route::weighted_cluster::{
     ClusterWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier as WeightHostRewrite,
 };
-use crate::pb::{duration, route};
+use crate::pb::{duration, protobuf, route};
+use crate::rate_limit::RateLimitRule;
 use crate::rewrite::PathRewrite;
+use crate::route_match::RouteMatch;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// `InternalRedirectAction.HANDLE_INTERNAL_REDIRECT`, deprecated.
+const HANDLE_INTERNAL_REDIRECT: i32 = 1;
 
 /// Compiles the message.
 pub(crate) fn forward(
     compiler: &mut Compiler<'_, '_>,
     message: &route::RouteAction,
+    matched: &RouteMatch,
     level: &RouteLevel<'_>,
     path: &FieldPath,
 ) -> Result<ForwardAction, ConfigError> {
@@ -64,11 +71,8 @@ pub(crate) fn forward(
         cluster_specifier,
         host_rewrite_specifier,
     } = message;
-    refuse(path_rewrite_policy.is_some(), path, "path_rewrite_policy")?;
     refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
     refuse(cors.is_some(), path, "cors")?;
-    refuse(*internal_redirect_action != 0, path, "internal_redirect_action")?;
-    refuse(max_internal_redirects.is_some(), path, "max_internal_redirects")?;
     if early_data_policy.is_some() {
         compiler.warn(path.field("early_data_policy"), "there is no early data without HTTP/3 and TLS 0-RTT");
     }
@@ -85,11 +89,23 @@ pub(crate) fn forward(
     let hash_path = path.field("hash_policy");
     let hash_policies =
         hash_policy.iter().enumerate().map(|(at, m)| HashPolicy::compile(m, &hash_path.index(at)));
+    let metadata_match = metadata_match.as_ref().and_then(MetadataCriteria::of_metadata);
+    let mut cluster = cluster(compiler, cluster_specifier.as_ref(), level, path)?;
+    if let (ClusterChoice::Weighted(weighted), Some(route)) = (&mut cluster, &metadata_match) {
+        weighted.merge_criteria_over(route);
+    }
     Ok(ForwardAction {
-        cluster: cluster(compiler, cluster_specifier.as_ref(), level, path)?,
+        cluster,
         cluster_not_found_status: not_found_status(*cluster_not_found_response_code, path)?,
-        metadata_match: metadata_match.clone(),
-        path_rewrite: PathRewrite::compile(prefix_rewrite, regex_rewrite.as_ref(), path_rewrite, path)?,
+        metadata_match,
+        path_rewrite: PathRewrite::compile(
+            prefix_rewrite,
+            regex_rewrite.as_ref(),
+            path_rewrite_policy.as_ref(),
+            path_rewrite,
+            matched,
+            path,
+        )?,
         host_rewrite: host_rewrite(host_rewrite_specifier.as_ref(), path)?,
         append_x_forwarded_host: *append_x_forwarded_host,
         timeout: (!timeout.is_zero()).then_some(timeout),
@@ -113,11 +129,16 @@ pub(crate) fn forward(
         },
         priority: routing_priority(*priority, path)?,
         hash_policies: hash_policies.collect::<Result<_, _>>()?,
-        rate_limits: rate_limits.as_slice().into(),
+        rate_limits: RateLimitRule::compile_all(rate_limits, &path.field("rate_limits"))?,
         include_virtual_host_rate_limits: include_vh_rate_limits.as_ref().is_some_and(|w| w.value)
             || rate_limits.is_empty(),
         upgrades: upgrades(upgrade_configs, path)?,
-        internal_redirect_policy: internal_redirects(internal_redirect_policy.as_ref(), path)?,
+        internal_redirect_policy: internal_redirects(
+            internal_redirect_policy.as_ref(),
+            *internal_redirect_action,
+            *max_internal_redirects,
+            path,
+        )?,
     })
 }
 
@@ -198,33 +219,17 @@ fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[Upgrad
     Ok(upgrades.into())
 }
 
+/// The policy; the older fields stand for one when it is not there.
 fn internal_redirects(
     message: Option<&route::InternalRedirectPolicy>,
+    action: i32,
+    max: Option<protobuf::UInt32Value>,
     path: &FieldPath,
-) -> Result<Option<InternalRedirectPolicy>, ConfigError> {
-    let Some(message) = message else { return Ok(None) };
+) -> Result<Option<Box<InternalRedirectPolicy>>, ConfigError> {
     let path = path.field("internal_redirect_policy");
-    let route::InternalRedirectPolicy {
-        max_internal_redirects,
-        redirect_response_codes,
-        predicates,
-        allow_cross_scheme_redirect,
-        response_headers_to_copy,
-    } = message;
-    refuse(!predicates.is_empty(), &path, "predicates")?;
-    // Only redirects can be followed; other codes have no effect, as in Envoy.
-    let is_redirect = |code: &u32| matches!(code, 301 | 302 | 303 | 307 | 308);
-    let codes: Box<[u16]> = if redirect_response_codes.is_empty() {
-        [302].into()
-    } else {
-        redirect_response_codes.iter().filter(|code| is_redirect(code)).map(|&code| code as u16).collect()
-    };
-    Ok(Some(InternalRedirectPolicy {
-        max_internal_redirects: max_internal_redirects.as_ref().map_or(1, |wrapped| wrapped.value),
-        response_codes: codes,
-        allow_cross_scheme: *allow_cross_scheme_redirect,
-        response_headers_to_copy: response_headers_to_copy.iter().map(|name| HeaderName::new(name)).collect(),
-    }))
+    let older = route::InternalRedirectPolicy { max_internal_redirects: max, ..Default::default() };
+    let message = message.or_else(|| (action == HANDLE_INTERNAL_REDIRECT).then_some(&older));
+    message.map(|message| InternalRedirectPolicy::compile(message, &path).map(Box::new)).transpose()
 }
 
 fn cluster(
@@ -267,11 +272,12 @@ fn weighted(
     if clusters.is_empty() {
         return Err(ConfigError::new(clusters_path, "value must contain at least 1 item(s)"));
     }
+    let mut use_hash_policy = false;
     let random_header = match random_value_specifier {
         None => None,
         Some(RandomValueSpecifier::HeaderName(name)) => Some(HeaderName::new(name)),
         Some(RandomValueSpecifier::UseHashPolicy(wrapped)) => {
-            refuse(wrapped.value, path, "use_hash_policy")?;
+            use_hash_policy = wrapped.value;
             None
         }
     };
@@ -292,6 +298,7 @@ fn weighted(
         total,
         runtime_key_prefix: runtime_key_prefix.as_str().into(),
         random_header,
+        use_hash_policy,
     })
 }
 
@@ -340,7 +347,7 @@ fn weighted_cluster(
     Ok(WeightedCluster {
         cluster,
         weight: weight.as_ref().map_or(0, |wrapped| wrapped.value),
-        metadata_match: metadata_match.clone(),
+        metadata_match: metadata_match.as_ref().and_then(MetadataCriteria::of_metadata),
         host_rewrite,
         request_headers,
         response_headers,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dhow_expr::FormatContext;
 use dhow_http::{HeaderMap, KnownHeader};
+use dhow_matching::MetadataCriteria;
 
 use crate::action::ForwardAction;
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster};
@@ -145,8 +146,8 @@ impl SelectedRoute {
         self.cluster_source()?.name(headers)
     }
 
-    /// Metadata that hosts must have: the weighted cluster's, else the route's.
-    pub fn metadata_match(&self) -> Option<&Metadata> {
+    /// `envoy.lb` metadata that hosts must have: the route's with the weighted cluster's merged over it.
+    pub fn metadata_match(&self) -> Option<&MetadataCriteria> {
         let weighted = self.weighted_cluster().and_then(|weighted| weighted.metadata_match.as_ref());
         weighted.or_else(|| self.forward()?.metadata_match.as_ref())
     }

@@ -23,9 +23,14 @@ pub struct HashPolicy {
 
 #[derive(Clone, Debug)]
 enum Source {
-    Header { name: HeaderName, rewrite: Option<RegexRewrite> },
+    Header {
+        name: HeaderName,
+        rewrite: Option<RegexRewrite>,
+    },
     Cookie(HashCookie),
     ClientIp,
+    /// Connection properties of which none is asked for.
+    Nothing,
     QueryParameter(Box<[u8]>),
     FilterState(Box<str>),
 }
@@ -103,12 +108,12 @@ impl HashPolicy {
                     attributes: attributes.iter().map(attribute).collect(),
                 })
             }
-            Some(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })) => {
-                Source::ClientIp
-            }
-            Some(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: false })) => {
-                let field = path.field("connection_properties").field("source_ip");
-                return Err(ConfigError::new(field, "a hash policy must have something to hash"));
+            Some(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip })) => {
+                if *source_ip {
+                    Source::ClientIp
+                } else {
+                    Source::Nothing
+                }
             }
             Some(PolicySpecifier::QueryParameter(QueryParameter { name })) => {
                 Source::QueryParameter(name.as_bytes().into())
@@ -146,6 +151,7 @@ impl HashPolicy {
                 cookie.ttl?;
                 Some(xx_hash((input.make_cookie)(cookie)?.as_bytes()))
             }
+            Source::Nothing => None,
             Source::ClientIp => Some(xx_hash(input.source_ip?.to_string().as_bytes())),
             Source::QueryParameter(name) => query_parameter(input.headers.path(), name).map(xx_hash),
             Source::FilterState(key) => (input.filter_state)(key),
@@ -167,6 +173,7 @@ impl HashPolicy {
     }
 }
 
-fn xx_hash(bytes: &[u8]) -> u64 {
+/// The hash that Envoy uses everywhere in load balancing.
+pub(crate) fn xx_hash(bytes: &[u8]) -> u64 {
     XxHash64::oneshot(0, bytes)
 }

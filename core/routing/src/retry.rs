@@ -5,7 +5,10 @@ use std::time::Duration;
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::HeaderName;
 use dhow_matching::HeaderMatcher;
+use dhow_proto::any;
+use dhow_proto::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 
+use crate::pb::protobuf::Struct;
 use crate::pb::route::RetryPolicy as Message;
 use crate::pb::route::retry_policy::{RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff};
 use crate::pb::{duration, route};
@@ -156,6 +159,8 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// `envoy.retry_host_predicates.omit_canary_hosts`.
     pub omit_canary_hosts: bool,
+    /// `envoy.retry_host_predicates.omit_host_metadata`: no host whose `envoy.lb` metadata has all of these values.
+    pub omit_host_metadata: Box<[Struct]>,
     /// `envoy.retry_priorities.previous_priorities`: after how many attempts the priority changes.
     pub previous_priorities: Option<u32>,
     /// How often another host is looked for; at least 1.
@@ -166,6 +171,8 @@ const PREVIOUS_HOSTS: &str =
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 const OMIT_CANARY: &str =
     "type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
+const OMIT_METADATA: &str =
+    "type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
 const PREVIOUS_PRIORITIES: &str =
     "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
@@ -230,11 +237,28 @@ impl RetryPolicy {
         path: &FieldPath,
     ) -> Result<(), ConfigError> {
         let route::retry_policy::RetryHostPredicate { name, config_type } = message;
-        let url = config_type.as_ref().map(|config| {
+        let any = config_type.as_ref().map(|config| {
             let route::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any) = config;
-            any.type_url.as_str()
+            any
         });
+        let url = any.map(|any| any.type_url.as_str());
         match (url, name.as_str()) {
+            (Some(OMIT_METADATA), _) => {
+                let OmitHostMetadataConfig { metadata_match } = match any {
+                    Some(any) => {
+                        any::unpack(any).map_err(|error| error.under(&path.field("typed_config")))?
+                    }
+                    None => OmitHostMetadataConfig::default(),
+                };
+                let fields =
+                    metadata_match.and_then(|mut metadata| metadata.filter_metadata.remove("envoy.lb"));
+                // Metadata without values is that of no host.
+                if let Some(fields) = fields.filter(|fields| !fields.fields.is_empty()) {
+                    let mut all = std::mem::take(&mut self.omit_host_metadata).into_vec();
+                    all.push(fields);
+                    self.omit_host_metadata = all.into();
+                }
+            }
             (Some(PREVIOUS_HOSTS), _) | (None, "envoy.retry_host_predicates.previous_hosts") => {
                 self.avoid_previous_hosts = true;
             }
@@ -244,6 +268,11 @@ impl RetryPolicy {
             (url, _) => return Err(unknown_extension(name, url, path)),
         }
         Ok(())
+    }
+
+    /// Whether retries avoid hosts for a reason.
+    pub fn has_host_predicates(&self) -> bool {
+        self.avoid_previous_hosts || self.omit_canary_hosts || !self.omit_host_metadata.is_empty()
     }
 
     fn priority(

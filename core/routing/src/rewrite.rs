@@ -3,9 +3,12 @@
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{Format, FormatContext, WithRequestHeaders};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader};
-use dhow_matching::{RegexRewrite, path_without_query};
+use dhow_matching::{RegexRewrite, UriTemplateRewrite, path_without_query};
+use dhow_proto::any;
+use dhow_proto::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 
 use crate::action::HostRewrite;
+use crate::pb::core::TypedExtensionConfig;
 use crate::pb::matcher::RegexMatchAndSubstitute;
 use crate::route_match::RouteMatch;
 
@@ -16,26 +19,32 @@ pub enum PathRewrite {
     Prefix(Box<[u8]>),
     /// `regex_rewrite`.
     Regex(RegexRewrite),
+    /// `path_rewrite_policy`: all of it is replaced by a template with the variables of the route's.
+    Template(Box<UriTemplateRewrite>),
     /// `path_rewrite`: all of it is replaced, unless the result is empty.
     Format(Format),
 }
 
 impl PathRewrite {
-    /// At most one of the three may be given.
+    /// At most one may be given.
     pub(crate) fn compile(
         prefix: &str,
         regex: Option<&RegexMatchAndSubstitute>,
+        policy: Option<&TypedExtensionConfig>,
         format: &str,
+        matched: &RouteMatch,
         path: &FieldPath,
     ) -> Result<Option<Self>, ConfigError> {
-        let given =
-            [!prefix.is_empty(), regex.is_some(), !format.is_empty()].into_iter().filter(|g| *g).count();
-        if given > 1 {
+        let given = [!prefix.is_empty(), regex.is_some(), policy.is_some(), !format.is_empty()];
+        if given.into_iter().filter(|given| *given).count() > 1 {
             let reason = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
             return Err(ConfigError::new(path.clone(), reason));
         }
         if let Some(regex) = regex {
             return Ok(Some(Self::Regex(RegexRewrite::compile(regex, &path.field("regex_rewrite"))?)));
+        }
+        if let Some(policy) = policy {
+            return template_rewrite(policy, matched, &path.field("path_rewrite_policy")).map(Some);
         }
         if !format.is_empty() {
             let format = Format::parse(format).map_err(|e| e.under(&path.field("path_rewrite")))?;
@@ -63,6 +72,11 @@ impl PathRewrite {
             Self::Regex(regex) => {
                 regex.append(just_path, &mut out);
             }
+            Self::Template(rewrite) => {
+                if !rewrite.append(matched.template()?, just_path, &mut out) {
+                    return None;
+                }
+            }
             Self::Format(format) => {
                 format.append(&WithRequestHeaders { headers, below: context }, &mut out);
                 if out.is_empty() {
@@ -88,6 +102,32 @@ impl PathRewrite {
         }
         headers.set_known(KnownHeader::Path, &rewritten);
     }
+}
+
+/// The rewrite by a template, which needs the route to match by one.
+fn template_rewrite(
+    message: &TypedExtensionConfig,
+    matched: &RouteMatch,
+    path: &FieldPath,
+) -> Result<PathRewrite, ConfigError> {
+    let TypedExtensionConfig { name, typed_config } = message;
+    let path = path.field("typed_config");
+    let config = typed_config.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
+    if !any::is::<UriTemplateRewriteConfig>(config) {
+        let url = any::type_name(&config.type_url);
+        let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
+        return Err(ConfigError::new(path, reason));
+    }
+    let UriTemplateRewriteConfig { path_template_rewrite } =
+        any::unpack(config).map_err(|error| error.under(&path))?;
+    let Some(template) = matched.template() else {
+        let reason = "unable to use envoy.path.rewrite.uri_template.uri_template_rewriter extension without \
+                      envoy.path.match.uri_template.uri_template_matcher extension";
+        return Err(ConfigError::new(path, reason));
+    };
+    let rewrite = UriTemplateRewrite::compile(&path_template_rewrite, template)
+        .map_err(|reason| ConfigError::new(path, reason))?;
+    Ok(PathRewrite::Template(Box::new(rewrite)))
 }
 
 impl HostRewrite {

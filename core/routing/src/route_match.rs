@@ -4,11 +4,14 @@ use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::MetadataSource;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_matching::{
-    CookieMatcher, FullRegex, HeaderMatcher, MetadataMatcher, PathMatcher, QueryParameterMatcher,
-    StringMatcher, path_without_query,
+    CidrSet, CookieMatcher, FullRegex, HeaderMatcher, MetadataMatcher, PathMatcher, QueryParameterMatcher,
+    StringMatcher, UriTemplate, path_without_query,
 };
+use dhow_proto::any;
+use dhow_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 
-use crate::pb::matcher::{FilterStateMatcher, filter_state_matcher};
+use crate::pb::core::TypedExtensionConfig;
+use crate::pb::matcher::{AddressMatcher, FilterStateMatcher, filter_state_matcher};
 use crate::pb::route::RouteMatch as Message;
 use crate::pb::route::route_match::{GrpcRouteMatchOptions, PathSpecifier, TlsContextMatchOptions};
 use crate::table::{ClientCertificate, RouteInput};
@@ -25,6 +28,7 @@ pub struct RouteMatch {
 #[derive(Clone, Debug)]
 pub(crate) enum PathRule {
     Path(PathMatcher),
+    Template(Box<UriTemplate>),
     Connect,
 }
 
@@ -44,7 +48,17 @@ struct Rest {
 #[derive(Clone, Debug)]
 struct FilterStateRule {
     key: Box<str>,
-    matcher: StringMatcher,
+    wanted: FilterStateValue,
+}
+
+#[derive(Clone, Debug)]
+enum FilterStateValue {
+    Text(StringMatcher),
+    /// An address in one of the ranges, or in none of them.
+    Address {
+        ranges: CidrSet,
+        invert: bool,
+    },
 }
 
 /// Why a route does not match.
@@ -137,7 +151,8 @@ impl RouteMatch {
         }
         match &self.path {
             PathRule::Path(matcher) if matcher.matches(path) => {}
-            PathRule::Path(_) => return Err(Mismatch::Path),
+            PathRule::Template(template) if template.is_match(path) => {}
+            PathRule::Path(_) | PathRule::Template(_) => return Err(Mismatch::Path),
             PathRule::Connect if headers.method() == b"CONNECT" => {}
             PathRule::Connect => return Err(Mismatch::NotConnect),
         }
@@ -151,7 +166,16 @@ impl RouteMatch {
     pub(crate) fn replaced_length(&self, path_without_query: &[u8]) -> usize {
         match &self.path {
             PathRule::Path(matcher) => matcher.replaced_length(path_without_query),
+            PathRule::Template(_) => path_without_query.len(),
             PathRule::Connect => 0,
+        }
+    }
+
+    /// The template that the path is matched by, if it is.
+    pub(crate) fn template(&self) -> Option<&UriTemplate> {
+        match &self.path {
+            PathRule::Template(template) => Some(template),
+            _ => None,
         }
     }
 
@@ -201,31 +225,58 @@ fn path_rule(
             PathMatcher::SeparatedPrefix { prefix: prefix.as_bytes().into(), ignore_case }
         }
         Some(PathSpecifier::ConnectMatcher(_)) => return Ok(PathRule::Connect),
-        Some(PathSpecifier::PathMatchPolicy(_)) => {
-            return Err(ConfigError::unsupported(path.field("path_match_policy")));
+        Some(PathSpecifier::PathMatchPolicy(policy)) => {
+            return template(policy, &path.field("path_match_policy"));
         }
     }))
+}
+
+fn template(message: &TypedExtensionConfig, path: &FieldPath) -> Result<PathRule, ConfigError> {
+    let TypedExtensionConfig { name, typed_config } = message;
+    let path = path.field("typed_config");
+    let config = typed_config.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
+    if !any::is::<UriTemplateMatchConfig>(config) {
+        let url = any::type_name(&config.type_url);
+        let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
+        return Err(ConfigError::new(path, reason));
+    }
+    let UriTemplateMatchConfig { path_template } = any::unpack(config).map_err(|error| error.under(&path))?;
+    let template = UriTemplate::compile(&path_template).map_err(|reason| ConfigError::new(path, reason))?;
+    Ok(PathRule::Template(Box::new(template)))
 }
 
 impl FilterStateRule {
     fn compile(message: &FilterStateMatcher, path: &FieldPath) -> Result<Self, ConfigError> {
         let FilterStateMatcher { key, matcher } = message;
-        let matcher = match matcher {
+        let wanted = match matcher {
             Some(filter_state_matcher::Matcher::StringMatch(text)) => {
-                StringMatcher::compile(text, &path.field("string_match"))?
+                FilterStateValue::Text(StringMatcher::compile(text, &path.field("string_match"))?)
             }
-            Some(filter_state_matcher::Matcher::AddressMatch(_)) => {
-                return Err(ConfigError::unsupported(path.field("address_match")));
+            Some(filter_state_matcher::Matcher::AddressMatch(AddressMatcher { ranges, invert_match })) => {
+                let path = path.field("address_match").field("ranges");
+                FilterStateValue::Address {
+                    ranges: CidrSet::compile_xds(ranges, &path)?,
+                    invert: *invert_match,
+                }
             }
             None => return Err(ConfigError::new(path.field("matcher"), "is required")),
         };
-        Ok(Self { key: key.as_str().into(), matcher })
+        Ok(Self { key: key.as_str().into(), wanted })
     }
 
     fn matches(&self, input: &RouteInput<'_>) -> bool {
         let Some(object) = input.context.filter_state(false, &self.key) else { return false };
         let mut text = Vec::new();
-        object.append_text(&mut text) && self.matcher.matches(&text)
+        if !object.append_text(&mut text) {
+            return false;
+        }
+        match &self.wanted {
+            FilterStateValue::Text(matcher) => matcher.matches(&text),
+            FilterStateValue::Address { ranges, invert } => {
+                let address = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+                address.is_some_and(|address| ranges.contains(address) != *invert)
+            }
+        }
     }
 }
 

@@ -142,7 +142,8 @@ impl RouteTable {
             return self.selected(&self.to_https, virtual_host, headers, input);
         }
         let path = compared_path(headers.path(), self.ignore_path_parameters);
-        let found = virtual_host.first_match(path, |route| route.matched.check(headers, path, input).is_ok());
+        let found = virtual_host
+            .first_match(headers, path, input, |route| route.matched.check(headers, path, input).is_ok());
         match found {
             Some(entry) => self.selected(entry, virtual_host, headers, input),
             None => Decision::NotFound { virtual_host: Some(virtual_host.clone()) },
@@ -159,7 +160,7 @@ impl RouteTable {
         let weighted = match &entry.action {
             Action::Forward(action) => match &action.cluster {
                 ClusterChoice::Weighted(clusters) => {
-                    Some(clusters.pick(headers, input.random, input.runtime) as u32)
+                    Some(clusters.pick(headers, &action.hash_policies, input) as u32)
                 }
                 ClusterChoice::One(_) => None,
             },

@@ -8,7 +8,9 @@ use dhow_matching::{HeaderMatcher, all_match};
 use crate::entry::RouteEntry;
 use crate::index::RouteIndex;
 use crate::pb::core::Metadata;
-use crate::pb::route;
+use crate::rate_limit::RateLimitRule;
+use crate::route_tree::RouteTree;
+use crate::table::RouteInput;
 
 /// `TlsRequirementType`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,15 +28,27 @@ pub enum TlsRequirement {
 #[derive(Clone, Debug)]
 pub struct VirtualHost {
     pub(crate) name: Box<str>,
+    /// In order; those of a matcher in the order in which they were compiled.
     pub(crate) routes: Box<[Arc<RouteEntry>]>,
-    pub(crate) index: Option<RouteIndex>,
+    pub(crate) search: RouteSearch,
     pub(crate) require_tls: TlsRequirement,
     pub(crate) virtual_clusters: Box<[VirtualCluster]>,
-    pub(crate) rate_limits: Box<[route::RateLimit]>,
+    pub(crate) rate_limits: Box<[RateLimitRule]>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) include_request_attempt_count: bool,
     pub(crate) include_attempt_count_in_response: bool,
     pub(crate) include_is_timeout_retry_header: bool,
+}
+
+/// How the routes of a virtual host are searched.
+#[derive(Clone, Debug)]
+pub(crate) enum RouteSearch {
+    /// One after the other.
+    InOrder,
+    /// One after the other among those that the path does not rule out.
+    Indexed(Box<RouteIndex>),
+    /// Those that `matcher` leads to, one after the other.
+    Tree(Box<RouteTree>),
 }
 
 /// `VirtualCluster`: requests that are counted together.
@@ -60,8 +74,8 @@ impl VirtualHost {
         self.require_tls
     }
 
-    /// Rate limit descriptors, as they were configured.
-    pub fn rate_limits(&self) -> &[route::RateLimit] {
+    /// Rate limit descriptors.
+    pub fn rate_limits(&self) -> &[RateLimitRule] {
         &self.rate_limits
     }
 
@@ -95,15 +109,35 @@ impl VirtualHost {
         self.virtual_clusters.iter().position(|cluster| all_match(&cluster.headers, headers))
     }
 
-    /// The first route for which `matches` holds, among those that the path does not rule out.
+    /// The routes that are looked at, with their positions: all, or those that the matcher leads to.
+    pub(crate) fn candidates(
+        &self,
+        headers: &HeaderMap,
+        input: &RouteInput<'_>,
+    ) -> impl Iterator<Item = (usize, &Arc<RouteEntry>)> {
+        let range = match &self.search {
+            RouteSearch::Tree(tree) => tree.candidates(headers, input),
+            RouteSearch::InOrder | RouteSearch::Indexed(_) => 0..self.routes.len(),
+        };
+        range.clone().zip(&self.routes[range])
+    }
+
+    /// The first route for which `matches` holds, among those that path and matcher do not rule out.
     pub(crate) fn first_match(
         &self,
+        headers: &HeaderMap,
         path: &[u8],
+        input: &RouteInput<'_>,
         matches: impl Fn(&RouteEntry) -> bool,
     ) -> Option<&Arc<RouteEntry>> {
-        match &self.index {
-            Some(index) => index.first(path, |at| matches(&self.routes[at])).map(|at| &self.routes[at]),
-            None => self.routes.iter().find(|route| matches(route)),
+        match &self.search {
+            RouteSearch::InOrder => self.routes.iter().find(|route| matches(route)),
+            RouteSearch::Indexed(index) => {
+                index.first(path, |at| matches(&self.routes[at])).map(|at| &self.routes[at])
+            }
+            RouteSearch::Tree(tree) => {
+                self.routes[tree.candidates(headers, input)].iter().find(|route| matches(route))
+            }
         }
     }
 }

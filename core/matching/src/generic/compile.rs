@@ -10,8 +10,7 @@ use super::map::{AddressMap, DomainMap, TextMap};
 use super::predicate::Predicate;
 use super::tree::{MatchTree, Node, NodeKind, OnMatch, Then};
 use crate::cidr::Cidr;
-use crate::pb::core::CidrRange;
-use crate::pb::xds::core::v3::{self as xds, TypedExtensionConfig};
+use crate::pb::xds::core::v3::TypedExtensionConfig;
 use crate::pb::xds::r#type::matcher::v3::Matcher;
 use crate::pb::xds::r#type::matcher::v3::matcher::{
     MatcherList, MatcherTree, MatcherType, OnMatch as OnMatchMessage, matcher_list::FieldMatcher,
@@ -194,8 +193,7 @@ impl<A> MatchOptions<'_, A> {
                 return Err(ConfigError::new(ranges_path, "value must contain at least 1 item(s)"));
             }
             let compiled = ranges.iter().enumerate();
-            let compiled =
-                compiled.map(|(nth, range)| Cidr::compile(&as_envoys(range), &ranges_path.index(nth)));
+            let compiled = compiled.map(|(nth, range)| Cidr::compile_xds(range, &ranges_path.index(nth)));
             let compiled: Vec<Cidr> = compiled.collect::<Result<_, _>>()?;
             let on_match = self.on_match(on_match.as_ref(), &path.field("on_match"))?;
             map.insert(compiled.into_iter(), on_match, *exclusive);
@@ -223,9 +221,4 @@ impl<A> MatchOptions<'_, A> {
         }
         Ok(map)
     }
-}
-
-fn as_envoys(range: &xds::CidrRange) -> CidrRange {
-    let xds::CidrRange { address_prefix, prefix_len } = range;
-    CidrRange { address_prefix: address_prefix.clone(), prefix_len: *prefix_len }
 }

@@ -1,8 +1,11 @@
 //! Route tables on the cases that Envoy 1.40 was asked.
 
+mod from_yaml;
 mod policies;
+mod rate_limits;
 mod rewriting;
 mod selection;
+mod trees;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_expr::EmptyContext;

@@ -55,8 +55,12 @@ fn errors_are_envoys() {
     let mut lenient = any(to("nope"));
     lenient.validate_clusters = Some(crate::pb::protobuf::BoolValue { value: false });
     assert!(try_compile(&lenient).is_ok());
-    let unsupported = RouteAction { path_rewrite_policy: Some(Default::default()), ..to("u") };
-    assert!(error(&any(unsupported)).to_string().starts_with(&format!("{route_path}.path_rewrite_policy: ")));
+    let older = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::InlineClusterSpecifierPlugin(Default::default())),
+        ..Default::default()
+    };
+    let unsupported = error(&any(older)).to_string();
+    assert!(unsupported.starts_with(&format!("{route_path}.inline_cluster_specifier_plugin: ")));
 }
 
 #[test]

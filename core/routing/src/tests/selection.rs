@@ -58,7 +58,7 @@ fn the_index_of_a_large_host_keeps_the_order() {
             routes.push(forward(matched, to(&at.to_string())));
         }
         let large = compile(&config(vec![host(&["*"], routes.clone())]));
-        assert!(large.virtual_hosts()[0].index.is_some());
+        assert!(matches!(large.virtual_hosts()[0].search, crate::virtual_host::RouteSearch::Indexed(_)));
         for _ in 0..200 {
             let headers = request("h", &path(), &[]);
             let input = RouteInput::new(0);
