@@ -8,6 +8,39 @@ pub const LB_FILTER: &str = "envoy.lb";
 /// Filter name under which `transport_socket_matches` finds its criteria.
 pub const TRANSPORT_SOCKET_MATCH_FILTER: &str = "envoy.transport_socket_match";
 
+/// Where in the metadata of a stream a value is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataPath {
+    /// The namespace, such as the name of a filter.
+    pub namespace: String,
+    /// The steps from there.
+    pub path: Vec<MetadataStep>,
+}
+
+/// One step into metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataStep {
+    /// To the field of a struct.
+    Key(String),
+    /// To the element of a list.
+    Index(usize),
+}
+
+impl MetadataPath {
+    /// Follows the path through the struct of the namespace.
+    pub fn find<'a>(&self, namespace: &'a Struct) -> Option<&'a Value> {
+        let (first, rest) = self.path.split_first()?;
+        let MetadataStep::Key(first) = first else {
+            return None;
+        };
+        rest.iter().try_fold(namespace.fields.get(first)?, |value, step| match (step, &value.kind) {
+            (MetadataStep::Key(key), Some(Kind::StructValue(fields))) => fields.fields.get(key),
+            (MetadataStep::Index(at), Some(Kind::ListValue(list))) => list.values.get(*at),
+            _ => None,
+        })
+    }
+}
+
 /// What an assignment says about an endpoint and, for all endpoints of its group, about the locality.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostMetadata {

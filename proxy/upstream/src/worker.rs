@@ -8,11 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dhow_base::Rng;
+use dhow_matching::MetadataCriteria;
 
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
-use crate::host::{Host, HostAddress, HostSpec};
-use crate::lb::{Cursors, PrioritySet};
-use crate::outlier::HostResult;
+use crate::host::{HealthFlag, Host, HostAddress, HostSpec, uptime_millis};
+use crate::lb::{Cursors, Outcome, Pick, PrioritySet};
+use crate::outlier::{Finding, HostResult};
+use crate::override_host::{LbRequest, text};
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 
 /// What the choice of a host takes into account. [`LbContext::default`] takes nothing.
@@ -26,8 +28,14 @@ pub struct LbContext<'a> {
     pub reselections: u32,
     /// Original destination of the downstream connection.
     pub original_destination: Option<SocketAddr>,
-    /// Value of the header that `original_dst_lb_config` names.
-    pub original_destination_header: Option<&'a str>,
+    /// `metadata_match`: the subset of hosts to choose from.
+    pub criteria: Option<&'a MetadataCriteria>,
+    /// The host that a filter asks for by its address, and whether no other will do.
+    pub override_host: Option<(&'a str, bool)>,
+    /// The request, for policies that read it.
+    pub request: Option<&'a dyn LbRequest>,
+    /// Attempts of the same request before this one.
+    pub attempts: u32,
 }
 
 impl fmt::Debug for LbContext<'_> {
@@ -37,6 +45,9 @@ impl fmt::Debug for LbContext<'_> {
             .field("avoids", &self.avoid.is_some())
             .field("reselections", &self.reselections)
             .field("original_destination", &self.original_destination)
+            .field("criteria", &self.criteria)
+            .field("override_host", &self.override_host)
+            .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
 }
@@ -55,7 +66,7 @@ pub struct WorkerClusters {
     published: RefCell<PublishedClusters>,
     seen: Cell<u64>,
     snapshot: RefCell<Arc<ClustersSnapshot>>,
-    used: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>>>,
+    used: RefCell<HashMap<Arc<str>, Rc<WorkerCluster>, foldhash::fast::RandomState>>,
     rng: Rc<RefCell<Rng>>,
     observers: RefCell<Vec<Rc<dyn ClusterObserver>>>,
     /// Clusters replaced since observers were last told.
@@ -177,6 +188,11 @@ struct HostState {
     forget_at: usize,
 }
 
+/// The present on the clock of slow start, where it is read at all.
+fn slow_start_clock(info: &ClusterInfo) -> u64 {
+    if info.lb.slow_start.is_some() { uptime_millis() } else { 0 }
+}
+
 /// Original-destination hosts kept in any case.
 const MIN_ORIGINAL_HOSTS: usize = 64;
 
@@ -184,7 +200,8 @@ impl WorkerCluster {
     fn new(active: Arc<ActiveCluster>, rng: Rc<RefCell<Rng>>) -> Rc<Self> {
         let generation = active.generation();
         let hosts = active.hosts();
-        let cursors = Cursors::new(&active.info().lb, &hosts, rng.borrow_mut().next_u64());
+        let now = slow_start_clock(active.info());
+        let cursors = Cursors::new(&active.info().lb, &hosts, rng.borrow_mut().next_u64(), now);
         let state = HostState {
             generation,
             hosts,
@@ -214,14 +231,33 @@ impl WorkerCluster {
         if self.info().discovery == DiscoveryType::OriginalDst {
             return self.original_destination(context);
         }
+        let info = self.info();
         let mut state = self.state.borrow_mut();
         let HostState { hosts, cursors, .. } = &mut *state;
+        if let Some((address, strict)) = context.override_host {
+            let wanted = hosts.at_address(address).filter(|host| info.lb.override_statuses.accept(host));
+            if wanted.is_some() || strict {
+                return wanted.cloned();
+            }
+        }
+        if let (Some(policy), Some(request)) = (&info.override_host, context.request)
+            && let Some(host) = policy.choose(hosts, request, context.attempts as usize)
+        {
+            return Some(host);
+        }
+        let pick = Pick {
+            hash: context.hash,
+            attempt: 0,
+            criteria: context.criteria,
+            now: slow_start_clock(info),
+            zone_routing: None,
+        };
         let mut rng = self.rng.borrow_mut();
         let mut chosen = None;
         for attempt in 0..=context.reselections {
-            let (host, outcome) = cursors.choose(&self.info().lb, hosts, &mut rng, context.hash, attempt);
-            if outcome.panicked {
-                self.info().stats.lb_healthy_panic().inc();
+            let (host, outcome) = cursors.choose(&info.lb, hosts, &mut rng, Pick { attempt, ..pick });
+            if outcome != Outcome::default() {
+                info.stats.count_choice(outcome);
             }
             chosen = host;
             match (&chosen, context.avoid) {
@@ -241,6 +277,14 @@ impl WorkerCluster {
         }
     }
 
+    /// The host answered with `x-envoy-immediate-health-check-fail`: where hosts are actively checked, it is taken out.
+    pub fn note_unwilling(&self, host: &Arc<Host>) {
+        if let Some(reports) = &self.info().unwilling {
+            host.set_health_flag(HealthFlag::ExcludedViaImmediateHcFail, true);
+            reports.send(host, Finding::WantsNoTraffic);
+        }
+    }
+
     fn take_hosts(&self) {
         let generation = self.active.generation();
         let mut state = self.state.borrow_mut();
@@ -252,7 +296,7 @@ impl WorkerCluster {
         let gone: Vec<Arc<Host>> =
             state.hosts.hosts().filter(|host| !present.contains(&Arc::as_ptr(host))).cloned().collect();
         state.removed.extend(gone);
-        state.cursors = state.cursors.renewed(&self.info().lb, &hosts);
+        state.cursors = state.cursors.renewed(&self.info().lb, &hosts, slow_start_clock(self.info()));
         state.hosts = hosts;
         state.generation = generation;
     }
@@ -262,20 +306,22 @@ impl WorkerCluster {
         std::mem::take(&mut self.state.borrow_mut().removed)
     }
 
-    /// The host at the address that the connection or a header asks for, made on first use.
+    /// The host at the address that metadata, a header or the connection asks for, made on first use.
     fn original_destination(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
         let options = &self.info().original_dst;
-        let from_header = options.header.as_ref().and(context.original_destination_header);
-        let mut address = match from_header {
-            Some(text) => match text.parse::<SocketAddr>() {
-                Ok(address) => address,
-                Err(_) => {
-                    self.info().stats.original_dst_host_invalid().inc();
-                    return None;
-                }
-            },
-            None => context.original_destination?,
+        let parse = |text: &str| {
+            let address = text.parse::<SocketAddr>().ok();
+            if address.is_none() {
+                self.info().stats.original_dst_host_invalid().inc();
+            }
+            address
         };
+        let from_metadata = || {
+            let path = options.metadata_key.as_ref()?;
+            parse(text(path.find(context.request?.metadata(&path.namespace)?)?)?)
+        };
+        let from_header = || parse(context.request?.header(options.header.as_ref()?)?);
+        let mut address = from_metadata().or_else(from_header).or(context.original_destination)?;
         if let Some(port) = options.port_override {
             address.set_port(port);
         }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dhow_base::ConfigWarning;
+use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_proto::google::protobuf::Any;
 use dhow_stats::stat_group;
 
+use crate::host::Locality;
 use crate::managed_cluster::Origin;
+use crate::outlier::RateSummary;
 use crate::snapshot::ActiveCluster;
 
 stat_group! {
@@ -24,6 +27,19 @@ stat_group! {
         }
         gauges { active_clusters, warming_clusters }
     }
+}
+
+/// What clusters know of the proxy that they are in.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyFacts {
+    /// `--concurrency`.
+    pub workers: usize,
+    /// `node.locality`.
+    pub locality: Locality,
+    /// `cluster_manager.local_cluster_name`: the cluster that this proxy is a host of.
+    pub local_cluster_name: Option<String>,
+    /// `cluster_manager.upstream_bind_config`: for clusters that have none of their own.
+    pub upstream_bind: Option<BindConfig>,
 }
 
 /// What an accepted cluster message did.
@@ -82,6 +98,8 @@ pub struct ClusterDescription {
     pub warming: bool,
     /// Settings, stats and hosts.
     pub cluster: Arc<ActiveCluster>,
+    /// Of outlier detection, where it is configured: of answers and of connections.
+    pub success_rates: Option<[RateSummary; 2]>,
 }
 
 /// Clusters that are not ready yet.

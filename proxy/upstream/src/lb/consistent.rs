@@ -42,31 +42,41 @@ pub enum TableConfig {
 
 /// A table that maps hashes to hosts.
 #[derive(Debug)]
-pub enum HashTable {
-    /// Points on a ring, in order.
-    Ring {
-        /// Hash of each point and the index of its host.
-        points: Vec<(u64, u32)>,
-        /// The hosts.
-        hosts: Vec<Arc<Host>>,
-    },
-    /// Slots.
-    Maglev {
-        /// Index of the host of each slot.
-        slots: Vec<u32>,
-        /// The hosts.
-        hosts: Vec<Arc<Host>>,
-    },
+pub struct HashTable {
+    entries: Entries,
+    hosts: Box<[Arc<Host>]>,
+    /// The share of each host, summing up to 1.
+    shares: Box<[f64]>,
+}
+
+#[derive(Debug)]
+enum Entries {
+    /// Points on a ring, in order: the hash of each and the index of its host.
+    Ring(Vec<(u64, u32)>),
+    /// The index of the host of each slot.
+    Maglev(Vec<u32>),
 }
 
 impl TableConfig {
+    /// `use_hostname_for_hashing`.
+    pub fn by_hostname(&self) -> bool {
+        match *self {
+            Self::Ring { by_hostname, .. } | Self::Maglev { by_hostname, .. } => by_hostname,
+        }
+    }
+
     /// Builds the table over hosts and their shares, which sum up to 1.
     pub fn build(&self, hosts: &[(Arc<Host>, f64)]) -> HashTable {
-        match *self {
+        let entries = match *self {
             Self::Ring { minimum, maximum, function, by_hostname } => {
-                ring(hosts, minimum, maximum, function, by_hostname)
+                Entries::Ring(ring(hosts, minimum, maximum, function, by_hostname))
             }
-            Self::Maglev { size, by_hostname } => maglev(hosts, size, by_hostname),
+            Self::Maglev { size, by_hostname } => Entries::Maglev(maglev(hosts, size, by_hostname)),
+        };
+        HashTable {
+            entries,
+            hosts: hosts.iter().map(|(host, _)| host.clone()).collect(),
+            shares: hosts.iter().map(|(_, share)| *share).collect(),
         }
     }
 }
@@ -74,25 +84,44 @@ impl TableConfig {
 impl HashTable {
     /// The host for `hash`. `attempt` counts the hosts that the caller refused before.
     pub fn choose(&self, hash: u64, attempt: u32) -> Option<&Arc<Host>> {
-        match self {
-            Self::Ring { points, hosts } => {
+        self.hosts.get(self.index(hash, attempt)?)
+    }
+
+    /// The position among [`HashTable::hosts`] of the host for `hash`.
+    pub(super) fn index(&self, hash: u64, attempt: u32) -> Option<usize> {
+        match &self.entries {
+            Entries::Ring(points) => {
                 let found = points.partition_point(|(point, _)| *point < hash) + attempt as usize;
-                let (_, host) = points.get(found % points.len().max(1))?;
-                hosts.get(*host as usize)
+                points.get(found % points.len().max(1)).map(|(_, host)| *host as usize)
             }
-            Self::Maglev { slots, hosts } => {
+            Entries::Maglev(slots) => {
                 let hash = if attempt > 0 { hash ^ (u64::MAX - u64::from(attempt) + 1) } else { hash };
                 let slot = hash.checked_rem(slots.len() as u64)?;
-                hosts.get(slots[slot as usize] as usize)
+                Some(slots[slot as usize] as usize)
             }
         }
     }
 
+    /// The hosts of the table.
+    pub(super) fn hosts(&self) -> &[Arc<Host>] {
+        &self.hosts
+    }
+
+    /// Their shares, summing up to 1.
+    pub(super) fn shares(&self) -> &[f64] {
+        &self.shares
+    }
+
+    /// Whether it is a ring and not a Maglev table.
+    pub fn is_ring(&self) -> bool {
+        matches!(self.entries, Entries::Ring(_))
+    }
+
     /// Number of points or slots.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Ring { points, .. } => points.len(),
-            Self::Maglev { slots, .. } => slots.len(),
+        match &self.entries {
+            Entries::Ring(points) => points.len(),
+            Entries::Maglev(slots) => slots.len(),
         }
     }
 
@@ -104,16 +133,10 @@ impl HashTable {
     /// The least and the greatest number of entries of any host: the gauges `ring_hash_lb.*_hashes_per_host` and
     /// `maglev_lb.*_entries_per_host`.
     pub fn entries_per_host(&self) -> (u64, u64) {
-        let mut counts;
-        match self {
-            Self::Ring { points, hosts } => {
-                counts = vec![0u64; hosts.len()];
-                points.iter().for_each(|(_, host)| counts[*host as usize] += 1);
-            }
-            Self::Maglev { slots, hosts } => {
-                counts = vec![0u64; hosts.len()];
-                slots.iter().for_each(|host| counts[*host as usize] += 1);
-            }
+        let mut counts = vec![0u64; self.hosts.len()];
+        match &self.entries {
+            Entries::Ring(points) => points.iter().for_each(|(_, host)| counts[*host as usize] += 1),
+            Entries::Maglev(slots) => slots.iter().for_each(|host| counts[*host as usize] += 1),
         }
         (counts.iter().copied().min().unwrap_or(0), counts.iter().copied().max().unwrap_or(0))
     }
@@ -133,9 +156,9 @@ fn ring(
     maximum: u64,
     function: HashFunction,
     by_hostname: bool,
-) -> HashTable {
+) -> Vec<(u64, u32)> {
     let Some(least) = hosts.iter().map(|(_, weight)| *weight).min_by(f64::total_cmp) else {
-        return HashTable::Ring { points: Vec::new(), hosts: Vec::new() };
+        return Vec::new();
     };
     // The least host gets a whole number of points; running sums keep the rest in proportion.
     let scale = ((least * minimum as f64).ceil() / least).min(maximum as f64);
@@ -160,10 +183,10 @@ fn ring(
         }
     }
     points.sort_by_key(|(hash, _)| *hash);
-    HashTable::Ring { points, hosts: hosts.iter().map(|(host, _)| host.clone()).collect() }
+    points
 }
 
-fn maglev(hosts: &[(Arc<Host>, f64)], size: u64, by_hostname: bool) -> HashTable {
+fn maglev(hosts: &[(Arc<Host>, f64)], size: u64, by_hostname: bool) -> Vec<u32> {
     struct Entry {
         host: u32,
         offset: u64,
@@ -214,7 +237,7 @@ fn maglev(hosts: &[(Arc<Host>, f64)], size: u64, by_hostname: bool) -> HashTable
             filled += 1;
         }
     }
-    HashTable::Maglev { slots, hosts: hosts.iter().map(|(host, _)| host.clone()).collect() }
+    slots
 }
 
 /// The seed of `std::hash` in libstdc++.

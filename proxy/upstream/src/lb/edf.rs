@@ -64,11 +64,6 @@ impl EdfScheduler {
         Some(index)
     }
 
-    /// Whether there is nothing to pick.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     fn push(&mut self, index: usize, deadline: f64) {
         let order = self.next_order;
         self.next_order += 1;
@@ -150,6 +145,6 @@ mod tests {
         let mut scheduler = EdfScheduler::new([0.0, 1.0]);
         assert_eq!(scheduler.pick(|_| 1.0), Some(1));
         assert_eq!(EdfScheduler::new([]).pick(|_| 1.0), None);
-        assert!(EdfScheduler::new([0.0]).is_empty());
+        assert_eq!(EdfScheduler::new([0.0]).pick(|_| 1.0), None);
     }
 }

@@ -1,10 +1,13 @@
 //! The hosts of a cluster sorted by priority, locality and health: what the main thread computes and workers choose from.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use super::consistent::{HashTable, TableConfig};
 use super::priority_load::{PriorityHealth, PriorityLoad};
-use crate::host::{Health, Host};
+use super::subset::Subsets;
+use super::zone::{LocalCluster, ZoneAware, ZoneObstacle, ZoneRouting};
+use crate::host::{Health, Host, Locality};
 
 /// Hosts in the order of configuration.
 pub type Hosts = Arc<[Arc<Host>]>;
@@ -12,6 +15,8 @@ pub type Hosts = Arc<[Arc<Host>]>;
 /// One locality of a priority level.
 #[derive(Clone, Debug)]
 pub struct LocalityHosts {
+    /// Which one it is.
+    pub locality: Arc<Locality>,
     /// `load_balancing_weight` of the locality; 0 takes no traffic under locality-weighted balancing.
     pub weight: u32,
     /// All its hosts.
@@ -35,14 +40,16 @@ pub struct HostSet {
     pub degraded: Hosts,
     /// The number of those that do not count.
     pub excluded: usize,
-    /// The hosts by locality, in the order of the assignment.
+    /// The hosts by locality: the proxy's own first, if it is there, the others in the order of their names.
     pub localities: Arc<[LocalityHosts]>,
+    /// Whether the first locality is the proxy's own.
+    pub has_own_locality: bool,
     /// The consistent-hash table over the healthy hosts, or over all in panic; `None` for the other policies.
     pub table: Option<Arc<HashTable>>,
 }
 
 /// Settings of a cluster that shape its host sets.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostSetOptions {
     /// `policy.overprovisioning_factor` of the assignment in percent.
     pub overprovisioning: u32,
@@ -54,6 +61,12 @@ pub struct HostSetOptions {
     pub ignore_new_hosts: bool,
     /// Whether locality weights count (`locality_weighted_lb_config`).
     pub locality_weighted: bool,
+    /// The consistent-hash table that each level gets.
+    pub table: Option<TableConfig>,
+    /// Zone-aware routing, when there is a local cluster and the policy takes part.
+    pub zone: Option<(ZoneAware, Arc<LocalCluster>)>,
+    /// The proxy's own locality.
+    pub own_locality: Arc<Locality>,
 }
 
 impl Default for HostSetOptions {
@@ -64,6 +77,9 @@ impl Default for HostSetOptions {
             panic_threshold: 50,
             ignore_new_hosts: false,
             locality_weighted: false,
+            table: None,
+            zone: None,
+            own_locality: Arc::default(),
         }
     }
 }
@@ -73,23 +89,37 @@ impl Default for HostSetOptions {
 pub struct LocalityGroup {
     /// Priority level.
     pub priority: u32,
+    /// The locality.
+    pub locality: Arc<Locality>,
     /// `load_balancing_weight`; 0 when unset.
     pub weight: u32,
     /// The hosts.
     pub hosts: Vec<Arc<Host>>,
 }
 
-/// All hosts of a cluster.
+/// All hosts of a cluster, or of one subset of it.
 #[derive(Clone, Debug, Default)]
 pub struct PrioritySet {
     sets: Vec<HostSet>,
     load: PriorityLoad,
     overprovisioning: u32,
+    zone: Option<Zone>,
+    pub(crate) subsets: Option<Arc<Subsets>>,
+    /// Hosts by address, made when it is first asked for.
+    by_address: OnceLock<HashMap<Arc<str>, Arc<Host>>>,
+}
+
+/// Zone-aware routing at the first priority.
+#[derive(Clone, Debug)]
+struct Zone {
+    routing: Result<ZoneRouting, ZoneObstacle>,
+    enabled: u32,
+    local_panics: bool,
 }
 
 impl PrioritySet {
     /// Sorts `groups`, and builds a consistent-hash table per level when the policy has one.
-    pub fn new(groups: &[LocalityGroup], options: HostSetOptions, table: Option<&TableConfig>) -> Self {
+    pub fn new(groups: &[LocalityGroup], options: &HostSetOptions) -> Self {
         let levels = groups.iter().map(|group| group.priority as usize + 1).max().unwrap_or(1);
         let mut sets: Vec<HostSet> = (0..levels)
             .map(|level| {
@@ -100,12 +130,36 @@ impl PrioritySet {
             .collect();
         let health: Vec<PriorityHealth> = sets.iter().map(|set| set.health(options)).collect();
         let load = PriorityLoad::compute(&health, options.panic_threshold);
-        if let Some(table) = table {
+        if let Some(table) = &options.table {
             for (set, &panic) in sets.iter_mut().zip(&load.panic) {
                 set.table = Some(Arc::new(table.build(&set.table_weights(panic, options.locality_weighted))));
             }
         }
-        Self { sets, load, overprovisioning: options.overprovisioning }
+        let zone = options.zone.as_ref().map(|(zone, local)| Zone {
+            routing: zone.routing(&sets[0], local),
+            enabled: zone.routing_enabled,
+            local_panics: local.panics(options.panic_threshold),
+        });
+        Self {
+            sets,
+            load,
+            overprovisioning: options.overprovisioning,
+            zone,
+            subsets: None,
+            by_address: OnceLock::new(),
+        }
+    }
+
+    /// How requests of the first priority go to localities, the percentage of requests that this applies to, and whether
+    /// the local cluster is in panic; `None` when zones do not matter.
+    pub(crate) fn zone(&self) -> Option<(&ZoneRouting, u32, bool)> {
+        let zone = self.zone.as_ref()?;
+        Some((zone.routing.as_ref().ok()?, zone.enabled, zone.local_panics))
+    }
+
+    /// Why the last look at zones came to nothing; `None` when there was no look, or it did not.
+    pub(crate) fn zone_outcome(&self) -> Option<Result<(), ZoneObstacle>> {
+        self.zone.as_ref().map(|zone| zone.routing.as_ref().map(|_| ()).map_err(|why| *why))
     }
 
     /// The levels, the first choice first.
@@ -128,6 +182,14 @@ impl PrioritySet {
         self.sets.iter().flat_map(|set| set.all.iter())
     }
 
+    /// The host at an address, in the form in which Envoy prints addresses.
+    pub fn at_address(&self, address: &str) -> Option<&Arc<Host>> {
+        let index = self
+            .by_address
+            .get_or_init(|| self.hosts().map(|host| (host.address_text().clone(), host.clone())).collect());
+        index.get(address)
+    }
+
     /// Whether there is no host at all.
     pub fn is_empty(&self) -> bool {
         self.sets.iter().all(|set| set.all.is_empty())
@@ -135,23 +197,47 @@ impl PrioritySet {
 }
 
 impl HostSet {
-    fn new(groups: &[&LocalityGroup], options: HostSetOptions) -> Self {
-        let localities: Arc<[LocalityHosts]> =
-            groups.iter().map(|group| LocalityHosts::new(group, options.ignore_new_hosts)).collect();
-        let joined = |pick: fn(&LocalityHosts) -> &Hosts| -> Hosts {
-            match &*localities {
-                // The common case shares the list of its only locality.
-                [only] => pick(only).clone(),
-                several => several.iter().flat_map(|locality| pick(locality).iter().cloned()).collect(),
+    fn new(groups: &[&LocalityGroup], options: &HostSetOptions) -> Self {
+        // One locality may be spread over several groups; what they say about its weight last counts.
+        let mut merged: Vec<LocalityGroup> = Vec::with_capacity(groups.len());
+        for group in groups {
+            match merged.iter_mut().find(|known| known.locality == group.locality) {
+                Some(known) => {
+                    known.hosts.extend(group.hosts.iter().cloned());
+                    known.weight = group.weight;
+                }
+                None => merged.push((*group).clone()),
             }
-        };
-        Self {
-            all: joined(|locality| &locality.all),
-            healthy: joined(|locality| &locality.healthy),
-            degraded: joined(|locality| &locality.degraded),
-            excluded: localities.iter().map(|locality| locality.excluded).sum(),
-            localities,
-            table: None,
+        }
+        let all: Hosts = groups.iter().flat_map(|group| group.hosts.iter().cloned()).collect();
+        let is_own =
+            |group: &LocalityGroup| group.locality == options.own_locality && !group.hosts.is_empty();
+        merged.sort_by(|a, b| is_own(b).cmp(&is_own(a)).then_with(|| a.locality.cmp(&b.locality)));
+        let has_own_locality = merged.first().is_some_and(is_own);
+        let localities: Arc<[LocalityHosts]> =
+            merged.iter().map(|group| LocalityHosts::new(group, options.ignore_new_hosts)).collect();
+        let excluded = localities.iter().map(|locality| locality.excluded).sum();
+        let of = |health: Health| -> Hosts { usable(&all, health, options.ignore_new_hosts) };
+        match &*localities {
+            // The common case shares the lists of its only locality.
+            [only] => Self {
+                all: only.all.clone(),
+                healthy: only.healthy.clone(),
+                degraded: only.degraded.clone(),
+                excluded,
+                has_own_locality,
+                table: None,
+                localities,
+            },
+            _ => Self {
+                healthy: of(Health::Healthy),
+                degraded: of(Health::Degraded),
+                all,
+                excluded,
+                has_own_locality,
+                table: None,
+                localities,
+            },
         }
     }
 
@@ -174,7 +260,7 @@ impl HostSet {
         weights
     }
 
-    fn health(&self, options: HostSetOptions) -> PriorityHealth {
+    fn health(&self, options: &HostSetOptions) -> PriorityHealth {
         let total = self.all.len() as u64;
         if !options.weighted_priority_health {
             return PriorityHealth {
@@ -200,23 +286,16 @@ impl HostSet {
 
 impl LocalityHosts {
     fn new(group: &LocalityGroup, ignore_new_hosts: bool) -> Self {
-        let of = |health: Health| -> Hosts {
-            let taking = group
-                .hosts
-                .iter()
-                .filter(|host| host.health() == health && !host.health_flags().is_excluded(ignore_new_hosts));
-            taking.cloned().collect()
-        };
+        let all: Hosts = group.hosts.iter().cloned().collect();
+        let healthy = usable(&all, Health::Healthy, ignore_new_hosts);
         Self {
+            locality: group.locality.clone(),
             weight: group.weight,
-            all: group.hosts.iter().cloned().collect(),
-            healthy: of(Health::Healthy),
-            degraded: of(Health::Degraded),
-            excluded: group
-                .hosts
-                .iter()
-                .filter(|host| host.health_flags().is_excluded(ignore_new_hosts))
-                .count(),
+            degraded: usable(&all, Health::Degraded, ignore_new_hosts),
+            excluded: all.iter().filter(|host| host.health_flags().is_excluded(ignore_new_hosts)).count(),
+            // Most of the time everything is healthy, and one list does for both.
+            healthy: if healthy.len() == all.len() { all.clone() } else { healthy },
+            all,
         }
     }
 
@@ -229,4 +308,12 @@ impl LocalityHosts {
         let available = usable as f64 / counted as f64 * f64::from(overprovisioning) / 100.0;
         f64::from(self.weight) * available.min(1.0)
     }
+}
+
+/// The hosts in a class, without excluded ones.
+fn usable(hosts: &Hosts, health: Health, ignore_new_hosts: bool) -> Hosts {
+    let taking = hosts
+        .iter()
+        .filter(|host| host.health() == health && !host.health_flags().is_excluded(ignore_new_hosts));
+    taking.cloned().collect()
 }

@@ -1,50 +1,75 @@
 //! A worker's choice of a host: the cursors it keeps between requests and the order in which Envoy decides.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dhow_base::Rng;
+use dhow_matching::MetadataCriteria;
 
-use super::consistent::TableConfig;
+use super::bounded;
 use super::edf::EdfScheduler;
 use super::host_sets::{HostSet, Hosts, LocalityHosts, PrioritySet};
+use super::policy::{LbConfig, LbPolicy, SlowStart};
+use super::subset::{Lookup, Subset, SubsetFallback, Subsets};
+use super::zone::ZoneRouting;
 use crate::host::Host;
 
-/// `lb_policy` or the first supported entry of `load_balancing_policy`, without the settings shared by all policies.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum LbPolicy {
-    /// Hosts in turn.
-    RoundRobin,
-    /// The least busy of some hosts.
-    LeastRequest {
-        /// `choice_count`: hosts that are compared; 2 by default. `u32::MAX` compares all (`FULL_SCAN`).
-        choices: u32,
-        /// `active_request_bias`; 1.0 by default.
-        bias: f64,
-    },
-    /// Any host.
-    Random,
-    /// By hash, with tables in the host sets.
-    Consistent(TableConfig),
-    /// The cluster type decides (`CLUSTER_PROVIDED`).
-    ClusterProvided,
+/// What a choice takes into account.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pick<'a> {
+    /// What the route's hash policy made of the request.
+    pub hash: Option<u64>,
+    /// Hosts refused before.
+    pub attempt: u32,
+    /// `metadata_match` of the route.
+    pub criteria: Option<&'a MetadataCriteria>,
+    /// The age of hosts is measured to this point, in milliseconds; only read under slow start.
+    pub now: u64,
+    /// What `upstream.zone_routing.enabled` draws against; 100 percent takes part without a draw.
+    pub zone_routing: Option<u32>,
 }
 
-/// Settings of load balancing that apply to every policy.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LbConfig {
-    /// The policy.
-    pub policy: LbPolicy,
-    /// `locality_weighted_lb_config`: localities take traffic by their weights.
-    pub locality_weighted: bool,
-    /// `zone_aware_lb_config.fail_traffic_on_panic`: no host instead of all hosts in panic.
-    pub fail_on_panic: bool,
-}
-
-/// What a choice says beside the host.
+/// What a choice says beside the host, for the statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// All hosts were candidates because too few are healthy: counted as `lb_healthy_panic`.
     pub panicked: bool,
+    /// What zone-aware routing did.
+    pub zone: ZoneEvent,
+    /// What subset balancing did.
+    pub subset: SubsetEvent,
+}
+
+/// What zone-aware routing did with one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZoneEvent {
+    /// Nothing.
+    #[default]
+    None,
+    /// `lb_zone_routing_all_directly`.
+    Direct,
+    /// `lb_zone_routing_sampled`: stayed local.
+    Sampled,
+    /// `lb_zone_routing_cross_zone`.
+    CrossZone,
+    /// `lb_zone_routing_cross_zone` and `lb_zone_no_capacity_left`.
+    NoCapacity,
+    /// `lb_local_cluster_not_ok`.
+    LocalClusterNotOk,
+}
+
+/// What subset balancing did with one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubsetEvent {
+    /// Nothing that is counted.
+    #[default]
+    None,
+    /// `lb_subsets_selected`.
+    Selected,
+    /// `lb_subsets_fallback`.
+    Fallback,
+    /// `lb_subsets_fallback_panic`.
+    FallbackPanic,
 }
 
 /// The cursors of one worker for one cluster. They live as long as the host sets they were made for.
@@ -52,6 +77,8 @@ pub struct Outcome {
 pub struct Cursors {
     seed: u64,
     levels: Vec<LevelCursors>,
+    /// Those of subsets that were used, by slot.
+    subsets: HashMap<usize, Cursors>,
 }
 
 #[derive(Debug)]
@@ -74,84 +101,264 @@ struct LocalityCursors {
 #[derive(Debug)]
 struct Cursor {
     next: u64,
-    /// Present when weights differ.
+    /// Present when weights differ, or hosts may be new.
     weighted: Option<EdfScheduler>,
+    /// Until when weights are worth a look although they do not differ: the end of slow start.
+    weighted_until: u64,
+}
+
+/// What decides among the hosts of one list.
+#[derive(Clone, Copy)]
+struct Rule<'a> {
+    policy: LbPolicy,
+    slow_start: Option<&'a SlowStart>,
+    now: u64,
 }
 
 impl Cursors {
-    /// Cursors for `hosts`; `seed` sets where rounds begin, so that workers do not move in step.
-    pub fn new(config: &LbConfig, hosts: &PrioritySet, seed: u64) -> Self {
-        let level = |set: &HostSet| LevelCursors {
-            all: Cursor::new(config.policy, &set.all, seed),
-            healthy: Cursor::new(config.policy, &set.healthy, seed),
-            degraded: Cursor::new(config.policy, &set.degraded, seed),
-            localities: config
-                .locality_weighted
-                .then(|| LocalityCursors::new(config.policy, set, hosts.overprovisioning(), seed))
-                .flatten(),
+    /// Cursors for `hosts`; `seed` sets where rounds begin, so that workers do not move in step. `now` is as in [`Pick`].
+    pub fn new(config: &LbConfig, hosts: &PrioritySet, seed: u64, now: u64) -> Self {
+        let rule = Rule::of(config, now);
+        let level = |(level, set): (usize, &HostSet)| LevelCursors {
+            all: Cursor::new(rule, &set.all, seed),
+            healthy: Cursor::new(rule, &set.healthy, seed),
+            degraded: Cursor::new(rule, &set.degraded, seed),
+            localities: (config.is_locality_weighted() || (level == 0 && hosts.zone().is_some()))
+                .then(|| LocalityCursors::new(rule, set, hosts.overprovisioning(), seed)),
         };
-        Self { seed, levels: hosts.levels().iter().map(level).collect() }
+        Self { seed, levels: hosts.levels().iter().enumerate().map(level).collect(), subsets: HashMap::new() }
     }
 
     /// The same for changed host sets: rounds go on where they were.
-    pub fn renewed(&self, config: &LbConfig, hosts: &PrioritySet) -> Self {
-        let mut renewed = Self::new(config, hosts, self.seed);
+    pub fn renewed(&mut self, config: &LbConfig, hosts: &PrioritySet, now: u64) -> Self {
+        let mut renewed = Self::new(config, hosts, self.seed, now);
         for (new, old) in renewed.levels.iter_mut().zip(&self.levels) {
             new.all.next = old.all.next;
             new.healthy.next = old.healthy.next;
             new.degraded.next = old.degraded.next;
         }
+        if let Some(subsets) = &hosts.subsets {
+            for subset in subsets.iter() {
+                if let Some(mut old) = self.subsets.remove(&subset.slot) {
+                    renewed.subsets.insert(subset.slot, old.renewed(config, &subset.hosts, now));
+                }
+            }
+        }
         renewed
     }
 
-    /// One choice. `hash` is what the route's hash policy made of the request; `attempt` counts hosts refused before.
+    /// One choice.
     pub fn choose(
         &mut self,
         config: &LbConfig,
         hosts: &PrioritySet,
         rng: &mut Rng,
-        hash: Option<u64>,
-        attempt: u32,
+        pick: Pick<'_>,
+    ) -> (Option<Arc<Host>>, Outcome) {
+        match &hosts.subsets {
+            None => self.choose_plainly(config, hosts, rng, pick),
+            Some(subsets) => self.choose_by_subset(config, hosts, subsets, rng, pick),
+        }
+    }
+
+    fn choose_by_subset(
+        &mut self,
+        config: &LbConfig,
+        hosts: &PrioritySet,
+        subsets: &Subsets,
+        rng: &mut Rng,
+        pick: Pick<'_>,
+    ) -> (Option<Arc<Host>>, Outcome) {
+        let Some(own) = config.subset.as_deref() else {
+            return self.choose_plainly(config, hosts, rng, pick);
+        };
+        let alternatives =
+            pick.criteria.and_then(MetadataCriteria::alternatives).filter(|_| own.fallback_list);
+        let Some(alternatives) = alternatives else {
+            return self.choose_once(config, hosts, subsets, rng, pick);
+        };
+        let mut last = (None, Outcome::default());
+        for criteria in alternatives {
+            last = self.choose_once(config, hosts, subsets, rng, Pick { criteria: Some(criteria), ..pick });
+            if last.0.is_some() {
+                break;
+            }
+        }
+        last
+    }
+
+    fn choose_once(
+        &mut self,
+        config: &LbConfig,
+        hosts: &PrioritySet,
+        subsets: &Subsets,
+        rng: &mut Rng,
+        pick: Pick<'_>,
+    ) -> (Option<Arc<Host>>, Outcome) {
+        let Some(own) = config.subset.as_deref() else {
+            return (None, Outcome::default());
+        };
+        match pick.criteria.map_or(Lookup::Fallback, |criteria| subsets.look_up(own, criteria)) {
+            Lookup::Found(subset) => {
+                let (host, outcome) = self.choose_in_subset(config, subset, rng, pick);
+                return (host, Outcome { subset: SubsetEvent::Selected, ..outcome });
+            }
+            Lookup::SelectorFallback(policy) => {
+                return self.fall_back(config, hosts, subsets, policy, rng, pick);
+            }
+            Lookup::Fallback if own.fallback == SubsetFallback::None => return (None, Outcome::default()),
+            Lookup::Fallback => {}
+        }
+        let (host, outcome) = self.fall_back(config, hosts, subsets, own.fallback, rng, pick);
+        if host.is_some() {
+            return (host, Outcome { subset: SubsetEvent::Fallback, ..outcome });
+        }
+        if !own.panic_mode_any {
+            return (host, outcome);
+        }
+        let (host, outcome) = self.choose_plainly(config, hosts, rng, pick);
+        let subset = if host.is_some() { SubsetEvent::FallbackPanic } else { SubsetEvent::None };
+        (host, Outcome { subset, ..outcome })
+    }
+
+    fn fall_back(
+        &mut self,
+        config: &LbConfig,
+        hosts: &PrioritySet,
+        subsets: &Subsets,
+        policy: SubsetFallback,
+        rng: &mut Rng,
+        pick: Pick<'_>,
+    ) -> (Option<Arc<Host>>, Outcome) {
+        match (policy, subsets.default_subset()) {
+            (SubsetFallback::Any, _) => self.choose_plainly(config, hosts, rng, pick),
+            (SubsetFallback::Default, Some(subset)) => self.choose_in_subset(config, subset, rng, pick),
+            (SubsetFallback::None | SubsetFallback::Default, _) => (None, Outcome::default()),
+        }
+    }
+
+    fn choose_in_subset(
+        &mut self,
+        config: &LbConfig,
+        subset: &Subset,
+        rng: &mut Rng,
+        pick: Pick<'_>,
+    ) -> (Option<Arc<Host>>, Outcome) {
+        let seed = self.seed;
+        let cursors = self
+            .subsets
+            .entry(subset.slot)
+            .or_insert_with(|| Self::new(config, &subset.hosts, seed, pick.now));
+        cursors.choose_plainly(config, &subset.hosts, rng, pick)
+    }
+
+    fn choose_plainly(
+        &mut self,
+        config: &LbConfig,
+        hosts: &PrioritySet,
+        rng: &mut Rng,
+        pick: Pick<'_>,
     ) -> (Option<Arc<Host>>, Outcome) {
         if let LbPolicy::Consistent(_) = config.policy {
-            return choose_consistently(hosts, hash.unwrap_or_else(|| rng.next_u64()), attempt);
+            let hash = pick.hash.unwrap_or_else(|| rng.next_u64());
+            return choose_consistently(config, hosts, hash, pick.attempt);
         }
+        let rule = Rule::of(config, pick.now);
         let (level, degraded) = hosts.load().choose(rng.next_u64());
         let (Some(set), Some(cursors)) = (hosts.levels().get(level), self.levels.get_mut(level)) else {
             return (None, Outcome::default());
         };
+        let mut outcome = Outcome::default();
         if hosts.load().panic.get(level).copied().unwrap_or(false) {
-            let outcome = Outcome { panicked: true };
-            if config.fail_on_panic {
+            outcome.panicked = true;
+            if config.fails_on_panic() {
                 return (None, outcome);
             }
-            return (cursors.all.pick(config.policy, &set.all, rng), outcome);
+            return (cursors.all.pick(rule, &set.all, rng), outcome);
         }
-        if let Some(localities) = &mut cursors.localities
-            && let Some(host) =
-                localities.pick(config.policy, &set.localities, degraded, hosts.overprovisioning(), rng)
-        {
-            return (Some(host), Outcome::default());
+        if let Some(localities) = &mut cursors.localities {
+            let chosen = if config.is_locality_weighted() {
+                localities.weighted(&set.localities, degraded, hosts.overprovisioning())
+            } else {
+                match choose_zone(config, hosts, set, rng, pick.zone_routing) {
+                    Ok((chosen, event)) => {
+                        outcome.zone = event;
+                        chosen
+                    }
+                    Err(event) => return (None, Outcome { zone: event, ..outcome }),
+                }
+            };
+            if let Some(chosen) = chosen {
+                return (localities.pick(rule, &set.localities[chosen], chosen, degraded, rng), outcome);
+            }
         }
         let host = if degraded {
-            cursors.degraded.pick(config.policy, &set.degraded, rng)
+            cursors.degraded.pick(rule, &set.degraded, rng)
         } else {
-            cursors.healthy.pick(config.policy, &set.healthy, rng)
+            cursors.healthy.pick(rule, &set.healthy, rng)
         };
-        (host, Outcome::default())
+        (host, outcome)
     }
 }
 
-fn choose_consistently(hosts: &PrioritySet, hash: u64, attempt: u32) -> (Option<Arc<Host>>, Outcome) {
+/// The locality that zone-aware routing sends a request to, `None` for all of them; an error leaves it without a host.
+fn choose_zone(
+    config: &LbConfig,
+    hosts: &PrioritySet,
+    set: &HostSet,
+    rng: &mut Rng,
+    enabled_by_runtime: Option<u32>,
+) -> Result<(Option<usize>, ZoneEvent), ZoneEvent> {
+    let Some((routing, enabled, local_panics)) = hosts.zone() else {
+        return Ok((None, ZoneEvent::None));
+    };
+    let enabled = enabled_by_runtime.unwrap_or(enabled);
+    if enabled < 100 && rng.below(100) >= u64::from(enabled) {
+        return Ok((None, ZoneEvent::None));
+    }
+    if local_panics {
+        return match config.fails_on_panic() {
+            true => Err(ZoneEvent::LocalClusterNotOk),
+            false => Ok((None, ZoneEvent::LocalClusterNotOk)),
+        };
+    }
+    let (local, capacity) = match routing {
+        ZoneRouting::Direct => return Ok((Some(0), ZoneEvent::Direct)),
+        ZoneRouting::Residual { local, capacity } => (*local, capacity),
+    };
+    if rng.below(10_000) < local {
+        return Ok((Some(0), ZoneEvent::Sampled));
+    }
+    let total = capacity.last().copied().unwrap_or(0);
+    if total == 0 {
+        return Ok((Some(rng.index(set.localities.len())), ZoneEvent::NoCapacity));
+    }
+    let threshold = rng.below(total);
+    let chosen = capacity.iter().position(|&reached| threshold < reached).unwrap_or(0);
+    Ok((Some(chosen), ZoneEvent::CrossZone))
+}
+
+fn choose_consistently(
+    config: &LbConfig,
+    hosts: &PrioritySet,
+    hash: u64,
+    attempt: u32,
+) -> (Option<Arc<Host>>, Outcome) {
     let (level, _) = hosts.load().choose(hash);
     let panicked = hosts.load().panic.get(level).copied().unwrap_or(false);
-    let table = hosts.levels().get(level).and_then(|set| set.table.as_ref());
-    (table.and_then(|table| table.choose(hash, attempt)).cloned(), Outcome { panicked })
+    let table = hosts.levels().get(level).and_then(|set| set.table.as_deref());
+    let host = table.and_then(|table| {
+        let index = match config.hash_balance_factor {
+            Some(factor) => bounded::choose(table, factor, hash, attempt),
+            None => table.index(hash, attempt),
+        };
+        table.hosts().get(index?).cloned()
+    });
+    (host, Outcome { panicked, ..Outcome::default() })
 }
 
 impl LocalityCursors {
-    /// `None` when no locality has a weight that counts, so that all hosts are treated alike.
-    fn new(policy: LbPolicy, set: &HostSet, overprovisioning: u32, seed: u64) -> Option<Self> {
+    fn new(rule: Rule<'_>, set: &HostSet, overprovisioning: u32, seed: u64) -> Self {
         let schedule = |usable: fn(&LocalityHosts) -> &Hosts| {
             EdfScheduler::new(
                 set.localities
@@ -160,61 +367,75 @@ impl LocalityCursors {
             )
         };
         let cursors = |usable: fn(&LocalityHosts) -> &Hosts| {
-            set.localities.iter().map(|locality| Cursor::new(policy, usable(locality), seed)).collect()
+            set.localities.iter().map(|locality| Cursor::new(rule, usable(locality), seed)).collect()
         };
-        let (healthy, degraded) =
-            (schedule(|locality| &locality.healthy), schedule(|locality| &locality.degraded));
-        (!healthy.is_empty() || !degraded.is_empty()).then(|| Self {
-            healthy,
-            degraded,
+        Self {
+            healthy: schedule(|locality| &locality.healthy),
+            degraded: schedule(|locality| &locality.degraded),
             healthy_hosts: cursors(|locality| &locality.healthy),
             degraded_hosts: cursors(|locality| &locality.degraded),
+        }
+    }
+
+    /// The next locality by weight; `None` when no locality has a weight that counts.
+    fn weighted(
+        &mut self,
+        localities: &[LocalityHosts],
+        degraded: bool,
+        overprovisioning: u32,
+    ) -> Option<usize> {
+        let scheduler = if degraded { &mut self.degraded } else { &mut self.healthy };
+        scheduler.pick(|index| {
+            let locality = &localities[index];
+            let usable = if degraded { &locality.degraded } else { &locality.healthy };
+            locality.effective_weight(usable.len(), overprovisioning)
         })
     }
 
     fn pick(
         &mut self,
-        policy: LbPolicy,
-        localities: &[LocalityHosts],
+        rule: Rule<'_>,
+        locality: &LocalityHosts,
+        at: usize,
         degraded: bool,
-        overprovisioning: u32,
         rng: &mut Rng,
     ) -> Option<Arc<Host>> {
-        let (scheduler, cursors, usable): (_, _, fn(&LocalityHosts) -> &Hosts) = if degraded {
-            (&mut self.degraded, &mut self.degraded_hosts, |locality| &locality.degraded)
-        } else {
-            (&mut self.healthy, &mut self.healthy_hosts, |locality| &locality.healthy)
-        };
-        let weight = |index: usize| {
-            let locality: &LocalityHosts = &localities[index];
-            locality.effective_weight(usable(locality).len(), overprovisioning)
-        };
-        let chosen = scheduler.pick(weight)?;
-        cursors[chosen].pick(policy, usable(&localities[chosen]), rng)
+        match degraded {
+            true => self.degraded_hosts[at].pick(rule, &locality.degraded, rng),
+            false => self.healthy_hosts[at].pick(rule, &locality.healthy, rng),
+        }
     }
 }
 
 impl Cursor {
-    fn new(policy: LbPolicy, hosts: &Hosts, seed: u64) -> Self {
+    fn new(rule: Rule<'_>, hosts: &Hosts, seed: u64) -> Self {
         let weights_differ = hosts.windows(2).any(|pair| pair[0].weight() != pair[1].weight());
-        let schedules = matches!(policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest { .. });
-        let weighted = (schedules && weights_differ).then(|| {
-            let weights: Vec<f64> = hosts.iter().map(|host| policy.weight(host)).collect();
+        let schedules = matches!(rule.policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest { .. });
+        let slow_until = |slow: &SlowStart| {
+            let youngest = hosts.iter().map(|host| host.slow_start_from()).max().unwrap_or(0);
+            youngest + slow.window.as_millis() as u64
+        };
+        let weighted_until = if weights_differ { u64::MAX } else { rule.slow_start.map_or(0, slow_until) };
+        let weighted = (schedules && weighted_until > 0 && hosts.len() > 1).then(|| {
+            let weights: Vec<f64> = hosts.iter().map(|host| rule.weight(host)).collect();
             // A start within the first thousands of picks is as good as any and keeps the deadlines exact.
             EdfScheduler::with_picks(&weights, (seed % 4096) as u32)
         });
-        Self { next: seed, weighted }
+        Self { next: seed, weighted, weighted_until }
     }
 
-    fn pick(&mut self, policy: LbPolicy, hosts: &Hosts, rng: &mut Rng) -> Option<Arc<Host>> {
+    fn pick(&mut self, rule: Rule<'_>, hosts: &Hosts, rng: &mut Rng) -> Option<Arc<Host>> {
         if hosts.is_empty() {
             return None;
         }
         if let Some(scheduler) = &mut self.weighted {
-            return scheduler.pick(|index| policy.weight(&hosts[index])).map(|index| hosts[index].clone());
+            if self.weighted_until > rule.now {
+                return scheduler.pick(|index| rule.weight(&hosts[index])).map(|index| hosts[index].clone());
+            }
+            self.weighted = None;
         }
         let count = hosts.len();
-        let chosen = match policy {
+        let chosen = match rule.policy {
             LbPolicy::RoundRobin => {
                 let index = (self.next % count as u64) as usize;
                 self.next = self.next.wrapping_add(1);
@@ -248,16 +469,24 @@ fn least_busy(hosts: &Hosts, choices: u32, rng: &mut Rng) -> usize {
     best
 }
 
-impl LbPolicy {
+impl<'a> Rule<'a> {
+    fn of(config: &'a LbConfig, now: u64) -> Self {
+        Self { policy: config.policy, slow_start: config.slow_start.as_ref(), now }
+    }
+
     /// The weight of a host at this moment under weighted scheduling.
     fn weight(self, host: &Host) -> f64 {
         let weight = f64::from(host.weight());
-        match self {
-            Self::LeastRequest { bias: 1.0, .. } => weight / (host.active_requests() + 1) as f64,
-            Self::LeastRequest { bias, .. } if bias > 0.0 => {
+        let weight = match self.policy {
+            LbPolicy::LeastRequest { bias: 1.0, .. } => weight / (host.active_requests() + 1) as f64,
+            LbPolicy::LeastRequest { bias, .. } if bias > 0.0 => {
                 weight / ((host.active_requests() + 1) as f64).powf(bias)
             }
             _ => weight,
+        };
+        match self.slow_start {
+            Some(slow) => weight * slow.factor(self.now.saturating_sub(host.slow_start_from())),
+            None => weight,
         }
     }
 }

@@ -4,12 +4,18 @@ use std::sync::Arc;
 use dhow_base::Rng;
 
 use super::{
-    Cursors, HashFunction, HostSetOptions, LbConfig, LbPolicy, LocalityGroup, PrioritySet, TableConfig,
+    Cursors, HashFunction, HostSetOptions, LbConfig, LbPolicy, LocalityGroup, LocalityMode, Pick,
+    PrioritySet, TableConfig, ZoneAware,
 };
-use crate::host::{HealthFlag, Host, HostAddress, HostSpec};
+use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
 
-const ROUND_ROBIN: LbConfig =
-    LbConfig { policy: LbPolicy::RoundRobin, locality_weighted: false, fail_on_panic: false };
+fn round_robin() -> LbConfig {
+    LbConfig::of(LbPolicy::RoundRobin)
+}
+
+fn locality(zone: &str) -> Arc<Locality> {
+    Arc::new(Locality { zone: zone.to_owned(), ..Locality::default() })
+}
 
 fn host(port: u16, weight: u32) -> Arc<Host> {
     let address = HostAddress::Ip(([127, 0, 0, 1], port).into());
@@ -17,19 +23,27 @@ fn host(port: u16, weight: u32) -> Arc<Host> {
 }
 
 fn group(priority: u32, weight: u32, hosts: &[Arc<Host>]) -> LocalityGroup {
-    LocalityGroup { priority, weight, hosts: hosts.to_vec() }
+    // Groups of different weights are different localities.
+    LocalityGroup { priority, locality: locality(&weight.to_string()), weight, hosts: hosts.to_vec() }
 }
 
 fn set(groups: &[LocalityGroup]) -> PrioritySet {
-    PrioritySet::new(groups, HostSetOptions::default(), None)
+    PrioritySet::new(groups, &HostSetOptions::default())
 }
 
 fn ports(config: &LbConfig, hosts: &PrioritySet, seed: u64, count: usize) -> Vec<u16> {
-    let mut cursors = Cursors::new(config, hosts, seed);
+    let mut cursors = Cursors::new(config, hosts, seed, 0);
     let mut rng = Rng::seeded(7);
     (0..count)
         .map(|_| {
-            cursors.choose(config, hosts, &mut rng, None, 0).0.unwrap().address().as_ip().unwrap().port()
+            cursors
+                .choose(config, hosts, &mut rng, Pick::default())
+                .0
+                .unwrap()
+                .address()
+                .as_ip()
+                .unwrap()
+                .port()
         })
         .collect()
 }
@@ -44,29 +58,32 @@ fn counts(ports: &[u16]) -> HashMap<u16, usize> {
 #[test]
 fn round_robin_starts_at_the_seed_and_goes_round() {
     let hosts = set(&[group(0, 0, &[host(1, 1), host(2, 1), host(3, 1)])]);
-    assert_eq!(ports(&ROUND_ROBIN, &hosts, 4, 7), [2, 3, 1, 2, 3, 1, 2]);
+    assert_eq!(ports(&round_robin(), &hosts, 4, 7), [2, 3, 1, 2, 3, 1, 2]);
 }
 
 #[test]
 fn a_round_goes_on_after_an_update() {
     let (a, b, c) = (host(1, 1), host(2, 1), host(3, 1));
     let before = set(&[group(0, 0, &[a.clone(), b.clone()])]);
-    let mut cursors = Cursors::new(&ROUND_ROBIN, &before, 0);
+    let mut cursors = Cursors::new(&round_robin(), &before, 0, 0);
     let mut rng = Rng::seeded(7);
-    let first = cursors.choose(&ROUND_ROBIN, &before, &mut rng, None, 0).0.unwrap();
+    let first = cursors.choose(&round_robin(), &before, &mut rng, Pick::default()).0.unwrap();
     assert!(Arc::ptr_eq(&first, &a));
     let after = set(&[group(0, 0, &[a, b.clone(), c])]);
-    let next =
-        cursors.renewed(&ROUND_ROBIN, &after).choose(&ROUND_ROBIN, &after, &mut rng, None, 0).0.unwrap();
+    let next = cursors
+        .renewed(&round_robin(), &after, 0)
+        .choose(&round_robin(), &after, &mut rng, Pick::default())
+        .0
+        .unwrap();
     assert!(Arc::ptr_eq(&next, &b));
 }
 
 #[test]
 fn different_weights_are_scheduled_exactly() {
     let hosts = set(&[group(0, 0, &[host(1, 1), host(2, 3)])]);
-    assert_eq!(ports(&ROUND_ROBIN, &hosts, 0, 4), [2, 2, 1, 2]);
+    assert_eq!(ports(&round_robin(), &hosts, 0, 4), [2, 2, 1, 2]);
     for seed in [0, 1, 2, 77, 4095, 123_456_789] {
-        let counts = counts(&ports(&ROUND_ROBIN, &hosts, seed, 400));
+        let counts = counts(&ports(&round_robin(), &hosts, seed, 400));
         assert!(counts[&2].abs_diff(300) <= 1, "seed {seed}: {counts:?}");
     }
 }
@@ -76,11 +93,11 @@ fn least_request_prefers_the_idle_host() {
     let (busy, idle) = (host(1, 1), host(2, 1));
     let _requests: Vec<_> = (0..5).map(|_| busy.begin_request()).collect();
     let hosts = set(&[group(0, 0, &[busy, idle])]);
-    let config = LbConfig { policy: LbPolicy::LeastRequest { choices: 2, bias: 1.0 }, ..ROUND_ROBIN };
+    let config = LbConfig { policy: LbPolicy::LeastRequest { choices: 2, bias: 1.0 }, ..round_robin() };
     let counts = counts(&ports(&config, &hosts, 0, 10_000));
     // Both draws hit the busy host in a quarter of the cases.
     assert!((2_300..2_700).contains(&counts[&1]), "{counts:?}");
-    let scan = LbConfig { policy: LbPolicy::LeastRequest { choices: u32::MAX, bias: 1.0 }, ..ROUND_ROBIN };
+    let scan = LbConfig { policy: LbPolicy::LeastRequest { choices: u32::MAX, bias: 1.0 }, ..round_robin() };
     assert!(ports(&scan, &hosts, 0, 100).iter().all(|&port| port == 2));
 }
 
@@ -89,11 +106,11 @@ fn weighted_least_request_divides_the_weight_by_the_load() {
     let (heavy, light) = (host(1, 3), host(2, 1));
     let _requests: Vec<_> = (0..5).map(|_| heavy.begin_request()).collect();
     let hosts = set(&[group(0, 0, &[heavy, light])]);
-    let config = LbConfig { policy: LbPolicy::LeastRequest { choices: 2, bias: 1.0 }, ..ROUND_ROBIN };
+    let config = LbConfig { policy: LbPolicy::LeastRequest { choices: 2, bias: 1.0 }, ..round_robin() };
     // 3/6 against 1/1.
     let weighed = counts(&ports(&config, &hosts, 0, 300));
     assert!(weighed[&2].abs_diff(200) <= 1, "{weighed:?}");
-    let unbiased = LbConfig { policy: LbPolicy::LeastRequest { choices: 2, bias: 0.0 }, ..ROUND_ROBIN };
+    let unbiased = LbConfig { policy: LbPolicy::LeastRequest { choices: 2, bias: 0.0 }, ..round_robin() };
     let weighed = counts(&ports(&unbiased, &hosts, 0, 400));
     assert!(weighed[&1].abs_diff(300) <= 1, "{weighed:?}");
 }
@@ -101,7 +118,7 @@ fn weighted_least_request_divides_the_weight_by_the_load() {
 #[test]
 fn random_is_uniform() {
     let hosts = set(&[group(0, 0, &[host(1, 1), host(2, 9), host(3, 1)])]);
-    let config = LbConfig { policy: LbPolicy::Random, ..ROUND_ROBIN };
+    let config = LbConfig { policy: LbPolicy::Random, ..round_robin() };
     let counts = counts(&ports(&config, &hosts, 0, 9_000));
     assert!(counts.values().all(|&count| (2_800..3_200).contains(&count)), "{counts:?}");
 }
@@ -111,22 +128,25 @@ fn unhealthy_hosts_are_skipped_until_panic() {
     let all: Vec<_> = (1..=4).map(|port| host(port, 1)).collect();
     all[0].set_health_flag(HealthFlag::FailedOutlierCheck, true);
     let hosts = set(&[group(0, 0, &all)]);
-    assert_eq!(counts(&ports(&ROUND_ROBIN, &hosts, 0, 30)).len(), 3);
+    assert_eq!(counts(&ports(&round_robin(), &hosts, 0, 30)).len(), 3);
 
     // One of four is healthy: 25 % is under the threshold, so all are used again.
     all[1].set_health_flag(HealthFlag::FailedEdsHealth, true);
     all[2].set_health_flag(HealthFlag::FailedActiveHc, true);
     let hosts = set(&[group(0, 0, &all)]);
-    assert_eq!(counts(&ports(&ROUND_ROBIN, &hosts, 0, 40)).len(), 4);
-    let config = LbConfig { fail_on_panic: true, ..ROUND_ROBIN };
+    assert_eq!(counts(&ports(&round_robin(), &hosts, 0, 40)).len(), 4);
+    let config = LbConfig {
+        locality: LocalityMode::ZoneAware(ZoneAware { fail_on_panic: true, ..ZoneAware::default() }),
+        ..round_robin()
+    };
     let (none, outcome) =
-        Cursors::new(&config, &hosts, 0).choose(&config, &hosts, &mut Rng::seeded(1), None, 0);
+        Cursors::new(&config, &hosts, 0, 0).choose(&config, &hosts, &mut Rng::seeded(1), Pick::default());
     assert!(none.is_none() && outcome.panicked);
 
     // Without a threshold the healthy one gets everything.
     let options = HostSetOptions { panic_threshold: 0, ..HostSetOptions::default() };
-    let hosts = PrioritySet::new(&[group(0, 0, &all)], options, None);
-    assert_eq!(counts(&ports(&ROUND_ROBIN, &hosts, 0, 10)).into_keys().collect::<Vec<_>>(), [4]);
+    let hosts = PrioritySet::new(&[group(0, 0, &all)], &options);
+    assert_eq!(counts(&ports(&round_robin(), &hosts, 0, 10)).into_keys().collect::<Vec<_>>(), [4]);
 }
 
 #[test]
@@ -134,7 +154,7 @@ fn draining_hosts_do_not_count_towards_panic() {
     let all: Vec<_> = (1..=4).map(|port| host(port, 1)).collect();
     all[..3].iter().for_each(|host| host.set_health_flag(HealthFlag::EdsStatusDraining, true));
     let hosts = set(&[group(0, 0, &all)]);
-    assert!(ports(&ROUND_ROBIN, &hosts, 0, 10).iter().all(|&port| port == 4));
+    assert!(ports(&round_robin(), &hosts, 0, 10).iter().all(|&port| port == 4));
 }
 
 #[test]
@@ -143,11 +163,11 @@ fn the_next_priority_takes_over_and_degraded_hosts_come_last() {
     first.iter().for_each(|host| host.set_health_flag(HealthFlag::FailedActiveHc, true));
     let second: Vec<_> = (3..=4).map(|port| host(port, 1)).collect();
     let hosts = set(&[group(0, 0, &first), group(1, 0, &second)]);
-    assert!(ports(&ROUND_ROBIN, &hosts, 0, 20).iter().all(|&port| port >= 3));
+    assert!(ports(&round_robin(), &hosts, 0, 20).iter().all(|&port| port >= 3));
 
     second[0].set_health_flag(HealthFlag::DegradedEdsHealth, true);
     let hosts = set(&[group(0, 0, &first), group(1, 0, &second)]);
-    let counts = counts(&ports(&ROUND_ROBIN, &hosts, 0, 10_000));
+    let counts = counts(&ports(&round_robin(), &hosts, 0, 10_000));
     // 70 % healthy availability on level 1; the remaining 30 % go to its degraded host.
     assert!((2_800..3_200).contains(&counts[&3]), "{counts:?}");
 }
@@ -156,9 +176,9 @@ fn the_next_priority_takes_over_and_degraded_hosts_come_last() {
 fn locality_weights_share_the_traffic_and_follow_health() {
     let here: Vec<_> = (1..=2).map(|port| host(port, 1)).collect();
     let there: Vec<_> = (3..=3).map(|port| host(port, 1)).collect();
-    let config = LbConfig { locality_weighted: true, ..ROUND_ROBIN };
+    let config = LbConfig { locality: LocalityMode::Weighted, ..round_robin() };
     let options = HostSetOptions { locality_weighted: true, ..HostSetOptions::default() };
-    let build = || PrioritySet::new(&[group(0, 1, &here), group(0, 3, &there)], options, None);
+    let build = || PrioritySet::new(&[group(0, 1, &here), group(0, 3, &there)], &options);
     let even = counts(&ports(&config, &build(), 0, 400));
     assert_eq!((even[&1], even[&2], even[&3]), (50, 50, 300));
     // Half of the first locality is down: 0.5 * 1.4 = 0.7 of its weight is left.
@@ -175,16 +195,22 @@ fn a_hash_sticks_to_its_host() {
         function: HashFunction::XxHash,
         by_hostname: false,
     };
-    let config = LbConfig { policy: LbPolicy::Consistent(table), ..ROUND_ROBIN };
+    let config = LbConfig { policy: LbPolicy::Consistent(table), ..round_robin() };
     let all: Vec<_> = (1..=5).map(|port| host(port, 1)).collect();
-    let hosts = PrioritySet::new(&[group(0, 0, &all)], HostSetOptions::default(), Some(&table));
-    let mut cursors = Cursors::new(&config, &hosts, 0);
+    let hosts = PrioritySet::new(
+        &[group(0, 0, &all)],
+        &HostSetOptions { table: Some(table), ..HostSetOptions::default() },
+    );
+    let mut cursors = Cursors::new(&config, &hosts, 0, 0);
     let mut rng = Rng::seeded(3);
     let mut seen = HashMap::new();
     for round in 0..3 {
         for hash in 0..200u64 {
             let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let host = cursors.choose(&config, &hosts, &mut rng, Some(hash), 0).0.unwrap();
+            let host = cursors
+                .choose(&config, &hosts, &mut rng, Pick { hash: Some(hash), ..Pick::default() })
+                .0
+                .unwrap();
             let port = host.address().as_ip().unwrap().port();
             assert_eq!(*seen.entry(hash).or_insert(port), port, "round {round}");
         }
@@ -195,7 +221,11 @@ fn a_hash_sticks_to_its_host() {
 #[test]
 fn an_empty_cluster_has_no_host() {
     let hosts = set(&[]);
-    let (none, _) =
-        Cursors::new(&ROUND_ROBIN, &hosts, 0).choose(&ROUND_ROBIN, &hosts, &mut Rng::seeded(1), None, 0);
+    let (none, _) = Cursors::new(&round_robin(), &hosts, 0, 0).choose(
+        &round_robin(),
+        &hosts,
+        &mut Rng::seeded(1),
+        Pick::default(),
+    );
     assert!(none.is_none() && hosts.is_empty());
 }

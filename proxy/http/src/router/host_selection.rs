@@ -1,0 +1,54 @@
+//! What of a request decides about its host.
+
+use std::sync::Arc;
+
+use dhow_http::HeaderMap;
+use dhow_matching::MetadataCriteria;
+use dhow_proto::google::protobuf::Struct;
+use dhow_proxy_api::StreamInfo;
+use dhow_proxy_upstream::{Host, LB_FILTER, LbContext, LbRequest};
+
+use super::Forwarding;
+use super::retry::RetryState;
+use crate::stream::Exchange;
+
+/// A request as load balancing reads it.
+struct RequestView<'a> {
+    headers: &'a HeaderMap,
+    info: &'a StreamInfo,
+}
+
+impl LbRequest for RequestView<'_> {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get_str(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    fn metadata(&self, namespace: &str) -> Option<&Struct> {
+        self.info.dynamic_metadata.get(namespace)
+    }
+}
+
+impl Exchange {
+    /// The host for the next attempt; `None` when there is none.
+    pub(super) fn choose_host(&self, forwarding: &Forwarding) -> Option<Arc<Host>> {
+        let policy = forwarding.retry.as_ref().and_then(RetryState::policy);
+        let tried = |host: &Host| forwarding.tried.iter().any(|other| std::ptr::eq(&**other, host));
+        let avoids = policy.is_some_and(|policy| policy.avoid_previous_hosts) && !forwarding.tried.is_empty();
+        let criteria = forwarding.route.metadata_match();
+        // What filters said goes over what the route says.
+        let merged = self.info.dynamic_metadata.get(LB_FILTER).map(|own| match criteria {
+            Some(criteria) => criteria.merged(own),
+            None => MetadataCriteria::of_struct(own),
+        });
+        forwarding.cluster.choose_host(&LbContext {
+            hash: forwarding.hash,
+            avoid: if avoids { Some(&tried) } else { None },
+            reselections: policy.map_or(0, |policy| policy.host_selection_attempts),
+            original_destination: Some(self.info.connection.local_address),
+            criteria: merged.as_ref().or(criteria),
+            override_host: self.info.override_host.as_ref().map(|host| (&*host.address, host.strict)),
+            request: Some(&RequestView { headers: &self.request, info: &self.info }),
+            attempts: self.info.upstream.attempts,
+        })
+    }
+}
