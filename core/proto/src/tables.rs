@@ -299,8 +299,8 @@ impl FieldType {
         self.flag(11)
     }
 
-    /// Position of its oneof among those of the message, synthetic ones included.
-    pub(crate) fn oneof(self) -> Option<u32> {
+    /// Position of its oneof among those of the message, those included that only describe a proto3 `optional` field.
+    pub fn oneof(self) -> Option<u32> {
         (self.cell(2) >> 16 & 0xff).checked_sub(1)
     }
 

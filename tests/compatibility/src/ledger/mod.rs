@@ -1,0 +1,97 @@
+//! What becomes of every field of every message in scope, found out by asking the proxy.
+
+mod mend;
+mod page;
+mod place;
+mod probes;
+mod sample;
+mod walk;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use dhow_proto::MessageType;
+
+use crate::Validator;
+
+/// Where the page is, from the root of the repository.
+pub const PAGE: &str = "docs/compatibility/envoy.md";
+
+/// A message and what becomes of its fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    message: String,
+    fields: Vec<FieldEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FieldEntry {
+    name: String,
+    deprecated: bool,
+    status: Status,
+    /// Values of an enum that are refused although the field is not.
+    refused_values: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Status {
+    /// Accepted without a word.
+    Honoured,
+    /// The sample was refused for its value, so the value is looked at.
+    Checked(String),
+    /// Accepted with a warning.
+    Warned(String),
+    /// Refused because it is not supported.
+    Refused(String),
+}
+
+/// Asks the proxy about every field; `verbose` prints samples that were refused for their value.
+///
+/// # Errors
+/// When the proxy cannot be run, or `probes.yaml` is wrong.
+pub fn collect(validator: &Validator, verbose: bool) -> Result<Vec<Entry>> {
+    let probes = probes::read()?;
+    let root =
+        MessageType::find("envoy.config.bootstrap.v3.Bootstrap").ok_or_else(|| anyhow!("no Bootstrap"))?;
+    walk::Walk { validator, probes: &probes, root, verbose }.run()
+}
+
+/// Writes the page.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(entries: &[Entry], path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, page::render(entries)).with_context(|| path.display().to_string())?;
+    println!("{}: {}", path.display(), page::summary(entries));
+    Ok(())
+}
+
+/// Whether the page says what the proxy says; prints the first lines that do not.
+///
+/// # Errors
+/// When the page cannot be read.
+pub fn check(entries: &[Entry], path: &Path) -> Result<bool> {
+    let written = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let expected = page::render(entries);
+    if written == expected {
+        return Ok(true);
+    }
+    let (mut missing, mut stale) = (0, 0);
+    for line in expected.lines().filter(|line| !written.contains(line)).take(20) {
+        missing += 1;
+        println!("+ {line}");
+    }
+    for line in written.lines().filter(|line| !expected.contains(line)).take(20) {
+        stale += 1;
+        println!("- {line}");
+    }
+    println!(
+        "{}: not current ({missing} new, {stale} stale lines shown); write it with `cargo run -p dhow-compatibility -- ledger`",
+        path.display()
+    );
+    Ok(false)
+}

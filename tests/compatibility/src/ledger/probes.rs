@@ -1,0 +1,57 @@
+//! `probes.yaml`: where messages sit, and the values that cannot be derived.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+/// The file, compiled in: it belongs to this crate.
+const FILE: &str = include_str!("../../probes.yaml");
+
+/// What the file says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Probes {
+    /// Complete bootstraps.
+    pub(super) bootstraps: BTreeMap<String, Json>,
+    /// Where to start.
+    pub(super) frames: Vec<FrameSpec>,
+    /// Values for fields, by full name.
+    pub(super) samples: BTreeMap<String, Sample>,
+}
+
+/// A message at a place of one of the bootstraps.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FrameSpec {
+    pub(super) message: String,
+    #[serde(rename = "in")]
+    pub(super) bootstrap: String,
+    pub(super) at: String,
+    /// Whether the place holds an `Any`.
+    #[serde(default)]
+    pub(super) typed: bool,
+    /// Merged into what is at the place.
+    #[serde(default)]
+    pub(super) value: Json,
+}
+
+/// A value for a field that cannot be derived.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sample {
+    /// The value; derived unless given.
+    #[serde(default)]
+    pub(super) value: Option<Json>,
+    /// Fields beside it that have to be set too.
+    #[serde(default)]
+    pub(super) with: Map<String, Json>,
+    /// What else the bootstrap needs.
+    #[serde(default)]
+    pub(super) bootstrap: Json,
+}
+
+pub(super) fn read() -> Result<Probes> {
+    serde_saphyr::from_str(FILE).context("probes.yaml")
+}
