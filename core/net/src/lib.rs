@@ -2,6 +2,7 @@
 //! configuration messages, clusters or HTTP semantics.
 
 pub mod inspect;
+pub mod proxy_protocol;
 mod transport;
 
 pub use transport::{SecureStream, Transport};

@@ -8,7 +8,9 @@ use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
 use crate::lb::LbConfig;
-use crate::outlier::OutlierDetector;
+use crate::metadata::MetadataPath;
+use crate::outlier::{HostReports, OutlierDetector};
+use crate::override_host::OverrideHostPolicy;
 use crate::stats::ClusterStats;
 use crate::transport_socket::TransportSocket;
 
@@ -194,6 +196,8 @@ pub struct OriginalDstOptions {
     pub header: Option<String>,
     /// `upstream_port_override`.
     pub port_override: Option<u16>,
+    /// `metadata_key`: where the stream's dynamic metadata names the destination.
+    pub metadata_key: Option<MetadataPath>,
 }
 
 /// A cluster's settings and the things that all workers share for it.
@@ -213,6 +217,8 @@ pub struct ClusterInfo {
     pub per_connection_buffer_limit: u32,
     /// Load balancing.
     pub lb: LbConfig,
+    /// The policy that lets requests name their host.
+    pub override_host: Option<OverrideHostPolicy>,
     /// HTTP options.
     pub http: HttpOptions,
     /// `TcpProtocolOptions.idle_timeout` of a pooled connection; 10 minutes by default, `None` for never.
@@ -235,6 +241,8 @@ pub struct ClusterInfo {
     pub circuit_breakers: CircuitBreakers,
     /// `outlier_detection`; results are noted through [`crate::WorkerCluster::note_result`].
     pub outlier: Option<OutlierDetector>,
+    /// Where to tell of hosts that want no more traffic; only where hosts are actively checked.
+    pub unwilling: Option<HostReports>,
     /// Stats under `cluster.<observability_name>.`.
     pub stats: ClusterStats,
 }

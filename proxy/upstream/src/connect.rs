@@ -95,7 +95,12 @@ pub async fn connect(
     permit: Option<Permit>,
 ) -> Result<UpstreamConnection, ConnectFailure> {
     let guard = ConnectionGuard::new(info.clone(), host.clone(), permit);
-    let outcome = match tokio::time::timeout(info.connect_timeout, establish(info, host, options)).await {
+    let outcome = match tokio::time::timeout(
+        info.connect_timeout,
+        establish(info, host, host.address(), host.transport_socket(), options),
+    )
+    .await
+    {
         Ok(outcome) => outcome,
         Err(_) => {
             info.stats.upstream_cx_connect_timeout().inc();
@@ -120,22 +125,25 @@ pub async fn connect(
     }
 }
 
-async fn establish(
+/// Connects to `address` of a host through `socket`, TLS included, and counts nothing but what TLS counts.
+pub(crate) async fn establish(
     info: &ClusterInfo,
     host: &Host,
+    address: &HostAddress,
+    socket: &TransportSocket,
     options: &SecureOptions,
 ) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
-    let transport = match host.address() {
+    let transport = match address {
         HostAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
         HostAddress::Pipe(path) => {
             let path = match path.strip_prefix('@') {
                 Some(name) => format!("\0{name}"),
                 None => path.to_string(),
             };
-            Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote(&error, host.address()))?)
+            Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote(&error, address))?)
         }
     };
-    match host.transport_socket() {
+    match socket {
         TransportSocket::RawBuffer => Ok((transport, None)),
         TransportSocket::Tls(tls) => secure(info, tls, transport, host, options).await,
     }
@@ -153,7 +161,7 @@ async fn secure(
     let options = ConnectOptions {
         server_name: options.server_name.clone().or_else(host_name),
         verify_names: options.verify_names.clone(),
-        alpn_override: Vec::new(),
+        alpn_override: options.alpn_override.clone(),
         alpn_fallback: options.alpn.clone(),
     };
     let result = tls.connect(transport, &options).await;
@@ -243,7 +251,7 @@ fn remote(error: &io::Error, address: &HostAddress) -> ConnectFailure {
 }
 
 /// The text of the C library for an error, without the number that the standard library adds.
-fn system_text(error: &io::Error) -> String {
+pub(crate) fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_owned(),

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crate::metadata::HostMetadata;
-use crate::outlier::FailureStreaks;
+use crate::outlier::{HostMonitor, Rate};
 use crate::transport_socket::TransportSocket;
 
 /// Where a host accepts connections.
@@ -104,6 +105,13 @@ impl HealthFlags {
         | HealthFlag::FailedEdsHealth as u32
         | HealthFlag::EdsStatusDraining as u32;
     const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32 | HealthFlag::DegradedEdsHealth as u32;
+    /// What is found out here, as opposed to what discovery says.
+    const LEARNT: u32 = HealthFlag::FailedActiveHc as u32
+        | HealthFlag::FailedOutlierCheck as u32
+        | HealthFlag::DegradedActiveHc as u32
+        | HealthFlag::PendingActiveHc as u32
+        | HealthFlag::ExcludedViaImmediateHcFail as u32
+        | HealthFlag::ActiveHcTimeout as u32;
     const EXCLUDED: u32 =
         HealthFlag::ExcludedViaImmediateHcFail as u32 | HealthFlag::EdsStatusDraining as u32;
 
@@ -259,7 +267,11 @@ pub struct Host {
     weight: AtomicU32,
     health: AtomicU32,
     stats: Arc<HostStats>,
-    streaks: Arc<FailureStreaks>,
+    monitor: Arc<HostMonitor>,
+    /// The address in text, made when it is first asked for.
+    address_text: OnceLock<Arc<str>>,
+    /// Since when it has been taking traffic, on the clock of [`uptime_millis`].
+    slow_start_from: AtomicU64,
 }
 
 impl Host {
@@ -270,13 +282,13 @@ impl Host {
 
     /// The host that takes this one's place at the same address: counters and what was learnt about its health go on.
     pub(crate) fn succeeded_by(&self, spec: HostSpec) -> Self {
-        let successor = Self::with_history(spec, self.stats.clone(), self.streaks.clone());
-        let ejected = self.health_flags().contains(HealthFlag::FailedOutlierCheck);
-        successor.set_health_flag(HealthFlag::FailedOutlierCheck, ejected);
+        let successor = Self::with_history(spec, self.stats.clone(), self.monitor.clone());
+        let learnt = HealthFlags::LEARNT & self.health_flags().0;
+        successor.health.fetch_or(learnt, Ordering::Relaxed);
         successor
     }
 
-    fn with_history(spec: HostSpec, stats: Arc<HostStats>, streaks: Arc<FailureStreaks>) -> Self {
+    fn with_history(spec: HostSpec, stats: Arc<HostStats>, monitor: Arc<HostMonitor>) -> Self {
         let HostSpec {
             address,
             hostname,
@@ -303,7 +315,9 @@ impl Host {
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU32::new(health.0),
             stats,
-            streaks,
+            monitor,
+            address_text: OnceLock::new(),
+            slow_start_from: AtomicU64::new(uptime_millis()),
         }
     }
 
@@ -312,13 +326,23 @@ impl Host {
         &self.address
     }
 
+    /// The address as `%UPSTREAM_HOST%` prints it, to be shared.
+    pub fn address_text(&self) -> &Arc<str> {
+        self.address_text.get_or_init(|| self.address.to_string().into())
+    }
+
+    /// [`Host::hostname`], to be shared; `None` when there is none.
+    pub fn shared_hostname(&self) -> Option<&Arc<str>> {
+        Some(&self.hostname).filter(|name| !name.is_empty())
+    }
+
     /// `endpoint.hostname` or the DNS name; empty when there is none. `auto_host_rewrite` and `auto_sni` use it.
     pub fn hostname(&self) -> &str {
         &self.hostname
     }
 
     /// The host's locality.
-    pub fn locality(&self) -> &Locality {
+    pub fn locality(&self) -> &Arc<Locality> {
         &self.locality
     }
 
@@ -366,6 +390,19 @@ impl Host {
         HealthFlags(self.health.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn has_health_flag(&self, flag: HealthFlag) -> bool {
+        self.health_flags().contains(flag)
+    }
+
+    /// Clears a flag; true when it was set.
+    pub(crate) fn take_health_flag(&self, flag: HealthFlag) -> bool {
+        let was_set = self.health.fetch_and(!(flag as u32), Ordering::Relaxed) & flag as u32 != 0;
+        if was_set && flag == HealthFlag::FailedActiveHc {
+            self.slow_start_from.store(uptime_millis(), Ordering::Relaxed);
+        }
+        was_set
+    }
+
     /// The class that the flags of this moment put the host in.
     pub fn health(&self) -> Health {
         self.health_flags().health()
@@ -375,8 +412,13 @@ impl Host {
         if on {
             self.health.fetch_or(flag as u32, Ordering::Relaxed);
         } else {
-            self.health.fetch_and(!(flag as u32), Ordering::Relaxed);
+            self.take_health_flag(flag);
         }
+    }
+
+    /// Since when the host has been taking traffic, on the clock of [`uptime_millis`]: slow start begins here.
+    pub fn slow_start_from(&self) -> u64 {
+        self.slow_start_from.load(Ordering::Relaxed)
     }
 
     /// The host's counters.
@@ -384,9 +426,15 @@ impl Host {
         &self.stats
     }
 
-    /// Failures in a row, for outlier detection.
-    pub(crate) fn streaks(&self) -> &FailureStreaks {
-        &self.streaks
+    /// What outlier detection counts.
+    pub(crate) fn monitor(&self) -> &HostMonitor {
+        &self.monitor
+    }
+
+    /// Percent of good answers, and of good connections, in the last interval of outlier detection; -1 when it had too few
+    /// of them.
+    pub fn success_rates(&self) -> [f64; 2] {
+        [self.monitor.rate(Rate::External), self.monitor.rate(Rate::LocalOrigin)]
     }
 
     /// Counts a request as under way until the guard is dropped: `rq_total` and `rq_active`.
@@ -400,6 +448,12 @@ impl Host {
     pub fn active_requests(&self) -> u64 {
         self.stats.rq_active.load(Ordering::Relaxed)
     }
+}
+
+/// Milliseconds since the process first asked.
+pub(crate) fn uptime_millis() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// One request that a host is working on.

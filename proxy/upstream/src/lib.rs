@@ -1,5 +1,5 @@
-//! Clusters, their hosts and the choice of a host, from configuration and discovery to an open connection; it must not know HTTP,
-//! listeners or routes.
+//! Clusters, their hosts, their health and the choice of a host, from configuration and discovery to an open connection; it must not
+//! know listeners, routes or how requests are forwarded.
 
 mod circuit_breakers;
 mod cluster_info;
@@ -7,12 +7,14 @@ mod cluster_manager;
 mod config;
 mod connect;
 mod dns;
-mod ejection;
+mod event_log;
+mod health_check;
 mod host;
 mod lb;
 mod managed_cluster;
 mod metadata;
 mod outlier;
+mod override_host;
 mod snapshot;
 mod source_file;
 mod stats;
@@ -26,7 +28,7 @@ pub use cluster_info::{
 };
 pub use cluster_manager::{
     Accepted, Change, ClusterDescription, ClusterManager, ClusterManagerStats, EdsFile, EdsSubscription,
-    Initialization,
+    Initialization, ProxyFacts,
 };
 pub use connect::{
     ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
@@ -35,12 +37,17 @@ pub use host::{
     ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec, HostStats, Locality,
 };
 pub use lb::{
-    HashFunction, HashTable, HostSet, Hosts, LbConfig, LbPolicy, LocalityHosts, PriorityLoad, PrioritySet,
-    TableConfig,
+    HashFunction, HashTable, HostSet, Hosts, LbConfig, LbPolicy, LocalityHosts, LocalityMode,
+    OverrideStatuses, PriorityLoad, PrioritySet, SelectorFallback, SlowStart, SubsetConfig, SubsetFallback,
+    SubsetSelector, TableConfig, ZoneAware,
 };
 pub use managed_cluster::Origin;
-pub use metadata::{HostMetadata, LB_FILTER, TRANSPORT_SOCKET_MATCH_FILTER};
-pub use outlier::{EjectionReason, FailureStreaks, HostResult, OutlierConfig, OutlierDetector};
+pub use metadata::{HostMetadata, LB_FILTER, MetadataPath, MetadataStep, TRANSPORT_SOCKET_MATCH_FILTER};
+pub use outlier::{
+    EjectionReason, FailurePercentageConfig, HostMonitor, HostReports, HostResult, OutlierConfig,
+    OutlierDetector, RateSummary, SuccessRateConfig,
+};
+pub use override_host::LbRequest;
 pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 pub use source_file::check_source_file;
 pub use stats::{ClusterStats, EdsStats, RequestTimeStats, TrafficStats};

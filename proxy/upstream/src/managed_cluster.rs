@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dhow_proto::google::protobuf::Any;
-use dhow_stats::Store;
+use dhow_stats::{Scope, Store};
 use tokio::task::AbortHandle;
 
 use crate::circuit_breakers::CircuitBreakers;
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::config::{AssignedEndpoint, Assignment, ClusterConfig, Discovery, EndpointTarget};
-use crate::ejection::Ejections;
+use crate::event_log::EventFile;
+use crate::health_check::{HealthChecks, OnChecked};
 use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
-use crate::lb::{HostSetOptions, LbPolicy, LocalityGroup, PrioritySet};
-use crate::outlier::OutlierReports;
+use crate::lb::{HostSetOptions, LbPolicy, LocalCluster, LocalityGroup, PrioritySet, Subsets, ZoneObstacle};
+use crate::outlier::{Ejections, HostReports, OutlierDetector, ReportSender};
 use crate::snapshot::ActiveCluster;
 use crate::stats::ClusterStats;
 
@@ -51,9 +52,13 @@ pub(crate) struct ManagedCluster {
     pub(crate) active: Arc<ActiveCluster>,
     pub(crate) warming: Warming,
     pub(crate) tasks: Vec<AbortHandle>,
-    pub(crate) ejections: Ejections,
+    /// `outlier_detection`.
+    pub(crate) ejections: Option<Ejections>,
+    /// Active checks, once they run.
+    pub(crate) health: Option<HealthChecks>,
     groups: Vec<LocalityGroup>,
     options: HostSetOptions,
+    site: Site,
     /// Addresses of the names of a DNS cluster, by the position of the endpoint.
     pub(crate) answers: HashMap<usize, Vec<IpAddr>>,
 }
@@ -64,6 +69,17 @@ impl Drop for ManagedCluster {
     }
 }
 
+/// What clusters know of the proxy that they are in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Site {
+    /// `node.locality`.
+    pub(crate) locality: Arc<Locality>,
+    /// How the local cluster looks, when one is configured.
+    pub(crate) local_cluster: Option<Arc<LocalCluster>>,
+    /// The number of load balancers that Envoy would have for a cluster.
+    pub(crate) balancers: u64,
+}
+
 /// What identifies a version of a cluster.
 pub(crate) struct Provenance {
     pub(crate) id: u64,
@@ -72,18 +88,37 @@ pub(crate) struct Provenance {
     pub(crate) origin: Origin,
 }
 
+/// What a cluster gets from the manager.
+pub(crate) struct Supplies<'a> {
+    pub(crate) site: &'a Site,
+    pub(crate) store: &'a Store,
+    pub(crate) reports: &'a ReportSender,
+    /// Where ejections are logged.
+    pub(crate) outlier_events: Option<Arc<EventFile>>,
+}
+
 impl ManagedCluster {
     pub(crate) fn new(
         config: ClusterConfig,
         from: Provenance,
-        store: &Store,
-        reports: &OutlierReports,
+        Supplies { site, store, reports, outlier_events }: &Supplies<'_>,
     ) -> Self {
         let info = Arc::new(cluster_info(&config, from.origin, from.id, store, reports));
+        let ejections = config.outlier.map(|outlier| {
+            let scope = store.scope(&cluster_scope(&config.observability_name));
+            Ejections::new(outlier, &scope, info.name.clone(), outlier_events.clone())
+        });
+        let lb = &config.balancing.lb;
         let options = HostSetOptions {
             panic_threshold: config.balancing.panic_threshold,
             ignore_new_hosts: config.balancing.ignore_new_hosts,
-            locality_weighted: config.balancing.lb.locality_weighted,
+            locality_weighted: lb.is_locality_weighted(),
+            table: match lb.policy {
+                LbPolicy::Consistent(table) => Some(table),
+                _ => None,
+            },
+            zone: lb.zone_aware().copied().zip(site.local_cluster.clone()),
+            own_locality: site.locality.clone(),
             ..HostSetOptions::default()
         };
         let warming = match &config.discovery {
@@ -96,8 +131,9 @@ impl ManagedCluster {
         };
         let mut cluster = Self {
             id: from.id,
-            active: ActiveCluster::new(info, PrioritySet::new(&[], options, None)),
-            ejections: Ejections::new(&config, store),
+            active: ActiveCluster::new(info, PrioritySet::new(&[], &options)),
+            ejections,
+            health: None,
             config,
             message: from.message,
             version: from.version,
@@ -107,6 +143,7 @@ impl ManagedCluster {
             tasks: Vec::new(),
             groups: Vec::new(),
             options,
+            site: (*site).clone(),
             answers: HashMap::new(),
         };
         if let Discovery::Static(assignment) = &cluster.config.discovery {
@@ -205,6 +242,7 @@ impl ManagedCluster {
                 match before.remove(address) {
                     Some(host) if is_same_host(&host, &spec) => {
                         changed |= refresh(&host, &spec);
+                        changed |= host.take_health_flag(HealthFlag::PendingDynamicRemoval);
                         hosts.push(host);
                     }
                     Some(host) => {
@@ -213,17 +251,23 @@ impl ManagedCluster {
                     }
                     None => {
                         added += 1;
-                        hosts.push(Arc::new(Host::new(spec)));
+                        hosts.push(Arc::new(self.unchecked(Host::new(spec))));
                     }
                 }
             }
-            groups.push(LocalityGroup { priority: group.priority, weight: group.weight, hosts });
+            groups.push(LocalityGroup {
+                priority: group.priority,
+                locality: group.locality.clone(),
+                weight: group.weight,
+                hosts,
+            });
         }
         let options = HostSetOptions {
             overprovisioning: assignment.overprovisioning,
             weighted_priority_health: assignment.weighted_priority_health,
-            ..self.options
+            ..self.options.clone()
         };
+        self.keep_healthy(&mut before, &mut groups);
         let membership_changed = added > 0 || !before.is_empty();
         if !membership_changed && !changed && options == self.options && same_shape(&groups, &self.groups) {
             return false;
@@ -233,9 +277,94 @@ impl ManagedCluster {
         if membership_changed {
             self.info().stats.membership_change().inc();
         }
-        self.ejections.retain(&self.groups);
+        self.forget_ejections();
+        self.follow_checks();
         self.rebuild();
         true
+    }
+
+    /// A new host as it is before its first check: unhealthy, where hosts are checked.
+    fn unchecked(&self, host: Host) -> Host {
+        if self.config.health_check.is_some() && !host.health_check_disabled() {
+            host.set_health_flag(HealthFlag::FailedActiveHc, true);
+            let pending =
+                self.options.ignore_new_hosts && !matches!(self.config.discovery, Discovery::Static(_));
+            host.set_health_flag(HealthFlag::PendingActiveHc, pending);
+        }
+        host
+    }
+
+    /// Moves hosts that left discovery, and that checks find healthy, from `gone` back into `groups`.
+    fn keep_healthy(&self, gone: &mut HashMap<HostAddress, Arc<Host>>, groups: &mut Vec<LocalityGroup>) {
+        let checked = self.config.health_check.is_some() && !self.config.ignore_health_on_host_removal;
+        if !checked || matches!(self.config.discovery, Discovery::Static(_)) {
+            return;
+        }
+        let failed = |host: &Host| {
+            host.has_health_flag(HealthFlag::FailedActiveHc)
+                || host.has_health_flag(HealthFlag::FailedEdsHealth)
+        };
+        for (_, host) in gone.extract_if(|_, host| !failed(host)) {
+            host.set_health_flag(HealthFlag::PendingDynamicRemoval, true);
+            let same = |group: &&mut LocalityGroup| {
+                group.priority == host.priority() && group.locality == *host.locality()
+            };
+            match groups.iter_mut().find(same) {
+                Some(group) => group.hosts.push(host),
+                None => groups.push(LocalityGroup {
+                    priority: host.priority(),
+                    locality: host.locality().clone(),
+                    weight: 0,
+                    hosts: vec![host],
+                }),
+            }
+        }
+    }
+
+    /// Starts checking the hosts. `cluster_scope` counts; `on_checked` is told when something changed.
+    pub(crate) fn check_health(&mut self, scope: &Scope, events: Vec<Arc<EventFile>>, on_checked: OnChecked) {
+        let Some(config) = self.config.health_check.clone() else {
+            return;
+        };
+        let socket =
+            config.socket_criteria.as_ref().map(|criteria| self.config.sockets.select_by(criteria).clone());
+        self.health = Some(HealthChecks::new(config, self.info().clone(), scope, events, socket, on_checked));
+        self.follow_checks();
+    }
+
+    fn forget_ejections(&mut self) {
+        if let Some(ejections) = &mut self.ejections {
+            ejections.retain(self.groups.iter().flat_map(|group| &group.hosts));
+        }
+    }
+
+    fn follow_checks(&mut self) {
+        if let Some(health) = &mut self.health {
+            health.follow(self.groups.iter().flat_map(|group| &group.hosts));
+        }
+    }
+
+    /// Takes over what checks found: hosts that were kept only for their health go with it.
+    pub(crate) fn apply_checks(&mut self) {
+        let leaves = |host: &Host| {
+            host.has_health_flag(HealthFlag::PendingDynamicRemoval)
+                && host.has_health_flag(HealthFlag::FailedActiveHc)
+        };
+        let before = self.hosts().count();
+        self.groups.iter_mut().for_each(|group| group.hosts.retain(|host| !leaves(host)));
+        if self.hosts().count() < before {
+            self.groups.retain(|group| !group.hosts.is_empty());
+            self.info().stats.membership_change().inc();
+            self.forget_ejections();
+            self.follow_checks();
+        }
+        self.rebuild();
+    }
+
+    /// Whether routes may use the cluster: its hosts are known and have had their first check.
+    pub(crate) fn is_warm(&self) -> bool {
+        let checked = self.health.as_ref().is_none_or(HealthChecks::first_round_is_over);
+        self.warming == Warming::Done && checked
     }
 
     fn host_spec(
@@ -264,11 +393,15 @@ impl ManagedCluster {
 
     /// Sorts the hosts anew after health or membership changed, and publishes them.
     pub(crate) fn rebuild(&mut self) {
-        let table = match &self.config.balancing.lb.policy {
-            LbPolicy::Consistent(table) => Some(table),
-            _ => None,
-        };
-        let hosts = PrioritySet::new(&self.groups, self.options, table);
+        let mut hosts = PrioritySet::new(&self.groups, &self.options);
+        if let Some(config) = self.config.balancing.lb.subset.clone() {
+            let before = self.active.hosts();
+            let before = before.subsets.as_deref();
+            let subsets = Subsets::build(&config, &self.groups, &self.options, before);
+            self.count_subsets(&subsets, before);
+            hosts.subsets = Some(Arc::new(subsets));
+        }
+        self.count_zone(&hosts);
         let sum = |of: fn(&crate::lb::HostSet) -> usize| hosts.levels().iter().map(of).sum::<usize>() as u64;
         let stats = &self.active.info().stats;
         stats.membership_total().set(sum(|set| set.all.len()));
@@ -280,6 +413,42 @@ impl ManagedCluster {
             stats.describe_table(table);
         }
         self.active.replace_hosts(hosts);
+    }
+
+    /// Counts subsets that came and went once per load balancer: Envoy has one on each worker and one on the main thread.
+    fn count_subsets(&self, now: &Subsets, before: Option<&Subsets>) {
+        let stats = &self.info().stats;
+        let (created, removed) = now.changes(before);
+        stats.lb_subsets_created().add(created as u64 * self.site.balancers);
+        stats.lb_subsets_removed().add(removed as u64 * self.site.balancers);
+        stats.lb_subsets_active().set(now.len() as u64 * self.site.balancers);
+        if now.duplicates > 0 {
+            stats.set_single_host_duplicates(now.duplicates);
+        }
+    }
+
+    /// Counts a look at zones, once per load balancer.
+    fn count_zone(&self, hosts: &PrioritySet) {
+        let Some(outcome) = hosts.zone_outcome() else {
+            return;
+        };
+        let (stats, times) = (&self.info().stats, self.site.balancers);
+        stats.lb_recalculate_zone_structures().add(times);
+        match outcome {
+            Err(ZoneObstacle::NoLocalHosts) => stats.lb_local_cluster_not_ok().add(times),
+            Err(ZoneObstacle::TooSmall) => stats.lb_zone_cluster_too_small().add(times),
+            Err(ZoneObstacle::OneLocality) | Ok(()) => {}
+        }
+    }
+
+    /// Takes over how the local cluster looks now; true when that matters here.
+    pub(crate) fn follow_local_cluster(&mut self, local: &Arc<LocalCluster>) -> bool {
+        let Some((_, seen)) = &mut self.options.zone else {
+            return false;
+        };
+        *seen = local.clone();
+        self.rebuild();
+        true
     }
 
     /// Every host, in the order of configuration.
@@ -299,7 +468,7 @@ fn names(assignment: &Assignment) -> impl Iterator<Item = (usize, &str, u16)> {
 /// Whether an update leaves everything about the host that connections depend on.
 fn is_same_host(host: &Host, spec: &HostSpec) -> bool {
     host.hostname() == &*spec.hostname
-        && *host.locality() == *spec.locality
+        && *host.locality() == spec.locality
         && host.priority() == spec.priority
         && *host.metadata() == spec.metadata
         && host.health_check_hostname() == &*spec.health_check_hostname
@@ -331,17 +500,23 @@ fn same_shape(a: &[LocalityGroup], b: &[LocalityGroup]) -> bool {
             .all(|(a, b)| a.priority == b.priority && a.weight == b.weight && same_hosts(&a.hosts, &b.hosts))
 }
 
+/// The scope of a cluster's statistics, by its `alt_stat_name` or name.
+pub(crate) fn cluster_scope(observability_name: &str) -> String {
+    format!("cluster.{}", observability_name.replace(':', "_"))
+}
+
 fn cluster_info(
     config: &ClusterConfig,
     origin: Origin,
     id: u64,
     store: &Store,
-    reports: &OutlierReports,
+    reports: &ReportSender,
 ) -> ClusterInfo {
-    let scope = store.scope(&format!("cluster.{}", config.observability_name.replace(':', "_")));
+    let scope = store.scope(&cluster_scope(&config.observability_name));
     let stats =
         ClusterStats::new(&scope, matches!(config.discovery, Discovery::Eds(_)), config.sockets.any_secure());
     let name: Arc<str> = config.name.as_str().into();
+    let reports = HostReports::new(name.clone(), id, reports.clone());
     ClusterInfo {
         observability_name: config.observability_name.as_str().into(),
         added_via_api: origin == Origin::Dynamic,
@@ -354,7 +529,8 @@ fn cluster_info(
         },
         connect_timeout: config.connect_timeout,
         per_connection_buffer_limit: config.per_connection_buffer_limit,
-        lb: config.balancing.lb,
+        lb: config.balancing.lb.clone(),
+        override_host: config.balancing.override_host.clone(),
         http: config.http.clone(),
         tcp_idle_timeout: config.tcp_idle_timeout,
         bind: config.bind.clone(),
@@ -365,7 +541,8 @@ fn cluster_info(
         transport_socket: config.sockets.default.clone(),
         metadata: config.metadata.clone(),
         circuit_breakers: CircuitBreakers::new(config.thresholds, &scope, |counter| stats.overflow(counter)),
-        outlier: config.outlier.map(|outlier| reports.detector(outlier, name.clone(), id)),
+        outlier: config.outlier.map(|outlier| OutlierDetector::new(outlier, reports.clone())),
+        unwilling: config.health_check.is_some().then_some(reports),
         stats,
         name,
     }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use dhow_stats::{Counter, ResponseCodeStats, Scope, TextReadout, stat_group};
 use dhow_tls::TlsStats;
 
-use crate::lb::HashTable;
+use crate::lb::{HashTable, Outcome, SubsetEvent, ZoneEvent};
 
 stat_group! {
     /// Traffic of one cluster. The connection figures are counted here; `upstream_rq_*`, retries, time-outs, flow control
@@ -192,22 +192,52 @@ impl ClusterStats {
         self.tls.as_ref()
     }
 
+    /// The gauge of hosts that `single_host_per_subset` leaves out; it exists once there are some.
+    pub(crate) fn set_single_host_duplicates(&self, hosts: u64) {
+        self.traffic.scope().gauge("lb_subsets_single_host_per_subset_duplicate").set(hosts);
+    }
+
     /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).
     pub(crate) fn count_socket_match(&self, entry: &str) {
         self.traffic.scope().counter(format!("{entry}.total_match_count")).inc();
+    }
+
+    /// Counts what was special about a choice of a host.
+    pub(crate) fn count_choice(&self, outcome: Outcome) {
+        let Outcome { panicked, zone, subset } = outcome;
+        if panicked {
+            self.traffic.lb_healthy_panic().inc();
+        }
+        match zone {
+            ZoneEvent::None => {}
+            ZoneEvent::Direct => self.traffic.lb_zone_routing_all_directly().inc(),
+            ZoneEvent::Sampled => self.traffic.lb_zone_routing_sampled().inc(),
+            ZoneEvent::CrossZone => self.traffic.lb_zone_routing_cross_zone().inc(),
+            ZoneEvent::NoCapacity => {
+                self.traffic.lb_zone_routing_cross_zone().inc();
+                self.traffic.lb_zone_no_capacity_left().inc();
+            }
+            ZoneEvent::LocalClusterNotOk => self.traffic.lb_local_cluster_not_ok().inc(),
+        }
+        match subset {
+            SubsetEvent::None => {}
+            SubsetEvent::Selected => self.traffic.lb_subsets_selected().inc(),
+            SubsetEvent::Fallback => self.traffic.lb_subsets_fallback().inc(),
+            SubsetEvent::FallbackPanic => self.traffic.lb_subsets_fallback_panic().inc(),
+        }
     }
 
     /// The gauges of consistent hashing.
     pub(crate) fn describe_table(&self, table: &HashTable) {
         let scope = self.traffic.scope();
         let (least, most) = table.entries_per_host();
-        match table {
-            HashTable::Ring { .. } => {
+        match table.is_ring() {
+            true => {
                 scope.gauge("ring_hash_lb.size").set(table.len() as u64);
                 scope.gauge("ring_hash_lb.min_hashes_per_host").set(least);
                 scope.gauge("ring_hash_lb.max_hashes_per_host").set(most);
             }
-            HashTable::Maglev { .. } => {
+            false => {
                 scope.gauge("maglev_lb.min_entries_per_host").set(least);
                 scope.gauge("maglev_lb.max_entries_per_host").set(most);
             }

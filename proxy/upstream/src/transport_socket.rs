@@ -29,6 +29,8 @@ pub struct SecureOptions {
     pub server_name: Option<String>,
     /// Names that the certificate must be for one of, instead of the configured ones (`auto_san_validation`).
     pub verify_names: Vec<String>,
+    /// Protocols to offer by ALPN whatever the configuration names; empty offers those.
+    pub alpn_override: Vec<Vec<u8>>,
     /// Protocols to offer by ALPN when the configuration names none, such as `h2` and `http/1.1`.
     pub alpn: Vec<Vec<u8>>,
 }

@@ -13,17 +13,19 @@ use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_proto::{Message, any};
 use dhow_stats::Store;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub use description::{
     Accepted, Change, ClusterDescription, ClusterManagerStats, EdsFile, EdsSubscription, Initialization,
+    ProxyFacts,
 };
 use state::{Inner, State};
 
 use crate::config::{self, Discovery, EdsSource};
 use crate::dns::Resolvers;
-use crate::managed_cluster::{ManagedCluster, Origin, Provenance, Warming};
-use crate::outlier::OutlierReports;
+use crate::event_log::EventLogs;
+use crate::managed_cluster::{ManagedCluster, Origin, Provenance, Site, Supplies, Warming};
+use crate::outlier::Ejections;
 use crate::snapshot::{ActiveCluster, PublishedClusters, Publisher};
 
 /// The clusters of the proxy. Clones are the same manager. Belongs to the main thread: discovery runs as tasks of the
@@ -46,13 +48,15 @@ impl ClusterManager {
     }
 
     fn with_discovery(store: Store, discovers: bool) -> Self {
-        let (reports, receiver) = OutlierReports::new();
+        let (reports, receiver) = mpsc::unbounded_channel();
         let inner = Inner {
             stats: store.scope("cluster_manager").group(),
             store,
             publisher: Publisher::new(),
             resolvers: Resolvers::default(),
             reports,
+            event_logs: EventLogs::default(),
+            outlier_events: Mutex::default(),
             subscriptions: watch::Sender::new(0),
             initialization: watch::Sender::new(Initialization::default()),
             discovers,
@@ -63,19 +67,35 @@ impl ClusterManager {
                 assignments: HashMap::new(),
                 services: HashMap::new(),
                 batches: 0,
+                site: Site::default(),
+                local_cluster: None,
                 unpublished: false,
                 reports: Some(receiver),
                 rng: Rng::from_entropy(),
+                upstream_bind: None,
             }),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Sets what clusters know of the proxy that they are in. Call it before the first cluster is added.
+    pub fn set_proxy_facts(&self, facts: ProxyFacts) {
+        let ProxyFacts { workers, locality, local_cluster_name, upstream_bind } = facts;
+        let mut state = self.inner.state.lock();
+        state.site = Site {
+            locality: Arc::new(locality),
+            local_cluster: local_cluster_name.is_some().then(Arc::default),
+            balancers: workers as u64 + 1,
+        };
+        state.local_cluster = local_cluster_name.map(|name| (name, 0));
+        state.upstream_bind = upstream_bind;
     }
 
     /// Accepts a cluster or says why not; nothing changes then. A message equal to the one in force changes nothing, and
     /// neither does a dynamic cluster with the name of a static one.
     pub fn add_or_update(
         &self,
-        cluster: Cluster,
+        mut cluster: Cluster,
         version: &str,
         origin: Origin,
     ) -> Result<Accepted, ConfigError> {
@@ -94,10 +114,20 @@ impl ClusterManager {
         }
         let change = if known.is_some() { Change::Updated } else { Change::Added };
         let message = any::pack(&cluster);
+        if cluster.upstream_bind_config.is_none() {
+            cluster.upstream_bind_config.clone_from(&state.upstream_bind);
+        }
         let (config, warnings) = config::lower_cluster(cluster)?;
+        let events = self.inner.open_events(&config)?;
         let from = Provenance { id: state.next_id, message, version: version.to_owned(), origin };
         state.next_id += 1;
-        let mut managed = ManagedCluster::new(config, from, &self.inner.store, &self.inner.reports);
+        let supplies = Supplies {
+            site: &state.site,
+            store: &self.inner.store,
+            reports: &self.inner.reports,
+            outlier_events: self.inner.outlier_events.lock().clone(),
+        };
+        let mut managed = ManagedCluster::new(config, from, &supplies);
         if change == Change::Added {
             self.inner.stats.cluster_added().inc();
         } else {
@@ -105,7 +135,7 @@ impl ClusterManager {
         }
         self.inner.subscribe(&mut state, &mut managed);
         if self.inner.discovers {
-            Inner::discover(&self.inner, &mut managed);
+            Inner::discover(&self.inner, &mut managed, events);
             Inner::follow_reports(&self.inner, &mut state);
         }
         let name = managed.config.name.clone();
@@ -227,6 +257,20 @@ impl ClusterManager {
             .collect()
     }
 
+    /// Logs ejections by outlier detection to the file at `path`; for clusters that are added from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn log_ejections(&self, path: &str) -> std::io::Result<()> {
+        *self.inner.outlier_events.lock() = Some(self.inner.event_logs.open(path)?);
+        Ok(())
+    }
+
+    /// Opens event logs again by their paths, for rotation.
+    pub fn reopen_event_logs(&self) {
+        self.inner.event_logs.reopen();
+    }
+
     /// What workers read; one per worker.
     pub fn published(&self) -> PublishedClusters {
         self.inner.publisher.reader()
@@ -267,6 +311,7 @@ impl ClusterManager {
                 origin: cluster.origin,
                 warming,
                 cluster: cluster.active.clone(),
+                success_rates: cluster.ejections.as_ref().map(Ejections::summaries),
             }));
         }
         described

@@ -4,17 +4,22 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dhow_base::Rng;
+use dhow_base::{ConfigError, FieldPath, Rng};
+use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_stats::Store;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use super::description::{ClusterManagerStats, Initialization};
 use super::tasks;
-use crate::config::{Assignment, Discovery};
+use crate::config::{Assignment, ClusterConfig, Discovery};
+use crate::connect::system_text;
 use crate::dns::{Answer, Resolvers};
-use crate::managed_cluster::{ManagedCluster, Warming};
-use crate::outlier::{OutlierReport, OutlierReports};
+use crate::event_log::{EventFile, EventLogs};
+use crate::host::Host;
+use crate::lb::LocalCluster;
+use crate::managed_cluster::{ManagedCluster, Site, Warming, cluster_scope};
+use crate::outlier::{Ejections, Finding, HostReport, Moment, ReportSender};
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, Publisher};
 
 #[derive(Debug)]
@@ -23,7 +28,10 @@ pub(super) struct Inner {
     pub(super) publisher: Publisher,
     pub(super) stats: ClusterManagerStats,
     pub(super) resolvers: Resolvers,
-    pub(super) reports: OutlierReports,
+    pub(super) reports: ReportSender,
+    pub(super) event_logs: EventLogs,
+    /// `cluster_manager.outlier_detection.event_log_path`.
+    pub(super) outlier_events: Mutex<Option<Arc<EventFile>>>,
     pub(super) subscriptions: watch::Sender<u64>,
     pub(super) initialization: watch::Sender<Initialization>,
     /// Whether discovery runs; it does not under `--mode validate`.
@@ -41,9 +49,14 @@ pub(super) struct State {
     /// Names of the clusters per service.
     pub(super) services: HashMap<String, BTreeSet<String>>,
     pub(super) batches: usize,
+    pub(super) site: Site,
+    /// `local_cluster_name`, and the generation of its hosts that clusters know of.
+    pub(super) local_cluster: Option<(String, u64)>,
     pub(super) unpublished: bool,
-    pub(super) reports: Option<mpsc::UnboundedReceiver<OutlierReport>>,
+    pub(super) reports: Option<mpsc::UnboundedReceiver<HostReport>>,
     pub(super) rng: Rng,
+    /// `cluster_manager.upstream_bind_config`.
+    pub(super) upstream_bind: Option<BindConfig>,
 }
 
 impl Inner {
@@ -112,7 +125,7 @@ impl Inner {
         let ready = state
             .warming
             .get(name)
-            .is_some_and(|cluster| cluster.warming == Warming::Done || !cluster.config.wait_for_warm_on_init);
+            .is_some_and(|cluster| cluster.is_warm() || !cluster.config.wait_for_warm_on_init);
         if !ready {
             return;
         }
@@ -126,11 +139,38 @@ impl Inner {
         }
     }
 
+    /// Tells zone-aware clusters when the hosts of the local cluster changed.
+    fn follow_local_cluster(&self, state: &mut State) {
+        let State { local_cluster: Some((name, seen)), active, warming, site, .. } = state else {
+            return;
+        };
+        let Some(own) = active.get(name) else {
+            return;
+        };
+        let generation = own.active.generation();
+        if generation == *seen {
+            return;
+        }
+        *seen = generation;
+        let look = own.active.hosts().levels().first().map(LocalCluster::of).unwrap_or_default();
+        let look = Arc::new(look);
+        site.local_cluster = Some(look.clone());
+        let mut changed = false;
+        for (other, cluster) in active.iter_mut().chain(warming.iter_mut()) {
+            // The local cluster does not route to itself by zone: it would never come to rest.
+            changed |= other != name && cluster.follow_local_cluster(&look);
+        }
+        if changed {
+            self.publisher.wake();
+        }
+    }
+
     /// Publishes what changed, unless a batch is still open.
     pub(super) fn settle(&self, state: &mut State) {
         if state.batches > 0 {
             return;
         }
+        self.follow_local_cluster(state);
         if std::mem::take(&mut state.unpublished) {
             let clusters: ClustersSnapshot = state
                 .active
@@ -157,7 +197,7 @@ impl Inner {
     }
 
     /// Starts what a cluster needs to find its hosts and to bring back ejected ones.
-    pub(super) fn discover(inner: &Arc<Self>, managed: &mut ManagedCluster) {
+    pub(super) fn discover(inner: &Arc<Self>, managed: &mut ManagedCluster, events: Vec<Arc<EventFile>>) {
         if let Discovery::Dns(dns) = &managed.config.discovery {
             for (at, name) in managed.names() {
                 let task = tasks::resolve_again_and_again(
@@ -171,7 +211,21 @@ impl Inner {
                 managed.tasks.push(tokio::spawn(task).abort_handle());
             }
         }
-        if let Some(interval) = managed.ejections.interval() {
+        let (weak, name, id) = (Arc::downgrade(inner), managed.config.name.clone(), managed.id);
+        let on_checked = move |host: &Arc<Host>, healthy: bool| {
+            if let Some(inner) = weak.upgrade() {
+                inner.with_cluster(&name, id, |inner, cluster| {
+                    if let Some(ejections) = cluster.ejections.as_mut().filter(|_| healthy) {
+                        ejections.uneject_healthy(host, Instant::now());
+                    }
+                    cluster.apply_checks();
+                    inner.publisher.wake();
+                });
+            }
+        };
+        let scope = inner.store.scope(&cluster_scope(&managed.config.observability_name));
+        managed.check_health(&scope, events, Arc::new(on_checked));
+        if let Some(interval) = managed.ejections.as_ref().map(Ejections::interval) {
             let task = tasks::sweep_again_and_again(
                 Arc::downgrade(inner),
                 managed.config.name.clone(),
@@ -180,6 +234,20 @@ impl Inner {
             );
             managed.tasks.push(tokio::spawn(task).abort_handle());
         }
+    }
+
+    /// Opens the event logs that a cluster's health checks write to.
+    pub(super) fn open_events(&self, config: &ClusterConfig) -> Result<Vec<Arc<EventFile>>, ConfigError> {
+        let Some(check) = &config.health_check else {
+            return Ok(Vec::new());
+        };
+        let open = |path: &String| {
+            self.event_logs.open(path).map_err(|error| {
+                let at = FieldPath::root().field("health_checks").index(0);
+                ConfigError::new(at, format!("unable to open file '{path}': {}", system_text(&error)))
+            })
+        };
+        check.event_logs.iter().map(open).collect()
     }
 
     pub(super) fn follow_reports(inner: &Arc<Self>, state: &mut State) {
@@ -196,7 +264,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn take_report(&self, report: &OutlierReport) {
+    pub(super) fn take_report(&self, report: &HostReport) {
         let mut state = self.state.lock();
         let State { active, rng, .. } = &mut *state;
         let Some(cluster) =
@@ -205,8 +273,20 @@ impl Inner {
             return;
         };
         let hosts = cluster.hosts().count();
-        if cluster.ejections.eject(&report.host, report.reason, hosts, Instant::now(), rng) {
-            cluster.rebuild();
+        let changed = match report.finding {
+            Finding::Outlier(reason) => {
+                let mut moment = Moment { now: Instant::now(), rng };
+                cluster.ejections.as_mut().is_some_and(|ejections| {
+                    ejections.eject_for_streak(&report.host, reason, hosts, &mut moment)
+                })
+            }
+            Finding::WantsNoTraffic => {
+                cluster.health.as_ref().is_some_and(|health| health.fail_passively(&report.host))
+            }
+        };
+        if changed {
+            cluster.apply_checks();
+            self.follow_local_cluster(&mut state);
             self.publisher.wake();
         }
     }

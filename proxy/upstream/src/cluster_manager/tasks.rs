@@ -8,6 +8,7 @@ use dhow_base::{Backoff, Rng};
 use super::state::Inner;
 use crate::config::DnsDiscovery;
 use crate::dns::Answer;
+use crate::outlier::Moment;
 
 /// Keeps the addresses of one name current until the cluster goes.
 pub(super) async fn resolve_again_and_again(
@@ -67,8 +68,9 @@ pub(super) fn next_refresh(
     delay + Duration::from_millis(rng.below(jitter))
 }
 
-/// Looks at ejected hosts at every interval until the cluster goes.
+/// Compares hosts, and looks at ejected ones, at every interval until the cluster goes.
 pub(super) async fn sweep_again_and_again(inner: Weak<Inner>, cluster: String, id: u64, interval: Duration) {
+    let mut rng = Rng::from_entropy();
     loop {
         tokio::time::sleep(interval).await;
         let Some(inner) = inner.upgrade() else {
@@ -76,7 +78,8 @@ pub(super) async fn sweep_again_and_again(inner: Weak<Inner>, cluster: String, i
         };
         let found = inner.with_cluster(&cluster, id, |inner, cluster| {
             let hosts: Vec<_> = cluster.hosts().cloned().collect();
-            if cluster.ejections.sweep(hosts.iter(), Instant::now()) {
+            let mut moment = Moment { now: Instant::now(), rng: &mut rng };
+            if cluster.ejections.as_mut().is_some_and(|ejections| ejections.sweep(&hosts, &mut moment)) {
                 cluster.rebuild();
                 inner.publisher.wake();
             }

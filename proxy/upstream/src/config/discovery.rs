@@ -32,6 +32,19 @@ pub(crate) enum Discovery {
     OriginalDst,
 }
 
+impl Discovery {
+    /// The name under which Envoy registers the type of cluster.
+    pub(crate) fn factory_name(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "envoy.cluster.static",
+            Self::Dns(dns) if dns.logical => "envoy.cluster.logical_dns",
+            Self::Dns(_) => "envoy.cluster.strict_dns",
+            Self::Eds(_) => "envoy.cluster.eds",
+            Self::OriginalDst => "envoy.cluster.original_dst",
+        }
+    }
+}
+
 /// `STRICT_DNS`, `LOGICAL_DNS` and `envoy.cluster.dns`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DnsDiscovery {

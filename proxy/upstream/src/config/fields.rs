@@ -4,8 +4,14 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::core::v3::{RuntimeDouble, SocketOption};
+use dhow_proto::envoy::r#type::metadata::v3::{
+    MetadataKey,
+    metadata_key::{PathSegment as MetadataPathSegment, path_segment::Segment},
+};
 use dhow_proto::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
 use dhow_proto::{Message, Name, any};
+
+use crate::metadata::{MetadataPath, MetadataStep};
 
 /// What was noticed while a message was read.
 #[derive(Debug, Default)]
@@ -92,4 +98,15 @@ pub(crate) fn socket_options(
     path: impl FnOnce() -> FieldPath,
 ) -> Result<(), ConfigError> {
     if options.is_empty() { Ok(()) } else { Err(ConfigError::unsupported(path())) }
+}
+
+/// `envoy.type.metadata.v3.MetadataKey`: where in the dynamic metadata of a stream a value is.
+pub(crate) fn metadata_key(key: MetadataKey) -> MetadataPath {
+    let MetadataKey { key, path } = key;
+    let segments = path.into_iter().filter_map(|MetadataPathSegment { segment }| match segment {
+        Some(Segment::Key(name)) => Some(MetadataStep::Key(name)),
+        Some(Segment::Index(at)) => Some(MetadataStep::Index(at as usize)),
+        None => None,
+    });
+    MetadataPath { namespace: key, path: segments.collect() }
 }

@@ -3,6 +3,7 @@
 mod assignment;
 mod discovery;
 mod fields;
+mod health_check;
 mod http_options;
 mod load_balancing;
 mod outlier;
@@ -11,6 +12,7 @@ mod sockets;
 mod tests;
 mod thresholds;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
@@ -32,6 +34,7 @@ pub(crate) use sockets::TransportSockets;
 
 use crate::circuit_breakers::Thresholds;
 use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
+use crate::health_check::HealthCheckConfig;
 use crate::lb::LbPolicy;
 use crate::outlier::OutlierConfig;
 
@@ -52,6 +55,9 @@ pub(crate) struct ClusterConfig {
     pub(crate) sockets: TransportSockets,
     pub(crate) thresholds: [Thresholds; 2],
     pub(crate) outlier: Option<OutlierConfig>,
+    pub(crate) health_check: Option<Arc<HealthCheckConfig>>,
+    /// Hosts that discovery no longer lists go at once, even when checks find them healthy.
+    pub(crate) ignore_health_on_host_removal: bool,
     pub(crate) close_connections_on_host_health_failure: bool,
     pub(crate) wait_for_warm_on_init: bool,
     pub(crate) metadata: Metadata,
@@ -135,7 +141,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     }
     refuse(&transport_socket_matcher, || path.field("transport_socket_matcher"))?;
     refuse(&stats_matcher, || path.field("stats_matcher"))?;
-    refuse(&lb_subset_config, || path.field("lb_subset_config"))?;
     refuse(&upstream_config, || path.field("upstream_config"))?;
     refuse(&queuing_policies, || path.field("queuing_policies"))?;
     let TrackClusterStats { timeout_budgets, request_response_sizes, per_endpoint_stats } =
@@ -145,8 +150,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
             "per_connection_buffer_high_watermark_timeout",
             per_connection_buffer_high_watermark_timeout.is_some(),
         ),
-        ("health_checks", !health_checks.is_empty()),
-        ("ignore_health_on_host_removal", ignore_health_on_host_removal),
         ("filters", !filters.is_empty()),
         ("lrs_server", lrs_server.is_some()),
         ("lrs_report_endpoint_metrics", !lrs_report_endpoint_metrics.is_empty()),
@@ -170,6 +173,8 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     };
     let (http, tcp_idle_timeout) =
         http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
+    let http2 = !matches!(http.protocol, UpstreamProtocol::Http1(_));
+    let health_check = health_check::lower(health_checks, http2, &name, &path.field("health_checks"))?;
     let discovery = DiscoveryFields {
         discovery_type: cluster_discovery_type,
         cluster_name: name.clone(),
@@ -191,6 +196,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         lb_config,
         common: common_lb_config,
         policy: load_balancing_policy,
+        subset: lb_subset_config,
     };
     Ok(ClusterConfig {
         observability_name: if alt_stat_name.is_empty() { name.clone() } else { alt_stat_name },
@@ -209,8 +215,10 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         sockets: sockets::lower_transport_sockets(transport_socket, transport_socket_matches, path, notes)?,
         thresholds: thresholds::lower(circuit_breakers, &path.field("circuit_breakers"), notes)?,
         outlier: outlier_detection
-            .map(|message| outlier::lower(message, &path.field("outlier_detection"), notes))
+            .map(|message| outlier::lower(message, &path.field("outlier_detection")))
             .transpose()?,
+        health_check: health_check.map(Arc::new),
+        ignore_health_on_host_removal,
         close_connections_on_host_health_failure,
         wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|value| value.value),
         metadata: metadata.unwrap_or_default(),
@@ -234,6 +242,18 @@ fn connect_timeout_of(
 fn check_combinations(config: &ClusterConfig) -> Result<(), ConfigError> {
     let path = |field: &str| FieldPath::root().field(field);
     let provided = config.balancing.lb.policy == LbPolicy::ClusterProvided;
+    let by_hostname = match config.balancing.lb.policy {
+        LbPolicy::Consistent(table) => table.by_hostname(),
+        _ => false,
+    };
+    let has_names = matches!(&config.discovery, Discovery::Dns(dns) if !dns.logical);
+    if by_hostname && !has_names {
+        let reason = format!(
+            "Cannot use hostname for consistent hashing loadbalancing for cluster of type: '{}'",
+            config.discovery.factory_name()
+        );
+        return Err(ConfigError::new(path("common_lb_config"), reason));
+    }
     match (&config.discovery, provided) {
         (Discovery::OriginalDst, false) => {
             let policy = match config.balancing.lb.policy {

@@ -1,19 +1,15 @@
-//! `outlier_detection` -> when a host is ejected.
+//! `outlier_detection` -> when a host is ejected. Values that the runtime would override are taken as they are configured.
 
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::config::cluster::v3::OutlierDetection;
 
-use super::fields::{Notes, duration, number};
-use crate::outlier::OutlierConfig;
+use super::fields::{duration, number, refuse};
+use crate::outlier::{FailurePercentageConfig, OutlierConfig, SuccessRateConfig};
 
-/// Consecutive failures are honoured; the statistical modes are warned about when they are asked for.
-pub(crate) fn lower(
-    message: OutlierDetection,
-    path: &FieldPath,
-    notes: &mut Notes,
-) -> Result<OutlierConfig, ConfigError> {
+/// Reads the message.
+pub(crate) fn lower(message: OutlierDetection, path: &FieldPath) -> Result<OutlierConfig, ConfigError> {
     let OutlierDetection {
         consecutive_5xx,
         interval,
@@ -42,40 +38,13 @@ pub(crate) fn lower(
         always_eject_one_host,
         detect_degraded_hosts,
     } = message;
-    // Zero is how the statistical modes are switched off, which is what happens anyway.
-    for (field, asked) in [
-        ("enforcing_success_rate", number(enforcing_success_rate).is_some_and(|percent| percent > 0)),
-        ("success_rate_minimum_hosts", success_rate_minimum_hosts.is_some()),
-        ("success_rate_request_volume", success_rate_request_volume.is_some()),
-        ("success_rate_stdev_factor", success_rate_stdev_factor.is_some()),
-        (
-            "enforcing_local_origin_success_rate",
-            number(enforcing_local_origin_success_rate).is_some_and(|percent| percent > 0),
-        ),
-        ("failure_percentage_threshold", failure_percentage_threshold.is_some()),
-        (
-            "enforcing_failure_percentage",
-            number(enforcing_failure_percentage).is_some_and(|percent| percent > 0),
-        ),
-        (
-            "enforcing_failure_percentage_local_origin",
-            number(enforcing_failure_percentage_local_origin).is_some_and(|percent| percent > 0),
-        ),
-        ("failure_percentage_minimum_hosts", failure_percentage_minimum_hosts.is_some()),
-        ("failure_percentage_request_volume", failure_percentage_request_volume.is_some()),
-        ("max_ejection_time_jitter", max_ejection_time_jitter.is_some()),
-        (
-            "successful_active_health_check_uneject_host",
-            successful_active_health_check_uneject_host.is_some(),
-        ),
-        ("detect_degraded_hosts", detect_degraded_hosts.is_some_and(|value| value.value)),
-        ("monitors", !monitors.is_empty()),
-    ] {
-        if asked {
-            notes.without_effect(path.field(field));
-        }
+    refuse(&monitors, || path.field("monitors"))?;
+    if detect_degraded_hosts.is_some_and(|value| value.value) {
+        let error = ConfigError::unsupported(path.field("detect_degraded_hosts"));
+        return Err(error.with_hint("active health checks find degraded hosts"));
     }
     let defaults = OutlierConfig::default();
+    let (success, failure) = (defaults.success_rate, defaults.failure_percentage);
     let base = duration(base_ejection_time, || path.field("base_ejection_time"))?
         .unwrap_or(defaults.base_ejection_time);
     let percent = |value, field: &str, default| match number(value) {
@@ -103,11 +72,47 @@ pub(crate) fn lower(
             "enforcing_consecutive_local_origin_failure",
             100,
         )?,
+        success_rate: SuccessRateConfig {
+            minimum_hosts: number(success_rate_minimum_hosts).unwrap_or(success.minimum_hosts),
+            request_volume: number(success_rate_request_volume).unwrap_or(success.request_volume),
+            stdev_factor: number(success_rate_stdev_factor).unwrap_or(success.stdev_factor),
+            enforcing: percent(enforcing_success_rate, "enforcing_success_rate", success.enforcing)?,
+            enforcing_local_origin: percent(
+                enforcing_local_origin_success_rate,
+                "enforcing_local_origin_success_rate",
+                success.enforcing_local_origin,
+            )?,
+        },
+        failure_percentage: FailurePercentageConfig {
+            threshold: percent(
+                failure_percentage_threshold,
+                "failure_percentage_threshold",
+                failure.threshold,
+            )?,
+            minimum_hosts: number(failure_percentage_minimum_hosts).unwrap_or(failure.minimum_hosts),
+            request_volume: number(failure_percentage_request_volume).unwrap_or(failure.request_volume),
+            enforcing: percent(
+                enforcing_failure_percentage,
+                "enforcing_failure_percentage",
+                failure.enforcing,
+            )?,
+            enforcing_local_origin: percent(
+                enforcing_failure_percentage_local_origin,
+                "enforcing_failure_percentage_local_origin",
+                failure.enforcing_local_origin,
+            )?,
+        },
         interval: duration(interval, || path.field("interval"))?.unwrap_or(defaults.interval),
         base_ejection_time: base,
         max_ejection_time: duration(max_ejection_time, || path.field("max_ejection_time"))?
             .unwrap_or(Duration::from_secs(300).max(base)),
         max_ejection_percent: percent(max_ejection_percent, "max_ejection_percent", 10)?,
+        max_ejection_time_jitter: duration(max_ejection_time_jitter, || {
+            path.field("max_ejection_time_jitter")
+        })?
+        .unwrap_or_default(),
         always_eject_one_host: always_eject_one_host.is_some_and(|value| value.value),
+        uneject_on_active_success: successful_active_health_check_uneject_host
+            .is_none_or(|value| value.value),
     })
 }

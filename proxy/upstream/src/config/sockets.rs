@@ -53,6 +53,14 @@ impl TransportSockets {
         });
         found.map_or(("default", &self.default), |entry| (&*entry.name, &entry.socket))
     }
+
+    /// The socket that `criteria` select instead of an endpoint's metadata (`transport_socket_match_criteria`).
+    pub(crate) fn select_by(&self, criteria: &Struct) -> &TransportSocket {
+        let mut metadata = HostMetadata::default();
+        let fields = [(TRANSPORT_SOCKET_MATCH_FILTER.to_owned(), criteria.clone())];
+        metadata.endpoint.filter_metadata.extend(fields);
+        self.select(&metadata).1
+    }
 }
 
 pub(crate) fn lower_transport_sockets(

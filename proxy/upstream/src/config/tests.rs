@@ -119,8 +119,10 @@ fn refusals_use_envoy_s_words() {
             "upstream_bind_config.source_address.address: malformed IP address: foo",
         ),
         (
-            format!("{{name: a, lb_subset_config: {{panic_mode_any: true}}, {ENDPOINT}}}"),
-            "lb_subset_config: this field is not supported yet",
+            format!(
+                "{{name: a, lb_subset_config: {{subset_selectors: [{{keys: [x], fallback_policy: KEYS_SUBSET}}]}}, {ENDPOINT}}}"
+            ),
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: fallback_keys_subset cannot be empty",
         ),
     ] {
         assert_eq!(refused(&yaml), text, "{yaml}");
@@ -150,7 +152,8 @@ fn an_unknown_policy_extension_is_skipped_for_a_known_one() {
 #[test]
 fn load_balancing_settings_are_read() {
     let config = accepted(&format!(
-        "{{name: a, lb_policy: RING_HASH, ring_hash_lb_config: {{minimum_ring_size: 64, hash_function: MURMUR_HASH_2}}, \
+        "{{name: a, type: STRICT_DNS, lb_policy: RING_HASH, \
+         ring_hash_lb_config: {{minimum_ring_size: 64, hash_function: MURMUR_HASH_2}}, \
          common_lb_config: {{healthy_panic_threshold: {{value: 30.5}}, locality_weighted_lb_config: {{}}, \
          consistent_hashing_lb_config: {{use_hostname_for_hashing: true}}}}, {ENDPOINT}}}"
     ));
@@ -161,7 +164,7 @@ fn load_balancing_settings_are_read() {
         by_hostname: true,
     };
     assert_eq!(config.balancing.lb.policy, LbPolicy::Consistent(table));
-    assert_eq!((config.balancing.panic_threshold, config.balancing.lb.locality_weighted), (30, true));
+    assert_eq!((config.balancing.panic_threshold, config.balancing.lb.is_locality_weighted()), (30, true));
 }
 
 #[test]
