@@ -1,12 +1,15 @@
 //! Worker threads: one current-thread event loop each, with the buffers, random numbers and timers that its connections
-//! share. It must not know listeners, clusters or protocols.
+//! share. It must not know listeners, clusters or protocols. One module contains `unsafe` (`resident`, a call of `madvise`).
 
 mod buffer;
+pub mod clock;
+mod resident;
 mod timer;
 mod worker;
 mod workers;
 
 pub use buffer::{BUFFER_SIZE, BufferPool, ReadBuffer};
+pub use resident::release_code_pages;
 pub use timer::DeadlineTimer;
 pub use worker::Worker;
 pub use workers::Workers;

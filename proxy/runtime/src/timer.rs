@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::time::Sleep;
+
+use crate::clock;
 
 /// One timer for all deadlines of a connection or stream.
 ///
@@ -15,12 +17,14 @@ use tokio::time::Sleep;
 #[derive(Debug, Default)]
 pub struct DeadlineTimer {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Who is woken when `sleep` ends.
+    woken: Option<Waker>,
 }
 
 impl DeadlineTimer {
     /// A timer that is not armed.
     pub const fn new() -> Self {
-        Self { sleep: None }
+        Self { sleep: None, woken: None }
     }
 
     /// Ready once `deadline` has passed; `None` never is. The task is woken no later than at the deadline of the last poll.
@@ -28,21 +32,29 @@ impl DeadlineTimer {
         let Some(deadline) = deadline else { return Poll::Pending };
         let deadline = tokio::time::Instant::from_std(deadline);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let is_watched = self.woken.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
+        } else if is_watched && !sleep.is_elapsed() {
+            return Poll::Pending;
         }
         while sleep.as_mut().poll(cx).is_ready() {
+            clock::forget();
             if tokio::time::Instant::now() >= deadline {
+                self.woken = None;
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
+        }
+        if !is_watched {
+            self.woken = Some(cx.waker().clone());
         }
         Poll::Pending
     }
 
     /// Frees the timer; the next poll with a deadline arms a new one.
     pub fn disarm(&mut self) {
-        self.sleep = None;
+        (self.sleep, self.woken) = (None, None);
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use dhow_base::Rng;
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::worker::Worker;
 
 /// Work posted to a worker thread.
@@ -34,10 +35,14 @@ impl Workers {
         let init = Arc::new(init);
         let mut threads = Vec::new();
         for index in 0..count.max(1) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .on_thread_unpark(clock::forget)
+                .build()?;
             let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
             let init = init.clone();
             let join = std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
+                clock::share_readings();
                 let worker = Worker::new(index, Rng::from_entropy());
                 let local = tokio::task::LocalSet::new();
                 local.block_on(&runtime, async {
