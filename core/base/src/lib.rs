@@ -1,6 +1,7 @@
 //! The small vocabulary shared by every other crate; it must not know any protocol, any message type or the operating system.
 
 mod backoff;
+pub mod base64;
 mod calendar;
 mod clock;
 mod config_error;
@@ -12,7 +13,7 @@ mod uuid;
 pub use backoff::Backoff;
 pub use calendar::civil_date;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config_error::{ConfigError, ConfigWarning};
+pub use config_error::{ConfigError, ConfigWarning, WarningTopic};
 pub use field_path::{FieldPath, PathMark};
 pub use response_flags::{ResponseFlag, ResponseFlags};
 pub use rng::Rng;

@@ -152,8 +152,11 @@ pub struct StreamControl {
     pub response_buffer_limit: usize,
 }
 
-/// What filters may know of clusters.
+/// What filters may know of clusters, and of the health of this proxy.
 pub trait Clusters {
+    /// Whether this proxy is to fail the health checks of others (`/healthcheck/fail`).
+    fn is_failing_health_checks(&self) -> bool;
+
     /// How many hosts of a cluster are there and usable; none when there is no such cluster.
     fn membership(&self, cluster: &str) -> Option<Membership>;
 
@@ -178,6 +181,10 @@ pub struct Membership {
 pub struct NoClusters;
 
 impl Clusters for NoClusters {
+    fn is_failing_health_checks(&self) -> bool {
+        false
+    }
+
     fn membership(&self, _cluster: &str) -> Option<Membership> {
         None
     }
@@ -269,13 +276,35 @@ pub trait HttpFilterFactory: fmt::Debug + Send + Sync {
     fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>>;
 }
 
+/// What a filter is configured in.
+pub struct FilterContext<'a> {
+    /// In front of the names of its stats, with a dot at the end: `http.<stat_prefix>.`.
+    pub stat_prefix: &'a str,
+    /// Where its stats live.
+    pub stats: &'a dhow_stats::Store,
+    /// `node.cluster`.
+    pub node_cluster: &'a str,
+    /// Takes what is worth saying and no reason to refuse the configuration.
+    pub warnings: &'a mut Vec<ConfigWarning>,
+}
+
+impl FilterContext<'_> {
+    /// The scope `<stat_prefix><name>`.
+    pub fn scope(&self, name: &str) -> dhow_stats::Scope {
+        self.stats.scope(&format!("{}{name}", self.stat_prefix))
+    }
+
+    /// Says something about a field.
+    pub fn warn(&mut self, path: FieldPath, why: impl Into<String>) {
+        self.warnings.push(ConfigWarning::new(path, why.into()));
+    }
+}
+
 /// Builds a factory from the configuration of a filter.
 pub type ConfigureFilter = fn(
     config: &ProtoAny,
-    stat_prefix: &str,
-    stats: &dhow_stats::Store,
+    context: &mut FilterContext<'_>,
     path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<dyn HttpFilterFactory>, ConfigError>;
 
 /// What a filter folder registers.

@@ -15,8 +15,8 @@ pub use connection::{Connection, ConnectionInfo};
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
-    BodyPart, Clusters, ConfigureFilter, DataVerdict, FilterStream, HeadersVerdict, HttpFilter,
-    HttpFilterDescriptor, HttpFilterFactory, Membership, NoClusters, Resumption, StreamControl,
+    BodyPart, Clusters, ConfigureFilter, DataVerdict, FilterContext, FilterStream, HeadersVerdict,
+    HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Membership, NoClusters, Resumption, StreamControl,
     TrailersVerdict, Watches,
 };
 pub use local_reply::LocalReply;

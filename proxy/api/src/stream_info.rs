@@ -115,6 +115,8 @@ pub struct StreamInfo {
     pub dynamic_metadata: DynamicMetadata,
     /// Objects set by filters.
     pub filter_state: FilterState,
+    /// The request is somebody's health check: it is not counted as a request.
+    pub health_check: bool,
     /// The host that a filter asked for.
     pub override_host: Option<Box<OverrideHost>>,
     /// The upstream side.
@@ -150,6 +152,7 @@ impl StreamInfo {
             route: None,
             dynamic_metadata: DynamicMetadata::default(),
             filter_state: FilterState::default(),
+            health_check: false,
             override_host: None,
             upstream: UpstreamInfo::default(),
             stream_id,

@@ -10,8 +10,8 @@ use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::google::protobuf::Any;
 use dhow_proto::{LoadOptions, Name, load_yaml};
 use dhow_proxy_api::{
-    ConnectionInfo, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor, HttpFilterFactory,
-    NoClusters, Protocol, Resumption, StreamControl, StreamInfo,
+    ConnectionInfo, FilterContext, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor,
+    HttpFilterFactory, NoClusters, Protocol, Resumption, StreamControl, StreamInfo,
 };
 use dhow_routing::{CompileOptions, NoRuntime, RouteInput, RouteTable};
 use dhow_stats::Store;
@@ -28,7 +28,13 @@ pub(crate) fn configure<M: Name + Default>(
 ) -> Result<Arc<dyn HttpFilterFactory>, ConfigError> {
     let config = packed::<M>(yaml);
     let descriptor = descriptor(&M::full_name());
-    (descriptor.configure)(&config, "http.test.", store, &FieldPath::from("config"), &mut Vec::new())
+    let mut context = FilterContext {
+        stat_prefix: "http.test.",
+        stats: store,
+        node_cluster: "the-node",
+        warnings: &mut Vec::new(),
+    };
+    (descriptor.configure)(&config, &mut context, &FieldPath::from("config"))
 }
 
 /// Reads a filter's configuration of a route, to see whether it is accepted.
@@ -129,13 +135,7 @@ impl Stream {
     /// Gives a callback what it sees of the stream.
     pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut FilterStream<'_>) -> T) -> T {
         let Self { info, random, control } = self;
-        call(&mut FilterStream {
-            info,
-            random: *random,
-            control,
-            runtime: &NoRuntime,
-            clusters: &NoClusters,
-        })
+        call(&mut FilterStream { info, random: *random, control, runtime: &NoRuntime, clusters: &NoClusters })
     }
 
     /// Runs the encoding half.

@@ -5,16 +5,25 @@ use std::sync::LazyLock;
 
 use dhow_proxy_api::HttpFilterDescriptor;
 
+mod buffer;
 mod cors;
+mod csrf;
 mod fault;
 #[cfg(test)]
 mod fixtures;
+mod grpc_stats;
 mod header_mutation;
+mod header_to_metadata;
+mod health_check;
 mod local_ratelimit;
 mod lots;
+mod match_delegate;
 mod rbac;
 mod registry;
 mod route_config;
+mod set_filter_state;
+mod set_metadata;
+mod stateful_session;
 
 /// The descriptor of every filter, in alphabetical order of their folders.
 pub fn all() -> &'static [HttpFilterDescriptor] {

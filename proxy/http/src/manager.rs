@@ -92,6 +92,10 @@ impl fmt::Debug for Manager {
 }
 
 impl Clusters for Manager {
+    fn is_failing_health_checks(&self) -> bool {
+        self.draining.get()
+    }
+
     fn membership(&self, cluster: &str) -> Option<Membership> {
         let hosts = self.clusters.get(cluster)?.hosts();
         let sum = |of: fn(&dhow_proxy_upstream::HostSet) -> usize| {

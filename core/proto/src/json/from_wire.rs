@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::base64;
+use dhow_base::base64;
 use super::time::{duration_parts, format_duration, format_timestamp};
 use crate::tables::{FieldType, Kind, MessageType, WellKnown, lower_camel};
 use crate::wire::{Fields, Malformed, WireValue, read_varint, unzigzag};

@@ -1,6 +1,5 @@
 //! Protobuf's JSON mapping over the tables, in both directions.
 
-mod base64;
 mod from_wire;
 mod read;
 mod scalar;

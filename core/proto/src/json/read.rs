@@ -1,6 +1,6 @@
 //! From a JSON tree to the wire.
 
-use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_base::{ConfigError, ConfigWarning, FieldPath, WarningTopic};
 use serde_json::{Map, Value as Json};
 
 use super::scalar::{ScalarError, expected, put_scalar};
@@ -254,7 +254,7 @@ impl JsonReader {
     fn warn_unknown(&mut self, path: FieldPath, reason: &str) {
         let root = self.root.full_name();
         let message = format!("Unknown field: type {root} reason INVALID_ARGUMENT: {reason}");
-        self.warnings.push(ConfigWarning::new(path, message));
+        self.warnings.push(ConfigWarning::new(path, message).about(WarningTopic::Unknown));
     }
 
     fn unknown_text(&self, reason: &str) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value as Json};
 
-use super::base64;
+use dhow_base::base64;
 use crate::tables::{EnumType, Kind};
 use crate::wire::{WireType, put_bytes, put_tag, put_uint, put_varint, zigzag};
 

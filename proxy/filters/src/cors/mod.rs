@@ -19,9 +19,9 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         name: "envoy.filters.http.cors",
         type_name: "envoy.extensions.filters.http.cors.v3.Cors",
         route_type_name: Some("envoy.extensions.filters.http.cors.v3.CorsPolicy"),
-        configure: |config, stat_prefix, stats, path, _| {
+        configure: |config, context, path| {
             let Cors {} = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
-            let stats = stats.scope(&format!("{stat_prefix}cors.")).group();
+            let stats = context.scope("cors").group();
             Ok(Arc::new(filter::Factory { stats }))
         },
         configure_route: |config, path| Ok(Arc::new(config::Policy::read(config, path)?)),

@@ -18,9 +18,9 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         name: "envoy.filters.http.fault",
         type_name: "envoy.extensions.filters.http.fault.v3.HTTPFault",
         route_type_name: Some("envoy.extensions.filters.http.fault.v3.HTTPFault"),
-        configure: |config, stat_prefix, stats, path, _| {
+        configure: |config, context, path| {
             let settings = config::Settings::read(config, path)?;
-            let stats = stats.scope(&format!("{stat_prefix}fault.")).group();
+            let stats = context.scope("fault").group();
             Ok(Arc::new(filter::Factory { settings: Arc::new(settings), stats }))
         },
         configure_route: |config, path| Ok(Arc::new(config::Settings::read(config, path)?)),

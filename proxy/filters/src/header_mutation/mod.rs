@@ -18,9 +18,7 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         name: "envoy.filters.http.header_mutation",
         type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         route_type_name: Some("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"),
-        configure: |config, _, _, path, _| {
-            Ok(Arc::new(filter::Factory::new(config::Filter::read(config, path)?)))
-        },
+        configure: |config, _, path| Ok(Arc::new(filter::Factory::new(config::Filter::read(config, path)?))),
         configure_route: |config, path| Ok(Arc::new(config::Mutations::read_route(config, path)?)),
     }
 }

@@ -19,9 +19,9 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         name: "envoy.filters.http.local_ratelimit",
         type_name: "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         route_type_name: Some("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"),
-        configure: |config, _, stats, path, _| {
+        configure: |config, context, path| {
             let limit = config::Limit::read(config, path, false)?;
-            Ok(Arc::new(filter::Factory::new(limit, stats)))
+            Ok(Arc::new(filter::Factory::new(limit, context.stats)))
         },
         configure_route: |config, path| Ok(Arc::new(config::Limit::read(config, path, true)?)),
     }

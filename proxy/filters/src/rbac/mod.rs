@@ -7,6 +7,8 @@ mod config;
 mod engine;
 mod filter;
 mod rule;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -18,10 +20,9 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         name: "envoy.filters.http.rbac",
         type_name: "envoy.extensions.filters.http.rbac.v3.RBAC",
         route_type_name: Some("envoy.extensions.filters.http.rbac.v3.RBACPerRoute"),
-        configure: |config, stat_prefix, stats, path, warnings| {
-            let rules = config::Rules::read(config, path, warnings)?;
-            let scope = stats.scope(&format!("{stat_prefix}rbac"));
-            Ok(Arc::new(filter::Factory::new(rules, scope)))
+        configure: |config, context, path| {
+            let rules = config::Rules::read(config, path, context.warnings)?;
+            Ok(Arc::new(filter::Factory::new(rules, context.scope("rbac"))))
         },
         configure_route: |config, path| Ok(Arc::new(config::Rules::read_route(config, path)?)),
     }

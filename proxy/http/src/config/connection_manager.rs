@@ -9,6 +9,7 @@ use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_api::FilterContext;
 use dhow_stats::Store;
 
 use crate::client_certificate::ClientCertificateConfig;
@@ -21,8 +22,9 @@ use super::forwarding::{check_request_id_extension, lower_early_mutations, lower
 use super::protocol_options::{lower_common, lower_http1, lower_http2};
 use super::routes::{compile_routes, lower_rds};
 use super::scalar::{is_true, timeout_or, warn};
+use super::upgrades::lower_upgrades;
 use super::{
-    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, RouteSource,
+    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain, NormalizationConfig, RouteSource,
     ServerHeader, StripPort, Timeouts, UserAgent,
 };
 
@@ -175,18 +177,25 @@ pub fn lower(
         &path.field("http2_protocol_options"),
         warnings,
     )?;
-    let (filters, router) = lower_filters(
-        http_filters,
-        context.registry,
-        &format!("http.{stat_prefix}."),
-        context.store,
-        &path.field("http_filters"),
-        warnings,
-    )?;
+    let filter_prefix = format!("http.{stat_prefix}.");
+    let mut lower_chain = |filters, path: &FieldPath| {
+        let mut filter_context = FilterContext {
+            stat_prefix: &filter_prefix,
+            stats: context.store,
+            node_cluster: context.node_cluster,
+            warnings,
+        };
+        lower_filters(filters, context.registry, &mut filter_context, path)
+            .map(|(filters, router)| HttpFilterChain { filters, router })
+    };
+    let chain = lower_chain(http_filters, &path.field("http_filters"))?;
+    let upgrades = lower_upgrades(upgrade_configs, &path.field("upgrade_configs"), lower_chain)?;
+    let chains: Vec<_> =
+        std::iter::once(&chain).chain(upgrades.iter().filter_map(|rule| rule.chain.as_ref())).collect();
     let routes = match route_specifier {
         Some(hcm::RouteSpecifier::RouteConfig(config)) => RouteSource::Static(compile_routes(
             &config,
-            &filters,
+            &chains,
             context.cluster_exists,
             true,
             &path.field("route_config"),
@@ -232,7 +241,7 @@ pub fn lower(
         },
         max_requests_per_connection: common.max_requests_per_connection,
         proxy_100_continue,
-        upgrades: lower_upgrades(upgrade_configs, &path.field("upgrade_configs"))?,
+        upgrades,
         forwarding: ForwardingConfig {
             use_remote_address: is_true(use_remote_address),
             xff_num_trusted_hops,
@@ -300,27 +309,8 @@ pub fn lower(
         local_replies,
         proxy_status,
         routes,
-        filters,
-        router,
+        chain,
         access_logs: dhow_proxy_access_log::lower(access_log, context.log_writer, &path.field("access_log"))?,
         stat_prefix: stat_prefix.into(),
     })
-}
-
-fn lower_upgrades(upgrades: Vec<hcm::UpgradeConfig>, path: &FieldPath) -> Result<Vec<Arc<str>>, ConfigError> {
-    let mut allowed = Vec::new();
-    for (i, upgrade) in upgrades.into_iter().enumerate() {
-        let path = path.index(i);
-        let hcm::UpgradeConfig { upgrade_type, filters, enabled } = upgrade;
-        ConfigError::refuse_if(!filters.is_empty(), &path, "filters")?;
-        if upgrade_type.eq_ignore_ascii_case("connect") {
-            return Err(
-                ConfigError::unsupported(path.field("upgrade_type")).with_hint("CONNECT is not proxied yet")
-            );
-        }
-        if enabled.is_none_or(|b| b.value) {
-            allowed.push(upgrade_type.to_ascii_lowercase().into());
-        }
-    }
-    Ok(allowed)
 }

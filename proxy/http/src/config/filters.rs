@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::extensions::filters::http::router::v3::Router;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use dhow_proto::google::protobuf::Any;
-use dhow_proxy_api::HttpFilterDescriptor;
-use dhow_stats::Store;
+use dhow_proxy_api::{FilterContext, HttpFilterDescriptor};
 
 use super::{ConfiguredFilter, RouterConfig};
 
@@ -35,10 +34,8 @@ impl FilterRegistry {
 pub(super) fn lower_filters(
     filters: Vec<HttpFilter>,
     registry: FilterRegistry,
-    stat_prefix: &str,
-    store: &Store,
+    context: &mut FilterContext<'_>,
     path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
 ) -> Result<(Vec<ConfiguredFilter>, Option<RouterConfig>), ConfigError> {
     let count = filters.len();
     let mut chain = Vec::new();
@@ -65,7 +62,7 @@ pub(super) fn lower_filters(
                 let why = "this filter needs its type: add typed_config with \
                            '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router; a filter \
                            without typed_config is deprecated";
-                warnings.push(ConfigWarning::new(path.field("typed_config"), why));
+                context.warn(path.field("typed_config"), why);
             }
             router = Some(lower_router(config, &path.field("typed_config"))?);
             continue;
@@ -77,7 +74,7 @@ pub(super) fn lower_filters(
                 let why = format!(
                     "the optional filter '{name}' of type '{type_name}' is not known and is left out"
                 );
-                warnings.push(ConfigWarning::new(path, why));
+                context.warn(path, why);
                 continue;
             }
             let reason =
@@ -88,8 +85,7 @@ pub(super) fn lower_filters(
             type_url: dhow_proto::any::type_url(descriptor.type_name),
             value: Vec::new(),
         });
-        let factory =
-            (descriptor.configure)(&config, stat_prefix, store, &path.field("typed_config"), warnings)?;
+        let factory = (descriptor.configure)(&config, context, &path.field("typed_config"))?;
         chain.push(ConfiguredFilter { name: name.into(), descriptor: *descriptor, disabled, factory });
     }
     if count > 0 && router.is_none() {

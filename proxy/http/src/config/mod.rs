@@ -7,6 +7,7 @@ mod forwarding;
 mod protocol_options;
 mod routes;
 mod scalar;
+mod upgrades;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,26 @@ pub struct RouterConfig {
     pub respect_expected_rq_timeout: bool,
 }
 
+/// A list of `http_filters`.
+#[derive(Debug, Default)]
+pub struct HttpFilterChain {
+    /// Filters in front of the router, in order.
+    pub filters: Vec<ConfiguredFilter>,
+    /// The router; none when the list is empty, and then every request is answered 404.
+    pub router: Option<RouterConfig>,
+}
+
+/// `UpgradeConfig`: an upgrade that routes may use unless they say otherwise.
+#[derive(Debug)]
+pub struct UpgradeRule {
+    /// `upgrade_type` in lower case; `connect` for CONNECT.
+    pub kind: Arc<str>,
+    /// `enabled`: whether routes that say nothing about it allow it.
+    pub enabled: bool,
+    /// `filters`, where the upgrade has some of its own.
+    pub chain: Option<HttpFilterChain>,
+}
+
 /// Who this proxy is, for `add_user_agent`.
 #[derive(Clone, Debug)]
 pub struct UserAgent {
@@ -228,8 +249,8 @@ pub struct ConnectionManagerConfig {
     pub max_requests_per_connection: u32,
     /// `proxy_100_continue`.
     pub proxy_100_continue: bool,
-    /// Upgrades allowed for all routes (`upgrade_configs`), lower-case.
-    pub upgrades: Vec<Arc<str>>,
+    /// `upgrade_configs`.
+    pub upgrades: Vec<UpgradeRule>,
     /// Forwarding headers.
     pub forwarding: ForwardingConfig,
     /// `x-forwarded-client-cert`.
@@ -244,10 +265,20 @@ pub struct ConnectionManagerConfig {
     pub proxy_status: Option<ProxyStatusConfig>,
     /// Where routes come from.
     pub routes: RouteSource,
-    /// Filters in front of the router, in order.
-    pub filters: Vec<ConfiguredFilter>,
-    /// The router; none when `http_filters` is empty, and then every request is answered 404.
-    pub router: Option<RouterConfig>,
+    /// `http_filters`.
+    pub chain: HttpFilterChain,
     /// Access logs.
     pub access_logs: Vec<AccessLog>,
+}
+
+impl ConnectionManagerConfig {
+    /// All filter chains: the ordinary one and those of upgrades.
+    pub fn chains(&self) -> impl Iterator<Item = &HttpFilterChain> {
+        std::iter::once(&self.chain).chain(self.upgrades.iter().filter_map(|rule| rule.chain.as_ref()))
+    }
+
+    /// The chain that serves an ordinary stream, or one of the upgrade with this index.
+    pub(crate) fn chain_of(&self, upgrade: Option<usize>) -> &HttpFilterChain {
+        upgrade.and_then(|at| self.upgrades[at].chain.as_ref()).unwrap_or(&self.chain)
+    }
 }

@@ -133,7 +133,6 @@ pub(super) fn lower_http2(
         stream_reset_burst,
         stream_reset_rate,
     } = options.unwrap_or_default();
-    ConfigError::refuse_if(allow_connect, path, "allow_connect")?;
     ConfigError::refuse_if(allow_metadata, path, "allow_metadata")?;
     ConfigError::refuse_if(!custom_settings_parameters.is_empty(), path, "custom_settings_parameters")?;
     ConfigError::refuse_if(max_metadata_size.is_some(), path, "max_metadata_size")?;
@@ -174,6 +173,7 @@ pub(super) fn lower_http2(
         max_concurrent_streams: max_concurrent_streams.map_or(defaults.max_concurrent_streams, |v| v.value),
         stream_window: initial_stream_window_size.map_or(defaults.stream_window, |v| v.value),
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
+        allow_extended_connect: allow_connect,
         max_header_bytes: u32::try_from(max_head_bytes).unwrap_or(u32::MAX),
         ..defaults
     })

@@ -12,7 +12,7 @@ use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use dhow_proxy_upstream::check_source_file;
 use dhow_routing::{CompileOptions, RouteTable};
 
-use super::{ConfiguredFilter, RouteFile, RouteSource};
+use super::{HttpFilterChain, RouteFile, RouteSource};
 
 /// Default of `initial_fetch_timeout`.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,7 +23,7 @@ const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first part of the configuration that is not acceptable.
 pub fn compile_routes(
     message: &RouteConfiguration,
-    filters: &[ConfiguredFilter],
+    chains: &[&HttpFilterChain],
     cluster_exists: &dyn Fn(&str) -> bool,
     validate_clusters: bool,
     path: &FieldPath,
@@ -33,7 +33,8 @@ pub fn compile_routes(
         validate_clusters_by_default: validate_clusters,
         cluster_exists,
         compile_filter_config: &|name, config, path| {
-            let Some(filter) = filters.iter().find(|filter| *filter.name == *name) else { return Ok(None) };
+            let mut filters = chains.iter().flat_map(|chain| &chain.filters);
+            let Some(filter) = filters.find(|filter| *filter.name == *name) else { return Ok(None) };
             (filter.descriptor.configure_route)(config, path).map(Some)
         },
         read_source: &read_source,
@@ -64,7 +65,6 @@ fn warn_without_effect(table: &RouteTable, path: &FieldPath, warnings: &mut Vec<
                 (action.hedge_policy.is_some(), "hedge_policy"),
                 (!action.rate_limits.is_empty(), "rate_limits"),
                 (action.flush_timeout.is_some(), "flush_timeout"),
-                (action.metadata_match.is_some(), "metadata_match"),
             ];
             for (is_set, field) in without_effect {
                 if is_set {

@@ -8,16 +8,15 @@ use dhow_http::{HeaderMap, KnownHeader, h1};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{LocalReply, Protocol, StreamControl, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_routing::{Action, ClientCertificate, RouteInput};
-use dhow_runtime_config::Current;
+use dhow_routing::Action;
 
 use super::deadlines::{Deadlines, Expired};
 use super::filtering::{Direction, FilterChain};
 use super::pump::Interruption;
 use crate::downstream::Downstream;
 use crate::manager::Manager;
-use crate::request_headers;
 use crate::reset::{Reset, ResetKind};
+use crate::upgrade::{self, ActiveUpgrade};
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +41,12 @@ pub(crate) struct Exchange {
     pub(crate) deadlines: Deadlines,
     /// Whether the request has no body.
     pub(crate) end_stream: bool,
-    /// Whether the request asks for another protocol.
+    /// Whether the request asks for another protocol, by upgrade or CONNECT.
     pub(crate) upgrade: bool,
+    /// The entry of `upgrade_configs` whose filter chain serves the stream instead of the ordinary one.
+    pub(crate) upgrade_chain: Option<usize>,
+    /// Counts the stream while it is an upgrade that was admitted.
+    pub(crate) active_upgrade: Option<ActiveUpgrade>,
     /// Whether the request counts as internal.
     pub(crate) internal: bool,
     /// Whether the response head went downstream.
@@ -97,6 +100,8 @@ impl Exchange {
             deadlines,
             end_stream,
             upgrade,
+            upgrade_chain: None,
+            active_upgrade: None,
             internal: false,
             response_started: false,
         }
@@ -115,84 +120,6 @@ impl Exchange {
         ending
     }
 
-    /// Normalises the request, decides where it came from and selects its route.
-    fn admit(&mut self) -> Result<(), Box<LocalReply>> {
-        let manager = self.manager.clone();
-        let config = &manager.config;
-        let connection = self.info.connection.clone();
-        request_headers::normalize(&config.normalization, connection.local_address.port(), &mut self.request)
-            .inspect_err(|reply| match reply.details.as_ref() {
-                "path_normalization_failed" => {
-                    manager.stats.manager.downstream_rq_failed_path_normalization().inc()
-                }
-                "absolute_path_rejected" => manager.stats.manager.downstream_rq_non_relative_path().inc(),
-                _ => {}
-            })?;
-        for edit in &config.forwarding.early_mutations {
-            edit.apply_to_request(&mut self.request, &StreamFormat::new(&self.info));
-        }
-        let origin = request_headers::mutate(config, &connection, &mut self.request, self.upgrade, || {
-            manager.worker.random()
-        })
-        .inspect_err(|_| manager.stats.manager.downstream_rq_rejected_via_ip_detection().inc())?;
-        self.info.client_address = origin.client_address;
-        self.internal = origin.internal;
-        self.select_route();
-        self.check_upgrade()
-    }
-
-    pub(crate) fn select_route(&mut self) {
-        let Some(table) = self.manager.routes() else { return };
-        let selected = {
-            let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
-            let certificate = self.info.connection.tls.as_ref().map(|tls| {
-                if tls.peer_verified {
-                    ClientCertificate::Validated
-                } else if tls.peer.is_some() {
-                    ClientCertificate::Presented
-                } else {
-                    ClientCertificate::None
-                }
-            });
-            let input = RouteInput {
-                client_certificate: certificate,
-                context: &context,
-                runtime: &Current,
-                ..RouteInput::new(self.random)
-            };
-            table.select(&self.request, &input).selected()
-        };
-        let Some(selected) = selected else { return };
-        if let Some(action) = selected.forward() {
-            if let Some(idle) = action.idle_timeout {
-                self.deadlines.set_idle_timeout(Some(idle).filter(|idle| !idle.is_zero()));
-            }
-            if let Some(max) = action.max_stream_duration {
-                let max = Some(max).filter(|max| !max.is_zero());
-                self.deadlines.max_duration = max.map(|max| self.info.start + max);
-            }
-        }
-        self.info.route = Some(selected);
-    }
-
-    /// An upgrade that neither the connection manager nor the route allows is refused.
-    fn check_upgrade(&mut self) -> Result<(), Box<LocalReply>> {
-        if !self.upgrade {
-            return Ok(());
-        }
-        let Some(route) = &self.info.route else { return Ok(()) };
-        let kind = self.request.get_known(KnownHeader::Upgrade).unwrap_or_default().to_ascii_lowercase();
-        let kind = String::from_utf8_lossy(&kind);
-        let by_route =
-            route.forward().and_then(|action| action.upgrade(&kind)).map(|upgrade| upgrade.enabled);
-        let by_manager = self.manager.config.upgrades.iter().any(|allowed| **allowed == *kind);
-        if by_route.unwrap_or(by_manager) {
-            return Ok(());
-        }
-        self.manager.stats.manager.downstream_rq_ws_on_non_ws_route().inc();
-        Err(Box::new(LocalReply::new(403, &b""[..], "upgrade_failed").closing()))
-    }
-
     async fn serve<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
         self.create_filters();
         if let Err(ending) = self.decode_filters(down, timer).await {
@@ -200,7 +127,7 @@ impl Exchange {
         }
         let manager = self.manager.clone();
         let stats = &manager.stats.manager;
-        if manager.config.router.is_none() {
+        if self.chain().router.is_none() {
             let reply = LocalReply::new(404, &b""[..], "route_not_found");
             return self.reply(down, timer, reply).await;
         }
@@ -354,6 +281,7 @@ impl Exchange {
         let manager = self.manager.clone();
         let stats = &manager.stats;
         stats.manager.downstream_rq_active().dec();
+        self.active_upgrade = None;
         if let Some(code) = self.info.response_code {
             stats.codes.charge_class(code);
             stats.listener_codes.charge_class(code);
@@ -389,7 +317,7 @@ impl Exchange {
 
     /// Whether the response head ends an upgrade negotiation with success.
     pub(crate) fn is_upgraded(&self) -> bool {
-        self.upgrade && self.response.status() == Some(101) && h1::is_upgrade(&self.request)
+        self.upgrade && upgrade::is_granted(&self.request, self.response.status())
     }
 }
 

@@ -38,7 +38,7 @@ impl Exchange {
     /// Makes the filters of the stream, as its route says.
     pub(crate) fn create_filters(&mut self) {
         let manager = self.manager.clone();
-        for (at, filter) in manager.config.filters.iter().enumerate() {
+        for (at, filter) in manager.config.chain_of(self.upgrade_chain).filters.iter().enumerate() {
             let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
             let levels = levels.unwrap_or_default();
             if levels.first().map_or(filter.disabled, |level| level.disabled) {
@@ -57,7 +57,8 @@ impl Exchange {
         let manager = self.manager.clone();
         let last = self.filters.slots[at].configured;
         self.filters.slots.truncate(at + 1);
-        for (at, filter) in manager.config.filters.iter().enumerate().skip(last + 1) {
+        let filters = &manager.config.chain_of(self.upgrade_chain).filters;
+        for (at, filter) in filters.iter().enumerate().skip(last + 1) {
             let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
             // Which filters there are was decided by the first route.
             if self.filters.disabled & 1u64.checked_shl(at as u32).unwrap_or(0) == 0 {

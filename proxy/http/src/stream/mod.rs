@@ -1,5 +1,6 @@
 //! One request and its response, whatever protocols are on its sides.
 
+mod admission;
 mod body_pipe;
 mod deadlines;
 mod exchange;

@@ -1,8 +1,9 @@
-//! Base64 for `bytes` fields: written in the standard alphabet with padding, read in either alphabet with or without.
+//! Base64: written in the standard alphabet with padding, read in the standard or the URL alphabet with or without.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-pub(super) fn encode(bytes: &[u8]) -> String {
+/// Bytes as text.
+pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let group = chunk
@@ -20,7 +21,8 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     text
 }
 
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+/// The bytes of a text; none when it is not base64.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let unpadded = text.trim_end_matches('=');
     if text.len() - unpadded.len() > 2 || unpadded.len() % 4 == 1 {
         return None;
@@ -74,5 +76,22 @@ mod tests {
         for text in ["a", "a===", "ab!d", "abc d"] {
             assert_eq!(decode(text), None, "{text}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back() {
+        for (bytes, text) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xfb\xff", "+/8=")]
+        {
+            assert_eq!(encode(bytes), text);
+            assert_eq!(decode(text).as_deref(), Some(bytes));
+        }
+        assert_eq!(decode("-_8").as_deref(), Some(&b"\xfb\xff"[..]));
+        assert!(decode("Zg===").is_none() && decode("Z").is_none() && decode("Z g=").is_none());
     }
 }

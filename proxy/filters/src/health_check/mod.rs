@@ -1,0 +1,29 @@
+//! `envoy.filters.http.health_check`: answers the health checks of others.
+//!
+//! By itself, by the health of clusters, or by passing a check on from time to time and answering the others like it. Checks are not counted
+//! as requests. No stats of its own; failures have the flag `LH`.
+
+mod cache;
+mod config;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use dhow_proxy_api::HttpFilterDescriptor;
+
+/// Registers the filter.
+pub(crate) fn descriptor() -> HttpFilterDescriptor {
+    HttpFilterDescriptor {
+        name: "envoy.filters.http.health_check",
+        type_name: "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+        route_type_name: None,
+        configure: |config, context, path| {
+            Ok(Arc::new(filter::Factory::new(config::Settings::read(config, path)?, context.node_cluster)))
+        },
+        configure_route: |_, path| {
+            Err(crate::route_config::no_route_config(path, "envoy.filters.http.health_check"))
+        },
+    }
+}

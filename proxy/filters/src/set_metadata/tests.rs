@@ -1,0 +1,1 @@
+//! What the filter does to single streams.

@@ -1,0 +1,62 @@
+//! `StatefulSession` and `StatefulSessionPerRoute` validated.
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::envoy::config::core::v3::TypedExtensionConfig;
+use dhow_proto::envoy::extensions::filters::http::stateful_session::v3::stateful_session_per_route::Override;
+use dhow_proto::envoy::extensions::filters::http::stateful_session::v3::{
+    StatefulSession, StatefulSessionPerRoute,
+};
+use dhow_proto::google::protobuf::Any;
+
+use super::session::SessionState;
+
+/// The filter's configuration, or that of a route.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// How sessions are told; none: there are none.
+    pub(super) state: Option<SessionState>,
+    pub(super) strict: bool,
+    pub(super) stat_prefix: Box<str>,
+}
+
+/// What a route says.
+#[derive(Debug)]
+pub(super) struct RouteSettings(pub(super) Option<std::sync::Arc<Settings>>);
+
+impl Settings {
+    /// Reads the filter's message.
+    pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
+        Self::of_message(dhow_proto::any::unpack(config).map_err(|error| error.under(path))?, path)
+    }
+
+    fn of_message(message: StatefulSession, path: &FieldPath) -> Result<Self, ConfigError> {
+        let StatefulSession { session_state, strict, stat_prefix, status_on_strict_destination_not_found } =
+            message;
+        let field = "status_on_strict_destination_not_found";
+        ConfigError::refuse_if(!matches!(status_on_strict_destination_not_found, 0 | 503), path, field)?;
+        let path = path.field("session_state");
+        let state = session_state.map(|TypedExtensionConfig { name, typed_config }| {
+            SessionState::read(&name, typed_config.as_ref(), &path)
+        });
+        Ok(Self { state: state.transpose()?, strict, stat_prefix: stat_prefix.into() })
+    }
+}
+
+impl RouteSettings {
+    /// Reads a route's message.
+    pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
+        let StatefulSessionPerRoute { r#override } =
+            dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
+        match r#override {
+            None => Err(ConfigError::new(path.field("override"), "is required")),
+            Some(Override::Disabled(true)) => Ok(Self(None)),
+            Some(Override::Disabled(false)) => {
+                Err(ConfigError::new(path.field("disabled"), "value must equal true"))
+            }
+            Some(Override::StatefulSession(session)) => {
+                let settings = Settings::of_message(session, &path.field("stateful_session"))?;
+                Ok(Self(Some(std::sync::Arc::new(settings))))
+            }
+        }
+    }
+}
