@@ -22,8 +22,8 @@ const SINGLE_IMPORTER: &[(&str, &str)] = &[
     ("tokio-rustls", "core/tls"),
     ("rcgen", "core/tls"),
     ("h2", "core/http"),
-    ("httparse", "core/http"),
     ("envoy-types", "core/proto"),
+    ("hickory-resolver", "proxy/upstream"),
     ("saphyr-parser", "core/yaml"),
 ];
 

@@ -4,6 +4,7 @@ mod crates;
 mod dependencies;
 mod documents;
 mod layers;
+mod lowering;
 mod sources;
 
 use std::path::Path;
@@ -65,6 +66,7 @@ pub fn run() -> Result<()> {
     faults.extend(layers::check_single_importers(&repository));
     faults.extend(crates::check(&repository));
     faults.extend(sources::check(&repository));
+    faults.extend(lowering::check(&repository));
     faults.extend(dependencies::check(&repository));
     faults.extend(documents::check(&repository));
     faults.extend(filters::check(repository.root())?);
