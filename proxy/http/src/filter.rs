@@ -50,7 +50,7 @@ impl NetworkFilter for HttpConnectionManager {
     }
 
     fn is_warm(&self) -> bool {
-        self.routes.is_ready()
+        matches!(self.config.routes, RouteSource::Scoped(_)) || self.routes.is_ready()
     }
 }
 

@@ -17,9 +17,11 @@ mod reset;
 mod response_headers;
 mod route_slot;
 mod router;
+mod scoped_routes;
 mod serve;
 mod stats;
 mod stream;
+mod upgrade;
 mod upstream;
 mod wire;
 
@@ -30,3 +32,4 @@ pub use config::{
 pub use dhow_routing::RouteTable;
 pub use filter::HttpConnectionManager;
 pub use route_slot::RouteSlot;
+pub use scoped_routes::ScopedRoutes;

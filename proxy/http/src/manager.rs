@@ -12,7 +12,7 @@ use dhow_proxy_upstream::WorkerClusters;
 use dhow_routing::RouteTable;
 use tokio::sync::Notify;
 
-use crate::config::ConnectionManagerConfig;
+use crate::config::{ConnectionManagerConfig, RouteSource};
 use crate::response_headers::DateCache;
 use crate::route_slot::{CachedRoutes, RouteSlot};
 use crate::stats::HttpStats;
@@ -65,8 +65,11 @@ impl Manager {
         })
     }
 
-    /// The route table of the moment.
-    pub(crate) fn routes(&self) -> Option<Arc<RouteTable>> {
+    /// The route table of the moment for a request.
+    pub(crate) fn routes(&self, request: &HeaderMap) -> Option<Arc<RouteTable>> {
+        if let RouteSource::Scoped(scopes) = &self.config.routes {
+            return scopes.table(request).cloned();
+        }
         self.routes.borrow_mut().load().clone()
     }
 

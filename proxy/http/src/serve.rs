@@ -5,9 +5,9 @@ mod http2;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Instant;
 
 use dhow_proxy_api::{Connection, ConnectionInfo};
+use dhow_proxy_runtime::clock;
 
 use crate::config::CodecType;
 use crate::manager::Manager;
@@ -54,7 +54,7 @@ enum Sniffed {
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1 by the first bytes.
 async fn sniff(manager: &Manager, wire: &mut Wire) -> Sniffed {
-    let idle = manager.config.timeouts.idle.map(|idle| Instant::now() + idle);
+    let idle = manager.config.timeouts.idle.map(|idle| clock::now() + idle);
     let mut timer = dhow_proxy_runtime::DeadlineTimer::new();
     poll_fn(|cx| {
         loop {

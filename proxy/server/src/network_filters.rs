@@ -118,7 +118,7 @@ impl FilterBuilder {
         };
         let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
         let subscription = match &config.routes {
-            RouteSource::Static(_) => None,
+            RouteSource::Static(_) | RouteSource::Scoped(_) => None,
             RouteSource::Rds { name, file, initial_fetch_timeout } => {
                 let file = file.as_ref().map(|file| PathSource {
                     path: PathBuf::from(&*file.path),

@@ -171,9 +171,9 @@ fn compile(
     manager: &HttpConnectionManager,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<dhow_proxy_http::RouteTable>, ConfigError> {
-    let filters = &manager.config().filters;
+    let chains: Vec<_> = manager.config().chains().collect();
     // By RDS, clusters may come after the routes that name them.
-    compile_routes(message, filters, &|_| true, false, &FieldPath::root(), warnings)
+    compile_routes(message, &chains, &|_| true, false, &FieldPath::root(), warnings)
 }
 
 fn publish(

@@ -16,6 +16,7 @@ use crate::client_certificate::ClientCertificateConfig;
 use crate::local_reply::LocalReplyConfig;
 use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
+use crate::scoped_routes::ScopedRoutes;
 
 use super::filters::{FilterRegistry, lower_filters};
 use super::forwarding::{check_request_id_extension, lower_early_mutations, lower_internal, lower_scheme};
@@ -24,8 +25,8 @@ use super::routes::{compile_routes, lower_rds};
 use super::scalar::{is_true, timeout_or, warn};
 use super::upgrades::lower_upgrades;
 use super::{
-    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain, NormalizationConfig, RouteSource,
-    ServerHeader, StripPort, Timeouts, UserAgent,
+    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain,
+    NormalizationConfig, RouteSource, ServerHeader, StripPort, Timeouts, UserAgent,
 };
 
 /// What lowering needs from its surroundings.
@@ -202,8 +203,11 @@ pub fn lower(
             warnings,
         )?),
         Some(hcm::RouteSpecifier::Rds(rds)) => lower_rds(rds, &path.field("rds"))?,
-        Some(hcm::RouteSpecifier::ScopedRoutes(_)) => {
-            return Err(ConfigError::unsupported(path.field("scoped_routes")));
+        Some(hcm::RouteSpecifier::ScopedRoutes(scopes)) => {
+            let compile = |config: &_, path: &_| {
+                compile_routes(config, &chains, context.cluster_exists, true, path, warnings)
+            };
+            RouteSource::Scoped(Arc::new(ScopedRoutes::lower(scopes, &path.field("scoped_routes"), compile)?))
         }
         None => return Err(ConfigError::new(path.clone(), "RouteSpecifier: value is required")),
     };

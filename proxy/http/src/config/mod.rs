@@ -22,6 +22,7 @@ use crate::client_certificate::ClientCertificateConfig;
 use crate::local_reply::LocalReplyConfig;
 use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
+use crate::scoped_routes::ScopedRoutes;
 
 pub use connection_manager::{LowerContext, lower};
 pub use filters::FilterRegistry;
@@ -79,6 +80,8 @@ pub enum StripPort {
 pub enum RouteSource {
     /// Inline `route_config`.
     Static(Arc<RouteTable>),
+    /// Inline `scoped_routes`.
+    Scoped(Arc<ScopedRoutes>),
     /// `rds`: the name of the route configuration, delivered by the aggregated or a path subscription.
     Rds {
         /// `route_config_name`.

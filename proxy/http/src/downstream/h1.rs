@@ -163,7 +163,8 @@ impl Downstream for H1Downstream {
 
     fn send_head(&mut self, head: &mut HeaderMap, end: bool, close: bool) {
         self.response_started = true;
-        let upgraded = head.status() == Some(101);
+        let status = head.status().unwrap_or(0);
+        let upgraded = status == 101 || (self.request.connect && (200..300).contains(&status));
         self.close |= close || upgraded || !self.request_done;
         if self.close && !upgraded {
             head.set_known(KnownHeader::Connection, b"close");

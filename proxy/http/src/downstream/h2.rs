@@ -11,6 +11,7 @@ use super::Downstream;
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::h2_body::ReceivedBody;
 use crate::reset::{Reset, ResetKind};
+use crate::upgrade;
 
 /// A request stream on an HTTP/2 connection.
 #[derive(Debug)]
@@ -126,7 +127,12 @@ impl Downstream for H2Downstream {
 
     fn send_head(&mut self, head: &mut HeaderMap, end: bool, _close: bool) {
         let end = end || self.is_head_request;
-        match self.responder.send_response(head, end) {
+        let upgraded = upgrade::answer_to_http2(head);
+        let sent = self.responder.send_response(head, end);
+        if upgraded {
+            head.set_status(101);
+        }
+        match sent {
             Ok(sender) => {
                 self.sender = (!end).then_some(sender);
                 self.head_ends = end;

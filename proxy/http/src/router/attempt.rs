@@ -41,6 +41,9 @@ impl Exchange {
                 options.verify_names.push(name);
             }
         }
+        if self.terminates_connect() {
+            return self.open_tunnel(down, timer, forwarding, host, &options).await;
+        }
         let http2 = down.protocol() == Protocol::Http2;
         let acquired = manager.pools.acquire(&forwarding.cluster, host, forwarding.priority, http2, options);
         match acquired.map_err(Interruption::Upstream)? {
@@ -141,7 +144,7 @@ impl RequestGuard {
                     stats.upstream_cx_protocol_error().inc();
                 }
             }
-            (UpstreamStream::H1(_), _) => {}
+            (UpstreamStream::H1(_) | UpstreamStream::Tunnel(_), _) => {}
             (UpstreamStream::H2(_), Interruption::Upstream(reset)) => match reset.kind {
                 ResetKind::RemoteReset | ResetKind::RemoteResetNoError => stats.upstream_rq_rx_reset().inc(),
                 ResetKind::LocalReset | ResetKind::ProtocolError => stats.upstream_rq_tx_reset().inc(),
@@ -152,7 +155,10 @@ impl RequestGuard {
                 ResetKind::RemoteRefusedStreamReset | ResetKind::Overflow => {}
             },
             // Giving a stream up resets it.
-            (UpstreamStream::H2(_), Interruption::Downstream(_) | Interruption::Expired(_)) => {
+            (
+                UpstreamStream::H2(_),
+                Interruption::Downstream(_) | Interruption::Expired(_) | Interruption::Answered(..),
+            ) => {
                 stats.upstream_rq_tx_reset().inc();
             }
         }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use dhow_http::HeaderMap;
+use dhow_base::ResponseFlag;
+use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::MetadataCriteria;
 use dhow_proto::google::protobuf::Struct;
-use dhow_proxy_api::StreamInfo;
-use dhow_proxy_upstream::{Host, LB_FILTER, LbContext, LbRequest};
+use dhow_proxy_api::{LocalReply, StreamInfo};
+use dhow_proxy_upstream::{Host, LB_FILTER, LbContext, LbRequest, WorkerCluster};
 
 use super::Forwarding;
 use super::retry::RetryState;
@@ -29,6 +30,26 @@ impl LbRequest for RequestView<'_> {
 }
 
 impl Exchange {
+    /// The reply to a request that the cluster turns away because it is overloaded (`drop_overloads`).
+    pub(super) fn dropped(&self, cluster: &WorkerCluster) -> Option<LocalReply> {
+        const ALL: u32 = 1_000_000;
+        let share = cluster.drop_overload();
+        if share == ALL {
+            let reply =
+                LocalReply::new(503, &b"unconditional drop overload"[..], "unconditional_drop_overload");
+            return Some(
+                reply
+                    .flag(ResponseFlag::UnconditionalDropOverload)
+                    .header(HeaderName::new("x-envoy-unconditional-drop-overload"), "true"),
+            );
+        }
+        (share > 0 && self.manager.worker.random() % u64::from(ALL) < u64::from(share)).then(|| {
+            LocalReply::new(503, &b"drop overload"[..], "drop_overload")
+                .flag(ResponseFlag::DropOverload)
+                .header(HeaderName::new("x-envoy-drop-overload"), "true")
+        })
+    }
+
     /// The host for the next attempt; `None` when there is none.
     pub(super) fn choose_host(&self, forwarding: &Forwarding) -> Option<Arc<Host>> {
         let policy = forwarding.retry.as_ref().and_then(RetryState::policy);
@@ -44,7 +65,7 @@ impl Exchange {
             hash: forwarding.hash,
             avoid: if avoids { Some(&tried) } else { None },
             reselections: policy.map_or(0, |policy| policy.host_selection_attempts),
-            original_destination: Some(self.info.connection.local_address),
+            original_destination: Some(self.info.connection.local_address).filter(|_| self.info.connection.local_address_restored),
             criteria: merged.as_ref().or(criteria),
             override_host: self.info.override_host.as_ref().map(|host| (&*host.address, host.strict)),
             request: Some(&RequestView { headers: &self.request, info: &self.info }),

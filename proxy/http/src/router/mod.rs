@@ -2,26 +2,30 @@
 //! response back.
 
 mod attempt;
+mod host_selection;
 mod retry;
 mod timeouts;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
 use dhow_http::h1::{BodyLength, ResponseInfo};
-use dhow_proxy_api::{LocalReply, StreamFormat};
-use dhow_proxy_runtime::DeadlineTimer;
-use dhow_proxy_upstream::{Host, LbContext, RoutingPriority, WorkerCluster};
+use dhow_proxy_api::{LocalReply, Protocol, StreamFormat};
+use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_upstream::{Host, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
 
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody, Pump, RequestBody};
+use crate::stream::{
+    Deadlines, Encoded, Ending, Exchange, Expired, Interruption, KeptBody, Pump, PumpSetup, RequestBody,
+};
 use crate::upstream::UpstreamStream;
 use attempt::RequestGuard;
 use retry::{RetryDecision, RetryState};
@@ -112,7 +116,7 @@ impl Exchange {
     /// Chooses the cluster, sets limits and rewrites the request.
     fn prepare(&mut self, route: &SelectedRoute, action: &ForwardAction) -> Result<Forwarding, LocalReply> {
         let manager = self.manager.clone();
-        let router = manager.config.router.clone().unwrap_or_default();
+        let router = self.chain().router.clone().unwrap_or_default();
         let name = route.cluster(&self.request).unwrap_or_default();
         let Some(cluster) = manager.clusters.get(name) else {
             manager.stats.manager.no_cluster().inc();
@@ -120,6 +124,10 @@ impl Exchange {
                 .flag(ResponseFlag::NoClusterFound));
         };
         self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
+        if let Some(reply) = self.dropped(&cluster) {
+            self.charge(&cluster, reply.status);
+            return Err(reply);
+        }
         let timeouts = RequestTimeouts::of(action, &router, &mut self.request);
         self.set_expected_timeout(&timeouts);
         if route.virtual_host().include_request_attempt_count() {
@@ -151,12 +159,11 @@ impl Exchange {
     }
 
     fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts) {
-        let suppressed =
-            self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+        let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
         if suppressed {
             return;
         }
-        let elapsed = self.since_request(Instant::now());
+        let elapsed = self.since_request(clock::now());
         match timeouts.expected_millis(elapsed) {
             Some(millis) => self.request.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis),
             None => {
@@ -184,21 +191,6 @@ impl Exchange {
         HashPolicy::combined(&action.hash_policies, &mut input)
     }
 
-    fn choose_host(&self, forwarding: &Forwarding) -> Option<Arc<Host>> {
-        let policy = forwarding.retry.as_ref().and_then(RetryState::policy);
-        let tried = |host: &Host| forwarding.tried.iter().any(|other| std::ptr::eq(&**other, host));
-        let avoids = policy.is_some_and(|policy| policy.avoid_previous_hosts) && !forwarding.tried.is_empty();
-        let header = &forwarding.cluster.info().original_dst.header;
-        let header = header.as_ref().and_then(|name| self.request.get_str(name));
-        forwarding.cluster.choose_host(&LbContext {
-            hash: forwarding.hash,
-            avoid: if avoids { Some(&tried) } else { None },
-            reselections: policy.map_or(0, |policy| policy.host_selection_attempts),
-            original_destination: Some(self.info.connection.local_address),
-            original_destination_header: header.and_then(|value| std::str::from_utf8(value).ok()),
-        })
-    }
-
     async fn attempt<D: Downstream>(
         &mut self,
         down: &mut D,
@@ -213,8 +205,8 @@ impl Exchange {
             );
         };
         self.info.upstream.attempts += 1;
-        self.info.upstream.host = Some(host.address().to_string().into());
-        self.info.upstream.hostname = Some(host.hostname()).filter(|name| !name.is_empty()).map(Into::into);
+        self.info.upstream.host = Some(host.address_text().clone());
+        self.info.upstream.hostname = host.shared_hostname().cloned();
         self.update_for_attempt(forwarding, &host);
         if forwarding.retry.is_some() {
             forwarding.tried.push(host.clone());
@@ -229,7 +221,7 @@ impl Exchange {
         let Some(guard) = RequestGuard::begin(&forwarding.cluster, &host, forwarding.priority) else {
             return Outcome::Reset { reset: Reset::new(ResetKind::Overflow), sent: false };
         };
-        let begun = Instant::now();
+        let begun = clock::now();
         self.info.upstream.first_tx = Some(begun);
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset { reset, sent: false };
@@ -246,24 +238,23 @@ impl Exchange {
         mut upstream: UpstreamStream,
         guard: RequestGuard,
     ) -> Outcome {
-        let mut body =
-            RequestBody { down, kept: forwarding.kept.as_mut(), received: &mut self.info.bytes_received };
+        let manager = self.manager.clone();
+        let (stream, deadlines) = self.parts();
+        let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
         let mut pump = Pump {
             body: &mut body,
             upstream: &mut upstream,
-            deadlines: &mut self.deadlines,
+            deadlines,
             timer,
             request_done: false,
-            request_complete: &mut self.info.request_complete,
-            request_sent: &mut self.info.upstream.last_tx,
             response_timeout: forwarding.timeouts.global,
             upgraded: false,
         };
         let result = loop {
-            match pump.await_head(&mut self.response).await {
+            match pump.await_head().await {
                 Ok(head) if head.informational => {
-                    if self.manager.config.proxy_100_continue {
-                        pump.body.down.send_informational(&self.response);
+                    if manager.config.proxy_100_continue {
+                        pump.body.down.send_informational(pump.body.stream.response);
                     }
                 }
                 other => break other,
@@ -276,7 +267,7 @@ impl Exchange {
         }
         match result {
             Ok(head) => {
-                self.info.upstream.first_rx = Some(Instant::now());
+                self.info.upstream.first_rx = Some(clock::now());
                 guard.on_response(self.response.status().unwrap_or(0));
                 Outcome::Response(head, upstream, guard, request_done)
             }
@@ -320,7 +311,7 @@ impl Exchange {
             let scheme: &[u8] = if host.transport_socket().is_secure() { b"https" } else { b"http" };
             self.request.set_known(KnownHeader::Scheme, scheme);
         }
-        self.deadlines.per_try = forwarding.timeouts.per_try.map(|per_try| Instant::now() + per_try);
+        self.deadlines.per_try = forwarding.timeouts.per_try.map(|per_try| clock::now() + per_try);
     }
 
     /// Waits before a retry.
@@ -397,11 +388,10 @@ impl Exchange {
         down: &mut D,
         timer: &mut DeadlineTimer,
         mut forwarding: Forwarding,
-        (head, mut upstream, guard, request_done): (ResponseInfo, UpstreamStream, RequestGuard, bool),
+        (head, mut upstream, guard, mut request_done): (ResponseInfo, UpstreamStream, RequestGuard, bool),
     ) -> Ending {
-        let now = Instant::now();
-        let suppressed =
-            self.manager.config.router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+        let now = clock::now();
+        let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
         if let Some(complete) = self.info.request_complete.filter(|_| !suppressed) {
             let millis = now.saturating_duration_since(complete).as_millis() as u64;
             self.set_response_number(KnownHeader::XEnvoyUpstreamServiceTime, millis);
@@ -418,28 +408,42 @@ impl Exchange {
         let end = head.body == BodyLength::None;
         let upgraded = self.is_upgraded();
         self.apply_route_response_headers();
-        self.encode_filters(end);
+        let encoded = self.encode_filters(end);
+        if matches!(encoded, Encoded::Stopped(..)) {
+            let setup = PumpSetup {
+                down: &mut *down,
+                timer: &mut *timer,
+                upstream: &mut upstream,
+                request_done: &mut request_done,
+                response_timeout: forwarding.timeouts.global,
+            };
+            if let Err(interruption) = Box::pin(self.encode_stopped(setup, encoded)).await {
+                guard.count_reset(&upstream, &interruption);
+                return self.interrupted(down, timer, interruption).await;
+            }
+        }
         if upgraded {
-            // Bytes of another protocol have no end that could be waited for.
-            self.deadlines = Deadlines::new(None, now);
+            // Bytes of another protocol have no end that could be waited for; they can be idle, though.
+            self.deadlines.request = None;
+            self.deadlines.response = None;
             forwarding.timeouts.global = None;
-            self.manager.stats.manager.downstream_cx_upgrades_total().inc();
         }
         self.send_response_head(down, end, false);
-        let mut body = RequestBody { down, kept: None, received: &mut self.info.bytes_received };
+        let http1 = down.protocol() != Protocol::Http2;
+        let (stream, deadlines) = self.parts();
+        let mut body = RequestBody { down, kept: None, stream };
         let mut pump = Pump {
             body: &mut body,
             upstream: &mut upstream,
-            deadlines: &mut self.deadlines,
+            deadlines,
             timer,
             request_done,
-            request_complete: &mut self.info.request_complete,
-            request_sent: &mut self.info.upstream.last_tx,
             response_timeout: forwarding.timeouts.global,
-            upgraded,
+            // Only a stream of HTTP/2 can end in one direction and go on in the other.
+            upgraded: upgraded && http1,
         };
-        let result = pump.relay(&mut self.info.bytes_sent).await;
-        let done = Instant::now();
+        let result = pump.relay().await;
+        let done = clock::now();
         self.info.upstream.last_rx = Some(done);
         let cluster = &forwarding.cluster.info().stats;
         cluster.upstream_cx_rx_bytes_total().add(self.info.bytes_sent);
@@ -486,12 +490,7 @@ fn poll_deadlines(
     timer: &mut DeadlineTimer,
     deadlines: &Deadlines,
 ) -> Poll<Interruption> {
-    while timer.poll(cx, deadlines.next()).is_ready() {
-        if let Some(expired) = deadlines.expired(Instant::now()) {
-            return Poll::Ready(Interruption::Expired(expired));
-        }
-    }
-    Poll::Pending
+    deadlines.poll_expired(cx, timer).map(Interruption::Expired)
 }
 
 /// The reply for an attempt that ended without a response.

@@ -1,9 +1,11 @@
 //! HTTP/1 connections: one request after the other.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
 use dhow_http::h1::{
@@ -13,7 +15,9 @@ use dhow_http::h1::{
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
-use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_runtime::{DeadlineTimer, clock};
+
+use tokio::sync::futures::Notified;
 
 use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
@@ -37,18 +41,22 @@ pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: 
     let mut down = H1Downstream::new(wire, manager.config.http1_keys);
     let mut timer = DeadlineTimer::new();
     let mut requests = 0u32;
+    let drain_started = std::pin::pin!(manager.drain_started.notified());
+    let mut drain = Drain::Unwatched(drain_started);
     let limits = TrailerLimits {
         max_bytes: manager.config.http1.max_head_bytes,
         max_count: manager.config.http1.max_headers,
     };
     loop {
-        match await_request(&manager, &info, &mut down, &mut timer).await {
+        match await_request(&manager, &info, &mut down, &mut timer, &mut drain).await {
             Awaited::Request(head, request) => {
                 requests += 1;
                 down.begin(request, limits);
+                // Boxed so that an idle connection does not hold the room that a request under way needs; made in the box,
+                // as it is large.
+                let room = Box::new_uninit();
                 let exchange = one_exchange(&manager, &info, &mut down, &mut timer, head, request, requests);
-                // Boxed so that an idle connection does not hold the room that a request under way needs.
-                let ending = Box::pin(exchange).await;
+                let ending = Box::into_pin(Box::write(room, exchange)).await;
                 count_bytes(&manager, &mut down);
                 if ending == Ending::Gone {
                     return;
@@ -90,9 +98,35 @@ async fn one_exchange(
         down.close_after_response();
     }
     let end_stream = request.body == BodyLength::None;
-    let mut exchange =
-        Exchange::new(manager.clone(), info, down.protocol(), head, end_stream, request.upgrade);
+    let mut exchange = Exchange::new(
+        manager.clone(),
+        info,
+        down.protocol(),
+        head,
+        end_stream,
+        request.upgrade || request.connect,
+    );
     exchange.run(down, timer).await
+}
+
+/// The wait for the manager to drain, which wakes an idle connection.
+enum Drain<'a, 'b> {
+    /// Nobody is woken yet.
+    Unwatched(Pin<&'a mut Notified<'b>>),
+    /// The connection's task is woken, and finds the manager draining.
+    Watched,
+}
+
+impl Drain<'_, '_> {
+    /// Whether draining has begun; else the task is woken when it does.
+    fn has_begun(&mut self, cx: &mut Context<'_>) -> bool {
+        let Self::Unwatched(notified) = self else { return false };
+        if notified.as_mut().poll(cx).is_ready() {
+            return true;
+        }
+        *self = Self::Watched;
+        false
+    }
 }
 
 /// Waits for the next request head. Nothing is held while the connection is idle but its socket.
@@ -101,13 +135,13 @@ async fn await_request(
     info: &ConnectionInfo,
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
+    drain: &mut Drain<'_, '_>,
 ) -> Awaited {
     let timeouts = &manager.config.timeouts;
-    let idle_since = Instant::now();
+    let idle_since = clock::now();
     let mut progress = HeadProgress::default();
     let mut head: Option<HeaderMap> = None;
     let mut head_begun: Option<Instant> = None;
-    let mut drain = std::pin::pin!(manager.drain_started.notified());
     poll_fn(|cx| {
         loop {
             let wire = down.wire();
@@ -122,7 +156,7 @@ async fn await_request(
                         return Poll::Ready(Awaited::Request(head.take().unwrap_or_default(), info));
                     }
                     Ok(Parsed::Partial) => {
-                        head_begun.get_or_insert_with(Instant::now);
+                        head_begun.get_or_insert_with(clock::now);
                     }
                     Err(error) => return Poll::Ready(Awaited::Refused(error)),
                 }
@@ -136,7 +170,7 @@ async fn await_request(
                 Poll::Pending => {}
             }
             let idle = wire.read.is_empty();
-            if idle && (manager.draining.get() || drain.as_mut().poll(cx).is_ready()) {
+            if idle && (manager.draining.get() || drain.has_begun(cx)) {
                 manager.stats.manager.downstream_cx_drain_close().inc();
                 return Poll::Ready(Awaited::Closed);
             }
@@ -184,7 +218,7 @@ fn poll_earliest(
         if timer.poll(cx, next).is_pending() {
             return Poll::Pending;
         }
-        let now = Instant::now();
+        let now = clock::now();
         if max_duration.is_some_and(|at| at <= now) {
             return Poll::Ready(Deadline::MaxDuration);
         }
@@ -242,31 +276,38 @@ struct Answer {
 impl Answer {
     async fn send(self, manager: &Rc<Manager>, connection: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
         let Self { status, body, details, flag } = self;
-        let now = Instant::now();
+        let now = clock::now();
         let mut info =
             StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
         let stats = &manager.stats;
         stats.manager.downstream_rq_total().inc();
         stats.manager.downstream_rq_http1_total().inc();
-        let mut head = manager.take_head();
-        head.set_status(status);
-        head.set_known_number(KnownHeader::ContentLength, body.len() as u64);
-        head.append_known(KnownHeader::ContentType, b"text/plain");
-        let request = HeaderMap::new();
-        response_headers::finalize(&manager.config, &request, &mut head, &manager.dates, SystemTime::now());
-        head.append_known(KnownHeader::Connection, b"close");
-        let out = down.wire().out();
-        write_response_head(out, &head, ResponseWriteOptions::default(), false);
-        out.extend_from_slice(body.as_bytes());
-        // A client that is gone already is told nothing.
-        let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
         info.response_code = Some(status);
         info.details = Some(details.into());
-        info.bytes_sent = body.len() as u64;
-        info.end = Some(Instant::now());
         if let Some(flag) = flag {
             info.flag(flag);
         }
+        let mut head = manager.take_head();
+        head.set_status(status);
+        let mut body = Cow::Borrowed(body.as_bytes());
+        if let Some(rewriting) = &manager.config.local_replies {
+            rewriting.rewrite(&mut info, None, &mut head, &mut body);
+        }
+        let status = info.response_code.unwrap_or(status);
+        head.set_known_number(KnownHeader::ContentLength, body.len() as u64);
+        if !head.contains_known(KnownHeader::ContentType) {
+            head.append_known(KnownHeader::ContentType, b"text/plain");
+        }
+        let request = HeaderMap::new();
+        response_headers::finalize(&manager.config, &request, &mut head, &manager.dates, clock::wall());
+        head.append_known(KnownHeader::Connection, b"close");
+        let out = down.wire().out();
+        write_response_head(out, &head, ResponseWriteOptions::default(), false);
+        out.extend_from_slice(&body);
+        // A client that is gone already is told nothing.
+        let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
+        info.bytes_sent = body.len() as u64;
+        info.end = Some(clock::now());
         stats.codes.charge_class(status);
         stats.listener_codes.charge_class(status);
         let context = StreamFormat { response: Some(&head), ..StreamFormat::new(&info) };
@@ -283,7 +324,7 @@ async fn close_gently(manager: &Manager, down: &mut H1Downstream) {
     manager.stats.manager.downstream_cx_destroy_local().inc();
     let delay = manager.config.timeouts.delayed_close;
     let mut timer = DeadlineTimer::new();
-    let mut deadline = delay.map(|delay| Instant::now() + delay);
+    let mut deadline = delay.map(|delay| clock::now() + delay);
     let mut written = down.wire().bytes_written;
     let ended = poll_fn(|cx| {
         loop {
@@ -291,12 +332,12 @@ async fn close_gently(manager: &Manager, down: &mut H1Downstream) {
                 return Poll::Ready(result.is_ok());
             }
             if std::mem::replace(&mut written, down.wire().bytes_written) != written {
-                deadline = delay.map(|delay| Instant::now() + delay);
+                deadline = delay.map(|delay| clock::now() + delay);
             }
             if timer.poll(cx, deadline).is_pending() {
                 return Poll::Pending;
             }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
+            if deadline.is_some_and(|at| at <= clock::now()) {
                 manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
                 return Poll::Ready(false);
             }
@@ -304,7 +345,7 @@ async fn close_gently(manager: &Manager, down: &mut H1Downstream) {
     })
     .await;
     let Some(delay) = delay.filter(|_| ended) else { return };
-    let deadline = Instant::now() + delay;
+    let deadline = clock::now() + delay;
     poll_fn(|cx| {
         loop {
             let wire = down.wire();

@@ -6,18 +6,18 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use dhow_http::KnownHeader;
 use dhow_http::h2::{ServerConnection, ServerStream};
 use dhow_net::Transport;
 use dhow_proxy_api::{ConnectionInfo, Protocol};
-use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_runtime::{DeadlineTimer, clock};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::{Downstream, H2Downstream};
 use crate::manager::Manager;
 use crate::stream::Exchange;
+use crate::upgrade;
 
 /// Serves the streams of a connection. `read` was read from it already.
 pub(super) async fn serve(
@@ -41,7 +41,7 @@ pub(super) async fn serve(
     let mut timer = DeadlineTimer::new();
     let mut draining = false;
     let mut drain = std::pin::pin!(manager.drain_started.notified());
-    let last_stream = Rc::new(Cell::new(Instant::now()));
+    let last_stream = Rc::new(Cell::new(clock::now()));
     let max_duration = manager.config.timeouts.max_connection_duration.map(|max| info.start + max);
     loop {
         let accepted = poll_fn(|cx| {
@@ -63,7 +63,7 @@ pub(super) async fn serve(
                 if timer.poll(cx, [idle, max].into_iter().flatten().min()).is_pending() {
                     return Poll::Pending;
                 }
-                let now = Instant::now();
+                let now = clock::now();
                 if max.is_some_and(|max| max <= now) {
                     stats.downstream_cx_max_duration_reached().inc();
                     draining = true;
@@ -82,7 +82,7 @@ pub(super) async fn serve(
                 let (manager, info, ended) = (manager.clone(), info.clone(), last_stream.clone());
                 tokio::task::spawn_local(async move {
                     serve_stream(manager, info, stream).await;
-                    ended.set(Instant::now());
+                    ended.set(clock::now());
                 });
             }
             Some(Err(_)) => {
@@ -107,7 +107,8 @@ async fn serve_stream(manager: Rc<Manager>, info: Rc<ConnectionInfo>, stream: Se
     }
     let end_stream = down.request_complete();
     let mut timer = DeadlineTimer::new();
-    let mut exchange = Exchange::new(manager, &info, Protocol::Http2, head, end_stream, false);
+    let upgrade = upgrade::receive_from_http2(&mut head);
+    let mut exchange = Exchange::new(manager, &info, Protocol::Http2, head, end_stream, upgrade);
     exchange.run(&mut down, &mut timer).await;
 }
 
@@ -142,6 +143,7 @@ impl AsyncRead for Rewound {
             }
             return Poll::Ready(Ok(()));
         }
+        clock::forget();
         Pin::new(&mut self.transport).poll_read(cx, buffer)
     }
 }

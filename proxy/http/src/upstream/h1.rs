@@ -229,6 +229,10 @@ impl BodySink for H1Upstream {
         let trailers = trailers.filter(|_| self.settings.trailers);
         let keys = self.settings.request.keys;
         ready!(self.wire.poll_finish(cx, trailers, keys)).map_err(|e| Reset::of_io(&e))?;
+        if self.answering == Answering::Connect && !self.request_done {
+            // The end of a tunnel in this direction is that of the connection.
+            ready!(self.wire.poll_shutdown(cx)).map_err(|e| Reset::of_io(&e))?;
+        }
         self.request_done = true;
         Poll::Ready(Ok(()))
     }

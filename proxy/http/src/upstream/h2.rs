@@ -4,14 +4,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use dhow_http::HeaderMap;
 use dhow_http::h1::{BodyLength, ResponseInfo, Version};
 use dhow_http::h2::{PendingResponse, SendBody};
+use dhow_http::{HeaderMap, KnownHeader};
 
 use super::h2_connection::StreamSlot;
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::h2_body::ReceivedBody;
 use crate::reset::{Reset, ResetKind};
+use crate::upgrade;
 
 /// One request on an HTTP/2 connection.
 #[derive(Debug)]
@@ -21,16 +22,20 @@ pub(crate) struct H2Upstream {
     pending: Option<PendingResponse>,
     body: Option<ReceivedBody>,
     request_done: bool,
+    /// The protocol that the request asks to upgrade to.
+    upgrade: Option<Box<[u8]>>,
 }
 
 impl H2Upstream {
     pub(crate) fn new(slot: Rc<StreamSlot>) -> Self {
-        Self { slot, sending: None, pending: None, body: None, request_done: false }
+        Self { slot, sending: None, pending: None, body: None, request_done: false, upgrade: None }
     }
 
     /// Sends the request head.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
-        let (pending, sending) = self.slot.open(head, end)?;
+        let converted = upgrade::request_to_http2(head);
+        let (pending, sending) = self.slot.open(converted.as_ref().unwrap_or(head), end)?;
+        self.upgrade = converted.and_then(|_| head.get_known(KnownHeader::Upgrade)).map(Into::into);
         self.pending = Some(pending);
         self.sending = Some(sending);
         self.request_done = end;
@@ -57,6 +62,9 @@ impl H2Upstream {
                 body = BodyLength::UntilClose;
             }
             self.body = Some(received);
+            if let Some(protocol) = &self.upgrade {
+                upgrade::answer_from_http2(head, protocol);
+            }
         }
         Poll::Ready(Ok(ResponseInfo {
             version: Version::Http11,

@@ -4,6 +4,7 @@ mod h1;
 mod h2;
 mod h2_connection;
 mod pool;
+mod tunnel;
 
 use std::task::{Context, Poll};
 
@@ -16,7 +17,8 @@ use crate::reset::Reset;
 
 use h2::H2Upstream;
 use pool::PooledH1;
-pub(crate) use pool::{Acquired, HttpPools};
+pub(crate) use pool::{Acquired, HttpPools, connect_failure};
+pub(crate) use tunnel::Tunnel;
 
 /// A stream to an upstream host.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum UpstreamStream {
     H1(PooledH1),
     /// One of the streams of an HTTP/2 connection.
     H2(Box<H2Upstream>),
+    /// A connection for the bytes of a terminated CONNECT.
+    Tunnel(Box<Tunnel>),
 }
 
 impl UpstreamStream {
@@ -36,6 +40,7 @@ impl UpstreamStream {
                 Ok(())
             }
             Self::H2(stream) => stream.begin(head, end),
+            Self::Tunnel(_) => Ok(()),
         }
     }
 
@@ -48,6 +53,7 @@ impl UpstreamStream {
         match self {
             Self::H1(stream) => stream.poll_head(cx, head),
             Self::H2(stream) => stream.poll_head(cx, head),
+            Self::Tunnel(tunnel) => Poll::Ready(Ok(tunnel.answer(head))),
         }
     }
 }
@@ -57,6 +63,7 @@ impl BodySource for UpstreamStream {
         match self {
             Self::H1(stream) => stream.poll_body(cx),
             Self::H2(stream) => stream.poll_body(cx),
+            Self::Tunnel(tunnel) => tunnel.poll_body(cx),
         }
     }
 
@@ -64,6 +71,7 @@ impl BodySource for UpstreamStream {
         match self {
             Self::H1(stream) => stream.chunk(),
             Self::H2(stream) => stream.chunk(),
+            Self::Tunnel(tunnel) => tunnel.chunk(),
         }
     }
 
@@ -71,6 +79,7 @@ impl BodySource for UpstreamStream {
         match self {
             Self::H1(stream) => stream.consume(count),
             Self::H2(stream) => stream.consume(count),
+            Self::Tunnel(tunnel) => tunnel.consume(count),
         }
     }
 
@@ -78,6 +87,7 @@ impl BodySource for UpstreamStream {
         match self {
             Self::H1(stream) => stream.split(max),
             Self::H2(stream) => stream.split(max),
+            Self::Tunnel(tunnel) => tunnel.split(max),
         }
     }
 
@@ -85,6 +95,7 @@ impl BodySource for UpstreamStream {
         match self {
             Self::H1(stream) => stream.trailers(),
             Self::H2(stream) => stream.trailers(),
+            Self::Tunnel(tunnel) => tunnel.trailers(),
         }
     }
 }
@@ -98,6 +109,7 @@ impl BodySink for UpstreamStream {
         match self {
             Self::H1(stream) => stream.poll_write(cx, source),
             Self::H2(stream) => stream.poll_write(cx, source),
+            Self::Tunnel(tunnel) => tunnel.poll_write(cx, source),
         }
     }
 
@@ -105,6 +117,7 @@ impl BodySink for UpstreamStream {
         match self {
             Self::H1(stream) => stream.poll_flush(cx),
             Self::H2(stream) => stream.poll_flush(cx),
+            Self::Tunnel(tunnel) => tunnel.poll_flush(cx),
         }
     }
 
@@ -112,6 +125,7 @@ impl BodySink for UpstreamStream {
         match self {
             Self::H1(stream) => stream.poll_finish(cx, trailers),
             Self::H2(stream) => stream.poll_finish(cx, trailers),
+            Self::Tunnel(tunnel) => tunnel.poll_finish(cx, trailers),
         }
     }
 }

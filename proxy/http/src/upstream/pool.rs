@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +16,9 @@ use dhow_net::Transport;
 use dhow_proxy_api::LocalFuture;
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{
-    ClusterInfo, ClusterObserver, ConnectFailureKind, ConnectionGuard, Host, Http2Options, Permit, Resource,
-    RoutingPriority, SecureOptions, UpstreamConnection, UpstreamProtocol, WorkerCluster, connect,
+    ClusterInfo, ClusterObserver, ConnectFailure, ConnectFailureKind, ConnectionGuard, Host, Http2Options,
+    Permit, Resource, RoutingPriority, SecureOptions, UpstreamConnection, UpstreamProtocol, WorkerCluster,
+    connect,
 };
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
@@ -38,12 +40,19 @@ pub(crate) struct HttpPools {
     sweeps: Cell<u32>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct PoolKey {
     host: usize,
     priority: RoutingPriority,
     http2: bool,
     options: SecureOptions,
+}
+
+impl Hash for PoolKey {
+    /// A host hardly ever has two pools: the other parts are left to the comparison.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.host);
+    }
 }
 
 /// A stream to a host, at once or when a connection is ready.
@@ -150,6 +159,19 @@ impl ClusterObserver for HttpPools {
 impl fmt::Debug for HttpPools {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpPools").field("pools", &self.pools.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// The reset that a failed connection attempt amounts to.
+pub(crate) fn connect_failure(failure: ConnectFailure) -> Reset {
+    let kind = match failure.kind {
+        ConnectFailureKind::Timeout => ResetKind::ConnectionTimeout,
+        ConnectFailureKind::Local => ResetKind::LocalConnectionFailure,
+        ConnectFailureKind::Remote => ResetKind::RemoteConnectionFailure,
+    };
+    match failure.text.is_empty() {
+        true => Reset::new(kind),
+        false => Reset::with_transport(kind, failure.text),
     }
 }
 
@@ -285,19 +307,7 @@ impl HostPool {
         self.connecting.set(self.connecting.get() - 1);
         match connected {
             Ok(connection) => self.on_connected(connection).await,
-            Err(failure) => {
-                let kind = match failure.kind {
-                    ConnectFailureKind::Timeout => ResetKind::ConnectionTimeout,
-                    ConnectFailureKind::Local => ResetKind::LocalConnectionFailure,
-                    ConnectFailureKind::Remote => ResetKind::RemoteConnectionFailure,
-                };
-                let reset = if failure.text.is_empty() {
-                    Reset::new(kind)
-                } else {
-                    Reset::with_transport(kind, failure.text)
-                };
-                self.fail_waiting(&reset);
-            }
+            Err(failure) => self.fail_waiting(&connect_failure(failure)),
         }
     }
 

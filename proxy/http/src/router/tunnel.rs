@@ -1,0 +1,63 @@
+//! CONNECT that ends here (`connect_config`): a connection to the host instead of a request.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_upstream::{Host, Resource, SecureOptions, connect};
+
+use super::{Forwarding, poll_deadlines};
+use crate::downstream::Downstream;
+use crate::reset::{Reset, ResetKind};
+use crate::stream::{Exchange, Interruption};
+use crate::upstream::{Tunnel, UpstreamStream, connect_failure};
+use crate::wire::Wire;
+
+impl Exchange {
+    /// Whether the route ends the request's CONNECT, or its POST that is treated like one.
+    pub(super) fn terminates_connect(&self) -> bool {
+        let post = match self.request.method() {
+            b"CONNECT" => false,
+            b"POST" => true,
+            _ => return false,
+        };
+        let forward = self.info.route.as_ref().and_then(|route| route.forward());
+        let rule = forward.and_then(|action| action.upgrade("connect"));
+        rule.is_some_and(|rule| rule.terminate_connect && (rule.allow_post || !post))
+    }
+
+    /// Connects to the host.
+    pub(super) async fn open_tunnel<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &Forwarding,
+        host: &Arc<Host>,
+        options: &SecureOptions,
+    ) -> Result<UpstreamStream, Interruption> {
+        let info = forwarding.cluster.info();
+        let Some(permit) = info.circuit_breakers.try_acquire(forwarding.priority, Resource::Connections)
+        else {
+            info.stats.upstream_cx_overflow().inc();
+            return Err(Interruption::Upstream(Reset::new(ResetKind::Overflow)));
+        };
+        let mut connecting = Box::pin(connect(info, host, options, Some(permit)));
+        let connected = poll_fn(|cx| {
+            if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(
+                    result.map_err(|failure| Interruption::Upstream(connect_failure(failure))),
+                );
+            }
+            if down.request_complete()
+                && let Poll::Ready(reset) = down.poll_closed(cx)
+            {
+                return Poll::Ready(Err(Interruption::Downstream(reset)));
+            }
+            poll_deadlines(cx, timer, &self.deadlines).map(Err)
+        });
+        let connection = connected.await?;
+        let wire = Wire::new(connection.transport, self.manager.worker.buffers().clone());
+        Ok(UpstreamStream::Tunnel(Box::new(Tunnel::new(wire, connection.guard, &[]))))
+    }
+}

@@ -1,0 +1,100 @@
+//! From a request's head to its route: normalisation, origin, the route and whether an upgrade is allowed.
+
+use dhow_proxy_api::{LocalReply, StreamFormat};
+use dhow_routing::{ClientCertificate, RouteInput};
+use dhow_runtime_config::Current;
+
+use super::exchange::Exchange;
+use crate::config::HttpFilterChain;
+use crate::request_headers;
+use crate::upgrade::{self, ActiveUpgrade};
+
+impl Exchange {
+    /// Normalises the request, decides where it came from and selects its route.
+    pub(super) fn admit(&mut self) -> Result<(), Box<LocalReply>> {
+        let manager = self.manager.clone();
+        let config = &manager.config;
+        let connection = self.info.connection.clone();
+        request_headers::normalize(&config.normalization, connection.local_address.port(), &mut self.request)
+            .inspect_err(|reply| match reply.details.as_ref() {
+                "path_normalization_failed" => {
+                    manager.stats.manager.downstream_rq_failed_path_normalization().inc()
+                }
+                "absolute_path_rejected" => manager.stats.manager.downstream_rq_non_relative_path().inc(),
+                _ => {}
+            })?;
+        for edit in &config.forwarding.early_mutations {
+            edit.apply_to_request(&mut self.request, &StreamFormat::new(&self.info));
+        }
+        let origin = request_headers::mutate(config, &connection, &mut self.request, self.upgrade, || {
+            manager.worker.random()
+        })
+        .inspect_err(|_| manager.stats.manager.downstream_rq_rejected_via_ip_detection().inc())?;
+        self.info.client_address = origin.client_address;
+        self.internal = origin.internal;
+        self.select_route();
+        self.check_upgrade()
+    }
+
+    pub(crate) fn select_route(&mut self) {
+        let Some(table) = self.manager.routes(&self.request) else { return };
+        let selected = {
+            let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
+            let certificate = self.info.connection.tls.as_ref().map(|tls| {
+                if tls.peer_verified {
+                    ClientCertificate::Validated
+                } else if tls.peer.is_some() {
+                    ClientCertificate::Presented
+                } else {
+                    ClientCertificate::None
+                }
+            });
+            let input = RouteInput {
+                client_certificate: certificate,
+                context: &context,
+                runtime: &Current,
+                ..RouteInput::new(self.random)
+            };
+            table.select(&self.request, &input).selected()
+        };
+        let Some(selected) = selected else { return };
+        if let Some(action) = selected.forward() {
+            if let Some(idle) = action.idle_timeout {
+                self.deadlines.set_idle_timeout(Some(idle).filter(|idle| !idle.is_zero()));
+            }
+            if let Some(max) = action.max_stream_duration {
+                let max = Some(max).filter(|max| !max.is_zero());
+                self.deadlines.max_duration = max.map(|max| self.info.start + max);
+            }
+        }
+        self.info.route = Some(selected);
+    }
+
+    /// An upgrade that neither the connection manager nor the route allows is refused, once there is a route. The route
+    /// has the last word.
+    fn check_upgrade(&mut self) -> Result<(), Box<LocalReply>> {
+        if !self.upgrade {
+            return Ok(());
+        }
+        let kind = upgrade::kind(&self.request);
+        let route = self.info.route.as_ref();
+        let by_route = route.and_then(|route| route.forward()?.upgrade(&kind)).map(|upgrade| upgrade.enabled);
+        let rules = &self.manager.config.upgrades;
+        let rule = rules.iter().position(|rule| *rule.kind == *kind);
+        if by_route.unwrap_or_else(|| rule.is_some_and(|at| rules[at].enabled)) {
+            self.upgrade_chain = rule.filter(|at| rules[*at].chain.is_some());
+            self.active_upgrade = Some(ActiveUpgrade::begin(self.manager.clone()));
+            return Ok(());
+        }
+        if self.info.route.is_none() {
+            return Ok(());
+        }
+        self.manager.stats.manager.downstream_rq_ws_on_non_ws_route().inc();
+        Err(Box::new(LocalReply::new(403, &b""[..], "upgrade_failed").closing()))
+    }
+
+    /// The filters and the router that serve the stream.
+    pub(crate) fn chain(&self) -> &HttpFilterChain {
+        self.manager.config.chain_of(self.upgrade_chain)
+    }
+}
