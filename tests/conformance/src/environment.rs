@@ -100,10 +100,11 @@ impl Environment {
             Protocol::H1Tls => Some(["http/1.1"].as_slice()),
             Protocol::H2Tls => Some(["h2"].as_slice()),
             Protocol::AnyTls => Some(["h2", "http/1.1"].as_slice()),
-            Protocol::H1 | Protocol::H2c | Protocol::Tcp => None,
+            Protocol::H1 | Protocol::H2c | Protocol::Frames | Protocol::Tcp => None,
         };
         let speaks = match spec.protocol {
             Protocol::Tcp => Speaks::Tcp(spec.tcp.clone()),
+            Protocol::Frames => Speaks::Frames(spec.frames.clone()),
             _ => Speaks::Http(spec.script(name)),
         };
         let tls = match tls {
@@ -114,7 +115,11 @@ impl Environment {
             }
             None => None,
         };
-        Ok(Backend::Server(Upstream::start(port.listen()?, speaks, tls)?))
+        let upstream = Upstream::start(port.listen()?, speaks, tls)?;
+        if spec.wire {
+            upstream.record().keep_wire();
+        }
+        Ok(Backend::Server(upstream))
     }
 
     /// The scenario's folder.

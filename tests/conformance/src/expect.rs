@@ -7,7 +7,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::outcome::{AdminFacts, Headers, RequestFacts, ResponseFacts, Seen, StepOutcome};
+use crate::outcome::{AdminFacts, FrameFacts, Headers, RequestFacts, ResponseFacts, Seen, StepOutcome};
 
 /// What must have happened in one step. Every field is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -45,6 +45,12 @@ pub struct Expect {
     pub saw: Option<SawExpect>,
     /// For a repeated request: `status body` of each answer with the least and the greatest number of times it may come.
     pub answers: Option<IndexMap<String, (usize, usize)>>,
+    /// Frames: the error code of the last GOAWAY; empty for none.
+    pub goaway: Option<String>,
+    /// Frames: what came on each stream, by its number; all of them. See [`FrameFacts::streams`].
+    pub streams: Option<IndexMap<String, String>>,
+    /// Frames: whether the connection ended without a GOAWAY.
+    pub ended: Option<bool>,
     /// Texts that the body contains.
     pub contains: Vec<String>,
     /// Admin: parts of the JSON body, by the pointer in `pick`.
@@ -201,6 +207,11 @@ impl Expect {
         faults.0
     }
 
+    /// Whether something is expected of what upstreams saw.
+    pub fn mentions_upstreams(&self) -> bool {
+        self.saw.is_some() || self.upstream.is_some() || self.attempts.is_some()
+    }
+
     fn check_client(&self, client: &Seen, faults: &mut Faults) {
         match client {
             Seen::Responses(responses) => {
@@ -222,6 +233,7 @@ impl Expect {
                 faults.text("failure", self.failure.as_ref(), Some(why));
             }
             Seen::Answers(answers) => self.check_answers(&answers.counts, faults),
+            Seen::Frames(facts) => self.check_frames(facts, faults),
             Seen::Admin(facts) => self.check_admin(facts, faults),
             Seen::Together(results) => {
                 let statuses: Vec<u16> = results.iter().map(last_status).collect();
@@ -269,6 +281,12 @@ impl Expect {
         for (answer, count) in answers.iter().filter(|(answer, _)| !wanted.contains_key(*answer)) {
             faults.0.push(format!("answer {answer:?}: unexpected, came {count} times"));
         }
+    }
+
+    fn check_frames(&self, facts: &FrameFacts, faults: &mut Faults) {
+        faults.same("goaway", self.goaway.as_ref(), &facts.goaway.clone().unwrap_or_default());
+        faults.same("ended", self.ended.as_ref(), &facts.ended);
+        faults.same("streams", self.streams.as_ref(), &facts.streams);
     }
 
     fn check_admin(&self, facts: &AdminFacts, faults: &mut Faults) {
@@ -343,6 +361,7 @@ mod tests {
     fn step(response: ResponseFacts) -> StepOutcome {
         StepOutcome {
             step: String::new(),
+            differs: None,
             client: Seen::Responses(vec![response]),
             upstreams: IndexMap::new(),
         }

@@ -36,6 +36,9 @@ pub struct Outcome {
 pub struct StepOutcome {
     /// The step's title.
     pub step: String,
+    /// Why the two targets may differ here, if they may.
+    #[serde(skip)]
+    pub differs: Option<String>,
     /// What the client saw.
     pub client: Seen,
     /// What each upstream saw during the step; upstreams that saw nothing are left out.
@@ -60,12 +63,29 @@ pub enum Seen {
     Failure(String),
     /// The different answers to a repeated request.
     Answers(Answers),
+    /// HTTP/2 frames.
+    Frames(FrameFacts),
     /// Parts of an admin response.
     Admin(AdminFacts),
     /// Several results of steps that ran together, in the order in which they are written.
     Together(Vec<Seen>),
     /// The step only changes something.
     Nothing,
+}
+
+/// What came over an HTTP/2 connection, without what is a matter of the moment or of taste: settings, windows, how bodies are
+/// cut into frames.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FrameFacts {
+    /// The error code of the last GOAWAY.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goaway: Option<String>,
+    /// What came on each stream: status, body, `reset CODE` or `unfinished`. Once the connection was given up, only the
+    /// streams that the step waits for.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub streams: IndexMap<String, String>,
+    /// The connection ended without a GOAWAY.
+    pub ended: bool,
 }
 
 /// The different answers to a repeated request.

@@ -137,6 +137,7 @@ mod tests {
         };
         let step = StepOutcome {
             step: "GET /".into(),
+            differs: None,
             client: Seen::Responses(vec![response]),
             upstreams: indexmap::IndexMap::new(),
         };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use dhow_testkit::upstream::{Reply, Rule, Script, TcpScript};
+use dhow_testkit::upstream::{FramesScript, Reply, Rule, Script, TcpScript};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
@@ -109,6 +109,10 @@ pub struct UpstreamSpec {
     pub rules: Vec<Rule>,
     /// Behaviour of a `tcp` upstream.
     pub tcp: TcpScript,
+    /// Behaviour of a `frames` upstream.
+    pub frames: FramesScript,
+    /// Keep the bytes that arrive, for `wire` steps.
+    pub wire: bool,
     /// Over TLS: demand a client certificate of the scenario's CA.
     pub client_cert: bool,
 }
@@ -128,6 +132,8 @@ pub enum Protocol {
     H2Tls,
     /// HTTP/1.1 or HTTP/2 over TLS, as the client offers.
     AnyTls,
+    /// HTTP/2 with prior knowledge, frame by frame.
+    Frames,
     /// Bytes.
     Tcp,
     /// Nobody listens.
@@ -144,7 +150,7 @@ impl Protocol {
 
     /// Whether a cluster for it has to speak HTTP/2.
     pub fn is_http2(self) -> bool {
-        matches!(self, Self::H2c | Self::H2Tls)
+        matches!(self, Self::H2c | Self::H2Tls | Self::Frames)
     }
 }
 
@@ -183,9 +189,16 @@ impl Scenario {
 
     /// Every scenario under `root`, sorted by name.
     pub fn read_all(root: &Path) -> Result<Vec<Self>> {
+        Self::read_matching(root, "")
+    }
+
+    /// The scenarios under `root` whose `area/name` contains `filter`, sorted by name; the others are not even read.
+    pub fn read_matching(root: &Path, filter: &str) -> Result<Vec<Self>> {
         let mut files = Vec::new();
         collect(root, &mut files)?;
         files.sort();
+        let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).with_extension("");
+        files.retain(|path| name(path).to_string_lossy().contains(filter));
         files.iter().map(|path| Self::read(root, path)).collect()
     }
 

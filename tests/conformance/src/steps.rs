@@ -1,6 +1,7 @@
 //! The steps of a scenario's traffic, as they are written in its file.
 
 use anyhow::{Result, ensure};
+use dhow_testkit::raw_http2::FrameScript;
 use dhow_testkit::upstream::{Body, Headers, Reply, Rule, header_lines};
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -17,6 +18,12 @@ pub struct Step {
     pub request: Option<String>,
     /// Send these bytes.
     pub raw: Option<String>,
+    /// Send these HTTP/2 frames on a connection of their own, after the preface and SETTINGS unless `bare`.
+    pub frames: Option<Vec<FrameScript>>,
+    /// Record the frames that this upstream (of protocol `frames`) has seen on its last connection.
+    pub observed: Option<String>,
+    /// Record the bytes that this upstream (with `wire: true`) has received.
+    pub wire: Option<String>,
     /// Ask the admin interface: `METHOD target`.
     pub admin: Option<String>,
     /// Rename new contents over files of the scenario's folder. A mapping is written as JSON.
@@ -72,6 +79,10 @@ pub struct Step {
     pub read: Reading,
     /// Raw: the method that the response belongs to.
     pub method: Option<String>,
+    /// Frames: send neither preface nor SETTINGS before them.
+    pub bare: bool,
+    /// Frames: do not acknowledge SETTINGS.
+    pub impolite: bool,
     /// Give up after this long.
     pub limit_ms: Option<u64>,
     /// The target must end by itself after this step, with exit code 0.
@@ -83,6 +94,21 @@ pub struct Step {
 
     /// What must have happened.
     pub expect: Expect,
+    /// Where both are right and yet not the same.
+    pub differs: Option<StepDifference>,
+}
+
+/// A difference that both sides are free to make, such as which of two error codes names a fault. What each of them does is
+/// asserted instead of compared; the scenario fails when the difference is gone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepDifference {
+    /// Why both are right.
+    pub why: String,
+    /// What must have happened on ours.
+    pub ours: Expect,
+    /// What must have happened on Envoy.
+    pub envoy: Expect,
 }
 
 /// TLS of a client connection.
@@ -128,7 +154,12 @@ impl Step {
             let first = raw.lines().next().unwrap_or_default();
             return format!("raw {first:?}");
         }
+        if self.frames.is_some() {
+            return "frames".to_owned();
+        }
         let named = [
+            ("observed", self.observed.clone()),
+            ("wire", self.wire.clone()),
             ("admin", self.admin.clone()),
             ("replace", self.replace.as_ref().map(|m| joined(m.keys()))),
             ("link", self.link.as_ref().map(|m| joined(m.keys()))),
@@ -150,6 +181,9 @@ impl Step {
         let verbs = [
             self.request.is_some(),
             self.raw.is_some(),
+            self.frames.is_some(),
+            self.observed.is_some(),
+            self.wire.is_some(),
             self.admin.is_some(),
             self.replace.is_some(),
             self.link.is_some(),
@@ -163,6 +197,7 @@ impl Step {
             self.together.is_some(),
         ];
         let count = verbs.iter().filter(|set| **set).count();
+        ensure!(self.differs.as_ref().is_none_or(|d| !d.why.trim().is_empty()), "`differs` has no reason");
         ensure!(count == 1, "a step does exactly one thing, `{}` does {count}", self.title());
         ensure!(self.request.is_some() || self.repeat.is_none(), "only a `request` can be repeated");
         for step in self.together.iter().flatten() {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod exchange;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::environment::Environment;
 use crate::normalise::Normaliser;
 use crate::outcome::{RequestFacts, Seen, StepOutcome};
 use crate::steps::Step;
+use crate::target::Kind;
 pub use admin::settled;
 use exchange::{Connection, exchange};
 
@@ -29,14 +31,15 @@ const BODY_LIMIT: Duration = Duration::from_millis(300);
 /// The traffic of one run.
 pub struct Traffic {
     environment: Arc<Environment>,
+    kind: Kind,
     connections: HashMap<String, Connection>,
     background: HashMap<String, JoinHandle<Seen>>,
 }
 
 impl Traffic {
-    /// Traffic in these surroundings.
-    pub fn new(environment: Arc<Environment>) -> Self {
-        Self { environment, connections: HashMap::new(), background: HashMap::new() }
+    /// Traffic in these surroundings, to this kind of target.
+    pub fn new(environment: Arc<Environment>, kind: Kind) -> Self {
+        Self { environment, kind, connections: HashMap::new(), background: HashMap::new() }
     }
 
     /// Carries out one step. What came of it is returned with its faults; a step that only changes something records nothing.
@@ -78,14 +81,33 @@ impl Traffic {
             // So is the order in which requests sent at the same time arrive.
             upstreams.values_mut().for_each(|seen| seen.sort_by(|a, b| a.target.cmp(&b.target)));
         }
-        let outcome = StepOutcome { step: step.title(), client, upstreams };
-        let faults = step.expect.check(&outcome);
+        if step.frames.is_some() && !step.expect.mentions_upstreams() {
+            // How much of what a client sent before a stream or the connection was given up reaches an upstream is a matter of
+            // the moment.
+            upstreams.clear();
+        }
+        let differs = step.differs.as_ref().map(|difference| difference.why.clone());
+        let outcome = StepOutcome { step: step.title(), differs, client, upstreams };
+        let mut faults = step.expect.check(&outcome);
+        if let Some(difference) = &step.differs {
+            let expect = if self.kind == Kind::Ours { &difference.ours } else { &difference.envoy };
+            faults.extend(expect.check(&outcome));
+        }
         Ok((Some(outcome), faults))
     }
 
     async fn act(&mut self, step: &Step) -> Result<Seen> {
         if step.request.is_some() || step.raw.is_some() {
             return self.talk(step).await;
+        }
+        if step.frames.is_some() {
+            return wire::frames(&self.environment, step).await;
+        }
+        if let Some(name) = &step.observed {
+            return wire::observed(&self.environment, name).await;
+        }
+        if let Some(name) = &step.wire {
+            return wire::wire(&self.environment, name).await;
         }
         if step.admin.is_some() {
             return admin::ask(&self.environment, step).await;

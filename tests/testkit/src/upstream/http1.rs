@@ -29,6 +29,7 @@ enum Next {
 
 impl<S: ByteStream> Connection<'_, S> {
     pub(super) async fn serve(mut self) {
+        self.record.wire_received(self.number, &self.buffer);
         let next = loop {
             let Some(request) = self.read_head().await else { break Next::Close };
             let closes = request.headers.iter().any(|(n, v)| {
@@ -97,8 +98,12 @@ impl<S: ByteStream> Connection<'_, S> {
     }
 
     async fn more(&mut self) -> Option<()> {
+        let known = self.buffer.len();
         match read_some(&mut self.stream, &mut self.buffer).await {
-            Read::Data(_) => Some(()),
+            Read::Data(_) => {
+                self.record.wire_received(self.number, &self.buffer[known..]);
+                Some(())
+            }
             Read::End(_) => None,
         }
     }

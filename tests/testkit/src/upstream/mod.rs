@@ -1,5 +1,6 @@
 //! Scripted servers that stand in for applications and record what reached them.
 
+mod frames;
 mod http1;
 mod http2;
 mod record;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+pub use frames::FramesScript;
 pub use record::{Record, SeenBytes, SeenRequest};
 pub use script::{Body, Fault, Framing, Headers, Reply, Rule, Script, header_lines};
 pub use tcp::TcpScript;
@@ -27,6 +29,8 @@ use crate::stream::TlsFacts;
 pub enum Speaks {
     /// HTTP/1.1, or HTTP/2 when a connection starts with its preface or TLS agreed on `h2`.
     Http(Script),
+    /// HTTP/2, frame by frame.
+    Frames(FramesScript),
     /// Bytes.
     Tcp(TcpScript),
 }
@@ -63,7 +67,7 @@ impl Upstream {
         let address = listener.local_addr()?;
         let record = Record::new(match &speaks {
             Speaks::Http(script) => script.clone(),
-            Speaks::Tcp(_) => Script::default(),
+            Speaks::Tcp(_) | Speaks::Frames(_) => Script::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
@@ -130,6 +134,7 @@ async fn serve(
     let reset = Reset(raw);
     match (speaks, acceptor) {
         (Speaks::Tcp(script), None) => tcp::serve(stream, number, script, &reset, &record).await,
+        (Speaks::Frames(script), None) => frames::serve(stream, number, &script, &record).await,
         (Speaks::Http(_), None) => serve_http(stream, number, None, &reset, &record).await,
         (speaks, Some(acceptor)) => {
             let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -140,6 +145,7 @@ async fn serve(
             };
             match speaks {
                 Speaks::Tcp(script) => tcp::serve(stream, number, script, &reset, &record).await,
+                Speaks::Frames(script) => frames::serve(stream, number, &script, &record).await,
                 Speaks::Http(_) => serve_http(stream, number, Some(facts), &reset, &record).await,
             }
         }

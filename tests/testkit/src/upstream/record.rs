@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::script::{Reply, Rule, Script};
+use crate::raw_http2::Observed;
 use crate::stream::{End, TlsFacts};
 
 /// One request as it reached the upstream.
@@ -51,6 +52,8 @@ struct State {
     requests: Vec<SeenRequest>,
     drained: usize,
     tcp: Vec<SeenBytes>,
+    keeps_wire: bool,
+    frames: Vec<(usize, Observed)>,
 }
 
 /// The shared notebook of an upstream; clones refer to the same one.
@@ -113,6 +116,16 @@ impl Record {
         self.lock().connections
     }
 
+    /// Keeps what HTTP/1 connections bring as bytes too, from now on, for [`Record::tcp`].
+    pub fn keep_wire(&self) {
+        self.lock().keeps_wire = true;
+    }
+
+    /// What each connection to a frame upstream has seen, in order of their first frames.
+    pub fn frames(&self) -> Vec<Observed> {
+        self.lock().frames.iter().map(|(_, observed)| observed.clone()).collect()
+    }
+
     /// What each raw TCP connection brought, in order of acceptance.
     pub fn tcp(&self) -> Vec<SeenBytes> {
         self.lock().tcp.clone()
@@ -150,6 +163,20 @@ impl Record {
     pub(super) fn update(&self, index: usize, change: impl FnOnce(&mut SeenRequest)) {
         if let Some(request) = self.lock().requests.get_mut(index) {
             change(request);
+        }
+    }
+
+    pub(super) fn wire_received(&self, connection: usize, bytes: &[u8]) {
+        if self.lock().keeps_wire {
+            self.tcp_received(connection, bytes);
+        }
+    }
+
+    pub(super) fn frames_seen(&self, connection: usize, observed: &Observed) {
+        let mut state = self.lock();
+        match state.frames.iter_mut().find(|(number, _)| *number == connection) {
+            Some((_, known)) => known.clone_from(observed),
+            None => state.frames.push((connection, observed.clone())),
         }
     }
 
