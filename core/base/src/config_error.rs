@@ -80,12 +80,35 @@ pub struct ConfigWarning {
     pub path: FieldPath,
     /// What there is to know about it.
     pub message: String,
+    /// What it is about, for those who count.
+    pub topic: WarningTopic,
+}
+
+/// What a [`ConfigWarning`] is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WarningTopic {
+    /// A field or value that is deprecated.
+    Deprecated,
+    /// A field that the type does not have.
+    Unknown,
+    /// A message or field that is not finished in Envoy.
+    WorkInProgress,
+    /// Anything else.
+    #[default]
+    Other,
 }
 
 impl ConfigWarning {
     /// A warning at `path`.
     pub fn new(path: FieldPath, message: impl Into<String>) -> Self {
-        Self { path, message: message.into() }
+        Self { path, message: message.into(), topic: WarningTopic::Other }
+    }
+
+    /// The same warning under a topic.
+    #[must_use]
+    pub fn about(mut self, topic: WarningTopic) -> Self {
+        self.topic = topic;
+        self
     }
 
     /// The same warning seen from the message that holds this one at `prefix`.

@@ -21,7 +21,7 @@ pub use prost::{self, Message, Name};
 use serde_json::Value as Json;
 
 pub use any::is_known_type;
-pub use check::CheckOptions;
+pub use check::{CheckOptions, DecideDeprecated, Deprecated};
 pub use json::{FieldNames, PrintOptions};
 pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml, parse};
 pub use tables::{EnumType, EnumValue, FieldType, Kind, MessageType, enum_types, message_types, table_size};

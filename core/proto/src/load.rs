@@ -5,7 +5,7 @@ use dhow_yaml::Dialect;
 use prost::Name;
 use serde_json::Value as Json;
 
-use crate::check::{CheckOptions, check_encoded};
+use crate::check::{CheckOptions, Deprecated, check_encoded};
 use crate::json::JsonReader;
 use crate::merge::merge;
 use crate::tables::MessageType;
@@ -16,9 +16,8 @@ use crate::text_format;
 pub struct LoadOptions {
     /// Unknown fields and enum names are warnings instead of errors (`--allow-unknown-static-fields`).
     pub allow_unknown_fields: bool,
-    /// Fields that are deprecated and disallowed by default are warnings instead of errors (runtime key
-    /// `envoy.features.enable_all_deprecated_features`).
-    pub allow_disallowed_fields: bool,
+    /// Which deprecated fields and values are warnings instead of errors.
+    pub deprecated: Deprecated,
 }
 
 /// A message with what its author should know about it.
@@ -80,10 +79,8 @@ pub fn load<M: Name + Default>(
         bytes = merge(message_type, &bytes)
             .map_err(|error| ConfigError::at_root(format!("{error} of {full_name}")))?;
     }
-    let check_options = CheckOptions {
-        reject_unknown_fields: !options.allow_unknown_fields,
-        allow_disallowed_fields: options.allow_disallowed_fields,
-    };
+    let check_options =
+        CheckOptions { reject_unknown_fields: !options.allow_unknown_fields, deprecated: options.deprecated };
     warnings.extend(check_encoded(message_type, &bytes, &check_options)?);
     let message = M::decode(bytes.as_slice())
         .map_err(|error| ConfigError::at_root(format!("Unable to decode as {full_name}: {error}")))?;

@@ -4,7 +4,7 @@
 //! address, `**` one or more parts at the end. `$` is a part that becomes the tag's value and leaves the name, `$@` the same for an
 //! address, and of `$worker_` the number becomes the value and `worker` stays.
 
-use regex::Regex;
+use fancy_regex::Regex;
 
 /// A name without its tags, and the tags in the order in which they were found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +42,18 @@ pub enum CustomTag {
 /// The rules of a store.
 #[derive(Clone, Debug)]
 pub struct TagRules {
-    /// Tags of the configuration, applied before the default ones of other names.
+    /// Tags of the configuration, applied before the default ones.
     pub custom: Vec<CustomTag>,
+    /// Whether a tag of the configuration takes the place of the default one of its name even where it finds nothing
+    /// (`allow_default_tag_overrides`).
+    pub override_default: bool,
     /// Whether Envoy's default rules apply (`use_all_default_tags`).
     pub use_default: bool,
 }
 
 impl Default for TagRules {
     fn default() -> Self {
-        Self { custom: Vec::new(), use_default: true }
+        Self { custom: Vec::new(), override_default: false, use_default: true }
     }
 }
 
@@ -102,20 +105,52 @@ impl TagRules {
     pub fn extract(&self, full: &str) -> Tagged {
         let mut found = Extraction { full, taken: Vec::new(), tags: Vec::new() };
         for tag in &self.custom {
-            match tag {
-                CustomTag::Fixed { name, value } => found.tags.push((name.clone(), value.clone())),
-                CustomTag::Regex { name, regex } => found.regex(name, regex),
-                CustomTag::Default { name } => found.defaults(|tag| tag == name),
+            if let CustomTag::Fixed { name, value } = tag {
+                found.tags.push((name.clone(), value.clone()));
             }
         }
-        if self.use_default {
-            found.defaults(|tag| !self.custom.iter().any(|c| c.name() == tag));
-        }
+        let wanted = |tag: &str| {
+            if self.use_default {
+                !self.override_default || !self.custom.iter().any(|custom| custom.name() == tag)
+            } else {
+                self.custom.iter().any(|custom| matches!(custom, CustomTag::Default { name } if name == tag))
+            }
+        };
+        // As in Envoy, expressions that may match anywhere come before those that ask for a first part.
+        self.regexes(false, &mut found);
+        found.response_codes(wanted);
+        self.regexes(true, &mut found);
+        found.defaults(wanted);
         found.finish()
+    }
+
+    fn regexes(&self, anchored: bool, found: &mut Extraction<'_>) {
+        for tag in &self.custom {
+            if let CustomTag::Regex { name, regex } = tag
+                && asks_for_first_part(regex.as_str()) == anchored
+            {
+                found.regex(name, regex);
+            }
+        }
     }
 }
 
 impl CustomTag {
+    /// A tag that an expression finds.
+    ///
+    /// # Errors
+    /// What is wrong with the expression.
+    pub fn regex(name: String, expression: &str) -> Result<Self, String> {
+        let regex = Regex::new(expression).map_err(|error| error.to_string())?;
+        Ok(Self::Regex { name, regex })
+    }
+
+    /// Whether one of Envoy's default rules finds a tag of this name.
+    pub fn is_default(name: &str) -> bool {
+        matches!(name, "envoy.response_code" | "envoy.response_code_class")
+            || PATTERNS.iter().any(|(tag, _)| *tag == name)
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Fixed { name, .. } | Self::Regex { name, .. } | Self::Default { name } => name,
@@ -131,24 +166,32 @@ struct Extraction<'a> {
 }
 
 impl Extraction<'_> {
+    fn has(&self, tag: &str) -> bool {
+        self.tags.iter().any(|(name, _)| name == tag)
+    }
+
     fn regex(&mut self, name: &str, regex: &Regex) {
-        let Some(found) = regex.captures(self.full) else { return };
+        // Back-tracking that goes too far counts as no match.
+        let Ok(Some(found)) = regex.captures(self.full) else { return };
         let Some(out) = found.get(1) else { return };
         let value = found.get(2).unwrap_or(out);
         self.tags.push((name.to_owned(), value.as_str().to_owned()));
         self.taken.push((out.start(), out.end()));
     }
 
-    fn defaults(&mut self, wanted: impl Fn(&str) -> bool) {
-        if wanted("envoy.response_code") {
+    fn response_codes(&mut self, wanted: impl Fn(&str) -> bool) {
+        if wanted("envoy.response_code") && !self.has("envoy.response_code") {
             self.response_code();
         }
-        if wanted("envoy.response_code_class") {
+        if wanted("envoy.response_code_class") && !self.has("envoy.response_code_class") {
             self.response_code_class();
         }
+    }
+
+    fn defaults(&mut self, wanted: impl Fn(&str) -> bool) {
         for &(tag, pattern) in PATTERNS {
             if wanted(tag)
-                && !self.tags.iter().any(|(name, _)| name == tag)
+                && !self.has(tag)
                 && let Some(found) = match_parts(self.full, pattern)
             {
                 self.tags.push((tag.to_owned(), self.full[found.value.0..found.value.1].to_owned()));
@@ -193,6 +236,13 @@ impl Extraction<'_> {
         name.push_str(&self.full[at..]);
         Tagged { name, tags: self.tags }
     }
+}
+
+/// Whether an expression begins with `^`, letters, digits and underscores, and a dot: it can only match names with that first part.
+fn asks_for_first_part(regex: &str) -> bool {
+    let Some(rest) = regex.strip_prefix('^') else { return false };
+    let end = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+    end > 0 && (rest[end..].starts_with("\\.") || rest.len() == end)
 }
 
 /// Byte ranges of a name: what is a tag's value, and what leaves the name with it.
@@ -326,24 +376,45 @@ mod tests {
     }
 
     #[test]
-    fn custom_rules_come_first_and_replace_default_ones() {
+    fn custom_rules_come_before_default_ones() {
         let fixed = CustomTag::Fixed { name: "zone".to_owned(), value: "z".to_owned() };
         let regex = CustomTag::Regex {
             name: "envoy.cluster_name".to_owned(),
-            regex: regex::Regex::new(r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)").unwrap(),
+            regex: fancy_regex::Regex::new(r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)").unwrap(),
         };
-        let rules = TagRules { custom: vec![fixed.clone(), regex], use_default: true };
+        let rules = TagRules { custom: vec![fixed.clone(), regex], ..TagRules::default() };
         assert_eq!(
             extracted(&rules, "cluster.outbound|80||a.b.svc.cluster.local.upstream_cx_total"),
             "cluster.upstream_cx_total zone=z envoy.cluster_name=outbound|80||a.b.svc.cluster.local"
         );
-        let none = TagRules { custom: vec![fixed], use_default: false };
+        let none = TagRules { custom: vec![fixed], use_default: false, ..TagRules::default() };
         assert_eq!(extracted(&none, "cluster.u1.upstream_rq_200"), "cluster.u1.upstream_rq_200 zone=z");
         let kept = CustomTag::Default { name: "envoy.cluster_name".to_owned() };
-        let one = TagRules { custom: vec![kept], use_default: false };
+        let one = TagRules { custom: vec![kept], use_default: false, ..TagRules::default() };
         assert_eq!(
             extracted(&one, "cluster.u1.upstream_rq_200"),
             "cluster.upstream_rq_200 envoy.cluster_name=u1"
         );
+    }
+
+    fn regex(name: &str, expression: &str) -> CustomTag {
+        CustomTag::Regex { name: name.to_owned(), regex: fancy_regex::Regex::new(expression).unwrap() }
+    }
+
+    /// The lines of Envoy 1.40's Prometheus page for these rules.
+    #[test]
+    fn expressions_without_a_first_part_go_first_and_defaults_fill_the_gaps() {
+        let custom = vec![
+            regex("envoy.cluster_name", r"^cluster\.((c)\.)"),
+            regex("no_group", "upstream"),
+            regex("look", "cx_(?=total)(tot)"),
+        ];
+        let rules = TagRules { custom: custom.clone(), ..TagRules::default() };
+        let mine = "cluster.upstream_cx_al look=tot envoy.cluster_name=c";
+        assert_eq!(extracted(&rules, "cluster.c.upstream_cx_total"), mine);
+        let default = "cluster.upstream_cx_al look=tot envoy.cluster_name=dd";
+        assert_eq!(extracted(&rules, "cluster.dd.upstream_cx_total"), default);
+        let rules = TagRules { custom, override_default: true, use_default: true };
+        assert_eq!(extracted(&rules, "cluster.dd.upstream_cx_total"), "cluster.dd.upstream_cx_al look=tot");
     }
 }

@@ -227,7 +227,7 @@ fn prometheus_labels_can_be_turned_off_and_are_escaped() {
         "# TYPE envoy_cluster_x_y counter\nenvoy_cluster_x_y{envoy_cluster_name=\"a\\\"b\"} 1\n\
          # TYPE envoy_cluster_t gauge\nenvoy_cluster_t{envoy_cluster_name=\"a\\\"b\",text_value=\"v\"} 0\n"
     );
-    store.set_tag_rules(TagRules { custom: vec![], use_default: false });
+    store.set_tag_rules(TagRules { custom: vec![], use_default: false, ..TagRules::default() });
     assert!(
         page().starts_with("# TYPE envoy_cluster_a_b_x_y counter\nenvoy_cluster_a_b_x_y{} 1\n"),
         "{}",

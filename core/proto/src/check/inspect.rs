@@ -1,6 +1,6 @@
 //! What stands in a message that its type does not have, should no longer be used, or can never be right.
 
-use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_base::{ConfigError, ConfigWarning, FieldPath, WarningTopic};
 
 use super::{CheckOptions, any_parts};
 use crate::json::{duration_parts, format_duration};
@@ -67,7 +67,7 @@ impl Inspector<'_> {
                 message.full_name(),
                 message.file()
             );
-            self.warn(warning);
+            self.warn(WarningTopic::WorkInProgress, warning);
         }
         let mut occurrences: Vec<(FieldType, usize)> = Vec::new();
         let mut unknown = Vec::new();
@@ -164,14 +164,15 @@ impl Inspector<'_> {
         self.path.push_field(field.name());
         let name = format!("{}.{}", message.full_name(), field.name());
         if field.is_work_in_progress() {
-            self.warn(format!("field '{name}' is marked as work-in-progress. {STABILITY}"));
+            let text = format!("field '{name}' is marked as work-in-progress. {STABILITY}");
+            self.warn(WarningTopic::WorkInProgress, text);
         }
         if field.is_deprecated() {
             let text = format!(
                 "Using deprecated option '{name}' from file {}. This configuration will be removed from Envoy soon. {OVERRIDE}",
                 base_name(message.file())
             );
-            self.deprecated(message, text, field.is_disallowed())?;
+            self.deprecated(message, &name, text, field.is_disallowed())?;
         }
         self.path.rewind(mark);
         Ok(())
@@ -199,7 +200,8 @@ impl Inspector<'_> {
             base_name(enumeration.file())
         );
         // The default cannot be told from an absent field, which Envoy only warns about.
-        self.deprecated(message, text, value.disallowed && value.number != 0)?;
+        let name = format!("{}.{}", message.full_name(), field.name());
+        self.deprecated(message, &name, text, value.disallowed && value.number != 0)?;
         self.path.rewind(mark);
         Ok(())
     }
@@ -207,14 +209,15 @@ impl Inspector<'_> {
     fn deprecated(
         &mut self,
         message: MessageType,
+        name: &str,
         text: String,
         disallowed: bool,
     ) -> Result<(), ConfigError> {
         let text = format!("type {} {text}", message.full_name());
-        if disallowed && !self.options.allow_disallowed_fields {
+        if !self.options.deprecated.allows(name, disallowed) {
             return Err(self.error(text));
         }
-        self.warn(format!("Deprecated field: {text}"));
+        self.warn(WarningTopic::Deprecated, format!("Deprecated field: {text}"));
         Ok(())
     }
 
@@ -223,7 +226,7 @@ impl Inspector<'_> {
         if self.options.reject_unknown_fields {
             return Err(self.error(format!("Protobuf message ({what}) has unknown fields")));
         }
-        self.warn(format!("Unknown field: {what}"));
+        self.warn(WarningTopic::Unknown, format!("Unknown field: {what}"));
         Ok(())
     }
 
@@ -239,8 +242,8 @@ impl Inspector<'_> {
         Ok(())
     }
 
-    fn warn(&mut self, text: String) {
-        self.warnings.push(ConfigWarning::new(self.path.clone(), text));
+    fn warn(&mut self, topic: WarningTopic, text: String) {
+        self.warnings.push(ConfigWarning::new(self.path.clone(), text).about(topic));
     }
 
     fn malformed(&self, message: MessageType, error: Malformed) -> ConfigError {

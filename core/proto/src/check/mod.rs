@@ -15,13 +15,36 @@ use dhow_base::{ConfigError, ConfigWarning};
 use crate::tables::MessageType;
 use crate::wire::Malformed;
 
+/// Decides about a deprecated field by its full name, or about a value of one; also told whether Envoy disallows it unless it is
+/// configured to.
+pub type DecideDeprecated = fn(field: &str, disallowed: bool) -> bool;
+
+/// Which deprecated fields and values may be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Deprecated {
+    /// Those that are not disallowed by default.
+    #[default]
+    ByDefault,
+    /// Those that the function says, which in Envoy is the runtime.
+    Decided(DecideDeprecated),
+}
+
+impl Deprecated {
+    fn allows(self, field: &str, disallowed: bool) -> bool {
+        match self {
+            Self::ByDefault => !disallowed,
+            Self::Decided(decide) => decide(field, disallowed),
+        }
+    }
+}
+
 /// What to let pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckOptions {
     /// Fields that the types do not have are errors (`--reject-unknown-dynamic-fields`) instead of warnings.
     pub reject_unknown_fields: bool,
-    /// Fields that are deprecated and disallowed by default are warnings instead of errors.
-    pub allow_disallowed_fields: bool,
+    /// Which deprecated fields and values are warnings instead of errors.
+    pub deprecated: Deprecated,
 }
 
 /// Inspects first and validates then, as Envoy does.

@@ -4,7 +4,7 @@ use envoy_types::pb::validate::{FieldRules, field_rules::Type as Rule, string_ru
 use prost::Message;
 
 use super::rules::show_duration;
-use super::{CheckOptions, check_encoded};
+use super::{CheckOptions, Deprecated, check_encoded};
 use crate::load::{LoadOptions, load_yaml};
 use crate::tables::{MessageType, RuleId, message_types};
 use crate::wire::{put_bytes, put_uint};
@@ -186,7 +186,7 @@ fn fields_disallowed_by_default_need_the_override() {
             .contains("Using deprecated option 'envoy.config.route.v3.RateLimit.Action.dynamic_metadata'")
     );
     assert!(error.path.as_str().ends_with("rate_limits[0].actions[0].dynamic_metadata"), "{error}");
-    let options = LoadOptions { allow_disallowed_fields: true, ..LoadOptions::default() };
+    let options = LoadOptions { deprecated: Deprecated::Decided(|_, _| true), ..LoadOptions::default() };
     let loaded = load_yaml::<Bootstrap>(&text, &options).expect("allowed");
     assert_eq!(loaded.warnings.len(), 1);
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-use dhow_base::base64;
 use super::time::{duration_parts, format_duration, format_timestamp};
 use crate::tables::{FieldType, Kind, MessageType, WellKnown, lower_camel};
 use crate::wire::{Fields, Malformed, WireValue, read_varint, unzigzag};
+use dhow_base::base64;
 
 /// What stands in place of a secret.
 const REDACTED: &str = "[redacted]";

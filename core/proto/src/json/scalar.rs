@@ -2,9 +2,9 @@
 
 use serde_json::{Number, Value as Json};
 
-use dhow_base::base64;
 use crate::tables::{EnumType, Kind};
 use crate::wire::{WireType, put_bytes, put_tag, put_uint, put_varint, zigzag};
+use dhow_base::base64;
 
 /// Why a JSON value is not a value of a scalar type.
 #[derive(Debug, PartialEq)]
