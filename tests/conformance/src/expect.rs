@@ -15,7 +15,7 @@ use crate::outcome::{AdminFacts, FrameFacts, Headers, RequestFacts, ResponseFact
 pub struct Expect {
     /// The status of the (last) response.
     pub status: Option<u16>,
-    /// The statuses of all responses of a raw step or of steps that run together.
+    /// The statuses of all responses of a raw step, also of those found in its bytes, or of steps that run together.
     pub statuses: Option<Vec<u16>>,
     /// The reason phrase.
     pub reason: Option<String>,
@@ -223,6 +223,7 @@ impl Expect {
                 faults.text("failure", self.failure.as_ref(), None);
             }
             Seen::Bytes { text, end } => {
+                faults.same("statuses", self.statuses.as_ref(), &statuses_in(text));
                 faults.text("bytes", self.bytes.as_ref(), Some(text));
                 faults.same("end", self.end.as_ref(), end);
             }
@@ -342,6 +343,12 @@ impl SawExpect {
         faults.text("upstream saw sni", self.sni.as_ref(), request.sni.as_deref());
         faults.text("upstream saw alpn", self.alpn.as_ref(), request.alpn.as_deref());
     }
+}
+
+/// The statuses of the HTTP/1 responses in a text.
+fn statuses_in(text: &str) -> Vec<u16> {
+    let heads = text.split("HTTP/1.").skip(1);
+    heads.filter_map(|head| head.get(2..5)?.parse().ok()).collect()
 }
 
 /// The status of the last response; 0 when there is none.

@@ -118,6 +118,23 @@ impl Normaliser {
         format!("<{} bytes, hash {hash:016x}>", body.len())
     }
 
+    /// Bytes as they were on the wire, with the volatile headers of messages in them replaced; line ends stay as they are.
+    pub fn wire(&self, bytes: &[u8]) -> String {
+        let text = self.text(&String::from_utf8_lossy(bytes));
+        let lines = text.split('\n').map(|line| match line.split_once(": ") {
+            Some((
+                name @ ("date" | "x-envoy-upstream-service-time" | "x-envoy-expected-rq-timeout-ms"),
+                value,
+            )) => {
+                let (value, end) = value.strip_suffix('\r').map_or((value, ""), |value| (value, "\r"));
+                format!("{name}: {}{end}", self.header(name, value).1)
+            }
+            _ => line.to_owned(),
+        });
+        let text = lines.collect::<Vec<_>>().join("\n");
+        if text.len() <= LONG_BODY { text } else { self.body(text.as_bytes()) }
+    }
+
     /// One access log line.
     pub fn log_line(&self, line: &str) -> String {
         match LOG_LINE.captures(line) {
@@ -189,6 +206,13 @@ mod tests {
             r#"[<time>] "GET / HTTP/1.1" 200 - 0 3 <ms> <ms> "-" "-" "<uuid>" "h" "127.0.0.1:{{upstream.one}}""#
         );
         assert_eq!(normaliser().log_line("own format 5"), "own format 5");
+    }
+
+    #[test]
+    fn bytes_keep_their_line_ends() {
+        let wire = normaliser()
+            .wire(b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 09:02:39 GMT\r\nx: y\n\r\n127.0.0.1:10102");
+        assert_eq!(wire, "HTTP/1.1 200 OK\r\ndate: <date>\r\nx: y\n\r\n127.0.0.1:{{upstream.one}}");
     }
 
     #[test]

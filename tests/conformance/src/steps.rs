@@ -79,6 +79,9 @@ pub struct Step {
     pub read: Reading,
     /// Raw: the method that the response belongs to.
     pub method: Option<String>,
+    /// Leave out what upstreams got of requests that broke off: whether a head was forwarded before the fault in its body was read
+    /// is a matter of the moment.
+    pub broken: bool,
     /// Frames: send neither preface nor SETTINGS before them.
     pub bare: bool,
     /// Frames: do not acknowledge SETTINGS.

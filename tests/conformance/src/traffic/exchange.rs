@@ -149,7 +149,7 @@ async fn read(
         },
         Reading::End => {
             let (bytes, end) = client.read_to_end(limit).await;
-            (Seen::Bytes { text: normaliser.body(&bytes), end: end_text(end).to_owned() }, None)
+            (Seen::Bytes { text: normaliser.wire(&bytes), end: end_text(end).to_owned() }, None)
         }
         Reading::Bytes(count) => {
             let (bytes, end) = client.read_bytes(count, limit).await;

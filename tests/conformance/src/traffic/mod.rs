@@ -81,6 +81,10 @@ impl Traffic {
             // So is the order in which requests sent at the same time arrive.
             upstreams.values_mut().for_each(|seen| seen.sort_by(|a, b| a.target.cmp(&b.target)));
         }
+        if step.broken {
+            upstreams.values_mut().for_each(|seen| seen.retain(|request| !request.incomplete));
+            upstreams.retain(|_, seen| !seen.is_empty());
+        }
         if step.frames.is_some() && !step.expect.mentions_upstreams() {
             // How much of what a client sent before a stream or the connection was given up reaches an upstream is a matter of
             // the moment.

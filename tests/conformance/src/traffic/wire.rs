@@ -83,23 +83,8 @@ pub async fn wire(environment: &Environment, name: &str) -> Result<Seen> {
     let seen = settled(|| record.tcp()).await;
     let normaliser = environment.normaliser();
     let used = seen.iter().filter(|connection| !connection.received.is_empty());
-    let texts: Vec<String> = used
-        .map(|connection| {
-            let text = normaliser.text(&String::from_utf8_lossy(&connection.received));
-            text.lines().map(|line| normalise_line(&normaliser, line)).collect::<Vec<_>>().join("\n")
-        })
-        .collect();
+    let texts: Vec<String> = used.map(|connection| normaliser.wire(&connection.received)).collect();
     Ok(Seen::Bytes { text: texts.join("\n---\n"), end: "open".to_owned() })
-}
-
-/// A line of a request head with what is volatile in headers replaced; other lines stay as they are.
-fn normalise_line(normaliser: &Normaliser, line: &str) -> String {
-    match line.split_once(": ") {
-        Some((name, value)) if name.starts_with("x-envoy-") => {
-            format!("{name}: {}", normaliser.header(name, value).1)
-        }
-        _ => line.to_owned(),
-    }
 }
 
 async fn settled<T: PartialEq + Clone>(look: impl Fn() -> T) -> T {
