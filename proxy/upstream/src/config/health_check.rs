@@ -17,7 +17,7 @@ use dhow_proto::envoy::extensions::health_check::event_sinks::file::v3::HealthCh
 use dhow_proto::envoy::r#type::v3::{CodecClientType, Int64Range};
 use dhow_routing::HeaderMutations;
 
-use super::fields::{duration, number, refuse, unpack};
+use super::fields::{Notes, duration, number, refuse, unpack};
 use crate::health_check::{Check, GrpcCheck, HealthCheckConfig, HttpCheck, Intervals, TcpCheck};
 
 /// Bytes of a body that are looked at unless `response_buffer_size` says otherwise.
@@ -30,6 +30,7 @@ pub(crate) fn lower(
     cluster_has_http2: bool,
     cluster: &str,
     path: &FieldPath,
+    notes: &mut Notes,
 ) -> Result<Option<HealthCheckConfig>, ConfigError> {
     if messages.len() > 1 {
         let reason = "health check at index 0 is missing a name; all health checks must have a name when multiple \
@@ -44,10 +45,14 @@ pub(crate) fn lower(
         let reason = format!("{cluster} cluster must support HTTP/2 for gRPC healthchecking");
         return Err(ConfigError::new(path.index(0), reason));
     }
-    lower_check(message, &path.index(0)).map(Some)
+    lower_check(message, &path.index(0), notes).map(Some)
 }
 
-fn lower_check(message: HealthCheck, path: &FieldPath) -> Result<HealthCheckConfig, ConfigError> {
+fn lower_check(
+    message: HealthCheck,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<HealthCheckConfig, ConfigError> {
     #[allow(deprecated, reason = "the older place of the event log is still in use")]
     let HealthCheck {
         timeout,
@@ -74,6 +79,10 @@ fn lower_check(message: HealthCheck, path: &FieldPath) -> Result<HealthCheckConf
         health_checker,
     } = message;
     refuse(&event_service, || path.field("event_service"))?;
+    if alt_port.is_some() {
+        let message = "has no effect, in Envoy neither: an endpoint's health_check_config names another port";
+        notes.warn(path.field("alt_port"), message);
+    }
     let time = |value, field: &'static str| duration(value, || path.field(field));
     let required = |value: Option<Duration>, field: &'static str| match value {
         Some(time) if !time.is_zero() => Ok(time),
@@ -112,13 +121,6 @@ fn lower_check(message: HealthCheck, path: &FieldPath) -> Result<HealthCheckConf
         unhealthy_threshold: threshold(unhealthy_threshold, "unhealthy_threshold")?,
         healthy_threshold: threshold(healthy_threshold, "healthy_threshold")?,
         reuse_connection: reuse_connection.is_none_or(|value| value.value),
-        alt_port: number(alt_port)
-            .map(u16::try_from)
-            .transpose()
-            .map_err(|_| {
-                ConfigError::new(path.field("alt_port"), "value must be less than or equal to 65535")
-            })?
-            .filter(|port| *port > 0),
         event_logs,
         log_failures: always_log_health_check_failures,
         log_successes: always_log_health_check_success,

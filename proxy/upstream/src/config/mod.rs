@@ -174,7 +174,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     let (http, tcp_idle_timeout) =
         http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
     let http2 = !matches!(http.protocol, UpstreamProtocol::Http1(_));
-    let health_check = health_check::lower(health_checks, http2, &name, &path.field("health_checks"))?;
+    let health_check = health_check::lower(health_checks, http2, &name, &path.field("health_checks"), notes)?;
     let discovery = DiscoveryFields {
         discovery_type: cluster_discovery_type,
         cluster_name: name.clone(),

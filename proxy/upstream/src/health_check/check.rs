@@ -17,7 +17,7 @@ use super::stats::HealthCheckStats;
 use super::{Check, GrpcCheck, HealthCheckConfig, HttpCheck, TcpCheck, find_in_order};
 use crate::cluster_info::ClusterInfo;
 use crate::connect::establish;
-use crate::host::{HealthFlag, Host, HostAddress};
+use crate::host::{HealthFlag, Host};
 use crate::transport_socket::{SecureOptions, TransportSocket};
 
 /// `SERVING` of `grpc.health.v1.HealthCheckResponse.ServingStatus`.
@@ -92,7 +92,7 @@ impl Prober {
         if !check.send.is_empty() {
             head.set_known_number(KnownHeader::ContentLength, check.send.len() as u64);
         }
-        check.headers.apply_to_request(&mut head, &setup.context(host));
+        check.headers.apply_to_request(&mut head, &setup.context(host, check.http2));
         let wanted = match (check.receive.is_empty(), check.response_buffer) {
             (true, _) => 0,
             (false, limit) => limit.unwrap_or(usize::MAX),
@@ -111,7 +111,7 @@ impl Prober {
         head.append_known(KnownHeader::UserAgent, b"Envoy/HC");
         let timeout = grpc_timeout(setup.config.timeout);
         head.append_known(KnownHeader::GrpcTimeout, timeout.as_bytes());
-        check.metadata.apply_to_request(&mut head, &setup.context(host));
+        check.metadata.apply_to_request(&mut head, &setup.context(host, true));
         let request = encode_frame(&health_request(&check.service));
         let answer = connection.exchange(&head, &request, MAX_GRPC_ANSWER).await?;
         self.http = Some(connection);
@@ -151,8 +151,7 @@ impl Setup {
     async fn connect(&self, host: &Host) -> io::Result<Transport> {
         let socket = self.socket.as_ref().unwrap_or_else(|| host.transport_socket());
         let options = SecureOptions { alpn_override: self.config.alpn.clone(), ..SecureOptions::default() };
-        let target = target(host, self.config.alt_port);
-        let connected = establish(&self.info, host, &target, socket, &options).await;
+        let connected = establish(&self.info, host, host.health_check_address(), socket, &options).await;
         connected.map(|(transport, _)| transport).map_err(|failure| io::Error::other(failure.text))
     }
 
@@ -173,8 +172,8 @@ impl Setup {
         head
     }
 
-    fn context<'a>(&'a self, host: &'a Host) -> CheckContext<'a> {
-        CheckContext { info: &self.info, host, local: None, now: SystemTime::now() }
+    fn context<'a>(&self, host: &'a Host, http2: bool) -> CheckContext<'a> {
+        CheckContext { host, http2, now: SystemTime::now() }
     }
 
     fn judge_http(&self, host: &Host, check: &HttpCheck, answer: &Answer) -> Outcome {
@@ -198,16 +197,6 @@ impl Setup {
             }
         }
         Outcome::Success { degraded: answer.head.contains_known(KnownHeader::XEnvoyDegraded) }
-    }
-}
-
-/// Where a host is checked.
-pub(super) fn target(host: &Host, alt_port: Option<u16>) -> HostAddress {
-    match (host.health_check_address(), alt_port) {
-        (HostAddress::Ip(ip), Some(port)) if host.health_check_address() == host.address() => {
-            HostAddress::Ip((ip.ip(), port).into())
-        }
-        (address, _) => address.clone(),
     }
 }
 
@@ -300,7 +289,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::host::HostSpec;
 
     #[test]
     fn grpc_messages_are_those_of_the_health_service() {
@@ -332,16 +320,5 @@ mod tests {
     fn times_fit_the_header() {
         assert_eq!(grpc_timeout(Duration::from_millis(300)), "300m");
         assert_eq!(grpc_timeout(Duration::from_secs(1_000_000)), "1000000S");
-    }
-
-    #[test]
-    fn the_alternative_port_gives_way_to_the_endpoints_own() {
-        let address = HostAddress::Ip(([127, 0, 0, 1], 80).into());
-        let own = HostAddress::Ip(([127, 0, 0, 1], 81).into());
-        let host = Host::new(HostSpec::at(address.clone()));
-        assert_eq!(target(&host, Some(99)).to_string(), "127.0.0.1:99");
-        assert_eq!(target(&host, None), address);
-        let spec = HostSpec { health_check_address: Some(own.clone()), ..HostSpec::at(address) };
-        assert_eq!(target(&Host::new(spec), Some(99)), own);
     }
 }

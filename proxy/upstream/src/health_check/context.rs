@@ -1,20 +1,20 @@
 //! What format strings in the headers of a check can ask for.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
 
 use dhow_expr::{Address, AddressFact, FormatContext, MetadataSource, TextFact};
 use dhow_proto::google::protobuf::Struct;
 
-use crate::cluster_info::ClusterInfo;
 use crate::host::{Host, HostAddress};
+
+const NO_DOWNSTREAM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The check of one host.
 pub(super) struct CheckContext<'a> {
-    pub(super) info: &'a ClusterInfo,
     pub(super) host: &'a Host,
-    pub(super) local: Option<SocketAddr>,
+    pub(super) http2: bool,
     pub(super) now: SystemTime,
 }
 
@@ -29,8 +29,7 @@ impl FormatContext for CheckContext<'_> {
 
     fn text(&self, fact: TextFact) -> Option<Cow<'_, str>> {
         match fact {
-            TextFact::UpstreamCluster => Some(Cow::Borrowed(&self.info.observability_name)),
-            TextFact::UpstreamClusterRaw => Some(Cow::Borrowed(&self.info.name)),
+            TextFact::Protocol => Some(Cow::Borrowed(if self.http2 { "HTTP/2" } else { "HTTP/1.1" })),
             TextFact::UpstreamHostName => {
                 Some(self.host.hostname()).filter(|name| !name.is_empty()).map(Cow::Borrowed)
             }
@@ -39,23 +38,22 @@ impl FormatContext for CheckContext<'_> {
     }
 
     fn address(&self, fact: AddressFact) -> Option<Address<'_>> {
-        let upstream = || match self.host.address() {
-            HostAddress::Ip(ip) => Address::Ip(*ip),
-            HostAddress::Pipe(path) => Address::Pipe(path),
-        };
         match fact {
-            AddressFact::UpstreamHost | AddressFact::UpstreamRemote => Some(upstream()),
-            AddressFact::UpstreamLocal
-            | AddressFact::DownstreamLocal
+            AddressFact::UpstreamHost => Some(match self.host.address() {
+                HostAddress::Ip(ip) => Address::Ip(*ip),
+                HostAddress::Pipe(path) => Address::Pipe(path),
+            }),
+            // There is no downstream; Envoy prints a placeholder, which headers may rely on.
+            AddressFact::DownstreamLocal
             | AddressFact::DownstreamDirectLocal
             | AddressFact::DownstreamRemote
-            | AddressFact::DownstreamDirectRemote => self.local.map(Address::Ip),
+            | AddressFact::DownstreamDirectRemote => Some(Address::Ip(NO_DOWNSTREAM)),
+            AddressFact::UpstreamRemote | AddressFact::UpstreamLocal => None,
         }
     }
 
     fn metadata(&self, source: MetadataSource, namespace: &str) -> Option<&Struct> {
         match source {
-            MetadataSource::Cluster => self.info.metadata.filter_metadata.get(namespace),
             MetadataSource::UpstreamHost => self.host.metadata().endpoint_struct(namespace),
             _ => None,
         }

@@ -39,8 +39,6 @@ pub(crate) struct HealthCheckConfig {
     pub(crate) healthy_threshold: u32,
     /// Whether one connection serves many checks.
     pub(crate) reuse_connection: bool,
-    /// Port to check instead of the host's.
-    pub(crate) alt_port: Option<u16>,
     /// Files that events are appended to.
     pub(crate) event_logs: Vec<String>,
     /// Failures are logged even when they change nothing.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::HealthCheckConfig;
-use super::check::{Prober, Setup, target};
+use super::check::{Prober, Setup};
 use super::event::{EventSource, line};
 use super::interval::random_below;
 use super::session::{CheckThresholds, Event, Outcome, Session, State, Transition, Verdict};
@@ -85,7 +85,7 @@ impl HealthChecks {
             if !known.insert(Arc::as_ptr(host)) {
                 continue;
             }
-            let target = target(host, self.checker.setup.config.alt_port);
+            let target = host.health_check_address().clone();
             let heir = replaced.iter().position(|running| {
                 running.target == target && running.checked.host.lock().address() == host.address()
             });
