@@ -217,7 +217,8 @@ impl Kind {
 
 fn append_text(context: &dyn FormatContext, fact: TextFact, out: &mut Vec<u8>) -> bool {
     match context.text(fact) {
-        Some(text) if !text.is_empty() => {
+        // A reply without body has an empty one.
+        Some(text) if !text.is_empty() || fact == TextFact::LocalReplyBody => {
             // These two go into lines whose fields are separated by blanks; Envoy replaces them too.
             let replace = matches!(
                 fact,
