@@ -18,6 +18,8 @@ pub struct ConnectionInfo {
     pub remote_address: SocketAddr,
     /// Address that the peer connected to, after original-destination recovery.
     pub local_address: SocketAddr,
+    /// Whether `local_address` is where the peer wanted to go before the connection was redirected here.
+    pub local_address_restored: bool,
     /// When the connection was accepted.
     pub start: Instant,
     /// Facts of the TLS session, when there is one.

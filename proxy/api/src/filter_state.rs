@@ -19,7 +19,7 @@ pub enum FilterStateValue {
     Ip(IpAddr),
     /// An address with port (`envoy.filters.listener.original_dst.local_ip`).
     Address(SocketAddr),
-    /// Several texts (`envoy.network.application_protocols`), printed with commas between them.
+    /// Several texts (`envoy.network.application_protocols`), which formats do not print.
     List(Rc<[Box<str>]>),
     /// An object of a filter's own, which only it and format strings read.
     Object(Rc<dyn FilterStateObject>),
@@ -39,9 +39,10 @@ impl FilterStateObject for FilterStateValue {
             Self::Text(text) => out.extend_from_slice(text.as_bytes()),
             Self::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
             Self::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
-            Self::Ip(ip) => out.extend_from_slice(ip.to_string().as_bytes()),
+            // As an address without port is printed elsewhere: with port 0.
+            Self::Ip(ip) => out.extend_from_slice(SocketAddr::new(*ip, 0).to_string().as_bytes()),
             Self::Address(address) => out.extend_from_slice(address.to_string().as_bytes()),
-            Self::List(texts) => out.extend_from_slice(texts.join(",").as_bytes()),
+            Self::List(_) => return false,
             Self::Object(object) => return object.append_text(out),
         }
         true
@@ -53,9 +54,11 @@ impl FilterStateObject for FilterStateValue {
             Self::Object(object) => object.append_json(out),
             _ => {
                 let mut text = Vec::new();
-                self.append_text(&mut text);
-                dhow_expr::append_json_string(&text, out);
-                true
+                let any = self.append_text(&mut text);
+                if any {
+                    dhow_expr::append_json_string(&text, out);
+                }
+                any
             }
         }
     }
@@ -149,15 +152,21 @@ mod tests {
             (FilterStateValue::Text("a\"b".into()), "a\"b", r#""a\"b""#),
             (FilterStateValue::Bool(true), "true", "true"),
             (FilterStateValue::Number(7), "7", r#""7""#),
-            (FilterStateValue::Ip([10, 0, 0, 1].into()), "10.0.0.1", r#""10.0.0.1""#),
+            (FilterStateValue::Ip([10, 0, 0, 1].into()), "10.0.0.1:0", r#""10.0.0.1:0""#),
             (FilterStateValue::Address(([10, 0, 0, 1], 80).into()), "10.0.0.1:80", r#""10.0.0.1:80""#),
-            (FilterStateValue::List(["h2".into(), "h1".into()].into()), "h2,h1", r#""h2,h1""#),
         ] {
             let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
             assert!(value.append_text(&mut as_text) && value.append_json(&mut as_json));
             assert_eq!(String::from_utf8_lossy(&as_text), text);
             assert_eq!(String::from_utf8_lossy(&as_json), json);
         }
+    }
+
+    #[test]
+    fn lists_do_not_print() {
+        let list = FilterStateValue::List(["h2".into(), "h1".into()].into());
+        let mut out = Vec::new();
+        assert!(!list.append_text(&mut out) && !list.append_json(&mut out) && out.is_empty());
     }
 
     #[test]

@@ -141,6 +141,9 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::FilterChainName => Some((&*info.connection.filter_chain_name).into()),
             TextFact::ListenerName => Some((&*info.connection.listener_name).into()),
             TextFact::RequestedServerName => info.connection.requested_server_name.as_deref().map(Into::into),
+            TextFact::AccessLogType => {
+                Some(if info.protocol.is_some() { "DownstreamEnd" } else { "TcpConnectionEnd" }.into())
+            }
             TextFact::StreamId => Some(info.stream_id.to_string().into()),
             TextFact::LocalReplyBody => Some(String::from_utf8_lossy(self.local_reply_body)),
             TextFact::Downstream(fact) => self.downstream_tls(fact),

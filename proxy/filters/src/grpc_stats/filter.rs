@@ -199,19 +199,9 @@ impl FilterStateObject for MessageCounts {
         let Self { requests, responses } = self;
         // 64-bit numbers are texts in the JSON form of messages, and those that are zero are left out.
         let field = |name: &str, number: u64| (number > 0).then(|| format!("\"{name}\":\"{number}\""));
-        let fields = [field("request_message_count", *requests), field("response_message_count", *responses)];
+        let fields = [field("requestMessageCount", *requests), field("responseMessageCount", *responses)];
         let fields: Vec<_> = fields.into_iter().flatten().collect();
         out.extend_from_slice(format!("{{{}}}", fields.join(",")).as_bytes());
-        true
-    }
-
-    fn append_field(&self, field: &str, out: &mut Vec<u8>) -> bool {
-        let number = match field {
-            "request_message_count" => self.requests,
-            "response_message_count" => self.responses,
-            _ => return false,
-        };
-        out.extend_from_slice(number.to_string().as_bytes());
         true
     }
 }

@@ -71,12 +71,14 @@ impl HttpFilter for Filter {
     ) -> HeadersVerdict {
         let metadata = &mut stream.info.dynamic_metadata;
         for rule in &self.rules.request {
-            let result = rule.apply(request, metadata);
+            let (missing, applied) = rule.apply(request, metadata);
             if let Some(stats) = &self.stats {
                 stats.request_rules_processed().inc();
-                match result {
+                if missing {
+                    stats.request_header_not_found().inc();
+                }
+                match applied {
                     Applied::Added => stats.request_metadata_added().inc(),
-                    Applied::NotFound => stats.request_header_not_found().inc(),
                     other => count(stats, other),
                 }
             }
@@ -93,12 +95,14 @@ impl HttpFilter for Filter {
     ) -> HeadersVerdict {
         let metadata = &mut stream.info.dynamic_metadata;
         for rule in &self.rules.response {
-            let result = rule.apply(response, metadata);
+            let (missing, applied) = rule.apply(response, metadata);
             if let Some(stats) = &self.stats {
                 stats.response_rules_processed().inc();
-                match result {
+                if missing {
+                    stats.response_header_not_found().inc();
+                }
+                match applied {
                     Applied::Added => stats.response_metadata_added().inc(),
-                    Applied::NotFound => stats.response_header_not_found().inc(),
                     other => count(stats, other),
                 }
             }
@@ -111,7 +115,7 @@ fn count(stats: &HeaderToMetadataStats, applied: Applied) {
     match applied {
         Applied::NotBase64 => stats.base64_decode_failed().inc(),
         Applied::TooLong => stats.header_value_too_long().inc(),
-        Applied::Added | Applied::NotFound | Applied::Nothing => {}
+        Applied::Added | Applied::Nothing => {}
     }
 }
 
@@ -119,14 +123,14 @@ fn count(stats: &HeaderToMetadataStats, applied: Applied) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Applied {
     Added,
-    NotFound,
     NotBase64,
     TooLong,
     Nothing,
 }
 
 impl Rule {
-    fn apply(&self, headers: &mut HeaderMap, metadata: &mut DynamicMetadata) -> Applied {
+    /// Whether the header was missing and something was to be done about it, and what was done.
+    fn apply(&self, headers: &mut HeaderMap, metadata: &mut DynamicMetadata) -> (bool, Applied) {
         let value = match &self.source {
             Source::Header(name) => joined(headers, name),
             Source::Cookie(name) => {
@@ -135,8 +139,8 @@ impl Rule {
         };
         let Some(value) = value else {
             return match &self.on_missing {
-                Some(target) => target.set(b"", metadata),
-                None => Applied::NotFound,
+                Some(target) => (true, target.set(b"", metadata)),
+                None => (false, Applied::Nothing),
             };
         };
         let applied =
@@ -144,7 +148,7 @@ impl Rule {
         if let (Source::Header(name), true) = (&self.source, self.removes && self.on_present.is_some()) {
             headers.remove(name);
         }
-        applied
+        (false, applied)
     }
 }
 

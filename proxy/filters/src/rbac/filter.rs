@@ -36,7 +36,7 @@ struct Counters {
 impl Factory {
     /// The filter of a configuration.
     pub(super) fn new(rules: Rules, scope: Scope) -> Self {
-        let counter = |prefix: &str, name: &str| scope.counter(format!("{prefix}{name}"));
+        let counter = |prefix: &str, name: &str| scope.counter(under(prefix, name));
         let counters = Counters {
             allowed: counter(&rules.stat_prefix, "allowed"),
             denied: counter(&rules.stat_prefix, "denied"),
@@ -123,8 +123,16 @@ impl Filter {
     fn count_policy(&self, decision: &Decision<'_>, prefix: &str, kind: &str) {
         if let (true, Some(policy)) = (self.rules.counts_policies, decision.policy) {
             let result = if decision.allowed { "allowed" } else { "denied" };
-            self.scope.counter(format!("{prefix}policy.{policy}.{kind}{result}")).inc();
+            self.scope.counter(under(prefix, &format!("policy.{policy}.{kind}{result}"))).inc();
         }
+    }
+}
+
+/// The name of a stat of rules that have a prefix, or none.
+fn under(prefix: &str, name: &str) -> String {
+    match prefix.trim_end_matches('.') {
+        "" => name.to_owned(),
+        prefix => format!("{prefix}.{name}"),
     }
 }
 

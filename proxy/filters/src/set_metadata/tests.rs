@@ -1,1 +1,20 @@
 //! What the filter does to single streams.
+
+use dhow_proto::envoy::extensions::filters::http::set_metadata::v3::Config;
+use dhow_stats::Store;
+
+use crate::fixtures::{Stream, configure, request, stat};
+
+#[test]
+fn values_are_overwritten_only_where_that_is_allowed() {
+    let store = Store::new();
+    let yaml = "metadata: [{metadata_namespace: a, value: {x: 1}}, {metadata_namespace: a, value: {y: 2}}, \
+                {metadata_namespace: a, value: {z: 3}, allow_overwrite: true}]";
+    let factory = configure::<Config>(yaml, &store).unwrap();
+    let mut stream = Stream::new(0);
+    let mut filter = stream.create(&*factory).unwrap();
+    stream.decode(&mut *filter, &mut request("/", &[]));
+    let fields = &stream.info.dynamic_metadata.get("a").unwrap().fields;
+    assert!(fields.contains_key("x") && !fields.contains_key("y") && fields.contains_key("z"));
+    assert_eq!(stat(&store, "http.test.set_metadata.overwrite_denied"), Some(1));
+}

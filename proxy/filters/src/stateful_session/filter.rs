@@ -13,7 +13,7 @@ use crate::route_config::route_configs;
 dhow_stats::stat_group! {
     /// `http.<stat_prefix>.stateful_session.<stat_prefix>.*`.
     pub(super) struct SessionStats {
-        counters { failed_closed, failed_open, routed }
+        counters { failed_closed, failed_open, no_session, routed }
     }
 }
 
@@ -84,12 +84,16 @@ impl HttpFilter for Filter {
     }
 
     fn on_stream_complete(&mut self, info: &StreamInfo) {
-        let (Some(stats), Some(asked)) = (&self.stats, &self.asked) else { return };
-        match info.upstream.host.as_deref() {
-            Some(host) if host == asked => stats.routed().inc(),
-            Some(_) => stats.failed_open().inc(),
-            None if self.settings.strict => stats.failed_closed().inc(),
-            None => {}
+        let Some(stats) = &self.stats else { return };
+        let host = info.upstream.host.as_deref();
+        if !self.active {
+            stats.no_session().inc();
+        } else if host.is_some() && host == self.asked.as_deref() {
+            stats.routed().inc();
+        } else if self.settings.strict {
+            stats.failed_closed().inc();
+        } else {
+            stats.failed_open().inc();
         }
     }
 }

@@ -16,7 +16,7 @@ use dhow_proto::google::protobuf::Any;
 
 use super::cookie;
 
-/// Between the application's part of an envelope and the host's.
+/// Between the host's part of an envelope and the application's.
 const SEPARATOR: &[u8] = b";UV:";
 
 /// A kind of session state.
@@ -115,9 +115,10 @@ impl SessionState {
             Self::Header(name) => text(request.get(name)?),
             Self::Envelope(name) => {
                 let value = request.get(name)?;
-                let at = value.windows(SEPARATOR.len()).rposition(|part| part == SEPARATOR)?;
-                let host = text(&value[at + SEPARATOR.len()..])?;
-                let origin = base64::decode(std::str::from_utf8(&value[..at]).ok()?)?;
+                let at = value.windows(SEPARATOR.len()).position(|part| part == SEPARATOR)?;
+                let host = text(&value[..at])?;
+                let origin = &value[at + SEPARATOR.len()..];
+                let origin = base64::decode(std::str::from_utf8(origin).ok()?)?;
                 request.set(name, &origin);
                 Some(host)
             }
@@ -156,9 +157,9 @@ impl SessionState {
             }
             Self::Envelope(name) => {
                 let Some(origin) = response.get(name) else { return };
-                let mut value = base64::encode(origin).into_bytes();
+                let mut value = base64::encode(host.as_bytes()).into_bytes();
                 value.extend_from_slice(SEPARATOR);
-                value.extend_from_slice(base64::encode(host.as_bytes()).as_bytes());
+                value.extend_from_slice(base64::encode(origin).as_bytes());
                 response.set(name, &value);
             }
         }

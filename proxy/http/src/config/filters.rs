@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use dhow_base::{ConfigError, FieldPath};
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::extensions::filters::http::router::v3::Router;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use dhow_proto::google::protobuf::Any;
 use dhow_proxy_api::{FilterContext, HttpFilterDescriptor};
 
-use super::{ConfiguredFilter, RouterConfig};
+use super::{ConfiguredFilter, RouterConfig, StrictHeader};
 
 const ROUTER: &str = "envoy.filters.http.router";
 const ROUTER_TYPE: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -64,7 +64,7 @@ pub(super) fn lower_filters(
                            without typed_config is deprecated";
                 context.warn(path.field("typed_config"), why);
             }
-            router = Some(lower_router(config, &path.field("typed_config"))?);
+            router = Some(lower_router(config, &path.field("typed_config"), context)?);
             continue;
         }
         let descriptor =
@@ -100,7 +100,11 @@ pub(super) fn lower_filters(
     Ok((chain, router))
 }
 
-fn lower_router(config: Option<Any>, path: &FieldPath) -> Result<RouterConfig, ConfigError> {
+fn lower_router(
+    config: Option<Any>,
+    path: &FieldPath,
+    context: &mut FilterContext<'_>,
+) -> Result<RouterConfig, ConfigError> {
     let Some(config) = config else { return Ok(RouterConfig::default()) };
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let Router {
@@ -116,13 +120,37 @@ fn lower_router(config: Option<Any>, path: &FieldPath) -> Result<RouterConfig, C
         reject_connect_request_early_data,
     } = dhow_proto::any::unpack(&config).map_err(|error| error.under(path))?;
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
-    refuse(dynamic_stats.is_some_and(|b| !b.value), "dynamic_stats")?;
-    refuse(start_child_span, "start_child_span")?;
+    if start_child_span {
+        context.warn(path.field("start_child_span"), "without effect: requests are not traced");
+    }
     refuse(!upstream_log.is_empty(), "upstream_log")?;
     refuse(upstream_log_options.is_some(), "upstream_log_options")?;
-    refuse(!strict_check_headers.is_empty(), "strict_check_headers")?;
-    refuse(suppress_grpc_request_failure_code_stats, "suppress_grpc_request_failure_code_stats")?;
     refuse(!upstream_http_filters.is_empty(), "upstream_http_filters")?;
     refuse(reject_connect_request_early_data.is_some_and(|b| b.value), "reject_connect_request_early_data")?;
-    Ok(RouterConfig { suppress_envoy_headers, respect_expected_rq_timeout })
+    let strict_path = path.field("strict_check_headers");
+    let strict = strict_check_headers.iter().enumerate();
+    let strict = strict.map(|(at, name)| strict_header(name, &strict_path.index(at)));
+    Ok(RouterConfig {
+        dynamic_stats: dynamic_stats.is_none_or(|wrapped| wrapped.value),
+        suppress_grpc_failure_stats: suppress_grpc_request_failure_code_stats,
+        strict_headers: strict.collect::<Result<_, _>>()?,
+        suppress_envoy_headers,
+        respect_expected_rq_timeout,
+    })
+}
+
+fn strict_header(name: &str, path: &FieldPath) -> Result<StrictHeader, ConfigError> {
+    Ok(match name {
+        "x-envoy-upstream-rq-timeout-ms" => StrictHeader::UpstreamRqTimeoutMs,
+        "x-envoy-upstream-rq-per-try-timeout-ms" => StrictHeader::UpstreamRqPerTryTimeoutMs,
+        "x-envoy-max-retries" => StrictHeader::MaxRetries,
+        "x-envoy-retry-on" => StrictHeader::RetryOn,
+        "x-envoy-retry-grpc-on" => StrictHeader::RetryGrpcOn,
+        _ => {
+            let reason = "value must be in list [\"x-envoy-upstream-rq-timeout-ms\", \
+                          \"x-envoy-upstream-rq-per-try-timeout-ms\", \"x-envoy-max-retries\", \
+                          \"x-envoy-retry-grpc-on\", \"x-envoy-retry-on\"]";
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+    })
 }

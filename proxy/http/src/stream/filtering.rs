@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use dhow_http::HeaderMap;
 use dhow_proxy_api::{
-    BodyPart, DataVerdict, FilterStream, HttpFilter, LocalReply, StreamControl, StreamInfo, TrailersVerdict,
-    Watches,
+    BodyPart, DataVerdict, FilterStream, HttpFilter, LocalReply, Protocol, StreamControl, StreamInfo,
+    TrailersVerdict, Watches,
 };
 use dhow_proxy_runtime::clock;
 use dhow_runtime_config::Current;
@@ -189,6 +189,14 @@ impl StreamParts<'_> {
                         self.info.bytes_received += data.len() as u64;
                     }
                     pipe.push(BytesMut::from(data));
+                    // In HTTP/2 the end comes with the last bytes: filters see them together.
+                    if direction == Direction::Request
+                        && self.info.protocol == Some(Protocol::Http2)
+                        && let Poll::Ready(Ok(BodyState::End)) = source.poll_body(cx)
+                    {
+                        self.info.request_complete.get_or_insert_with(clock::now);
+                        pipe.finish(source.trailers().cloned());
+                    }
                 }
                 BodyState::End => {
                     if direction == Direction::Request {
