@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use dhow_tls::TlsStats;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use crate::config::ListenerConfig;
+use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
 use crate::inspect::{Inspected, inspect};
 use crate::stats::{ListenerStats, WorkerListenerStats};
@@ -49,15 +49,24 @@ impl SharedListener {
 }
 
 /// The listeners of one worker, by name.
-#[derive(Default)]
 pub(crate) struct WorkerListeners {
+    this: Weak<Self>,
     listeners: RefCell<HashMap<Arc<str>, Rc<WorkerListener>>>,
+}
+
+/// Our side of a connection.
+#[derive(Clone, Copy)]
+struct Local {
+    address: SocketAddr,
+    /// Whether the address was restored from before a redirection.
+    restored: bool,
 }
 
 struct WorkerListener {
     shared: Arc<SharedListener>,
     worker: WorkerListenerStats,
     chains: Vec<Rc<WorkerChain>>,
+    siblings: Weak<WorkerListeners>,
     accepting: RefCell<Vec<AbortHandle>>,
 }
 
@@ -72,7 +81,18 @@ struct WorkerChain {
 impl WorkerListeners {
     /// The listeners of this worker.
     pub(crate) fn of(worker: &Rc<Worker>) -> Rc<Self> {
-        worker.extension(|_| Rc::default())
+        worker
+            .extension(|_| Rc::new_cyclic(|this| Self { this: this.clone(), listeners: RefCell::default() }))
+    }
+
+    /// The listener of an address, or else that of its port on all addresses.
+    fn bound_to(&self, address: SocketAddr) -> Option<Rc<WorkerListener>> {
+        let listeners = self.listeners.borrow();
+        let with = |fits: &dyn Fn(&SocketAddr) -> bool| {
+            listeners.values().find(|listener| listener.shared.config.addresses.iter().any(fits)).cloned()
+        };
+        let any = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == address.port();
+        with(&|own| *own == address).or_else(|| with(&any))
     }
 
     /// Starts a listener, replacing the one of the same name. Filter chains that both have go on with their connections;
@@ -98,8 +118,13 @@ impl WorkerListeners {
             gone.for_each(|chain| chain.retire(drain_time));
         }
         let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, worker.index());
-        let listener =
-            Rc::new(WorkerListener { shared, worker: stats, chains, accepting: RefCell::default() });
+        let listener = Rc::new(WorkerListener {
+            shared,
+            worker: stats,
+            chains,
+            siblings: self.this.clone(),
+            accepting: RefCell::default(),
+        });
         for socket in sockets {
             match TcpListener::from_std(socket) {
                 Ok(socket) => {
@@ -191,11 +216,24 @@ impl WorkerListener {
         // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's reset,
         // which the first read reports.
         let _ = stream.set_nodelay(true);
-        let Ok(local) = stream.local_addr() else { return };
+        let Ok(own) = stream.local_addr() else { return };
+        let restored = match self.shared.config.original_destination {
+            OriginalDestination::Ignored => None,
+            _ => original_destination(&stream).filter(|address| *address != own),
+        };
+        let heir =
+            restored.filter(|_| self.shared.config.original_destination == OriginalDestination::HandedOff);
+        let heir = heir.and_then(|address| self.siblings.upgrade()?.bound_to(address));
+        let local = Local { address: restored.unwrap_or(own), restored: restored.is_some() };
+        heir.unwrap_or(self).admit(stream, peer, local, id, start);
+    }
+
+    /// Goes on with a connection that belongs to this listener.
+    fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, local: Local, id: u64, start: Instant) {
         let config = &self.shared.config;
         if !config.inspect_tls && !config.inspect_http {
             let facts = ConnectionFacts {
-                destination: local,
+                destination: local.address,
                 source: peer,
                 server_name: None,
                 transport_protocol: "raw_buffer",
@@ -209,7 +247,7 @@ impl WorkerListener {
         tokio::task::spawn_local(async move {
             let Some(inspected) = self.inspect(&stream).await else { return };
             let facts = ConnectionFacts {
-                destination: local,
+                destination: local.address,
                 source: peer,
                 server_name: inspected.server_name.as_deref(),
                 transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
@@ -265,7 +303,7 @@ impl WorkerListener {
         stream: TcpStream,
         id: u64,
         peer: SocketAddr,
-        local: SocketAddr,
+        local: Local,
         start: Instant,
         inspected: Inspected,
     ) {
@@ -275,11 +313,13 @@ impl WorkerListener {
         let task = tokio::task::spawn_local(async move {
             let _active = active;
             let Some((transport, tls)) = listener.handshake(&served.chain, stream).await else { return };
-            let server_name = inspected.server_name.or_else(|| tls.as_ref()?.server_name.clone());
+            // As in Envoy the name is only known to a listener that looks for it.
+            let server_name = inspected.server_name;
             let info = ConnectionInfo {
                 id,
                 remote_address: peer,
-                local_address: local,
+                local_address: local.address,
+                local_address_restored: local.restored,
                 start,
                 requested_server_name: server_name.map(Into::into),
                 tls,
@@ -361,4 +401,14 @@ impl Drop for ActiveConnection {
         self.listener.worker.downstream_cx_active().dec();
         self.chain.connections.borrow_mut().remove(&self.id);
     }
+}
+
+/// Where the peer wanted to go, when the connection was redirected by the kernel's packet filter.
+fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    let found = match stream.local_addr().ok()? {
+        SocketAddr::V4(_) => socket.original_dst_v4(),
+        SocketAddr::V6(_) => socket.original_dst_v6(),
+    };
+    found.ok()?.as_socket()
 }

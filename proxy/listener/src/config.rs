@@ -60,6 +60,17 @@ pub trait NetworkFilters {
     ) -> Result<Option<Arc<DownstreamTls>>, ConfigError>;
 }
 
+/// What a listener does about connections that were redirected to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalDestination {
+    /// Nothing.
+    Ignored,
+    /// The listener filter `original_dst`: their local address is the one that the peer wanted.
+    Restored,
+    /// `use_original_dst`: as before, and the listener of that address serves them if there is one.
+    HandedOff,
+}
+
 /// A listener as configured.
 #[derive(Debug)]
 pub struct ListenerConfig {
@@ -71,6 +82,8 @@ pub struct ListenerConfig {
     pub stat_prefix: Arc<str>,
     /// `bind_to_port`.
     pub bind_to_port: bool,
+    /// What becomes of redirected connections.
+    pub original_destination: OriginalDestination,
     /// `tcp_backlog_size`.
     pub backlog: u32,
     /// `enable_reuse_port`.
@@ -162,7 +175,6 @@ pub fn lower(
         per_connection_buffer_high_watermark_timeout.is_some(),
         "per_connection_buffer_high_watermark_timeout",
     )?;
-    refuse(use_original_dst.is_some_and(|b| b.value), "use_original_dst")?;
     refuse(!socket_options.is_empty(), "socket_options")?;
     refuse(tcp_fast_open_queue_length.is_some(), "tcp_fast_open_queue_length")?;
     refuse(udp_listener_config.is_some(), "udp_listener_config")?;
@@ -211,6 +223,11 @@ pub fn lower(
         stat_prefix,
         bind_to_port: bind_to_port.is_none_or(|b| b.value)
             && deprecated_v1.and_then(|v1| v1.bind_to_port).is_none_or(|b| b.value),
+        original_destination: match (use_original_dst.is_some_and(|b| b.value), inspections.original_dst) {
+            (true, _) => OriginalDestination::HandedOff,
+            (false, true) => OriginalDestination::Restored,
+            (false, false) => OriginalDestination::Ignored,
+        },
         backlog: tcp_backlog_size.map_or(4096, |size| size.value),
         reuse_port: enable_reuse_port.is_none_or(|b| b.value),
         freebind: freebind.is_some_and(|b| b.value),
@@ -288,6 +305,7 @@ pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<Soc
 struct Inspections {
     tls: bool,
     http: bool,
+    original_dst: bool,
 }
 
 fn lower_listener_filters(
@@ -313,7 +331,7 @@ fn lower_listener_filters(
             ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
             | ("", "envoy.filters.listener.http_inspector") => found.http = true,
             ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
-            | ("", "envoy.filters.listener.original_dst") => return Err(ConfigError::unsupported(path)),
+            | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
             _ => {
                 return Err(ConfigError::new(
                     path,

@@ -142,7 +142,11 @@ impl Handler {
             return Attempt::Hopeless;
         };
         let context =
-            LbContext { original_destination: Some(stream.connection.local_address), ..LbContext::default() };
+            LbContext {
+                original_destination: Some(stream.connection.local_address)
+                    .filter(|_| stream.connection.local_address_restored),
+                ..LbContext::default()
+            };
         let Some(host) = cluster.choose_host(&context) else {
             info.stats.upstream_cx_none_healthy().inc();
             stream.flag(ResponseFlag::NoHealthyUpstream);

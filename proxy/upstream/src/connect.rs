@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, UnixStream};
 
 use crate::circuit_breakers::Permit;
 use crate::cluster_info::{ClusterInfo, TcpKeepalive, UpstreamBind};
+use crate::happy_eyeballs;
 use crate::host::{Host, HostAddress};
 use crate::transport_socket::{SecureOptions, TransportSocket};
 
@@ -134,6 +135,10 @@ pub(crate) async fn establish(
     options: &SecureOptions,
 ) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
     let transport = match address {
+        HostAddress::Ip(first) if address == host.address() && !host.additional_addresses().is_empty() => {
+            let addresses = happy_eyeballs::order(*first, host.additional_addresses());
+            Transport::Tcp(happy_eyeballs::race(info, host, &addresses).await?)
+        }
         HostAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
         HostAddress::Pipe(path) => {
             let path = match path.strip_prefix('@') {
@@ -180,7 +185,7 @@ async fn secure(
     }
 }
 
-async fn connect_tcp(
+pub(crate) async fn connect_tcp(
     info: &ClusterInfo,
     address: SocketAddr,
 ) -> Result<tokio::net::TcpStream, ConnectFailure> {

@@ -230,6 +230,8 @@ pub struct HostSpec {
     pub health_check_hostname: Arc<str>,
     /// `health_check_config.disable_active_health_check`.
     pub health_check_disabled: bool,
+    /// `additional_addresses`: other ways to the same host.
+    pub additional: Arc<[SocketAddr]>,
 }
 
 impl HostSpec {
@@ -247,6 +249,7 @@ impl HostSpec {
             health_check_address: None,
             health_check_hostname: Arc::from(""),
             health_check_disabled: false,
+            additional: Arc::default(),
         }
     }
 }
@@ -264,6 +267,7 @@ pub struct Host {
     health_check_address: Option<HostAddress>,
     health_check_hostname: Arc<str>,
     health_check_disabled: bool,
+    additional: Arc<[SocketAddr]>,
     weight: AtomicU32,
     health: AtomicU32,
     stats: Arc<HostStats>,
@@ -301,6 +305,7 @@ impl Host {
             health_check_address,
             health_check_hostname,
             health_check_disabled,
+            additional,
         } = spec;
         Self {
             address,
@@ -312,6 +317,7 @@ impl Host {
             health_check_address,
             health_check_hostname,
             health_check_disabled,
+            additional,
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU32::new(health.0),
             stats,
@@ -374,6 +380,11 @@ impl Host {
     /// Whether active health checks leave this host alone.
     pub fn health_check_disabled(&self) -> bool {
         self.health_check_disabled
+    }
+
+    /// Other addresses of the host, to be tried beside the first.
+    pub fn additional_addresses(&self) -> &[SocketAddr] {
+        &self.additional
     }
 
     /// Load-balancing weight, at least 1.

@@ -8,6 +8,7 @@ mod config;
 mod connect;
 mod dns;
 mod event_log;
+mod happy_eyeballs;
 mod health_check;
 mod host;
 mod lb;

@@ -265,6 +265,7 @@ impl ManagedCluster {
         let options = HostSetOptions {
             overprovisioning: assignment.overprovisioning,
             weighted_priority_health: assignment.weighted_priority_health,
+            drop_overload: assignment.drop_overload,
             ..self.options.clone()
         };
         self.keep_healthy(&mut before, &mut groups);
@@ -388,6 +389,7 @@ impl ManagedCluster {
             health_check_address: endpoint.health_check_address.clone(),
             health_check_hostname: endpoint.health_check_hostname.as_str().into(),
             health_check_disabled: endpoint.health_check_disabled,
+            additional: endpoint.additional.as_slice().into(),
         }
     }
 
@@ -443,10 +445,10 @@ impl ManagedCluster {
 
     /// Takes over how the local cluster looks now; true when that matters here.
     pub(crate) fn follow_local_cluster(&mut self, local: &Arc<LocalCluster>) -> bool {
-        let Some((_, seen)) = &mut self.options.zone else {
+        let Some(zone) = self.config.balancing.lb.zone_aware() else {
             return false;
         };
-        *seen = local.clone();
+        self.options.zone = Some((*zone, local.clone()));
         self.rebuild();
         true
     }
@@ -473,6 +475,7 @@ fn is_same_host(host: &Host, spec: &HostSpec) -> bool {
         && *host.metadata() == spec.metadata
         && host.health_check_hostname() == &*spec.health_check_hostname
         && host.health_check_disabled() == spec.health_check_disabled
+        && host.additional_addresses() == &*spec.additional
         && host.health_check_address() == spec.health_check_address.as_ref().unwrap_or(&spec.address)
 }
 

@@ -224,6 +224,12 @@ impl WorkerCluster {
         self.state.borrow().hosts.clone()
     }
 
+    /// `drop_overloads`: requests of a million to turn away before a host is chosen.
+    pub fn drop_overload(&self) -> u32 {
+        self.take_hosts();
+        self.state.borrow().hosts.drop_overload()
+    }
+
     /// Chooses a host; `None` when there is none (`no_healthy_upstream`, flag `UH`; the caller counts
     /// `upstream_cx_none_healthy`).
     pub fn choose_host(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {

@@ -25,7 +25,7 @@ fn config(edit: impl FnOnce(&mut pb::HttpConnectionManager)) -> ConnectionManage
         ..pb::HttpConnectionManager::default()
     };
     edit(&mut message);
-    let writer = LogWriter::start(Duration::from_secs(60)).expect("a thread can be made");
+    let writer = LogWriter::start(Duration::from_secs(60), 64 * 1024).expect("a thread can be made");
     let context = LowerContext {
         registry: FilterRegistry { filters: &[] },
         store: &Store::new(),
@@ -49,6 +49,7 @@ fn edge(hops: u32) -> impl FnOnce(&mut pb::HttpConnectionManager) {
 
 fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
     ConnectionInfo {
+        local_address_restored: false,
         id: 1,
         remote_address: SocketAddr::new(peer.parse().unwrap(), 40000),
         local_address: SocketAddr::from(([127, 0, 0, 1], 8080)),

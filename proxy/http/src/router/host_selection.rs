@@ -5,9 +5,11 @@ use std::sync::Arc;
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::MetadataCriteria;
-use dhow_proto::google::protobuf::Struct;
+use dhow_proto::google::protobuf::{Struct, value::Kind};
 use dhow_proxy_api::{LocalReply, StreamInfo};
 use dhow_proxy_upstream::{Host, LB_FILTER, LbContext, LbRequest, WorkerCluster};
+
+use dhow_routing::RetryPolicy;
 
 use super::Forwarding;
 use super::retry::RetryState;
@@ -54,7 +56,10 @@ impl Exchange {
     pub(super) fn choose_host(&self, forwarding: &Forwarding) -> Option<Arc<Host>> {
         let policy = forwarding.retry.as_ref().and_then(RetryState::policy);
         let tried = |host: &Host| forwarding.tried.iter().any(|other| std::ptr::eq(&**other, host));
-        let avoids = policy.is_some_and(|policy| policy.avoid_previous_hosts) && !forwarding.tried.is_empty();
+        let previous = policy.is_some_and(|policy| policy.avoid_previous_hosts);
+        let avoided =
+            |host: &Host| (previous && tried(host)) || policy.is_some_and(|policy| is_omitted(policy, host));
+        let avoids = policy.is_some_and(RetryPolicy::has_host_predicates) && !forwarding.tried.is_empty();
         let criteria = forwarding.route.metadata_match();
         // What filters said goes over what the route says.
         let merged = self.info.dynamic_metadata.get(LB_FILTER).map(|own| match criteria {
@@ -63,13 +68,26 @@ impl Exchange {
         });
         forwarding.cluster.choose_host(&LbContext {
             hash: forwarding.hash,
-            avoid: if avoids { Some(&tried) } else { None },
+            avoid: if avoids { Some(&avoided) } else { None },
             reselections: policy.map_or(0, |policy| policy.host_selection_attempts),
-            original_destination: Some(self.info.connection.local_address).filter(|_| self.info.connection.local_address_restored),
+            original_destination: Some(self.info.connection.local_address)
+                .filter(|_| self.info.connection.local_address_restored),
             criteria: merged.as_ref().or(criteria),
             override_host: self.info.override_host.as_ref().map(|host| (&*host.address, host.strict)),
             request: Some(&RequestView { headers: &self.request, info: &self.info }),
             attempts: self.info.upstream.attempts,
         })
     }
+}
+
+/// Whether a retry is not to go to hosts like this one.
+fn is_omitted(policy: &RetryPolicy, host: &Host) -> bool {
+    let Some(fields) = host.metadata().endpoint_struct(LB_FILTER) else {
+        return false;
+    };
+    let is_canary =
+        || matches!(fields.fields.get("canary").and_then(|v| v.kind.as_ref()), Some(Kind::BoolValue(true)));
+    let has =
+        |omitted: &Struct| omitted.fields.iter().all(|(key, value)| fields.fields.get(key) == Some(value));
+    (policy.omit_canary_hosts && is_canary()) || policy.omit_host_metadata.iter().any(has)
 }

@@ -84,7 +84,8 @@ impl ClusterManager {
         let mut state = self.inner.state.lock();
         state.site = Site {
             locality: Arc::new(locality),
-            local_cluster: local_cluster_name.is_some().then(Arc::default),
+            // Clusters look at zones once the local cluster is known.
+            local_cluster: None,
             balancers: workers as u64 + 1,
         };
         state.local_cluster = local_cluster_name.map(|name| (name, 0));

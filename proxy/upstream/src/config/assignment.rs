@@ -2,17 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::config::core::v3::{
     Address, HealthStatus, Locality as ProtoLocality, Pipe, SocketAddress, address, socket_address,
 };
 use dhow_proto::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment::Policy,
-    endpoint::HealthCheckConfig, lb_endpoint::HostIdentifier, locality_lb_endpoints::LbConfig,
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+    cluster_load_assignment::{Policy, policy::DropOverload},
+    endpoint::{AdditionalAddress, HealthCheckConfig},
+    lb_endpoint::HostIdentifier,
+    locality_lb_endpoints::LbConfig,
 };
+use dhow_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
-use super::fields::{Notes, number};
+use super::fields::{Notes, number, timeout};
 use crate::host::{HealthFlag, HealthFlags, HostAddress, Locality};
 use crate::metadata::HostMetadata;
 
@@ -23,11 +28,21 @@ pub(crate) struct Assignment {
     /// `overprovisioning_factor` in percent.
     pub(crate) overprovisioning: u32,
     pub(crate) weighted_priority_health: bool,
+    /// `drop_overloads`: requests of a million that are turned away.
+    pub(crate) drop_overload: u32,
+    /// `endpoint_stale_after`: the endpoints go when no update came for this long.
+    pub(crate) stale_after: Option<Duration>,
 }
 
 impl Default for Assignment {
     fn default() -> Self {
-        Self { groups: Vec::new(), overprovisioning: 140, weighted_priority_health: false }
+        Self {
+            groups: Vec::new(),
+            overprovisioning: 140,
+            weighted_priority_health: false,
+            drop_overload: 0,
+            stale_after: None,
+        }
     }
 }
 
@@ -51,6 +66,8 @@ pub(crate) struct AssignedEndpoint {
     pub(crate) health_check_address: Option<HostAddress>,
     pub(crate) health_check_hostname: String,
     pub(crate) health_check_disabled: bool,
+    /// `additional_addresses`, tried when `target` does not answer.
+    pub(crate) additional: Vec<SocketAddr>,
 }
 
 /// Where an endpoint is.
@@ -72,7 +89,7 @@ pub(crate) fn lower(
     let ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = assignment;
     let mut lowered = Assignment::default();
     if let Some(policy) = policy {
-        lower_policy(policy, &mut lowered, &path.field("policy"), notes)?;
+        lower_policy(policy, &mut lowered, &path.field("policy"))?;
     }
     let groups_path = path.field("endpoints");
     for (index, group) in endpoints.into_iter().enumerate() {
@@ -83,26 +100,52 @@ pub(crate) fn lower(
     Ok(lowered)
 }
 
-fn lower_policy(
-    policy: Policy,
-    into: &mut Assignment,
-    path: &FieldPath,
-    notes: &mut Notes,
-) -> Result<(), ConfigError> {
+fn lower_policy(policy: Policy, into: &mut Assignment, path: &FieldPath) -> Result<(), ConfigError> {
     let Policy { drop_overloads, overprovisioning_factor, endpoint_stale_after, weighted_priority_health } =
         policy;
-    if !drop_overloads.is_empty() {
-        return Err(ConfigError::unsupported(path.field("drop_overloads")));
-    }
-    if endpoint_stale_after.is_some() {
-        notes.without_effect(path.field("endpoint_stale_after"));
-    }
+    into.drop_overload = drop_share(&drop_overloads, &path.field("drop_overloads"))?;
+    into.stale_after = timeout(endpoint_stale_after, None, || path.field("endpoint_stale_after"))?;
     into.overprovisioning = number(overprovisioning_factor).unwrap_or(140);
     if into.overprovisioning == 0 {
         return Err(ConfigError::new(path.field("overprovisioning_factor"), "value must be greater than 0"));
     }
     into.weighted_priority_health = weighted_priority_health;
     Ok(())
+}
+
+/// The share of requests to drop, in millionths.
+fn drop_share(overloads: &[DropOverload], path: &FieldPath) -> Result<u32, ConfigError> {
+    let [DropOverload { category: _, drop_percentage }] = overloads else {
+        return match overloads.len() {
+            0 => Ok(0),
+            count => {
+                let reason =
+                    format!("Cluster drop_overloads config has {count} categories. Envoy only support one.");
+                Err(ConfigError::new(path.clone(), reason))
+            }
+        };
+    };
+    let FractionalPercent { numerator, denominator } = drop_percentage.unwrap_or_default();
+    let whole = match DenominatorType::try_from(denominator) {
+        Ok(DenominatorType::Hundred) => 100,
+        Ok(DenominatorType::TenThousand) => 10_000,
+        Ok(DenominatorType::Million) => 1_000_000,
+        Err(_) => {
+            let reason = format!(
+                "Cluster drop_overloads config denominator setting is invalid : {denominator}. Valid range 0~2."
+            );
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+    };
+    if numerator > whole {
+        let ratio = f64::from(numerator) / f64::from(whole);
+        let reason = format!(
+            "Cluster drop_overloads config is invalid. drop_ratio={ratio}(Numerator {numerator} / Denominator {whole}). The \
+             valid range is 0~1."
+        );
+        return Err(ConfigError::new(path.clone(), reason));
+    }
+    Ok(numerator * (1_000_000 / whole))
 }
 
 struct GroupReader<'a> {
@@ -181,9 +224,16 @@ impl GroupReader<'_> {
         };
         let Endpoint { address, health_check_config, hostname, additional_addresses, observability_name } =
             endpoint;
-        if !additional_addresses.is_empty() {
-            notes.without_effect(path.field("additional_addresses"));
-        }
+        let additional =
+            additional_addresses.into_iter().enumerate().map(|(index, AdditionalAddress { address })| {
+                let path = path.field("additional_addresses").index(index).field("address");
+                let address = address.ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
+                match target_of(address, false, &path)? {
+                    EndpointTarget::Address(HostAddress::Ip(address)) => Ok(address),
+                    _ => Err(ConfigError::new(path, "additional_addresses must be IP addresses.")),
+                }
+            });
+        let additional = additional.collect::<Result<_, _>>()?;
         if !observability_name.is_empty() {
             notes.without_effect(path.field("observability_name"));
         }
@@ -207,6 +257,7 @@ impl GroupReader<'_> {
             health_check_address: health_check.0,
             health_check_hostname: health_check.1,
             health_check_disabled: health_check.2,
+            additional,
         })
     }
 }
@@ -276,9 +327,11 @@ fn socket_target(
     path: &FieldPath,
 ) -> Result<EndpointTarget, ConfigError> {
     let SocketAddress {
+        // TCP whatever it says, as in Envoy's clusters of HTTP and TCP.
         protocol: _,
         address,
         resolver_name,
+        // Only means something for addresses to listen on.
         ipv4_compat: _,
         network_namespace_filepath,
         port_specifier,

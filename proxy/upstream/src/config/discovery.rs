@@ -205,6 +205,7 @@ fn lower_dns(
         dns_failure_refresh_rate,
         respect_dns_ttl,
         dns_lookup_family,
+        // What decided that the hosts are found by DNS, and what `resolver` has read above.
         discovery_type: _,
         cluster_name: _,
         eds: _,

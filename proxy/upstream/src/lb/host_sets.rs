@@ -63,6 +63,8 @@ pub struct HostSetOptions {
     pub locality_weighted: bool,
     /// The consistent-hash table that each level gets.
     pub table: Option<TableConfig>,
+    /// `policy.drop_overloads` of the assignment in millionths.
+    pub drop_overload: u32,
     /// Zone-aware routing, when there is a local cluster and the policy takes part.
     pub zone: Option<(ZoneAware, Arc<LocalCluster>)>,
     /// The proxy's own locality.
@@ -78,6 +80,7 @@ impl Default for HostSetOptions {
             ignore_new_hosts: false,
             locality_weighted: false,
             table: None,
+            drop_overload: 0,
             zone: None,
             own_locality: Arc::default(),
         }
@@ -104,6 +107,8 @@ pub struct PrioritySet {
     load: PriorityLoad,
     overprovisioning: u32,
     zone: Option<Zone>,
+    locality_weighted: bool,
+    drop_overload: u32,
     pub(crate) subsets: Option<Arc<Subsets>>,
     /// Hosts by address, made when it is first asked for.
     by_address: OnceLock<HashMap<Arc<str>, Arc<Host>>>,
@@ -145,6 +150,8 @@ impl PrioritySet {
             load,
             overprovisioning: options.overprovisioning,
             zone,
+            locality_weighted: options.locality_weighted,
+            drop_overload: options.drop_overload,
             subsets: None,
             by_address: OnceLock::new(),
         }
@@ -155,6 +162,11 @@ impl PrioritySet {
     pub(crate) fn zone(&self) -> Option<(&ZoneRouting, u32, bool)> {
         let zone = self.zone.as_ref()?;
         Some((zone.routing.as_ref().ok()?, zone.enabled, zone.local_panics))
+    }
+
+    /// Whether locality weights count; in a subset they may not although they do in its cluster.
+    pub(crate) fn is_locality_weighted(&self) -> bool {
+        self.locality_weighted
     }
 
     /// Why the last look at zones came to nothing; `None` when there was no look, or it did not.
@@ -180,6 +192,11 @@ impl PrioritySet {
     /// Every host of every level.
     pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
         self.sets.iter().flat_map(|set| set.all.iter())
+    }
+
+    /// `drop_overloads`: requests of a million to turn away before a host is chosen.
+    pub fn drop_overload(&self) -> u32 {
+        self.drop_overload
     }
 
     /// The host at an address, in the form in which Envoy prints addresses.

@@ -123,7 +123,7 @@ impl Cursors {
             all: Cursor::new(rule, &set.all, seed),
             healthy: Cursor::new(rule, &set.healthy, seed),
             degraded: Cursor::new(rule, &set.degraded, seed),
-            localities: (config.is_locality_weighted() || (level == 0 && hosts.zone().is_some()))
+            localities: (hosts.is_locality_weighted() || (level == 0 && hosts.zone().is_some()))
                 .then(|| LocalityCursors::new(rule, set, hosts.overprovisioning(), seed)),
         };
         Self { seed, levels: hosts.levels().iter().enumerate().map(level).collect(), subsets: HashMap::new() }
@@ -199,6 +199,11 @@ impl Cursors {
             return (None, Outcome::default());
         };
         match pick.criteria.map_or(Lookup::Fallback, |criteria| subsets.look_up(own, criteria)) {
+            Lookup::Found(Subset { hosts, is_single: true, .. }) => {
+                // There is no choice, and so nobody asks for its health.
+                let outcome = Outcome { subset: SubsetEvent::Selected, ..Outcome::default() };
+                return (hosts.hosts().next().cloned(), outcome);
+            }
             Lookup::Found(subset) => {
                 let (host, outcome) = self.choose_in_subset(config, subset, rng, pick);
                 return (host, Outcome { subset: SubsetEvent::Selected, ..outcome });
@@ -277,7 +282,7 @@ impl Cursors {
             return (cursors.all.pick(rule, &set.all, rng), outcome);
         }
         if let Some(localities) = &mut cursors.localities {
-            let chosen = if config.is_locality_weighted() {
+            let chosen = if hosts.is_locality_weighted() {
                 localities.weighted(&set.localities, degraded, hosts.overprovisioning())
             } else {
                 match choose_zone(config, hosts, set, rng, pick.zone_routing) {

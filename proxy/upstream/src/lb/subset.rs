@@ -80,6 +80,8 @@ pub struct Subsets {
 pub(crate) struct Subset {
     /// Tells the cursors of one subset from those of another, for as long as it exists.
     pub(crate) slot: usize,
+    /// Whether `single_host_per_subset` made it.
+    pub(crate) is_single: bool,
     pub(crate) hosts: PrioritySet,
 }
 
@@ -111,13 +113,14 @@ impl Subsets {
             locality_weighted: options.locality_weighted && config.locality_weight_aware,
             ..options.clone()
         };
-        let mut members: HashMap<Box<[u8]>, Members> = HashMap::new();
+        let mut members: HashMap<Box<[u8]>, (bool, Members)> = HashMap::new();
         for (at, host) in
             groups.iter().enumerate().flat_map(|(at, group)| group.hosts.iter().map(move |h| (at, h)))
         {
             for selector in &config.selectors {
                 for key in keys_of(selector, host, config.list_as_any) {
-                    let found = members.entry(key).or_default();
+                    let (is_single, found) = members.entry(key).or_default();
+                    *is_single = selector.single_host;
                     if selector.single_host && !found.is_empty() {
                         built.duplicates += 1;
                         continue;
@@ -126,13 +129,15 @@ impl Subsets {
                 }
             }
         }
-        for (key, members) in members {
+        for (key, (is_single, members)) in members {
             let slot = before.and_then(|before| before.by_key.get(&key)).map(|subset| subset.slot);
             let slot = slot.unwrap_or_else(|| {
                 built.next_slot += 1;
                 built.next_slot - 1
             });
-            built.by_key.insert(key, Subset { slot, hosts: subset_of(config, groups, &members, options) });
+            built
+                .by_key
+                .insert(key, Subset { slot, is_single, hosts: subset_of(config, groups, &members, options) });
         }
         let wants_default = config.fallback == SubsetFallback::Default
             || config
@@ -145,7 +150,11 @@ impl Subsets {
                 let matching = group.hosts.iter().filter(|host| config.is_default(host));
                 members.insert(at, matching.cloned().collect());
             }
-            built.default = Some(Subset { slot: 0, hosts: subset_of(config, groups, &members, options) });
+            built.default = Some(Subset {
+                slot: 0,
+                is_single: false,
+                hosts: subset_of(config, groups, &members, options),
+            });
         }
         built
     }

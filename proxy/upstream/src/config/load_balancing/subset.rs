@@ -54,6 +54,7 @@ pub(super) fn lower_typed(message: Subset, path: &FieldPath) -> Result<SubsetCon
         panic_mode_any,
         list_as_any,
         metadata_fallback_policy,
+        // Read by the caller: it is a policy of its own.
         subset_lb_policy: _,
     } = message;
     lower_fields(
