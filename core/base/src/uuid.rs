@@ -24,6 +24,17 @@ impl fmt::Display for UuidParseError {
 
 impl std::error::Error for UuidParseError {}
 
+/// The eight hexadecimal digits of a number, all at once: each nibble gets a byte of its own, and those above nine the
+/// distance from `9` to `a`.
+const fn hex_digits(number: u32) -> [u8; 8] {
+    let mut lanes = number as u64;
+    lanes = (lanes << 16 | lanes) & 0x0000_ffff_0000_ffff;
+    lanes = (lanes << 8 | lanes) & 0x00ff_00ff_00ff_00ff;
+    lanes = (lanes << 4 | lanes) & 0x0f0f_0f0f_0f0f_0f0f;
+    let above_nine = (lanes + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (lanes + 0x3030_3030_3030_3030 + above_nine * 39).to_be_bytes()
+}
+
 impl Uuid {
     /// The v4 UUID made of these random bits (six of them are overwritten by version and variant).
     pub fn from_random_bits(high: u64, low: u64) -> Self {
@@ -42,17 +53,17 @@ impl Uuid {
 
     /// The 36 ASCII characters of the text form, without an allocation.
     pub fn encode(&self) -> [u8; 36] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; 36];
-        let mut at = 0;
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                at += 1;
-            }
-            text[at] = DIGITS[usize::from(byte >> 4)];
-            text[at + 1] = DIGITS[usize::from(byte & 15)];
-            at += 2;
-        }
+        let word =
+            |at: usize| u32::from_be_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]]);
+        let (first, second, third, fourth) =
+            (hex_digits(word(0)), hex_digits(word(4)), hex_digits(word(8)), hex_digits(word(12)));
+        text[..8].copy_from_slice(&first);
+        text[9..13].copy_from_slice(&second[..4]);
+        text[14..18].copy_from_slice(&second[4..]);
+        text[19..23].copy_from_slice(&third[..4]);
+        text[24..28].copy_from_slice(&third[4..]);
+        text[28..].copy_from_slice(&fourth);
         text
     }
 

@@ -348,6 +348,7 @@ impl HeaderMap {
         }
     }
 
+    #[inline]
     fn position_known(&self, name: KnownHeader) -> Option<usize> {
         if self.present & (1 << (name as u8)) == 0 {
             return None;
@@ -363,6 +364,7 @@ impl HeaderMap {
     }
 
     /// The first value of a known header.
+    #[inline]
     pub fn get_known(&self, name: KnownHeader) -> Option<&[u8]> {
         self.position_known(name).map(|i| self.value_of(&self.entries[i]))
     }
@@ -395,6 +397,7 @@ impl HeaderMap {
     }
 
     /// Whether a known header is present.
+    #[inline]
     pub fn contains_known(&self, name: KnownHeader) -> bool {
         self.position_known(name).is_some()
     }
@@ -468,12 +471,13 @@ impl HeaderMap {
     }
 
     /// Removes all entries of a known header; tells whether there was one.
+    #[inline]
     pub fn remove_known(&mut self, name: KnownHeader) -> bool {
-        let bit = 1 << (name as u8);
-        if self.present & bit == 0 {
-            return false;
-        }
-        self.present &= !bit;
+        self.present & (1 << (name as u8)) != 0 && self.remove_present(name)
+    }
+
+    fn remove_present(&mut self, name: KnownHeader) -> bool {
+        self.present &= !(1 << (name as u8));
         self.remove_where(0, |_, e| e.id == name as u8)
     }
 
@@ -489,6 +493,12 @@ impl HeaderMap {
     pub fn retain(&mut self, keep: impl Fn(Option<KnownHeader>, &[u8], &[u8]) -> bool) {
         self.remove_where(0, |map, e| !keep(known_id(e.id), map.name_of(e), map.value_of(e)));
         self.note_present();
+    }
+
+    /// Whether any of some known headers may be present: `false` is certain, `true` has to be looked after.
+    #[inline]
+    pub fn may_contain_any(&self, names: KnownSet) -> bool {
+        self.present & names.bits() != 0
     }
 
     /// Removes all entries of some known headers.

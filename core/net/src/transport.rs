@@ -31,6 +31,11 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Whether bytes pass as they are: a read that finds nothing then leaves nothing behind.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
+    }
+
     /// Ready when a read may make progress or reports the end.
     pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -33,6 +33,22 @@ impl Block {
             used: [const { AtomicU64::new(0) }; BLOCK / 64],
         })
     }
+
+    #[inline]
+    fn add_unshared(&self, slot: u32, by: u64) {
+        let value = &self.values[slot as usize % BLOCK];
+        value.store(value.load(Relaxed).wrapping_add(by), Relaxed);
+    }
+
+    #[inline]
+    fn mark_used(&self, slot: u32) {
+        let at = slot as usize % BLOCK;
+        let word = &self.used[at / 64];
+        let bit = 1 << (at % 64);
+        if word.load(Relaxed) & bit == 0 {
+            word.fetch_or(bit, Relaxed);
+        }
+    }
 }
 
 type Page<T> = Box<[OnceLock<Box<T>>]>;
@@ -92,22 +108,15 @@ impl Shard {
 
     #[inline]
     fn add_unshared(&self, slot: u32, by: u64) {
-        let value = &self.block(slot).values[slot as usize % BLOCK];
-        value.store(value.load(Relaxed).wrapping_add(by), Relaxed);
+        self.block(slot).add_unshared(slot, by);
     }
 
     fn add_shared(&self, slot: u32, by: u64) {
         self.block(slot).values[slot as usize % BLOCK].fetch_add(by, Relaxed);
     }
 
-    #[inline]
     fn mark_used(&self, slot: u32) {
-        let at = slot as usize % BLOCK;
-        let word = &self.block(slot).used[at / 64];
-        let bit = 1 << (at % 64);
-        if word.load(Relaxed) & bit == 0 {
-            word.fetch_or(bit, Relaxed);
-        }
+        self.block(slot).mark_used(slot);
     }
 
     #[inline]
@@ -218,8 +227,9 @@ pub(crate) fn add(slot: u32, by: u64) {
 #[inline]
 pub(crate) fn add_marked(slot: u32, by: u64) {
     let done = MINE.try_with(|mine| {
-        mine.0.add_unshared(slot, by);
-        mine.0.mark_used(slot);
+        let block = mine.0.block(slot);
+        block.add_unshared(slot, by);
+        block.mark_used(slot);
     });
     if done.is_err() {
         shards().shared.add_shared(slot, by);

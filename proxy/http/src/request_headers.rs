@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use dhow_base::Uuid;
-use dhow_http::{HeaderMap, HeaderName, KnownHeader, format_decimal};
+use dhow_http::{HeaderMap, HeaderName, KnownHeader, KnownSet, format_decimal};
 use dhow_proxy_api::{ConnectionInfo, LocalReply};
 
 use crate::config::{
@@ -24,7 +24,7 @@ pub(crate) struct RequestOrigin {
 }
 
 /// Headers that only internal requests may carry.
-const INTERNAL_ONLY: &[KnownHeader] = &[
+const INTERNAL_ONLY: KnownSet = KnownSet::of(&[
     KnownHeader::XEnvoyRetriableStatusCodes,
     KnownHeader::XEnvoyRetriableHeaderNames,
     KnownHeader::XEnvoyRetryOn,
@@ -40,16 +40,20 @@ const INTERNAL_ONLY: &[KnownHeader] = &[
     KnownHeader::XEnvoyOriginalUrl,
     KnownHeader::XEnvoyHedgeOnPerTryTimeout,
     KnownHeader::XEnvoyUpstreamStreamDurationMs,
-];
+]);
 
 /// Headers that requests from outside may not carry when this proxy is the edge.
-const EDGE_ONLY: &[KnownHeader] = &[
+const EDGE_ONLY: KnownSet = KnownSet::of(&[
     KnownHeader::XEnvoyDecoratorOperation,
     KnownHeader::XEnvoyDownstreamServiceCluster,
     KnownHeader::XEnvoyDownstreamServiceNode,
     KnownHeader::XEnvoyOriginalPath,
     KnownHeader::XEnvoyOriginalHost,
-];
+]);
+
+/// Headers that never go further than the next hop.
+const HOP_BY_HOP: KnownSet =
+    KnownSet::of(&[KnownHeader::KeepAlive, KnownHeader::ProxyConnection, KnownHeader::TransferEncoding]);
 
 /// Checks and normalises path and host. The reply, if any, is Envoy's for such a request.
 pub(crate) fn normalize(
@@ -206,13 +210,9 @@ pub(crate) fn mutate(
     if internal {
         head.append_known(KnownHeader::XEnvoyInternal, b"true");
     } else {
-        for name in INTERNAL_ONLY {
-            head.remove_known(*name);
-        }
+        head.remove_set(INTERNAL_ONLY);
         if edge {
-            for name in EDGE_ONLY {
-                head.remove_known(*name);
-            }
+            head.remove_set(EDGE_ONLY);
             head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
         }
     }
@@ -262,9 +262,7 @@ fn remove_hop_by_hop(head: &mut HeaderMap, upgrade: bool) {
             }
         }
     }
-    head.remove_known(KnownHeader::KeepAlive);
-    head.remove_known(KnownHeader::ProxyConnection);
-    head.remove_known(KnownHeader::TransferEncoding);
+    head.remove_set(HOP_BY_HOP);
     sanitize_referer(head);
 }
 
@@ -371,6 +369,20 @@ impl IpText {
 
 fn format_ip(address: IpAddr) -> IpText {
     let mut buffer = [0; 46];
+    if let IpAddr::V4(address) = address {
+        let mut len = 0;
+        for (at, octet) in address.octets().into_iter().enumerate() {
+            if at > 0 {
+                buffer[len] = b'.';
+                len += 1;
+            }
+            let mut digits = [0; 20];
+            let digits = format_decimal(octet.into(), &mut digits);
+            buffer[len..len + digits.len()].copy_from_slice(digits);
+            len += digits.len();
+        }
+        return IpText { buffer, len };
+    }
     let mut rest = &mut buffer[..];
     // 46 bytes hold the longest textual address; a write error would mean a longer one.
     write!(rest, "{address}").expect("every textual IP address fits into 46 bytes");

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::SystemTime;
 
 use dhow_base::civil_date;
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::{HeaderMap, KnownHeader, KnownSet};
 
 use crate::config::{ConnectionManagerConfig, ServerHeader};
 use crate::request_headers::append_via;
@@ -12,13 +12,14 @@ use crate::request_headers::append_via;
 /// Drops hop-by-hop headers that upstream sent; an upgrade keeps what negotiates it.
 pub(crate) fn remove_hop_by_hop(response: &mut HeaderMap, upgraded: bool) {
     if !upgraded {
-        response.remove_known(KnownHeader::Connection);
-        response.remove_known(KnownHeader::Upgrade);
+        response.remove_set(UPGRADE);
     }
-    response.remove_known(KnownHeader::KeepAlive);
-    response.remove_known(KnownHeader::ProxyConnection);
-    response.remove_known(KnownHeader::TransferEncoding);
+    response.remove_set(HOP_BY_HOP);
 }
+
+const UPGRADE: KnownSet = KnownSet::of(&[KnownHeader::Connection, KnownHeader::Upgrade]);
+const HOP_BY_HOP: KnownSet =
+    KnownSet::of(&[KnownHeader::KeepAlive, KnownHeader::ProxyConnection, KnownHeader::TransferEncoding]);
 
 /// Sets `via`, `x-request-id`, `date` and `server` as configured.
 pub(crate) fn finalize(

@@ -34,13 +34,13 @@ fn read() -> Instant {
 /// The wall-clock time of the event being handled.
 #[inline]
 pub fn wall() -> SystemTime {
-    let now = now();
-    match WALL.get() {
-        Some((at, wall)) if now.saturating_duration_since(at) < WALL_CLOCK_FOR => {
-            wall + now.saturating_duration_since(at)
+    if let Some((at, wall)) = WALL.get() {
+        let since = now().saturating_duration_since(at);
+        if since < WALL_CLOCK_FOR {
+            return wall + since;
         }
-        _ => read_wall(),
     }
+    read_wall()
 }
 
 #[cold]
