@@ -3,17 +3,17 @@
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
 
 /// The dynamic metadata of a stream: a `google.protobuf.Struct` for each namespace, usually the name of the filter that
-/// wrote it. Costs a pointer until something is set.
+/// wrote it. Allocates nothing until something is set.
 #[derive(Clone, Debug, Default)]
 pub struct DynamicMetadata {
     /// Few namespaces are ever set on a stream: looking through them beats hashing.
-    namespaces: Option<Box<Vec<(Box<str>, Struct)>>>,
+    namespaces: Vec<(Box<str>, Struct)>,
 }
 
 impl DynamicMetadata {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_none()
+        self.namespaces.is_empty()
     }
 
     /// The fields of a namespace.
@@ -23,12 +23,12 @@ impl DynamicMetadata {
 
     /// All namespaces, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Struct)> {
-        self.namespaces.iter().flat_map(|all| all.iter()).map(|(name, fields)| (&**name, fields))
+        self.namespaces.iter().map(|(name, fields)| (&**name, fields))
     }
 
     /// The fields of a namespace, which exists from now on.
     pub fn namespace_mut(&mut self, namespace: &str) -> &mut Struct {
-        let all = self.namespaces.get_or_insert_default();
+        let all = &mut self.namespaces;
         let at = all.iter().position(|(name, _)| **name == *namespace).unwrap_or_else(|| {
             all.push((namespace.into(), Struct::default()));
             all.len() - 1

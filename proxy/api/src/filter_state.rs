@@ -96,22 +96,22 @@ pub struct FilterStateEntry {
     pub sharing: Sharing,
 }
 
-/// The filter state of a stream or connection. Costs a pointer until something is set.
+/// The filter state of a stream or connection. Allocates nothing until something is set.
 #[derive(Clone, Debug, Default)]
 pub struct FilterState {
     /// Few objects are ever set on a stream: looking through them beats hashing.
-    entries: Option<Box<Vec<FilterStateEntry>>>,
+    entries: Vec<FilterStateEntry>,
 }
 
 impl FilterState {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_none()
+        self.entries.is_empty()
     }
 
     /// All objects, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = &FilterStateEntry> {
-        self.entries.iter().flat_map(|all| all.iter())
+        self.entries.iter()
     }
 
     /// An object.
@@ -132,7 +132,7 @@ impl FilterState {
 
     /// Sets an object; false, and nothing changed, when there is a read-only one under its key.
     pub fn insert(&mut self, entry: FilterStateEntry) -> bool {
-        let all = self.entries.get_or_insert_default();
+        let all = &mut self.entries;
         match all.iter_mut().find(|known| known.key == entry.key) {
             Some(known) if known.read_only => return false,
             Some(known) => *known = entry,
