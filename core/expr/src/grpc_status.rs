@@ -58,14 +58,18 @@ fn status_in(headers: Option<&HeaderMap>) -> Option<i64> {
     std::str::from_utf8(headers?.get_known(KnownHeader::GrpcStatus)?).ok()?.parse().ok()
 }
 
+/// The gRPC status of a response: of its trailers, its headers, or what its HTTP status stands for.
+pub fn grpc_status(context: &dyn FormatContext) -> Option<i64> {
+    status_in(context.response_trailers())
+        .or_else(|| status_in(context.response_headers()))
+        .or_else(|| context.number(NumberFact::ResponseCode).map(|code| http_to_grpc_status(code) as i64))
+}
+
 pub(crate) fn append(context: &dyn FormatContext, style: GrpcStatusStyle, out: &mut Vec<u8>) -> bool {
     if !context.request_headers().is_some_and(is_grpc) {
         return false;
     }
-    let status = status_in(context.response_trailers())
-        .or_else(|| status_in(context.response_headers()))
-        .or_else(|| context.number(NumberFact::ResponseCode).map(|code| http_to_grpc_status(code) as i64));
-    let Some(status) = status else { return false };
+    let Some(status) = grpc_status(context) else { return false };
     let name = usize::try_from(status).ok().and_then(|at| NAMES.get(at));
     match (style, name) {
         (GrpcStatusStyle::Camel, Some((camel, _))) => out.extend_from_slice(camel.as_bytes()),

@@ -90,6 +90,7 @@ known_headers! {
     XEnvoyImmediateHealthCheckFail = "x-envoy-immediate-health-check-fail",
     XEnvoyInternal = "x-envoy-internal",
     XEnvoyIpTags = "x-envoy-ip-tags",
+    XEnvoyIsTimeoutRetry = "x-envoy-is-timeout-retry",
     XEnvoyMaxRetries = "x-envoy-max-retries",
     XEnvoyOriginalHost = "x-envoy-original-host",
     XEnvoyOriginalPath = "x-envoy-original-path",
@@ -294,7 +295,7 @@ impl KnownHeader {
     }
 
     /// All known names in the order of their ids.
-    pub(crate) const fn all() -> &'static [Self] {
+    pub const fn all() -> &'static [Self] {
         IDS
     }
 

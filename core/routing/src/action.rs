@@ -1,5 +1,6 @@
 //! `RouteAction`: everything about forwarding a request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_expr::Format;
@@ -87,11 +88,11 @@ pub struct ForwardAction {
     /// Taken off a time-out from `grpc-timeout`.
     pub grpc_timeout_header_offset: Option<Duration>,
     /// The route's retry policy, or its virtual host's.
-    pub retry_policy: Option<RetryPolicy>,
+    pub retry_policy: Option<Arc<RetryPolicy>>,
     /// The route's hedge policy, or its virtual host's.
     pub hedge_policy: Option<HedgePolicy>,
     /// Copies of the request; the route's, or its virtual host's, or the table's.
-    pub mirror_policies: Box<[MirrorPolicy]>,
+    pub mirror_policies: Arc<[MirrorPolicy]>,
     /// Circuit breaker thresholds.
     pub priority: Priority,
     /// What the hash for consistent hashing is made of.

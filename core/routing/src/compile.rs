@@ -23,7 +23,7 @@ use crate::retry::{RetryOn, RetryPolicy};
 use crate::route_match::RouteMatch;
 use crate::route_tree::RouteTree;
 use crate::table::RouteTable;
-use crate::virtual_host::{RouteSearch, TlsRequirement, VirtualCluster, VirtualHost};
+use crate::virtual_host::{RouteSearch, Routes, TlsRequirement, VirtualCluster, VirtualHost};
 
 /// What compiling needs to know from outside.
 pub struct CompileOptions<'a> {
@@ -66,7 +66,7 @@ pub(crate) struct Compiler<'a, 'b> {
     body_limit: usize,
     headers: LevelHeaders,
     filter_configs: FilterConfigs,
-    mirror_policies: Box<[MirrorPolicy]>,
+    mirror_policies: Arc<[MirrorPolicy]>,
 }
 
 /// Header mutations of one level.
@@ -104,9 +104,9 @@ impl LevelHeaders {
 pub(crate) struct HostLevel {
     headers: LevelHeaders,
     filter_configs: FilterConfigs,
-    pub(crate) retry_policy: Option<RetryPolicy>,
+    pub(crate) retry_policy: Option<Arc<RetryPolicy>>,
     pub(crate) hedge_policy: Option<HedgePolicy>,
-    pub(crate) mirror_policies: Box<[MirrorPolicy]>,
+    pub(crate) mirror_policies: Arc<[MirrorPolicy]>,
     buffer_limit: Option<u64>,
 }
 
@@ -252,7 +252,7 @@ pub(crate) fn mirrors(
     messages: &[route::route_action::RequestMirrorPolicy],
     path: &FieldPath,
     validate: Option<&CompileOptions<'_>>,
-) -> Result<Box<[MirrorPolicy]>, ConfigError> {
+) -> Result<Arc<[MirrorPolicy]>, ConfigError> {
     let path = path.field("request_mirror_policies");
     messages.iter().enumerate().map(|(at, m)| MirrorPolicy::compile(m, &path.index(at), validate)).collect()
 }
@@ -295,13 +295,13 @@ impl Compiler<'_, '_> {
         &mut self,
         message: Option<&route::RetryPolicy>,
         path: &FieldPath,
-    ) -> Result<Option<RetryPolicy>, ConfigError> {
+    ) -> Result<Option<Arc<RetryPolicy>>, ConfigError> {
         let Some(message) = message else { return Ok(None) };
         let path = path.field("retry_policy");
         for name in RetryOn::unknown(&message.retry_on) {
             self.warn(path.field("retry_on"), format!("'{name}' is not a retry condition and has no effect"));
         }
-        RetryPolicy::compile(message, &path).map(Some)
+        RetryPolicy::compile(message, &path).map(|policy| Some(Arc::new(policy)))
     }
 
     pub(crate) fn hedge_policy(
@@ -414,10 +414,10 @@ impl Compiler<'_, '_> {
         messages: &[route::Route],
         level: &HostLevel,
         path: &FieldPath,
-    ) -> Result<(Box<[Arc<RouteEntry>]>, RouteSearch), ConfigError> {
+    ) -> Result<(Routes, RouteSearch), ConfigError> {
         let routes = messages.iter().enumerate();
         let routes = routes.map(|(at, route)| self.route(route, level, &path.index(at)).map(Arc::new));
-        let routes: Box<[Arc<RouteEntry>]> = routes.collect::<Result<_, _>>()?;
+        let routes: Routes = routes.collect::<Result<_, _>>()?;
         let index = RouteIndex::build(&routes);
         let search = index.map_or(RouteSearch::InOrder, |index| RouteSearch::Indexed(Box::new(index)));
         Ok((routes, search))
@@ -429,7 +429,7 @@ impl Compiler<'_, '_> {
         message: &Matcher,
         level: &HostLevel,
         path: &FieldPath,
-    ) -> Result<(Box<[Arc<RouteEntry>]>, RouteSearch), ConfigError> {
+    ) -> Result<(Routes, RouteSearch), ConfigError> {
         let validate = self.validate.take();
         let compiled =
             RouteTree::compile(message, path, &mut |message, path| self.route(message, level, path));

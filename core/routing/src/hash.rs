@@ -174,6 +174,6 @@ impl HashPolicy {
 }
 
 /// The hash that Envoy uses everywhere in load balancing.
-pub(crate) fn xx_hash(bytes: &[u8]) -> u64 {
+pub fn xx_hash(bytes: &[u8]) -> u64 {
     XxHash64::oneshot(0, bytes)
 }

@@ -38,7 +38,7 @@ pub use direct_response::DirectResponse;
 pub use entry::{Action, RouteEntry, SelectedRoute};
 pub use explain::{Explanation, Step};
 pub use filter_config::{FilterConfigObject, FilterConfigs, FilterOverride};
-pub use hash::{HashCookie, HashInput, HashPolicy};
+pub use hash::{HashCookie, HashInput, HashPolicy, xx_hash as hash_of};
 pub use header_edit::HeaderEdit;
 pub use headers::{HeaderLevels, HeaderMutations};
 pub use internal_redirect::{InternalRedirectPolicy, RedirectPredicate};

@@ -78,6 +78,19 @@ impl RetryOn {
             .fold(Self::NONE, |all, one| Self(all.0 | one.0))
     }
 
+    /// Whether all names in a list are conditions, of gRPC or of HTTP.
+    pub fn knows_all(list: &str, grpc: bool) -> bool {
+        let grpc_conditions = Self::GRPC_CANCELLED
+            .union(Self::GRPC_DEADLINE_EXCEEDED)
+            .union(Self::GRPC_RESOURCE_EXHAUSTED)
+            .union(Self::GRPC_UNAVAILABLE)
+            .union(Self::GRPC_INTERNAL);
+        list.split(',').all(|name| {
+            Self::from_name(name.trim())
+                .is_some_and(|condition| condition.intersects(grpc_conditions) == grpc)
+        })
+    }
+
     /// Names in a list that are no condition.
     pub(crate) fn unknown(list: &str) -> impl Iterator<Item = &str> {
         // A bare number is a retriable status code in Istio's `retryOn`, which turns it into another field.

@@ -24,12 +24,15 @@ pub enum TlsRequirement {
     All,
 }
 
+/// Routes of a virtual host.
+pub(crate) type Routes = Box<[Arc<RouteEntry>]>;
+
 /// A compiled `envoy.config.route.v3.VirtualHost`.
 #[derive(Clone, Debug)]
 pub struct VirtualHost {
     pub(crate) name: Box<str>,
     /// In order; those of a matcher in the order in which they were compiled.
-    pub(crate) routes: Box<[Arc<RouteEntry>]>,
+    pub(crate) routes: Routes,
     pub(crate) search: RouteSearch,
     pub(crate) require_tls: TlsRequirement,
     pub(crate) virtual_clusters: Box<[VirtualCluster]>,

@@ -39,7 +39,7 @@ thread_local! {
 impl AccessLog {
     /// Logs a stream or connection that ended, if the filter wants it.
     pub fn log(&self, context: &dyn FormatContext, logged: &Logged<'_>) {
-        if self.filter.as_ref().is_some_and(|filter| !filter.wants(logged)) {
+        if self.filter.as_ref().is_some_and(|filter| !filter.wants(logged, context)) {
             return;
         }
         SCRATCH.with_borrow_mut(|scratch| {

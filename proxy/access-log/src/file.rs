@@ -10,9 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A worker hands its buffer to the writer when it holds this much, as Envoy's 64 KiB `--file-flush-min-size-kb` default.
-const FLUSH_BYTES: usize = 64 * 1024;
-
 enum Message {
     Write(Arc<LogFile>, Vec<u8>),
     Flush(Sender<()>),
@@ -28,6 +25,8 @@ pub struct LogWriter {
     messages: Mutex<Option<Sender<Message>>>,
     files: Mutex<HashMap<PathBuf, Weak<LogFile>>>,
     flush_interval: Duration,
+    /// A worker hands its buffer over when it holds this many bytes.
+    flush_bytes: usize,
     join: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -43,11 +42,12 @@ thread_local! {
 }
 
 impl LogWriter {
-    /// Starts the writer thread.
+    /// Starts the writer thread. A worker hands over what it holds of a file at every interval, and once it holds `flush_bytes`
+    /// (`--file-flush-min-size-kb`).
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(flush_interval: Duration) -> io::Result<Arc<Self>> {
+    pub fn start(flush_interval: Duration, flush_bytes: usize) -> io::Result<Arc<Self>> {
         let (sender, receiver) = channel();
         let join =
             std::thread::Builder::new().name("AccessLogFlush".into()).spawn(move || write_all(&receiver))?;
@@ -55,6 +55,7 @@ impl LogWriter {
             messages: Mutex::new(Some(sender)),
             files: Mutex::default(),
             flush_interval,
+            flush_bytes,
             join: Mutex::new(Some(join)),
         }))
     }
@@ -87,7 +88,7 @@ impl LogWriter {
             });
             let buffer = &mut pending[at].1;
             fill(buffer);
-            (buffer.len() >= FLUSH_BYTES).then(|| std::mem::take(buffer))
+            (buffer.len() >= self.flush_bytes).then(|| std::mem::take(buffer))
         });
         if let Some(bytes) = full {
             self.send(Message::Write(file.clone(), bytes));

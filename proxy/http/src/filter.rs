@@ -25,7 +25,7 @@ impl HttpConnectionManager {
     /// The filter of a configuration. Routes that come by RDS are published in [`routes`](Self::routes).
     pub fn new(config: ConnectionManagerConfig, store: &Store, listener_stat_prefix: &str) -> Self {
         let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix);
-        let routes = Arc::new(RouteSlot::default());
+        let routes = Arc::new(RouteSlot::new(store));
         if let RouteSource::Static(table) = &config.routes {
             routes.publish(table.clone());
         }

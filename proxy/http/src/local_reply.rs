@@ -63,7 +63,10 @@ impl LocalReplyConfig {
         response: &mut HeaderMap,
         body: &mut Cow<'static, [u8]>,
     ) {
-        let mapper = self.mappers.iter().find(|mapper| mapper.filter.wants(&Logged { info, request }));
+        let mapper = {
+            let context = StreamFormat { request, response: Some(&*response), ..StreamFormat::new(info) };
+            self.mappers.iter().find(|mapper| mapper.filter.wants(&Logged { info, request }, &context))
+        };
         let mut body_format = self.body_format.as_ref();
         let mut chose_type = false;
         if let Some(mapper) = mapper {

@@ -9,12 +9,13 @@ use dhow_http::HeaderMap;
 use dhow_proxy_api::{Clusters, Membership};
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::WorkerClusters;
-use dhow_routing::RouteTable;
+use dhow_routing::{RouteTable, SelectedRoute};
 use tokio::sync::Notify;
 
 use crate::config::{ConnectionManagerConfig, RouteSource};
 use crate::response_headers::DateCache;
-use crate::route_slot::{CachedRoutes, RouteSlot};
+use crate::route_slot::{CachedRouteStats, CachedRoutes, RouteSlot};
+use crate::router::RequestGroups;
 use crate::stats::HttpStats;
 use crate::upstream::HttpPools;
 
@@ -35,6 +36,7 @@ pub(crate) struct Manager {
     /// Wakes idle connections when draining begins.
     pub(crate) drain_started: Notify,
     routes: RefCell<CachedRoutes>,
+    route_stats: RefCell<CachedRouteStats>,
     heads: RefCell<Vec<HeaderMap>>,
 }
 
@@ -61,6 +63,7 @@ impl Manager {
             draining: Cell::new(false),
             drain_started: Notify::new(),
             routes: RefCell::new(routes.cached()),
+            route_stats: RefCell::new(routes.cached_stats()),
             heads: RefCell::default(),
         })
     }
@@ -71,6 +74,14 @@ impl Manager {
             return scopes.table(request).cloned();
         }
         self.routes.borrow_mut().load().clone()
+    }
+
+    /// Where requests of the route are counted beside their cluster.
+    pub(crate) fn request_groups(&self, route: &SelectedRoute, request: &HeaderMap) -> RequestGroups {
+        match self.route_stats.borrow_mut().load() {
+            Some(stats) => stats.groups(route, request),
+            None => RequestGroups::default(),
+        }
     }
 
     /// An empty header map.

@@ -63,8 +63,8 @@ impl ScopedRoutes {
             let path = list_path.index(i);
             // Inline scopes are all there from the beginning, whether they are wanted on demand or not.
             let ScopedRouteConfiguration {
-                on_demand: _,
-                name: _,
+                on_demand: _, // see above
+                name: _,      // only names the scope to its management server
                 route_configuration_name,
                 route_configuration,
                 key,

@@ -34,11 +34,36 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// What a router counts about redirects of upstreams that it passes through.
+    pub struct RedirectStats {
+        counters {
+            passthrough_internal_redirect_bad_location, passthrough_internal_redirect_no_route,
+            passthrough_internal_redirect_predicate, passthrough_internal_redirect_too_many_redirects,
+            passthrough_internal_redirect_unsafe_scheme,
+        }
+    }
+}
+
+stat_group! {
+    /// What the router of the proxy's own requests counts, `http.async-client.*`.
+    pub struct AsyncClientStats {
+        counters {
+            no_cluster, no_route, rq_direct_response, rq_overload_local_reply, rq_redirect,
+            rq_reset_after_downstream_response_started, rq_total,
+        }
+    }
+}
+
 /// All stats of one connection manager.
 #[derive(Debug)]
 pub(crate) struct HttpStats {
     /// `http.<stat_prefix>.*`.
     pub(crate) manager: ConnectionManagerStats,
+    /// `http.<stat_prefix>.passthrough_internal_redirect_*`.
+    pub(crate) redirects: RedirectStats,
+    /// `http.async-client.*`, shared by all connection managers.
+    pub(crate) async_client: AsyncClientStats,
     /// `http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
     pub(crate) codes: ResponseCodeStats,
     /// `listener.<address>.http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
@@ -51,6 +76,8 @@ impl HttpStats {
         let listener = store.scope(&format!("listener.{listener_stat_prefix}.http.{stat_prefix}."));
         let stats = Self {
             manager: scope.group(),
+            redirects: scope.group(),
+            async_client: store.scope("http.async-client.").group(),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
         };

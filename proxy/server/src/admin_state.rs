@@ -13,19 +13,21 @@ use dhow_proto::envoy::config::core::v3::{self as core, address, socket_address}
 use dhow_proto::google::protobuf::{Duration as ProtoDuration, Timestamp};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{
-    AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, RuntimeValues,
-    ServerState, Thresholds,
+    AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, OutlierStatus,
+    RuntimeValues, ServerState, Thresholds,
 };
 use dhow_proxy_listener::ListenerView;
 use dhow_proxy_upstream::{Host, HostAddress, Origin, RoutingPriority};
-use dhow_stats::Store;
+use dhow_stats::{Query, Store};
 use tokio::sync::Notify;
 
 use crate::cli::{Mode, Options};
 use crate::config_dump;
 use crate::configuration::Configuration;
+use crate::load::Topics;
 use crate::runtime::RuntimeLoader;
 use crate::server_stats::ServerStats;
+use crate::stats_sink::StatsdSink;
 
 /// What the admin interface shows and changes.
 pub(crate) struct ProcessState {
@@ -35,6 +37,9 @@ pub(crate) struct ProcessState {
     pub(crate) configuration: Rc<RefCell<Configuration>>,
     pub(crate) store: Arc<Store>,
     pub(crate) runtime: Rc<RuntimeLoader>,
+    pub(crate) sinks: RefCell<Vec<StatsdSink>>,
+    /// Whether asking the admin interface for statistics flushes them.
+    pub(crate) flush_on_admin: bool,
     pub(crate) stats: ServerStats,
     pub(crate) log_writer: Arc<LogWriter>,
     pub(crate) state: Cell<ServerState>,
@@ -47,13 +52,54 @@ pub(crate) struct ProcessState {
     pub(crate) flush_logs: Box<dyn Fn()>,
 }
 
+impl ProcessState {
+    /// Counts what there was to say about a configuration.
+    pub(crate) fn count_topics(&self, topics: Topics) {
+        let Topics { deprecated, unknown, work_in_progress } = topics;
+        self.runtime.deprecated_features_used(deprecated);
+        self.stats.static_unknown_fields().add(unknown);
+        self.stats.wip_protos().add(work_in_progress);
+    }
+
+    /// Brings gauges up to date that nobody counts as things happen.
+    fn refresh_gauges(&self) {
+        let epoch = self.options.restart_epoch.into();
+        self.stats.refresh(self.begun.elapsed(), self.state(), self.options.workers(), epoch);
+        // A configuration that is being changed reports next time.
+        if let Ok(configuration) = self.configuration.try_borrow() {
+            let Topics { deprecated, unknown, work_in_progress } = configuration.dynamic.take_found();
+            self.runtime.deprecated_features_used(deprecated);
+            self.stats.dynamic_unknown_fields().add(unknown);
+            self.stats.wip_protos().add(work_in_progress);
+        }
+    }
+
+    /// Closes the interval of histograms and feeds the sinks.
+    pub(crate) fn flush_stats(&self) {
+        self.store.merge_histograms();
+        let mut sinks = self.sinks.borrow_mut();
+        if sinks.is_empty() {
+            return;
+        }
+        self.refresh_gauges();
+        let used = Query { used_only: true, ..Query::default() };
+        let snapshot = self.store.snapshot(&used);
+        for sink in sinks.iter_mut() {
+            sink.flush(&self.store, &snapshot);
+        }
+    }
+}
+
 impl AdminState for ProcessState {
     fn stats(&self) -> &Store {
         &self.store
     }
 
     fn refresh_stats(&self) {
-        self.stats.refresh(self.begun.elapsed(), self.state(), self.options.workers());
+        self.refresh_gauges();
+        if self.flush_on_admin {
+            self.flush_stats();
+        }
     }
 
     fn state(&self) -> ServerState {
@@ -143,6 +189,7 @@ impl AdminState for ProcessState {
     fn reopen_logs(&self) {
         (self.flush_logs)();
         self.log_writer.reopen();
+        self.configuration.borrow().clusters.reopen_event_logs();
     }
 
     fn set_health_check_failing(&self, failing: bool) {
@@ -216,7 +263,7 @@ fn command_line(options: &Options) -> pb::CommandLineOptions {
             seconds: (options.file_flush_interval_msec / 1000) as i64,
             nanos: (options.file_flush_interval_msec % 1000 * 1_000_000) as i32,
         }),
-        file_flush_min_size: 64,
+        file_flush_min_size: options.file_flush_min_size_kb as u32,
         drain_time: seconds(options.drain_time_s),
         parent_shutdown_time: seconds(options.parent_shutdown_time_s),
         mode: match options.mode {
@@ -246,7 +293,12 @@ fn cluster_status(cluster: &dhow_proxy_upstream::ClusterDescription) -> ClusterS
         name: info.name.to_string(),
         observability_name: info.observability_name.to_string(),
         thresholds,
-        outlier: None,
+        outlier: cluster.success_rates.map(|[answers, connections]| OutlierStatus {
+            success_rate_average: answers.average,
+            success_rate_ejection_threshold: answers.threshold,
+            local_origin_success_rate_average: connections.average,
+            local_origin_success_rate_ejection_threshold: connections.threshold,
+        }),
         added_via_api: cluster.origin == Origin::Dynamic,
         eds_service_name: config_dump::eds_service_name(&cluster.message),
         hosts: cluster.cluster.hosts().hosts().map(|host| host_status(host)).collect(),
@@ -254,6 +306,9 @@ fn cluster_status(cluster: &dhow_proxy_upstream::ClusterDescription) -> ClusterS
 }
 
 fn host_status(host: &Host) -> HostStatus {
+    let [success_rate, local_origin_success_rate] = host.success_rates();
+    // A negative rate stands for one that is not known.
+    let known = |rate: f64| (rate >= 0.0).then_some(rate);
     let stats = host.stats();
     let read = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
     let locality = host.locality();
@@ -284,10 +339,10 @@ fn host_status(host: &Host) -> HostStatus {
         region: locality.region.clone(),
         zone: locality.zone.clone(),
         sub_zone: locality.sub_zone.clone(),
-        canary: false,
+        canary: host.metadata().is_canary(),
         priority: host.priority(),
-        success_rate: None,
-        local_origin_success_rate: None,
+        success_rate: known(success_rate),
+        local_origin_success_rate: known(local_origin_success_rate),
     }
 }
 

@@ -15,7 +15,12 @@ use dhow_proxy_upstream::check_source_file;
 use dhow_proxy_xds::{PathSource, Variant};
 
 use crate::cli::Options;
+use crate::log_pattern::LogPattern;
 use crate::runtime::LayerSource;
+use crate::stats_config::{StatsFields, StatsSettings, StatsdTarget};
+
+const NODE_REQUIRED: &str = "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node \
+    and --service-cluster options.";
 
 /// Where a type's resources come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +60,15 @@ pub(crate) struct Bootstrap {
     pub(crate) ads: Option<Ads>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) runtime: Vec<LayerSource>,
+    pub(crate) stats: StatsSettings,
+    /// Form of log lines, where it is not the default or the command line's.
+    pub(crate) log_pattern: Option<LogPattern>,
+    /// `cluster_manager.local_cluster_name`.
+    pub(crate) local_cluster_name: Option<String>,
+    /// `cluster_manager.outlier_detection.event_log_path`.
+    pub(crate) ejection_log: Option<String>,
+    /// `cluster_manager.upstream_bind_config`.
+    pub(crate) upstream_bind: Option<core::BindConfig>,
 }
 
 /// Lowers the message; the command line overrides the node.
@@ -75,7 +89,7 @@ pub(crate) fn lower(
         stats_sinks,
         deferred_stat_options,
         stats_config,
-        stats_flush_interval: _, // concerns sinks, of which there are none
+        stats_flush_interval,
         watchdog,
         watchdogs,
         tracing,
@@ -104,7 +118,7 @@ pub(crate) fn lower(
         grpc_async_client_manager_config,
         memory_allocator_manager,
         enable_worker_cpu_affinity,
-        stats_flush: _,    // concerns sinks
+        stats_flush,
         stats_eviction: _, // stats go with the cluster or listener that they count
     } = message;
     let root = FieldPath::root();
@@ -112,7 +126,6 @@ pub(crate) fn lower(
     refuse(!node_context_params.is_empty(), "node_context_params")?;
     refuse(hds_config.is_some(), "hds_config")?;
     refuse(!flags_path.is_empty(), "flags_path")?;
-    refuse(!stats_sinks.is_empty(), "stats_sinks")?;
     refuse(tracing.is_some(), "tracing")?;
     refuse(overload_manager.is_some(), "overload_manager")?;
     refuse(!header_prefix.is_empty(), "header_prefix")?;
@@ -129,7 +142,6 @@ pub(crate) fn lower(
     refuse(listener_manager.is_some(), "listener_manager")?;
     let without_effect = [
         (deferred_stat_options.is_some(), "deferred_stat_options"),
-        (stats_config.is_some(), "stats_config"),
         (watchdog.is_some() || watchdogs.is_some(), "watchdogs"),
         (enable_dispatcher_stats, "enable_dispatcher_stats"),
         (stats_server_version_override.is_some(), "stats_server_version_override"),
@@ -137,7 +149,6 @@ pub(crate) fn lower(
         (!inline_headers.is_empty(), "inline_headers"),
         (!perf_tracing_file_path.is_empty(), "perf_tracing_file_path"),
         (default_regex_engine.is_some(), "default_regex_engine"),
-        (application_log_config.is_some(), "application_log_config"),
         (grpc_async_client_manager_config.is_some(), "grpc_async_client_manager_config"),
         (memory_allocator_manager.is_some(), "memory_allocator_manager"),
         (enable_worker_cpu_affinity, "enable_worker_cpu_affinity"),
@@ -147,7 +158,8 @@ pub(crate) fn lower(
             warnings.push(ConfigWarning::new(root.field(field), "accepted, and without effect yet"));
         }
     }
-    lower_cluster_manager(cluster_manager, &root.field("cluster_manager"))?;
+    let cluster_manager = lower_cluster_manager(cluster_manager, &root.field("cluster_manager"))?;
+    let ClusterManagerSettings { local_cluster_name, ejection_log, upstream_bind } = cluster_manager;
     let pb::bootstrap::StaticResources { listeners, clusters, secrets } =
         static_resources.unwrap_or_default();
     let static_path = root.field("static_resources");
@@ -155,14 +167,81 @@ pub(crate) fn lower(
     let (cds, lds, ads) = lower_dynamic(dynamic_resources, &root.field("dynamic_resources"))?;
     let node = lower_node(node.unwrap_or_default(), options);
     if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
-        let reason = "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node \
-                      and --service-cluster options.";
-        return Err(ConfigError::new(root.field("node"), reason));
+        return Err(ConfigError::new(root.field("node"), NODE_REQUIRED));
     }
     let admin = admin.map(|admin| lower_admin(admin, &root.field("admin"), warnings)).transpose()?.flatten();
+    let fields = StatsFields {
+        config: stats_config,
+        sinks: stats_sinks,
+        flush_interval: stats_flush_interval,
+        flush_on_admin: matches!(stats_flush, Some(pb::bootstrap::StatsFlush::StatsFlushOnAdmin(true))),
+    };
+    let stats = crate::stats_config::lower(fields, &options.stats_tag, &root)?;
+    let tcp_statsd = stats.sinks.iter().find_map(|sink| match &sink.target {
+        StatsdTarget::Tcp(cluster) => Some(cluster),
+        StatsdTarget::Udp(_) => None,
+    });
+    if let Some(cluster) = tcp_statsd {
+        let reason = match clusters.iter().any(|known| known.name == *cluster) {
+            _ if node.id.is_empty() || node.cluster.is_empty() => format!("tcp statsd: {NODE_REQUIRED}"),
+            false => format!("tcp statsd: unknown cluster '{cluster}'"),
+            true => String::new(),
+        };
+        if !reason.is_empty() {
+            return Err(ConfigError::new(root.field("stats_sinks"), reason));
+        }
+    }
+    let log_pattern =
+        lower_log_config(application_log_config, options, &root.field("application_log_config"))?;
     let runtime =
         crate::runtime::lower(layered_runtime, &options.service_cluster, &root.field("layered_runtime"))?;
-    Ok(Bootstrap { node, clusters, listeners, cds, lds, ads, admin, runtime })
+    if let Some(name) = &local_cluster_name
+        && !clusters.iter().any(|cluster| cluster.name == *name)
+    {
+        let path = root.field("cluster_manager").field("local_cluster_name");
+        return Err(ConfigError::new(path, format!("local cluster '{name}' must be defined")));
+    }
+    Ok(Bootstrap {
+        node,
+        clusters,
+        listeners,
+        cds,
+        lds,
+        ads,
+        admin,
+        runtime,
+        local_cluster_name,
+        ejection_log,
+        upstream_bind,
+        stats,
+        log_pattern,
+    })
+}
+
+/// `application_log_config`.
+fn lower_log_config(
+    message: Option<pb::bootstrap::ApplicationLogConfig>,
+    options: &Options,
+    path: &FieldPath,
+) -> Result<Option<LogPattern>, ConfigError> {
+    use pb::bootstrap::application_log_config::{LogFormat, log_format::LogFormat as Choice};
+    let Some(pb::bootstrap::ApplicationLogConfig { log_format }) = message else { return Ok(None) };
+    let Some(LogFormat { log_format }) = log_format else { return Ok(None) };
+    let path = path.field("log_format");
+    if options.log_format.is_some() {
+        let reason =
+            "Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified.";
+        return Err(ConfigError::new(path, reason));
+    }
+    match log_format {
+        None => Err(ConfigError::new(path, "log_format: is required")),
+        Some(Choice::TextFormat(format)) => {
+            Ok(Some(LogPattern::compile(&format, options.log_format_escaped)))
+        }
+        Some(Choice::JsonFormat(fields)) => LogPattern::compile_json(&fields).map(Some).map_err(|reason| {
+            ConfigError::new(path.field("json_format"), format!("setJsonLogFormat error: {reason}"))
+        }),
+    }
 }
 
 fn lower_node(mut node: Node, options: &Options) -> Node {
@@ -179,7 +258,18 @@ fn lower_node(mut node: Node, options: &Options) -> Node {
     node
 }
 
-fn lower_cluster_manager(message: Option<pb::ClusterManager>, path: &FieldPath) -> Result<(), ConfigError> {
+/// What the message says beside what clusters say themselves.
+#[derive(Default)]
+struct ClusterManagerSettings {
+    local_cluster_name: Option<String>,
+    ejection_log: Option<String>,
+    upstream_bind: Option<core::BindConfig>,
+}
+
+fn lower_cluster_manager(
+    message: Option<pb::ClusterManager>,
+    path: &FieldPath,
+) -> Result<ClusterManagerSettings, ConfigError> {
     let Some(pb::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -188,12 +278,17 @@ fn lower_cluster_manager(message: Option<pb::ClusterManager>, path: &FieldPath) 
         enable_deferred_cluster_creation: _, // clusters are set up on a worker when it first uses them
     }) = message
     else {
-        return Ok(());
+        return Ok(ClusterManagerSettings::default());
     };
-    ConfigError::refuse_if(!local_cluster_name.is_empty(), path, "local_cluster_name")?;
-    ConfigError::refuse_if(outlier_detection.is_some(), path, "outlier_detection")?;
-    ConfigError::refuse_if(upstream_bind_config.is_some(), path, "upstream_bind_config")?;
-    ConfigError::refuse_if(load_stats_config.is_some(), path, "load_stats_config")
+    let pb::cluster_manager::OutlierDetection { event_log_path, event_service } =
+        outlier_detection.unwrap_or_default();
+    ConfigError::refuse_if(event_service.is_some(), &path.field("outlier_detection"), "event_service")?;
+    ConfigError::refuse_if(load_stats_config.is_some(), path, "load_stats_config")?;
+    Ok(ClusterManagerSettings {
+        local_cluster_name: Some(local_cluster_name).filter(|name| !name.is_empty()),
+        ejection_log: Some(event_log_path).filter(|path| !path.is_empty()),
+        upstream_bind: upstream_bind_config,
+    })
 }
 
 fn lower_admin(

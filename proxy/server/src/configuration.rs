@@ -1,20 +1,23 @@
 //! What is configured now, and how updates are applied to it. Lives on the main thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use dhow_base::{ConfigWarning, FieldPath};
-use dhow_proto::any;
+use dhow_base::{ConfigWarning, FieldPath, WarningTopic};
 use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::google::protobuf::Any;
+use dhow_proto::{Deprecated, any};
 use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
 use dhow_proxy_upstream::{ClusterManager, Origin as ClusterOrigin};
 use dhow_proxy_xds::{NamedResource, Refusal, Update};
 
+use crate::cli::Options;
+use crate::deprecation;
+use crate::load::Topics;
 use crate::network_filters::FilterBuilder;
 use crate::route_tables::RouteTables;
 
@@ -27,6 +30,8 @@ pub(crate) struct Configuration {
     /// Version of the last update of clusters and listeners, for `/config_dump`.
     pub(crate) cds_version: String,
     pub(crate) lds_version: String,
+    /// How resources are checked.
+    pub(crate) dynamic: DynamicChecks,
 }
 
 impl Configuration {
@@ -53,6 +58,7 @@ impl Configuration {
     }
 
     fn apply_clusters(&mut self, added: Vec<NamedResource>, removed: &[String]) -> Vec<Refusal> {
+        let dynamic = self.dynamic.clone();
         let clusters = self.clusters.clone();
         let (count, gone) = (added.len(), removed.len());
         let refusals = clusters.batch(|clusters| {
@@ -61,7 +67,7 @@ impl Configuration {
             }
             let mut refusals = Vec::new();
             for resource in added {
-                let applied = checked::<Cluster>(&resource.body).and_then(|cluster| {
+                let applied = dynamic.check::<Cluster>(&resource.body).and_then(|cluster| {
                     clusters
                         .add_or_update(cluster, &resource.version, ClusterOrigin::Dynamic)
                         .map_err(|error| error.to_string())
@@ -81,6 +87,7 @@ impl Configuration {
     }
 
     fn apply_assignments(&mut self, added: Vec<NamedResource>, removed: &[String]) -> Vec<Refusal> {
+        let dynamic = self.dynamic.clone();
         for name in removed {
             self.clusters.remove_assignment(name);
         }
@@ -88,7 +95,7 @@ impl Configuration {
         let clusters = self.clusters.clone();
         clusters.batch(|clusters| {
             for resource in added {
-                let applied = checked::<ClusterLoadAssignment>(&resource.body).and_then(|assignment| {
+                let applied = dynamic.check::<ClusterLoadAssignment>(&resource.body).and_then(|assignment| {
                     clusters.apply_assignment(assignment).map_err(|error| error.to_string())
                 });
                 match applied {
@@ -101,6 +108,7 @@ impl Configuration {
     }
 
     fn apply_listeners(&mut self, added: Vec<NamedResource>, removed: &[String]) -> Vec<Refusal> {
+        let dynamic = self.dynamic.clone();
         for name in removed {
             if self.listeners.remove(name) {
                 tracing::info!("lds: remove listener '{name}'");
@@ -109,7 +117,7 @@ impl Configuration {
         let mut refusals = Vec::new();
         for resource in added {
             let mut warnings = Vec::new();
-            let applied = checked::<Listener>(&resource.body).and_then(|listener| {
+            let applied = dynamic.check::<Listener>(&resource.body).and_then(|listener| {
                 self.listeners
                     .add_or_update(
                         listener,
@@ -134,10 +142,11 @@ impl Configuration {
     }
 
     fn apply_routes(&mut self, added: Vec<NamedResource>) -> Vec<Refusal> {
+        let dynamic = self.dynamic.clone();
         let mut refusals = Vec::new();
         for resource in added {
             let mut warnings = Vec::new();
-            let applied = checked::<RouteConfiguration>(&resource.body).and_then(|routes| {
+            let applied = dynamic.check::<RouteConfiguration>(&resource.body).and_then(|routes| {
                 let mut tables = self.routes.borrow_mut();
                 tables.apply(routes, &resource.version, &mut warnings).map_err(|error| error.to_string())
             });
@@ -161,14 +170,48 @@ impl Configuration {
     }
 }
 
-/// Decodes a resource after checking it against the rules of its type.
-fn checked<M: dhow_proto::Name + Default>(body: &Any) -> Result<M, String> {
-    let resolved = any::resolve(body).map_err(|error| error.to_string())?;
-    let options = dhow_proto::CheckOptions::default();
-    let warnings = dhow_proto::check_message(&resolved.type_name, &resolved.value, &options)
-        .map_err(|error| error.to_string())?;
-    warn_all("", &warnings);
-    any::unpack(body).map_err(|error| error.to_string())
+/// How resources are checked that come while the process runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DynamicChecks {
+    /// `--reject-unknown-dynamic-fields`.
+    reject_unknown: bool,
+    /// Topics that are counted and not talked about: `--ignore-unknown-dynamic-fields`, `--skip-deprecated-logs`.
+    silent: Vec<WarningTopic>,
+    /// What was found since somebody last looked.
+    found: Rc<Cell<Topics>>,
+}
+
+impl DynamicChecks {
+    /// What the command line says.
+    pub(crate) fn new(options: &Options) -> Self {
+        let silent = [
+            (options.ignore_unknown_dynamic_fields, WarningTopic::Unknown),
+            (options.skip_deprecated_logs, WarningTopic::Deprecated),
+        ];
+        let silent = silent.into_iter().filter(|(given, _)| *given).map(|(_, topic)| topic);
+        let reject_unknown = options.reject_unknown_dynamic_fields;
+        Self { reject_unknown, silent: silent.collect(), found: Rc::default() }
+    }
+
+    /// What was found since the last call.
+    pub(crate) fn take_found(&self) -> Topics {
+        self.found.take()
+    }
+
+    /// Decodes a resource after checking it against the rules of its type.
+    fn check<M: dhow_proto::Name + Default>(&self, body: &Any) -> Result<M, String> {
+        let resolved = any::resolve(body).map_err(|error| error.to_string())?;
+        let options = dhow_proto::CheckOptions {
+            reject_unknown_fields: self.reject_unknown,
+            deprecated: Deprecated::Decided(deprecation::may_use),
+        };
+        let mut warnings = dhow_proto::check_message(&resolved.type_name, &resolved.value, &options)
+            .map_err(|error| error.to_string())?;
+        self.found.set(self.found.get() + Topics::of(&warnings));
+        warnings.retain(|warning| !self.silent.contains(&warning.topic));
+        warn_all("", &warnings);
+        any::unpack(body).map_err(|error| error.to_string())
+    }
 }
 
 /// Logs warnings about an accepted resource.

@@ -5,13 +5,18 @@ mod bootstrap;
 mod cli;
 mod config_dump;
 mod configuration;
+mod deprecation;
 mod lifecycle;
+mod load;
+mod log_pattern;
 mod logging;
 mod network_filters;
 mod node_address;
 mod route_tables;
 mod runtime;
 mod server_stats;
+mod stats_config;
+mod stats_sink;
 mod subscription_stats;
 mod subscriptions;
 

@@ -7,30 +7,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::{ConfigError, FieldPath, Rng};
-use dhow_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
-use dhow_proto::{Format, LoadOptions};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{Admin, AdminState, ServerState};
 use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
 use dhow_proxy_runtime::{Worker, Workers};
-use dhow_proxy_upstream::{ClusterManager, Origin as ClusterOrigin, WorkerClusters};
+use dhow_proxy_upstream::{ClusterManager, Locality, Origin as ClusterOrigin, ProxyFacts, WorkerClusters};
+use dhow_proxy_xds::Connector;
 use dhow_stats::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::admin_state::ProcessState;
-use crate::bootstrap::{self, Bootstrap};
+use crate::bootstrap::Bootstrap;
 use crate::cli::{Mode, Options};
-use crate::configuration::{Configuration, warn_all};
+use crate::configuration::{Configuration, DynamicChecks, warn_all};
+use crate::load::{LoadedBootstrap, load};
 use crate::network_filters::FilterBuilder;
 use crate::route_tables::RouteTables;
 use crate::runtime::RuntimeLoader;
 use crate::server_stats::ServerStats;
-use crate::subscriptions::Subscriptions;
-
-/// Default of `stats_flush_interval`: how often histograms are merged.
-const STATS_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+use crate::stats_sink::StatsdSink;
+use crate::subscriptions::{ClusterConnector, Subscriptions};
 
 /// Runs the process as the command line says.
 pub(crate) fn run(options: Options) -> ExitCode {
@@ -45,6 +43,7 @@ pub(crate) fn run(options: Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    prepare_process(&options);
     let local = tokio::task::LocalSet::new();
     let outcome = local.block_on(&runtime, async {
         match options.mode {
@@ -65,35 +64,6 @@ pub(crate) fn run(options: Options) -> ExitCode {
     }
 }
 
-/// Loads the bootstrap from the file and the inline text.
-fn load(options: &Options) -> Result<(BootstrapMessage, Bootstrap), String> {
-    let mut file = Vec::new();
-    let mut sources: Vec<(Format, &[u8])> = Vec::new();
-    let path = options.config_path.as_str();
-    if !path.is_empty() {
-        file =
-            std::fs::read(path).map_err(|error| format!("unable to read file: {path}: {}", plain(&error)))?;
-        sources.push((Format::of_file_name(path).unwrap_or(Format::Json), &file));
-    }
-    if !options.config_yaml.is_empty() {
-        sources.push((Format::Yaml, options.config_yaml.as_bytes()));
-    }
-    if sources.is_empty() {
-        return Err("At least one of --config-path or --config-yaml or Options::configProto() should be \
-                    non-empty"
-            .into());
-    }
-    let load_options =
-        LoadOptions { allow_unknown_fields: options.allow_unknown_static_fields, ..LoadOptions::default() };
-    let loaded = dhow_proto::load::<BootstrapMessage>(&sources, &load_options).map_err(|e| e.to_string())?;
-    warn_all("", &loaded.warnings);
-    let mut warnings = Vec::new();
-    let lowered = bootstrap::lower(loaded.message.clone(), options, &mut warnings);
-    warn_all("", &warnings);
-    drop(file);
-    Ok((loaded.message, lowered.map_err(|error| error.to_string())?))
-}
-
 /// An error of the operating system without its number.
 pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -102,14 +72,20 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
 
 /// Adds what the bootstrap lists.
 fn add_static(bootstrap: &Bootstrap, configuration: &mut Configuration) -> Result<(), String> {
-    let path = FieldPath::root().field("static_resources");
-    for (i, cluster) in bootstrap.clusters.iter().enumerate() {
-        let accepted = configuration
-            .clusters
-            .add_or_update(cluster.clone(), "", ClusterOrigin::Static)
-            .map_err(|error| error.under(&path.field("clusters").index(i)).to_string())?;
-        warn_all(&format!("cluster '{}'", cluster.name), &accepted.warnings);
+    if let Some(file) = &bootstrap.ejection_log {
+        let failed = |error| format!("unable to open file '{file}': {}", plain(&error));
+        configuration.clusters.log_ejections(file).map_err(failed)?;
     }
+    let path = FieldPath::root().field("static_resources");
+    configuration.clusters.batch(|clusters| {
+        for (i, cluster) in bootstrap.clusters.iter().enumerate() {
+            let accepted = clusters
+                .add_or_update(cluster.clone(), "", ClusterOrigin::Static)
+                .map_err(|error| error.under(&path.field("clusters").index(i)).to_string())?;
+            warn_all(&format!("cluster '{}'", cluster.name), &accepted.warnings);
+        }
+        Ok::<(), String>(())
+    })?;
     if let Some(ads) = &bootstrap.ads {
         check_ads_cluster(&ads.cluster, bootstrap).map_err(|error| error.to_string())?;
     }
@@ -168,6 +144,7 @@ fn configuration(
         node_address: options.local_address(),
     };
     let drain_time = Duration::from_secs(options.drain_time_s);
+    clusters.set_proxy_facts(proxy_facts(options, bootstrap));
     let listeners = ListenerManager::new(store.clone(), workers, drain_time);
     Configuration {
         clusters,
@@ -176,20 +153,55 @@ fn configuration(
         routes,
         cds_version: String::new(),
         lds_version: String::new(),
+        dynamic: DynamicChecks::new(options),
+    }
+}
+
+fn proxy_facts(options: &Options, bootstrap: &Bootstrap) -> ProxyFacts {
+    let locality = bootstrap.node.locality.clone().unwrap_or_default();
+    ProxyFacts {
+        workers: options.workers(),
+        locality: Locality { region: locality.region, zone: locality.zone, sub_zone: locality.sub_zone },
+        local_cluster_name: bootstrap.local_cluster_name.clone(),
+        upstream_bind: bootstrap.upstream_bind.clone(),
     }
 }
 
 /// `--mode validate`: builds everything, binds nothing, connects to nobody.
 fn validate(options: &Options) -> Result<(), String> {
-    let (_, bootstrap) = load(options)?;
+    let LoadedBootstrap { bootstrap, .. } = load(options)?;
     let store = Arc::new(Store::new());
     RuntimeLoader::new(bootstrap.runtime.clone(), &store).watch()?;
-    let log_writer = LogWriter::start(Duration::from_secs(10)).map_err(|error| error.to_string())?;
+    let log_writer = LogWriter::start(Duration::from_secs(10), options.flush_bytes())
+        .map_err(|error| error.to_string())?;
     let clusters = ClusterManager::for_validation((*store).clone());
     let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
     add_static(&bootstrap, &mut configuration)?;
     println!("configuration '{}' OK", options.config_path);
     Ok(())
+}
+
+/// What the command line says about the process itself.
+fn prepare_process(options: &Options) {
+    if options.allow_unknown_fields {
+        tracing::warn!("--allow-unknown-fields is deprecated, use --allow-unknown-static-fields instead.");
+    }
+    if options.cpuset_threads {
+        tracing::warn!("--cpuset-threads is now the default behavior and no longer required.");
+    }
+    if options.enable_core_dump {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Core);
+        match setrlimit(Resource::Core, Rlimit { current: maximum, maximum }) {
+            Ok(()) => tracing::info!("core dump enabled"),
+            Err(error) => tracing::warn!("failed to enable core dump: {error}"),
+        }
+    }
+    if let Some(path) = &options.base_id_path
+        && let Err(error) = std::fs::write(path, options.base_id.to_string())
+    {
+        tracing::error!("cannot open base id output file {} for writing: {error}", path.display());
+    }
 }
 
 fn start_workers(
@@ -217,12 +229,13 @@ fn start_workers(
 /// `--mode serve` and `init_only`.
 async fn serve(options: &Options) -> Result<(), String> {
     let begun = Instant::now();
-    let (message, bootstrap) = load(options)?;
+    let LoadedBootstrap { message, bootstrap, topics } = load(options)?;
     let store = Arc::new(Store::new());
+    bootstrap.stats.apply(&store);
     let runtime = RuntimeLoader::new(bootstrap.runtime.clone(), &store);
     runtime.watch()?;
     let flush = Duration::from_millis(options.file_flush_interval_msec.max(1));
-    let log_writer = LogWriter::start(flush).map_err(|error| error.to_string())?;
+    let log_writer = LogWriter::start(flush, options.flush_bytes()).map_err(|error| error.to_string())?;
     let clusters = ClusterManager::new((*store).clone());
     let workers = start_workers(options, &clusters, &log_writer).map_err(|error| error.to_string())?;
     let configuration = Rc::new(RefCell::new(configuration(
@@ -241,6 +254,8 @@ async fn serve(options: &Options) -> Result<(), String> {
         configuration: configuration.clone(),
         store: store.clone(),
         runtime: runtime.clone(),
+        sinks: RefCell::new(sinks(&bootstrap, &clusters)?),
+        flush_on_admin: bootstrap.stats.flush_interval.is_none(),
         stats: ServerStats::new(&store),
         log_writer: log_writer.clone(),
         state: Cell::new(ServerState::PreInitializing),
@@ -253,6 +268,7 @@ async fn serve(options: &Options) -> Result<(), String> {
             Box::new(move || flush_logs(&workers, &log_writer))
         },
     });
+    process.count_topics(topics);
     start_admin(options, &bootstrap, &process).await?;
     add_static(&bootstrap, &mut configuration.borrow_mut())?;
     let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
@@ -283,24 +299,43 @@ async fn serve(options: &Options) -> Result<(), String> {
         () = &mut ending => return Ok(()),
     }
     process.state.set(ServerState::Live);
+    tracing::warn!(
+        "There is no configured limit to the number of allowed active downstream connections. Configure a limit in \
+         `envoy.resource_monitors.global_downstream_max_connections` resource monitor."
+    );
     process.stats.initialization_time_ms().record(begun.elapsed().as_millis() as u64);
-    let merged = store.clone();
-    tokio::task::spawn_local(async move {
-        let mut interval = tokio::time::interval(STATS_FLUSH_INTERVAL);
-        loop {
-            interval.tick().await;
-            merged.merge_histograms();
-        }
-    });
+    start_flushing(&bootstrap, &process);
     tracing::info!("all dependencies initialized. starting workers ({} ms)", begun.elapsed().as_millis());
     if options.mode == Mode::InitOnly {
         return Ok(());
     }
+    dhow_proxy_runtime::release_code_pages();
     ending.await;
     tracing::info!("shutting down server instance");
     configuration.borrow_mut().listeners.stop(false);
     flush_logs(&workers, &log_writer);
     Ok(())
+}
+
+/// Merges histograms and feeds sinks at every interval; without one, the admin interface does it.
+fn start_flushing(bootstrap: &Bootstrap, process: &Rc<ProcessState>) {
+    let Some(interval) = bootstrap.stats.flush_interval else { return };
+    let process = process.clone();
+    tokio::task::spawn_local(async move {
+        let mut interval = tokio::time::interval(interval);
+        loop {
+            interval.tick().await;
+            process.flush_stats();
+        }
+    });
+}
+
+/// The sinks of the bootstrap.
+fn sinks(bootstrap: &Bootstrap, clusters: &ClusterManager) -> Result<Vec<StatsdSink>, String> {
+    let connector: Rc<dyn Connector> = Rc::new(ClusterConnector { clusters: clusters.clone() });
+    let sinks = bootstrap.stats.sinks.iter();
+    let sinks = sinks.map(|config| StatsdSink::new(config.clone(), connector.clone()));
+    sinks.collect::<Result<_, _>>().map_err(|error| format!("stats_sinks: {}", plain(&error)))
 }
 
 /// Opens the admin interface, if it has an address.

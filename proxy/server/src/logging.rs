@@ -1,23 +1,22 @@
-//! Log lines in Envoy's form: `[2026-01-02 03:04:05.678][1234][info][main] text`.
+//! Log lines in Envoy's form, for the levels of each component.
 
-use std::fmt;
-use std::fs::OpenOptions;
-use std::io;
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use dhow_proxy_admin::LogLevel;
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::cli::Options;
+use crate::log_pattern::{self, Line, LogPattern};
 
 /// Envoy's names of components with the crates that do their work here.
 const COMPONENTS: &[(&str, &str)] = &[
@@ -108,23 +107,27 @@ pub(crate) fn start(options: &Options) -> Result<(), String> {
     let (targets, handle) = reload::Layer::new(targets);
     let state = LogState { default, levels: initial_levels(options, default)?, handle };
     let _ = STATE.set(Mutex::new(state));
-    let registry = tracing_subscriber::registry().with(targets);
-    match &options.log_path {
-        None => {
-            let layer = tracing_subscriber::fmt::layer().event_format(EnvoyFormat).with_writer(io::stderr);
-            registry.with(layer).try_init()
-        }
+    let pattern = options.log_format.as_deref().unwrap_or(log_pattern::DEFAULT);
+    set_pattern(LogPattern::compile(pattern, options.log_format_escaped));
+    let output = match &options.log_path {
+        None => Output::Stderr,
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
             let file =
                 file.map_err(|error| format!("error initializing log file {}: {error}", path.display()))?;
-            let layer =
-                tracing_subscriber::fmt::layer().event_format(EnvoyFormat).with_writer(Mutex::new(file));
-            registry.with(layer).try_init()
+            Output::File(Mutex::new(file))
         }
-    }
-    .map_err(|error| error.to_string())
+    };
+    let lines = EnvoyLines { output };
+    tracing_subscriber::registry().with(targets).with(lines).try_init().map_err(|error| error.to_string())
 }
+
+/// The form of lines from now on.
+pub(crate) fn set_pattern(pattern: LogPattern) {
+    *PATTERN.lock().unwrap_or_else(PoisonError::into_inner) = Some(pattern);
+}
+
+static PATTERN: Mutex<Option<LogPattern>> = Mutex::new(None);
 
 /// The levels in force; changed by `POST /logging`.
 struct LogState {
@@ -220,51 +223,61 @@ fn level(name: &str) -> Result<LevelFilter, String> {
     })
 }
 
-/// Writes events as Envoy's default log format does.
-struct EnvoyFormat;
+/// Where lines go.
+enum Output {
+    Stderr,
+    File(Mutex<File>),
+}
 
-impl<S, N> FormatEvent<S, N> for EnvoyFormat
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let metadata = event.metadata();
-        let level = match *metadata.level() {
-            Level::ERROR => "error",
-            Level::WARN => "warning",
-            Level::INFO => "info",
-            Level::DEBUG => "debug",
-            Level::TRACE => "trace",
+/// Writes events in the form of the pattern.
+struct EnvoyLines {
+    output: Output,
+}
+
+/// The text of an event, without its other fields.
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = &mut self.0;
+        let _ = match field.name() {
+            "message" => write!(text, "{value:?}"),
+            name => write!(text, "{}{name}={value:?}", if text.is_empty() { "" } else { " " }),
         };
+    }
+}
+
+impl<S: Subscriber> Layer<S> for EnvoyLines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let metadata = event.metadata();
         let target = metadata.target();
         let component = COMPONENTS
             .iter()
             .filter(|(_, prefix)| target.starts_with(prefix))
             .max_by_key(|(_, prefix)| prefix.len())
             .map_or("misc", |(component, _)| component);
-        write!(writer, "[{}][{}][{level}][{component}] ", Timestamp(SystemTime::now()), std::process::id())?;
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
-}
-
-/// `2026-01-02 03:04:05.678` in UTC.
-struct Timestamp(SystemTime);
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let seconds = since.as_secs();
-        let (year, month, day) = dhow_base::civil_date(seconds / 86_400);
-        let time = seconds % 86_400;
-        let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
-        let millis = since.subsec_millis();
-        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}")
+        let mut message = Message::default();
+        event.record(&mut message);
+        let line = Line {
+            time: SystemTime::now(),
+            level: log_level((*metadata.level()).into()).name(),
+            logger: component,
+            thread: std::process::id().into(),
+            file: metadata.file().unwrap_or_default(),
+            line: metadata.line().unwrap_or_default(),
+            message: &message.0,
+        };
+        let mut text = String::new();
+        if let Some(pattern) = &*PATTERN.lock().unwrap_or_else(PoisonError::into_inner) {
+            pattern.write(&line, &mut text);
+        }
+        // There is nowhere to report that reporting failed.
+        let _ = match &self.output {
+            Output::Stderr => io::stderr().write_all(text.as_bytes()),
+            Output::File(file) => {
+                file.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes())
+            }
+        };
     }
 }

@@ -27,9 +27,10 @@ impl ServerStats {
     }
 
     /// Brings the gauges up to date.
-    pub(crate) fn refresh(&self, uptime: Duration, state: ServerState, workers: usize) {
+    pub(crate) fn refresh(&self, uptime: Duration, state: ServerState, workers: usize, epoch: u64) {
         self.uptime().set(uptime.as_secs());
         self.concurrency().set(workers as u64);
+        self.hot_restart_epoch().set(epoch);
         self.live().set(u64::from(state == ServerState::Live));
         self.state().set(match state {
             ServerState::Live => 0,

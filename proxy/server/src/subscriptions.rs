@@ -298,9 +298,9 @@ impl ConfigSink for Sink {
     }
 }
 
-/// Connects to management servers through clusters.
-struct ClusterConnector {
-    clusters: ClusterManager,
+/// Connects through clusters: to management servers, and to where statistics are sent.
+pub(crate) struct ClusterConnector {
+    pub(crate) clusters: ClusterManager,
 }
 
 impl Connector for ClusterConnector {

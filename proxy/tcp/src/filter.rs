@@ -141,12 +141,11 @@ impl Handler {
             stream.flag(ResponseFlag::UpstreamOverflow);
             return Attempt::Hopeless;
         };
-        let context =
-            LbContext {
-                original_destination: Some(stream.connection.local_address)
-                    .filter(|_| stream.connection.local_address_restored),
-                ..LbContext::default()
-            };
+        let context = LbContext {
+            original_destination: Some(stream.connection.local_address)
+                .filter(|_| stream.connection.local_address_restored),
+            ..LbContext::default()
+        };
         let Some(host) = cluster.choose_host(&context) else {
             info.stats.upstream_cx_none_healthy().inc();
             stream.flag(ResponseFlag::NoHealthyUpstream);

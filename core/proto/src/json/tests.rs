@@ -298,3 +298,16 @@ fn optional_fields_and_several_occurrences_follow_protobuf() {
         json!({"name": "b", "common_lb_config": {"update_merge_window": "1s", "close_connections_on_host_set_change": true}})
     );
 }
+
+#[test]
+fn durations_and_wrappers_may_be_written_as_messages() {
+    let cluster = "envoy.config.cluster.v3.Cluster";
+    let short = json!({ "connect_timeout": "5.5s", "per_connection_buffer_limit_bytes": 7 });
+    let long = json!({
+        "connect_timeout": { "seconds": "5", "nanos": 500_000_000 },
+        "per_connection_buffer_limit_bytes": { "value": 7 },
+    });
+    assert_eq!(encode(cluster, &short), encode(cluster, &long));
+    let error = refused(cluster, &json!({ "connect_timeout": { "seconds": 5, "foo": 1 } }));
+    assert!(error.to_string().contains("no such field: 'foo'"), "{error}");
+}

@@ -16,6 +16,16 @@ impl JsonReader {
         message: MessageType,
         value: &Json,
     ) -> Result<(), ConfigError> {
+        // Envoy's reader also takes these as the messages that they are: `{seconds: 5}`, `{value: 5}`.
+        let is_plain = matches!(
+            well_known,
+            WellKnown::Wrapper | WellKnown::Duration | WellKnown::Timestamp | WellKnown::FieldMask
+        );
+        if let Json::Object(object) = value
+            && is_plain
+        {
+            return self.fields(message, object, None);
+        }
         match well_known {
             WellKnown::Any => self.any(message, value),
             WellKnown::Struct => match value {

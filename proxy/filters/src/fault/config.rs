@@ -72,7 +72,7 @@ pub(super) enum AbortStatus {
 impl Settings {
     /// Reads the message, of the filter or of a route.
     ///
-    /// The `*_runtime` fields only name the runtime values that would override the ones here; no such value can be set.
+    /// The `*_runtime` fields are refused: the keys that they name would not be read.
     pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
         let HttpFault {
             delay,
@@ -82,17 +82,28 @@ impl Settings {
             downstream_nodes,
             max_active_faults,
             response_rate_limit,
-            delay_percent_runtime: _,
-            abort_percent_runtime: _,
-            delay_duration_runtime: _,
-            abort_http_status_runtime: _,
-            max_active_faults_runtime: _,
-            response_rate_limit_percent_runtime: _,
-            abort_grpc_status_runtime: _,
+            delay_percent_runtime,
+            abort_percent_runtime,
+            delay_duration_runtime,
+            abort_http_status_runtime,
+            max_active_faults_runtime,
+            response_rate_limit_percent_runtime,
+            abort_grpc_status_runtime,
             disable_downstream_cluster_stats,
             filter_metadata,
         } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
         ConfigError::refuse_if(response_rate_limit.is_some(), path, "response_rate_limit")?;
+        for (key, name) in [
+            (&delay_percent_runtime, "delay_percent_runtime"),
+            (&abort_percent_runtime, "abort_percent_runtime"),
+            (&delay_duration_runtime, "delay_duration_runtime"),
+            (&abort_http_status_runtime, "abort_http_status_runtime"),
+            (&max_active_faults_runtime, "max_active_faults_runtime"),
+            (&response_rate_limit_percent_runtime, "response_rate_limit_percent_runtime"),
+            (&abort_grpc_status_runtime, "abort_grpc_status_runtime"),
+        ] {
+            ConfigError::refuse_if(!key.is_empty(), path, name)?;
+        }
         ConfigError::refuse_if(filter_metadata.is_some(), path, "filter_metadata")?;
         Ok(Self {
             delay: delay.map(|delay| Delay::read(delay, &path.field("delay"))).transpose()?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::extensions::filters::http::router::v3::Router;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use dhow_proto::google::protobuf::Any;

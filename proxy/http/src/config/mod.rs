@@ -115,13 +115,42 @@ pub struct ConfiguredFilter {
     pub factory: Arc<dyn HttpFilterFactory>,
 }
 
+/// A header of `strict_check_headers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the header of the same name with x-envoy- in front")]
+pub enum StrictHeader {
+    UpstreamRqTimeoutMs,
+    UpstreamRqPerTryTimeoutMs,
+    MaxRetries,
+    RetryOn,
+    RetryGrpcOn,
+}
+
 /// The router filter's configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RouterConfig {
+    /// `dynamic_stats`: whether responses are counted by code; true.
+    pub dynamic_stats: bool,
+    /// `suppress_grpc_request_failure_code_stats`: gRPC requests that fail are not counted by code.
+    pub suppress_grpc_failure_stats: bool,
+    /// `strict_check_headers`: requests in which one of these is not understood are refused.
+    pub strict_headers: Arc<[StrictHeader]>,
     /// `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            dynamic_stats: true,
+            suppress_grpc_failure_stats: false,
+            strict_headers: [].into(),
+            suppress_envoy_headers: false,
+            respect_expected_rq_timeout: false,
+        }
+    }
 }
 
 /// A list of `http_filters`.

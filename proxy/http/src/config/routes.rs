@@ -48,10 +48,6 @@ pub fn compile_routes(
 fn warn_without_effect(table: &RouteTable, path: &FieldPath, warnings: &mut Vec<ConfigWarning>) {
     for (i, host) in table.virtual_hosts().iter().enumerate() {
         let host_path = path.field("virtual_hosts").index(i);
-        if host.virtual_cluster_names().next().is_some() {
-            let why = "without effect yet: virtual clusters are not counted";
-            warnings.push(ConfigWarning::new(host_path.field("virtual_clusters"), why));
-        }
         if !host.rate_limits().is_empty() {
             let why = "without effect yet: there is no rate limit filter that reads them";
             warnings.push(ConfigWarning::new(host_path.field("rate_limits"), why));
@@ -60,8 +56,6 @@ fn warn_without_effect(table: &RouteTable, path: &FieldPath, warnings: &mut Vec<
             let Some(action) = route.forward() else { continue };
             let path = host_path.field("routes").index(j).field("route");
             let without_effect = [
-                (!action.mirror_policies.is_empty(), "request_mirror_policies"),
-                (action.internal_redirect_policy.is_some(), "internal_redirect_policy"),
                 (action.hedge_policy.is_some(), "hedge_policy"),
                 (!action.rate_limits.is_empty(), "rate_limits"),
                 (action.flush_timeout.is_some(), "flush_timeout"),

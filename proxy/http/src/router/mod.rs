@@ -1,9 +1,14 @@
 //! The router: forwards a request to a host of its route's cluster, tries again where the route says so, and brings the
 //! response back.
 
+mod admission;
 mod attempt;
 mod host_selection;
+mod internal_redirect;
+mod response;
 mod retry;
+mod route_stats;
+mod shadow;
 mod timeouts;
 mod tunnel;
 
@@ -14,21 +19,23 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dhow_base::ResponseFlag;
-use dhow_http::KnownHeader;
-use dhow_http::h1::{BodyLength, ResponseInfo};
-use dhow_proxy_api::{LocalReply, Protocol, StreamFormat};
+use dhow_http::h1::ResponseInfo;
+use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_api::{LocalReply, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_proxy_upstream::{Host, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
 
+use crate::config::RouterConfig;
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{
-    Deadlines, Encoded, Ending, Exchange, Expired, Interruption, KeptBody, Pump, PumpSetup, RequestBody,
-};
+use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody, Pump, RequestBody};
 use crate::upstream::UpstreamStream;
 use attempt::RequestGuard;
-use retry::{RetryDecision, RetryState};
+pub(crate) use internal_redirect::RedirectTrail;
+use retry::{RetryDecision, RetryScope, RetryState};
+pub(crate) use route_stats::{RequestGroups, RouteStats};
+use shadow::Shadows;
 use timeouts::RequestTimeouts;
 
 /// What lasts over the attempts of one request.
@@ -42,6 +49,10 @@ struct Forwarding {
     hash: Option<u64>,
     tried: Vec<Arc<Host>>,
     cookies: Vec<String>,
+    /// Where the request is counted beside its cluster.
+    groups: RequestGroups,
+    /// Copies that are sent once the request is here as a whole.
+    shadows: Shadows,
 }
 
 /// How one attempt ended.
@@ -50,12 +61,25 @@ enum Outcome {
     Response(ResponseInfo, UpstreamStream, RequestGuard, bool),
     /// No response; `sent` tells whether the request was sent whole.
     Reset { reset: Reset, sent: bool },
-    /// The attempt took longer than `per_try_timeout`.
-    PerTryTimeout,
+    /// The attempt took longer than `per_try_timeout`, or stood still for `per_try_idle_timeout`.
+    PerTryTimeout { idle: bool },
     /// A reply that no retry changes.
     Final(LocalReply),
     /// Something other than this attempt ended the exchange.
     Interrupted(Interruption),
+}
+
+impl Forwarding {
+    /// Sends the copies of a request that is here as a whole.
+    fn send_shadows(&mut self, trailers: Option<&HeaderMap>) {
+        if self.shadows.is_empty() {
+            return;
+        }
+        match self.kept.as_ref().filter(|kept| kept.can_retry()) {
+            Some(kept) => self.shadows.send(kept.bytes(), trailers),
+            None => self.shadows.abandon(),
+        }
+    }
 }
 
 impl Exchange {
@@ -73,27 +97,17 @@ impl Exchange {
         };
         loop {
             let outcome = self.attempt(down, timer, &mut forwarding).await;
-            let random = self.manager.worker.random();
-            let info = forwarding.cluster.info().clone();
-            let can_retry = forwarding.kept.as_ref().is_some_and(KeptBody::can_retry);
-            let retry = forwarding.retry.as_mut().filter(|_| can_retry && !self.response_started);
-            let decision = match (&outcome, retry) {
-                (_, None) => RetryDecision::No,
-                (Outcome::Response(..), Some(retry)) => {
-                    retry.on_response(&self.response, &info, forwarding.priority, random)
-                }
-                (Outcome::Reset { reset, sent }, Some(retry)) => {
-                    retry.on_reset(reset.kind, *sent, &info, forwarding.priority, random)
-                }
-                (Outcome::PerTryTimeout, Some(retry)) => {
-                    retry.on_per_try_timeout(&info, forwarding.priority, random)
-                }
-                (Outcome::Final(_) | Outcome::Interrupted(_), Some(_)) => RetryDecision::No,
-            };
+            let decision = self.retry_decision(&mut forwarding, &outcome);
             match decision {
                 RetryDecision::Retry(pause, permit) => {
                     if matches!(outcome, Outcome::Response(..)) {
-                        info.stats.retry_response_codes.charge(self.response.status().unwrap_or(0));
+                        let stats = &forwarding.cluster.info().stats;
+                        stats.retry_response_codes.charge(self.response.status().unwrap_or(0));
+                    }
+                    let timed_out = matches!(outcome, Outcome::PerTryTimeout { .. });
+                    if route.virtual_host().include_is_timeout_retry_header() {
+                        let value: &[u8] = if timed_out { b"true" } else { b"false" };
+                        self.request.set_known(KnownHeader::XEnvoyIsTimeoutRetry, value);
                     }
                     drop(outcome);
                     if let Err(interruption) = self.pause(down, timer, pause).await {
@@ -113,10 +127,37 @@ impl Exchange {
         }
     }
 
+    /// Whether the attempt is followed by another.
+    fn retry_decision(&self, forwarding: &mut Forwarding, outcome: &Outcome) -> RetryDecision {
+        let can_retry = forwarding.kept.as_ref().is_some_and(KeptBody::can_retry);
+        let Some(retry) = forwarding.retry.as_mut().filter(|_| can_retry && !self.response_started) else {
+            return RetryDecision::No;
+        };
+        let scope = RetryScope {
+            cluster: forwarding.cluster.info(),
+            groups: &forwarding.groups,
+            priority: forwarding.priority,
+            random: self.manager.worker.random(),
+        };
+        match outcome {
+            Outcome::Response(..) => retry.on_response(&self.response, &scope),
+            Outcome::Reset { reset, sent } => retry.on_reset(reset.kind, *sent, &scope),
+            Outcome::PerTryTimeout { .. } => retry.on_per_try_timeout(&scope),
+            Outcome::Final(_) | Outcome::Interrupted(_) => RetryDecision::No,
+        }
+    }
+
     /// Chooses the cluster, sets limits and rewrites the request.
     fn prepare(&mut self, route: &SelectedRoute, action: &ForwardAction) -> Result<Forwarding, LocalReply> {
         let manager = self.manager.clone();
-        let router = self.chain().router.clone().unwrap_or_default();
+        let default: RouterConfig;
+        let router = match &manager.config.chain_of(self.upgrade_chain).router {
+            Some(router) => router,
+            None => {
+                default = RouterConfig::default();
+                &default
+            }
+        };
         let name = route.cluster(&self.request).unwrap_or_default();
         let Some(cluster) = manager.clusters.get(name) else {
             manager.stats.manager.no_cluster().inc();
@@ -124,11 +165,14 @@ impl Exchange {
                 .flag(ResponseFlag::NoClusterFound));
         };
         self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
-        if let Some(reply) = self.dropped(&cluster) {
-            self.charge(&cluster, reply.status);
+        let groups = manager.request_groups(route, &self.request);
+        self.check_strictly(router)?;
+        let refused = self.refuse_in_maintenance(&cluster).err().or_else(|| self.dropped(&cluster));
+        if let Some(reply) = refused {
+            self.charge(&cluster, &groups, reply.status);
             return Err(reply);
         }
-        let timeouts = RequestTimeouts::of(action, &router, &mut self.request);
+        let timeouts = RequestTimeouts::of(action, router, &mut self.request);
         self.set_expected_timeout(&timeouts);
         if route.virtual_host().include_request_attempt_count() {
             self.request.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
@@ -145,8 +189,18 @@ impl Exchange {
             Priority::Default => RoutingPriority::Default,
             Priority::High => RoutingPriority::High,
         };
+        let limit = route.entry().request_body_buffer_limit().map_or(limit, |limit| limit as usize);
+        let mut shadows = self.shadows(action, priority, timeouts.global);
+        if self.end_stream {
+            shadows.send(b"", None);
+        }
+        // The body of a request that was redirected was kept for this.
+        let replayed = self.redirects.body.take();
+        let keeps = retry.is_some() || !shadows.is_empty() || action.internal_redirect_policy.is_some();
         Ok(Forwarding {
-            kept: retry.is_some().then(|| KeptBody::with_limit(limit)),
+            kept: replayed.or_else(|| keeps.then(|| KeptBody::with_limit(limit))),
+            groups,
+            shadows,
             cluster,
             route: route.clone(),
             priority,
@@ -185,7 +239,7 @@ impl Exchange {
         let mut input = HashInput {
             headers: &self.request,
             source_ip: Some(self.info.client_address.ip()),
-            filter_state: &|_| None,
+            filter_state: &|key| self.info.filter_state.text(key).map(|text| dhow_routing::hash_of(&text)),
             make_cookie: &mut make_cookie,
         };
         HashPolicy::combined(&action.hash_policies, &mut input)
@@ -215,12 +269,14 @@ impl Exchange {
         let mut upstream = match stream {
             Ok(stream) => stream,
             Err(Interruption::Upstream(reset)) => return Outcome::Reset { reset, sent: false },
-            Err(Interruption::Expired(Expired::PerTry)) => return Outcome::PerTryTimeout,
+            Err(Interruption::Expired(Expired::PerTry)) => return Outcome::PerTryTimeout { idle: false },
+            Err(Interruption::Expired(Expired::PerTryIdle)) => return Outcome::PerTryTimeout { idle: true },
             Err(interruption) => return Outcome::Interrupted(interruption),
         };
         let Some(guard) = RequestGuard::begin(&forwarding.cluster, &host, forwarding.priority) else {
             return Outcome::Reset { reset: Reset::new(ResetKind::Overflow), sent: false };
         };
+        forwarding.groups.each(|group| group.upstream_rq_total().inc());
         let begun = clock::now();
         self.info.upstream.first_tx = Some(begun);
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
@@ -261,7 +317,10 @@ impl Exchange {
             }
         };
         let request_done = pump.request_done;
-        self.deadlines.per_try = None;
+        self.deadlines.end_attempt();
+        if request_done {
+            forwarding.send_shadows(down.trailers());
+        }
         if let Err(interruption) = &result {
             guard.count_reset(&upstream, interruption);
         }
@@ -278,7 +337,12 @@ impl Exchange {
             Err(Interruption::Expired(Expired::PerTry)) => {
                 forwarding.cluster.info().stats.upstream_rq_per_try_timeout().inc();
                 guard.on_timeout();
-                Outcome::PerTryTimeout
+                Outcome::PerTryTimeout { idle: false }
+            }
+            Err(Interruption::Expired(Expired::PerTryIdle)) => {
+                forwarding.cluster.info().stats.upstream_rq_per_try_idle_timeout().inc();
+                guard.on_timeout();
+                Outcome::PerTryTimeout { idle: true }
             }
             Err(Interruption::Expired(Expired::Response)) => {
                 guard.on_timeout();
@@ -311,7 +375,8 @@ impl Exchange {
             let scheme: &[u8] = if host.transport_socket().is_secure() { b"https" } else { b"http" };
             self.request.set_known(KnownHeader::Scheme, scheme);
         }
-        self.deadlines.per_try = forwarding.timeouts.per_try.map(|per_try| clock::now() + per_try);
+        let per_try = &forwarding.timeouts;
+        self.deadlines.begin_attempt(per_try.per_try, per_try.per_try_idle, clock::now());
     }
 
     /// Waits before a retry.
@@ -335,153 +400,6 @@ impl Exchange {
         })
         .await
     }
-
-    /// Gives the client what the last attempt brought.
-    async fn conclude<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
-        forwarding: Forwarding,
-        outcome: Outcome,
-    ) -> Ending {
-        let retried = forwarding.retry.as_ref().is_some_and(|retry| retry.made() > 0);
-        let info = forwarding.cluster.info().clone();
-        match outcome {
-            Outcome::Response(head, upstream, guard, request_done) => {
-                if retried {
-                    info.stats.upstream_rq_retry_success().inc();
-                }
-                self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
-            }
-            Outcome::Reset { reset, .. } => {
-                self.charge(
-                    &forwarding.cluster,
-                    if reset.kind == ResetKind::ProtocolError { 502 } else { 503 },
-                );
-                self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
-                let reply = reset_reply(&reset, retried);
-                self.reply(down, timer, reply).await
-            }
-            Outcome::PerTryTimeout => {
-                self.charge(&forwarding.cluster, 504);
-                let reply =
-                    LocalReply::new(504, &b"upstream request timeout"[..], "upstream_per_try_timeout")
-                        .flag(ResponseFlag::UpstreamRequestTimeout);
-                self.reply(down, timer, reply).await
-            }
-            Outcome::Final(reply) => {
-                self.charge(&forwarding.cluster, reply.status);
-                self.reply(down, timer, reply).await
-            }
-            Outcome::Interrupted(Interruption::Expired(Expired::Response)) => {
-                info.stats.upstream_rq_timeout().inc();
-                self.charge(&forwarding.cluster, 504);
-                self.interrupted(down, timer, Interruption::Expired(Expired::Response)).await
-            }
-            Outcome::Interrupted(interruption) => self.interrupted(down, timer, interruption).await,
-        }
-    }
-
-    /// Sends the response downstream while the rest of the request still goes up.
-    async fn relay<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
-        mut forwarding: Forwarding,
-        (head, mut upstream, guard, mut request_done): (ResponseInfo, UpstreamStream, RequestGuard, bool),
-    ) -> Ending {
-        let now = clock::now();
-        let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
-        if let Some(complete) = self.info.request_complete.filter(|_| !suppressed) {
-            let millis = now.saturating_duration_since(complete).as_millis() as u64;
-            self.set_response_number(KnownHeader::XEnvoyUpstreamServiceTime, millis);
-        }
-        if forwarding.route.virtual_host().include_attempt_count_in_response() {
-            self.set_response_number(KnownHeader::XEnvoyAttemptCount, self.info.upstream.attempts.into());
-        }
-        for cookie in &forwarding.cookies {
-            self.response.append_known(KnownHeader::SetCookie, cookie.as_bytes());
-        }
-        let status = head.status;
-        self.info.response_code = Some(status);
-        self.info.details = Some("via_upstream".into());
-        let end = head.body == BodyLength::None;
-        let upgraded = self.is_upgraded();
-        self.apply_route_response_headers();
-        let encoded = self.encode_filters(end);
-        if matches!(encoded, Encoded::Stopped(..)) {
-            let setup = PumpSetup {
-                down: &mut *down,
-                timer: &mut *timer,
-                upstream: &mut upstream,
-                request_done: &mut request_done,
-                response_timeout: forwarding.timeouts.global,
-            };
-            if let Err(interruption) = Box::pin(self.encode_stopped(setup, encoded)).await {
-                guard.count_reset(&upstream, &interruption);
-                return self.interrupted(down, timer, interruption).await;
-            }
-        }
-        if upgraded {
-            // Bytes of another protocol have no end that could be waited for; they can be idle, though.
-            self.deadlines.request = None;
-            self.deadlines.response = None;
-            forwarding.timeouts.global = None;
-        }
-        self.send_response_head(down, end, false);
-        let http1 = down.protocol() != Protocol::Http2;
-        let (stream, deadlines) = self.parts();
-        let mut body = RequestBody { down, kept: None, stream };
-        let mut pump = Pump {
-            body: &mut body,
-            upstream: &mut upstream,
-            deadlines,
-            timer,
-            request_done,
-            response_timeout: forwarding.timeouts.global,
-            // Only a stream of HTTP/2 can end in one direction and go on in the other.
-            upgraded: upgraded && http1,
-        };
-        let result = pump.relay().await;
-        let done = clock::now();
-        self.info.upstream.last_rx = Some(done);
-        let cluster = &forwarding.cluster.info().stats;
-        cluster.upstream_cx_rx_bytes_total().add(self.info.bytes_sent);
-        cluster.upstream_cx_tx_bytes_total().add(self.info.bytes_received);
-        if let Err(interruption) = &result {
-            guard.count_reset(&upstream, interruption);
-        }
-        match result {
-            Ok(()) => {
-                guard.complete(self.internal, self.since_request(done));
-                self.charge(&forwarding.cluster, status);
-                Ending::Complete
-            }
-            Err(Interruption::Expired(Expired::Response)) => {
-                cluster.upstream_rq_timeout().inc();
-                guard.on_timeout();
-                self.interrupted(down, timer, Interruption::Expired(Expired::Response)).await
-            }
-            Err(interruption) => {
-                guard.on_failure();
-                self.interrupted(down, timer, interruption).await
-            }
-        }
-    }
-
-    /// Counts a status under the cluster, for all requests and by where they came from.
-    fn charge(&self, cluster: &Rc<WorkerCluster>, status: u16) {
-        let stats = &cluster.info().stats;
-        stats.response_codes.charge(status);
-        if self.internal {
-            stats.internal_response_codes.charge(status);
-        } else {
-            stats.external_response_codes.charge(status);
-        }
-        if self.response.get_known(KnownHeader::XEnvoyUpstreamCanary) == Some(b"true") {
-            stats.canary_response_codes.charge(status);
-        }
-    }
 }
 
 /// Ready with what expired first once a deadline passed.
@@ -491,19 +409,4 @@ fn poll_deadlines(
     deadlines: &Deadlines,
 ) -> Poll<Interruption> {
     deadlines.poll_expired(cx, timer).map(Interruption::Expired)
-}
-
-/// The reply for an attempt that ended without a response.
-fn reset_reply(reset: &Reset, retried: bool) -> LocalReply {
-    let again = if retried { "retried and the latest " } else { "" };
-    let body = format!(
-        "upstream connect error or disconnect/reset before headers. {again}reset reason: {}",
-        reset.kind.as_str()
-    );
-    let status = if reset.kind == ResetKind::ProtocolError { 502 } else { 503 };
-    let reply = LocalReply::new(status, body.into_bytes(), reset.details(false)).flag(reset.kind.flag());
-    if reset.kind == ResetKind::Overflow {
-        return reply.header(KnownHeader::XEnvoyOverloaded, &b"true"[..]);
-    }
-    reply
 }

@@ -1,11 +1,13 @@
 //! Whether an attempt that failed is made again.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::{HeaderMap, HeaderName, KnownHeader, KnownSet};
 use dhow_proxy_upstream::{ClusterInfo, Permit, Resource, RoutingPriority};
-use dhow_routing::{RetryOn, RetryPolicy, SelectedRoute};
+use dhow_routing::{BackOff, RateLimitedBackOff, RetryOn, RetryPolicy, SelectedRoute};
+use dhow_runtime_config::{Current, RuntimeValues, with_current};
 
+use super::route_stats::RequestGroups;
 use crate::reset::ResetKind;
 
 /// What is decided about an attempt that failed.
@@ -21,9 +23,27 @@ pub(super) enum RetryDecision {
     Retry(Duration, Permit),
 }
 
-fn policy_of(route: &SelectedRoute) -> Option<&RetryPolicy> {
-    route.forward()?.retry_policy.as_ref()
+/// Whom a retry concerns.
+pub(super) struct RetryScope<'a> {
+    pub(super) cluster: &'a ClusterInfo,
+    pub(super) groups: &'a RequestGroups,
+    pub(super) priority: RoutingPriority,
+    pub(super) random: u64,
 }
+
+fn policy_of(route: &SelectedRoute) -> Option<&RetryPolicy> {
+    route.forward()?.retry_policy.as_deref()
+}
+
+/// What a client may say about retries.
+const RETRY_HEADERS: KnownSet = KnownSet::of(&[
+    KnownHeader::XEnvoyRetryOn,
+    KnownHeader::XEnvoyRetryGrpcOn,
+    KnownHeader::XEnvoyMaxRetries,
+    KnownHeader::XEnvoyRetriableStatusCodes,
+    KnownHeader::XEnvoyRetriableHeaderNames,
+    KnownHeader::XEnvoyHedgeOnPerTryTimeout,
+]);
 
 /// The retries of one request.
 #[derive(Debug)]
@@ -32,6 +52,8 @@ pub(super) struct RetryState {
     /// The route whose policy applies; none when only headers ask for retries.
     route: Option<SelectedRoute>,
     status_codes: Vec<u16>,
+    /// Response headers that ask for a retry when they are there, from `x-envoy-retriable-header-names`.
+    header_names: Vec<HeaderName>,
     remaining: u32,
     made: u32,
 }
@@ -39,38 +61,43 @@ pub(super) struct RetryState {
 impl RetryState {
     /// Reads the route's policy and the `x-envoy-retry-*` headers, which are consumed. None when nothing is retried.
     pub(super) fn of(route: &SelectedRoute, request: &mut HeaderMap) -> Option<Self> {
-        let header = |request: &mut HeaderMap, name| {
+        if policy_of(route).is_none() && !request.may_contain_any(RETRY_HEADERS) {
+            return None;
+        }
+        let policy = policy_of(route);
+        // A policy that is limited to requests with certain headers lets others ask for nothing either.
+        let excluded = policy.is_some_and(|policy| {
+            let only = &policy.retriable_request_headers;
+            !only.is_empty() && !only.iter().any(|matcher| matcher.matches(request))
+        });
+        let take = |request: &mut HeaderMap, name| {
             let value = request.get_known(name).map(|value| String::from_utf8_lossy(value).into_owned());
             request.remove_known(name);
             value
         };
-        let on = header(request, KnownHeader::XEnvoyRetryOn);
-        let grpc_on = header(request, KnownHeader::XEnvoyRetryGrpcOn);
-        let max = header(request, KnownHeader::XEnvoyMaxRetries);
-        let codes = header(request, KnownHeader::XEnvoyRetriableStatusCodes);
-        header(request, KnownHeader::XEnvoyRetriableHeaderNames);
-        header(request, KnownHeader::XEnvoyHedgeOnPerTryTimeout);
-
-        let policy = policy_of(route).filter(|policy| {
-            let only = &policy.retriable_request_headers;
-            only.is_empty() || only.iter().any(|matcher| matcher.matches(request))
-        });
+        let on = take(request, KnownHeader::XEnvoyRetryOn);
+        let grpc_on = take(request, KnownHeader::XEnvoyRetryGrpcOn);
+        let max = take(request, KnownHeader::XEnvoyMaxRetries);
+        let codes = take(request, KnownHeader::XEnvoyRetriableStatusCodes);
+        let names = take(request, KnownHeader::XEnvoyRetriableHeaderNames);
         let mut conditions = policy.map_or(RetryOn::NONE, |policy| policy.retry_on);
         for list in on.iter().chain(&grpc_on) {
             conditions = conditions.union(RetryOn::parse(list));
         }
-        if conditions.is_empty() {
+        if excluded || conditions.is_empty() {
             return None;
         }
         let mut status_codes = policy.map_or_else(Vec::new, |policy| policy.retriable_status_codes.to_vec());
         if let Some(codes) = codes {
             status_codes.extend(codes.split(',').filter_map(|code| code.trim().parse::<u16>().ok()));
         }
-        let asked = max.and_then(|max| max.parse().ok());
+        let names = names.as_deref().unwrap_or_default().split(',').map(str::trim);
+        let asked = max.and_then(|max| max.trim().parse().ok());
         Some(Self {
             on: conditions,
             route: policy.is_some().then(|| route.clone()),
             status_codes,
+            header_names: names.filter(|name| !name.is_empty()).map(HeaderName::new).collect(),
             remaining: asked.unwrap_or_else(|| policy.map_or(1, |policy| policy.num_retries)),
             made: 0,
         })
@@ -103,12 +130,15 @@ impl RetryState {
                 _ => false,
             }
         };
+        let headers = || {
+            self.policy().is_some_and(|p| p.retriable_headers.iter().any(|m| m.matches(response)))
+                || self.header_names.iter().any(|name| response.contains(name))
+        };
         (on(RetryOn::SERVER_ERROR) && (500..600).contains(&status))
             || (on(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status))
             || (on(RetryOn::RETRIABLE_4XX) && status == 409)
             || (on(RetryOn::RETRIABLE_STATUS_CODES) && self.status_codes.contains(&status))
-            || (on(RetryOn::RETRIABLE_HEADERS)
-                && self.policy().is_some_and(|p| p.retriable_headers.iter().any(|m| m.matches(response))))
+            || (on(RetryOn::RETRIABLE_HEADERS) && headers())
             || grpc()
     }
 
@@ -126,14 +156,13 @@ impl RetryState {
     }
 
     /// A response that the client has not seen yet.
-    pub(super) fn on_response(
-        &mut self,
-        response: &HeaderMap,
-        info: &ClusterInfo,
-        priority: RoutingPriority,
-        random: u64,
-    ) -> RetryDecision {
-        if self.wants_response(response) { self.take(info, priority, random) } else { RetryDecision::No }
+    pub(super) fn on_response(&mut self, response: &HeaderMap, scope: &RetryScope<'_>) -> RetryDecision {
+        if !self.wants_response(response) {
+            return RetryDecision::No;
+        }
+        let limited = self.policy().and_then(|policy| policy.rate_limited_back_off.as_ref());
+        let asked = limited.and_then(|policy| asked_pause(policy, response, SystemTime::now()));
+        self.take(asked, scope)
     }
 
     /// An attempt without response.
@@ -141,42 +170,104 @@ impl RetryState {
         &mut self,
         kind: ResetKind,
         request_sent: bool,
-        info: &ClusterInfo,
-        priority: RoutingPriority,
-        random: u64,
+        scope: &RetryScope<'_>,
     ) -> RetryDecision {
-        if self.wants_reset(kind, request_sent) {
-            self.take(info, priority, random)
-        } else {
-            RetryDecision::No
-        }
+        if self.wants_reset(kind, request_sent) { self.take(None, scope) } else { RetryDecision::No }
     }
 
     /// An attempt that ran out of its own time counts as a reset.
-    pub(super) fn on_per_try_timeout(
-        &mut self,
-        info: &ClusterInfo,
-        priority: RoutingPriority,
-        random: u64,
-    ) -> RetryDecision {
-        self.on_reset(ResetKind::LocalReset, true, info, priority, random)
+    pub(super) fn on_per_try_timeout(&mut self, scope: &RetryScope<'_>) -> RetryDecision {
+        self.on_reset(ResetKind::LocalReset, true, scope)
     }
 
-    fn take(&mut self, info: &ClusterInfo, priority: RoutingPriority, random: u64) -> RetryDecision {
+    /// Takes one of the retries that are left. `asked` is the pause that the upstream asked for.
+    fn take(&mut self, asked: Option<Duration>, scope: &RetryScope<'_>) -> RetryDecision {
+        let stats = &scope.cluster.stats;
         if self.remaining == 0 {
-            info.stats.upstream_rq_retry_limit_exceeded().inc();
+            stats.upstream_rq_retry_limit_exceeded().inc();
+            scope.groups.each(|group| group.upstream_rq_retry_limit_exceeded().inc());
             return RetryDecision::LimitExceeded;
         }
         self.remaining -= 1;
-        let Some(permit) = info.circuit_breakers.try_acquire(priority, Resource::Retries) else {
+        let breakers = &scope.cluster.circuit_breakers;
+        let Some(permit) = breakers.try_acquire(scope.priority, Resource::Retries) else {
+            scope.groups.each(|group| group.upstream_rq_retry_overflow().inc());
             return RetryDecision::Overflow;
         };
-        info.stats.upstream_rq_retry().inc();
-        info.stats.upstream_rq_retry_backoff_exponential().inc();
-        let back_off = self.policy().and_then(|policy| policy.back_off).unwrap_or_default();
-        let interval = back_off.base.saturating_mul(1 << self.made.min(20)).min(back_off.max);
+        if !with_current(|runtime| {
+            runtime.feature_enabled("upstream.use_retry", dhow_routing::Fraction::ALL, scope.random)
+        }) {
+            return RetryDecision::No;
+        }
+        stats.upstream_rq_retry().inc();
+        scope.groups.each(|group| group.upstream_rq_retry().inc());
+        let pause = match asked {
+            Some(asked) => {
+                stats.upstream_rq_retry_backoff_ratelimited().inc();
+                let micros = asked.as_micros() as u64;
+                Duration::from_micros(micros + scope.random % (micros / 2).max(1))
+            }
+            None => {
+                stats.upstream_rq_retry_backoff_exponential().inc();
+                let back_off =
+                    self.policy().and_then(|policy| policy.back_off).unwrap_or_else(default_back_off);
+                let interval = back_off.base.saturating_mul(1 << self.made.min(20)).min(back_off.max);
+                Duration::from_micros(scope.random % (interval.as_micros() as u64).max(1))
+            }
+        };
         self.made += 1;
-        let micros = interval.as_micros().max(1) as u64;
-        RetryDecision::Retry(Duration::from_micros(random % micros), permit)
+        RetryDecision::Retry(pause, permit)
+    }
+}
+
+/// The back-off of policies that name none; its base can be set by the runtime.
+fn default_back_off() -> BackOff {
+    match Current.number("upstream.base_retry_backoff_ms") {
+        None => BackOff::default(),
+        Some(millis) => {
+            let base = Duration::from_millis(millis.max(1));
+            BackOff { base, max: base * 10 }
+        }
+    }
+}
+
+/// The pause that a response asks for, if it is not too long.
+fn asked_pause(policy: &RateLimitedBackOff, response: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    policy.headers.iter().find_map(|header| {
+        let text = std::str::from_utf8(response.get(&header.name)?).ok()?;
+        let number: u64 = text.trim().parse().ok()?;
+        let seconds = if header.is_timestamp { number.checked_sub(since_epoch)? } else { number };
+        let pause = Duration::from_secs(seconds);
+        (pause <= policy.max).then_some(pause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dhow_routing::ResetHeader;
+
+    #[test]
+    fn upstreams_may_ask_for_a_pause_up_to_a_limit() {
+        let policy = RateLimitedBackOff {
+            headers: [
+                ResetHeader { name: HeaderName::new("retry-after"), is_timestamp: false },
+                ResetHeader { name: HeaderName::new("x-reset"), is_timestamp: true },
+            ]
+            .into(),
+            max: Duration::from_secs(300),
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let pause = |lines: &[(&str, &str)]| {
+            let mut response = HeaderMap::new();
+            lines.iter().for_each(|(name, value)| response.append(name.as_bytes(), value.as_bytes()));
+            asked_pause(&policy, &response, now).map(|pause| pause.as_secs())
+        };
+        assert_eq!(pause(&[("retry-after", "7"), ("x-reset", "1000009")]), Some(7));
+        assert_eq!(pause(&[("retry-after", "301"), ("x-reset", "1000009")]), Some(9));
+        assert_eq!(pause(&[("x-reset", "999999")]), None);
+        assert_eq!(pause(&[("retry-after", "soon")]), None);
+        assert_eq!(pause(&[]), None);
     }
 }

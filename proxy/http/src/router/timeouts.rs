@@ -14,6 +14,8 @@ pub(super) struct RequestTimeouts {
     pub(super) global: Option<Duration>,
     /// For each attempt; not used when it is not shorter than the global one.
     pub(super) per_try: Option<Duration>,
+    /// Time in which nothing moves in one attempt, until its response is there.
+    pub(super) per_try_idle: Option<Duration>,
 }
 
 impl RequestTimeouts {
@@ -42,7 +44,8 @@ impl RequestTimeouts {
         let global = global.filter(|timeout| !timeout.is_zero());
         let per_try =
             per_try.filter(|per_try| !per_try.is_zero() && global.is_none_or(|global| *per_try < global));
-        Self { global, per_try }
+        let per_try_idle = action.retry_policy.as_ref().and_then(|policy| policy.per_try_idle_timeout);
+        Self { global, per_try, per_try_idle: per_try_idle.filter(|idle| !idle.is_zero()) }
     }
 
     /// What upstream is told to expect (`x-envoy-expected-rq-timeout-ms`), `elapsed` since the limit began to count.
@@ -96,11 +99,14 @@ mod tests {
     #[test]
     fn upstream_is_told_what_is_left() {
         let second = Duration::from_secs(1);
-        let both = RequestTimeouts { global: Some(15 * second), per_try: Some(second) };
+        let both = RequestTimeouts { global: Some(15 * second), per_try: Some(second), per_try_idle: None };
         assert_eq!(both.expected_millis(second), Some(1000));
-        let global = RequestTimeouts { global: Some(15 * second), per_try: None };
+        let global = RequestTimeouts { global: Some(15 * second), per_try: None, per_try_idle: None };
         assert_eq!(global.expected_millis(Duration::from_millis(55)), Some(14_945));
         assert_eq!(global.expected_millis(20 * second), Some(1));
-        assert_eq!(RequestTimeouts { global: None, per_try: None }.expected_millis(second), None);
+        assert_eq!(
+            RequestTimeouts { global: None, per_try: None, per_try_idle: None }.expected_millis(second),
+            None
+        );
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Expired {
     Response,
     /// One attempt took longer than `per_try_timeout`.
     PerTry,
+    /// Nothing moved in one attempt for `per_try_idle_timeout`.
+    PerTryIdle,
 }
 
 /// The deadlines of one stream.
@@ -28,7 +30,8 @@ pub(crate) struct Deadlines {
     pub(crate) request: Option<Instant>,
     pub(crate) max_duration: Option<Instant>,
     pub(crate) response: Option<Instant>,
-    pub(crate) per_try: Option<Instant>,
+    per_try: Option<Instant>,
+    per_try_idle: Option<Duration>,
 }
 
 impl Deadlines {
@@ -46,13 +49,32 @@ impl Deadlines {
         self.last_activity = Some(now);
     }
 
+    /// An attempt begins, with limits of its own.
+    pub(crate) fn begin_attempt(&mut self, timeout: Option<Duration>, idle: Option<Duration>, now: Instant) {
+        self.per_try = timeout.map(|timeout| now + timeout);
+        self.per_try_idle = idle;
+        if idle.is_some() {
+            self.last_activity = Some(now);
+        }
+    }
+
+    /// An attempt has its response, or ended.
+    pub(crate) fn end_attempt(&mut self) {
+        self.per_try = None;
+        self.per_try_idle = None;
+    }
+
+    fn per_try_idle(&self) -> Option<Instant> {
+        Some(self.last_activity? + self.per_try_idle?)
+    }
+
     fn idle(&self) -> Option<Instant> {
         Some(self.last_activity? + self.idle_timeout?)
     }
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
-        [self.idle(), self.request, self.max_duration, self.response, self.per_try]
+        [self.idle(), self.request, self.max_duration, self.response, self.per_try, self.per_try_idle()]
             .into_iter()
             .flatten()
             .min()
@@ -73,6 +95,7 @@ impl Deadlines {
         [
             (self.response, Expired::Response),
             (self.per_try, Expired::PerTry),
+            (self.per_try_idle(), Expired::PerTryIdle),
             (self.idle(), Expired::StreamIdle),
             (self.request, Expired::Request),
             (self.max_duration, Expired::MaxDuration),

@@ -16,6 +16,7 @@ use super::pump::Interruption;
 use crate::downstream::Downstream;
 use crate::manager::Manager;
 use crate::reset::{Reset, ResetKind};
+use crate::router::RedirectTrail;
 use crate::upgrade::{self, ActiveUpgrade};
 
 /// How an exchange ended.
@@ -27,6 +28,8 @@ pub(crate) enum Ending {
     Broken,
     /// The client is gone.
     Gone,
+    /// A redirect of the upstream is followed: the request, changed, starts over.
+    Redirected,
 }
 
 /// A request that is being served.
@@ -51,6 +54,8 @@ pub(crate) struct Exchange {
     pub(crate) internal: bool,
     /// Whether the response head went downstream.
     pub(crate) response_started: bool,
+    /// What redirects that were followed leave behind.
+    pub(crate) redirects: RedirectTrail,
 }
 
 impl Exchange {
@@ -104,15 +109,21 @@ impl Exchange {
             active_upgrade: None,
             internal: false,
             response_started: false,
+            redirects: RedirectTrail::default(),
         }
     }
 
     /// Serves the request to its end.
     pub(crate) async fn run<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
-        let ending = match self.admit() {
+        let mut ending = match self.admit() {
             Err(reply) => self.reply(down, timer, *reply).await,
             Ok(()) => self.serve(down, timer).await,
         };
+        while ending == Ending::Redirected {
+            self.complete();
+            self.start_over();
+            ending = Box::pin(self.serve(down, timer)).await;
+        }
         if ending != Ending::Complete {
             down.reset();
         }
@@ -260,7 +271,7 @@ impl Exchange {
                 reply.grpc_status = Some(4);
                 reply
             }
-            Expired::Response | Expired::PerTry => {
+            Expired::Response | Expired::PerTry | Expired::PerTryIdle => {
                 LocalReply::new(504, &b"upstream request timeout"[..], "response_timeout")
                     .flag(ResponseFlag::UpstreamRequestTimeout)
             }

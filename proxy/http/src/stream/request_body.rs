@@ -36,6 +36,11 @@ impl KeptBody {
         self.replayed = 0;
     }
 
+    /// What is kept, and whether that is all there is of the body so far.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
         if self.overflowed {
             return;

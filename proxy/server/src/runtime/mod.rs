@@ -118,6 +118,12 @@ impl RuntimeLoader {
         Ok(())
     }
 
+    /// Counts uses of deprecated fields.
+    pub(crate) fn deprecated_features_used(&self, count: u64) {
+        self.stats.deprecated_feature_use().add(count);
+        self.stats.deprecated_feature_seen_since_process_start().add(count);
+    }
+
     /// What `/runtime` shows.
     pub(crate) fn describe(&self) -> RuntimeValues {
         let snapshot = self.current.borrow().clone();

@@ -285,10 +285,10 @@ fn lower_http1(
         header_key_format,
         enable_trailers,
         allow_chunked_length,
-        override_stream_error_on_invalid_http_message: _,
+        override_stream_error_on_invalid_http_message: _, // concerns requests
         send_fully_qualified_url,
-        use_balsa_parser: _,
-        allow_custom_methods: _,
+        use_balsa_parser: _,     // there is one parser
+        allow_custom_methods: _, // concerns requests
         ignore_http_11_upgrade,
     } = options;
     if !ignore_http_11_upgrade.is_empty() {
@@ -351,7 +351,7 @@ fn lower_http2(
         override_stream_error_on_invalid_http_message,
         custom_settings_parameters,
         connection_keepalive,
-        use_oghttp2_codec: _,
+        use_oghttp2_codec: _, // there is one codec
         max_metadata_size,
         enable_huffman_encoding,
         max_header_field_size_kb,

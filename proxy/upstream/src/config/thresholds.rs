@@ -37,7 +37,7 @@ pub(crate) fn lower(
 
 fn lower_level(message: Message, path: &FieldPath, notes: &mut Notes) -> Thresholds {
     let Message {
-        priority: _,
+        priority: _, // the caller sorted by it
         max_connections,
         max_pending_requests,
         max_requests,

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use dhow_proto::MessageType;
+use dhow_testkit::TempDir;
 
 use crate::Validator;
 
@@ -51,7 +52,8 @@ enum Status {
 /// # Errors
 /// When the proxy cannot be run, or `probes.yaml` is wrong.
 pub fn collect(validator: &Validator, verbose: bool) -> Result<Vec<Entry>> {
-    let probes = probes::read()?;
+    let folder = TempDir::new("ledger")?;
+    let probes = probes::read(&folder)?;
     let root =
         MessageType::find("envoy.config.bootstrap.v3.Bootstrap").ok_or_else(|| anyhow!("no Bootstrap"))?;
     walk::Walk { validator, probes: &probes, root, verbose }.run()

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use dhow_testkit::TempDir;
+use dhow_testkit::certs::TestCa;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
@@ -52,6 +54,16 @@ pub(super) struct Sample {
     pub(super) bootstrap: Json,
 }
 
-pub(super) fn read() -> Result<Probes> {
-    serde_saphyr::from_str(FILE).context("probes.yaml")
+/// The file, with the paths of certificates that are made in `folder`.
+pub(super) fn read(folder: &TempDir) -> Result<Probes> {
+    let ca = TestCa::new("ledger")?;
+    let identity = ca.issue("ledger", &["localhost"])?;
+    let mut text = FILE.to_owned();
+    for (name, contents) in
+        [("ca", &ca.cert_pem), ("certificate", &identity.cert_pem), ("key", &identity.key_pem)]
+    {
+        let path = folder.write(&format!("{name}.pem"), contents)?;
+        text = text.replace(&format!("{{{{{name}}}}}"), &path.to_string_lossy());
+    }
+    serde_saphyr::from_str(&text).context("probes.yaml")
 }

@@ -1,0 +1,234 @@
+//! Mirrored requests: copies for other clusters, whose responses are dropped.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_api::StreamFormat;
+use dhow_proxy_runtime::clock;
+use dhow_proxy_upstream::{LbContext, RoutingPriority, SecureOptions, WorkerCluster};
+use dhow_routing::{ForwardAction, MirrorPolicy};
+use dhow_runtime_config::Current;
+
+use super::attempt::RequestGuard;
+use crate::body::{BodySource, BodyState, BufferedBody, poll_transfer};
+use crate::manager::Manager;
+use crate::reset::{Reset, ResetKind};
+use crate::stream::{Exchange, Interruption};
+use crate::upstream::{Acquired, UpstreamStream};
+
+/// The copies that wait for the end of the request.
+#[derive(Default)]
+pub(super) struct Shadows {
+    waiting: Vec<Shadow>,
+}
+
+/// One copy.
+struct Shadow {
+    manager: Rc<Manager>,
+    cluster: Rc<WorkerCluster>,
+    priority: RoutingPriority,
+    head: HeaderMap,
+    timeout: Option<Duration>,
+}
+
+impl Shadows {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Sends the copies, with what was kept of the request's body.
+    pub(super) fn send(&mut self, body: &[u8], trailers: Option<&HeaderMap>) {
+        for shadow in self.waiting.drain(..) {
+            let (body, trailers) = (body.to_vec(), trailers.cloned());
+            tokio::task::spawn_local(shadow.run(body, trailers));
+        }
+    }
+
+    /// The body is too long to be kept: nothing is mirrored.
+    pub(super) fn abandon(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+impl Exchange {
+    /// The copies that the route wants of the request, which is rewritten already.
+    pub(super) fn shadows(
+        &self,
+        action: &ForwardAction,
+        priority: RoutingPriority,
+        timeout: Option<Duration>,
+    ) -> Shadows {
+        if action.mirror_policies.is_empty() || self.request.method() == b"CONNECT" {
+            return Shadows::default();
+        }
+        let chosen = action.mirror_policies.iter().filter(|policy| {
+            policy.fraction.as_ref().is_none_or(|fraction| fraction.contains(self.random, &Current))
+        });
+        let shadows = chosen.filter_map(|policy| {
+            let cluster = self.manager.clusters.get(policy.cluster.name(&self.request)?)?;
+            Some(Shadow {
+                manager: self.manager.clone(),
+                cluster,
+                priority,
+                head: self.shadow_head(policy),
+                timeout,
+            })
+        });
+        Shadows { waiting: shadows.collect() }
+    }
+
+    fn shadow_head(&self, policy: &MirrorPolicy) -> HeaderMap {
+        let mut head = self.request.clone();
+        let context = StreamFormat::new(&self.info);
+        policy.apply_to_request(&mut head, &context);
+        if let Some(host) = &policy.host_rewrite {
+            head.set_known(KnownHeader::Authority, host);
+        } else if policy.host_suffix {
+            let host = with_suffix(head.authority());
+            head.set_known(KnownHeader::Authority, &host);
+        }
+        head.set_known(KnownHeader::XEnvoyInternal, b"true");
+        append_forwarded_for(&mut head, self.manager.config.forwarding.node_address);
+        head
+    }
+}
+
+/// `-shadow` behind the host, in front of its port.
+fn with_suffix(authority: &[u8]) -> Vec<u8> {
+    let port_at = match authority.iter().rposition(|&b| b == b':') {
+        Some(at) if !authority[at..].contains(&b']') => at,
+        _ => authority.len(),
+    };
+    let (host, port) = authority.split_at(port_at);
+    [host, b"-shadow", port].concat()
+}
+
+/// As a client of the proxy's own does.
+fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {
+    let address = address.to_string();
+    let joined = match head.get_known(KnownHeader::XForwardedFor).filter(|before| !before.is_empty()) {
+        Some(before) => [before, b",", address.as_bytes()].concat(),
+        None => address.into_bytes(),
+    };
+    head.set_known(KnownHeader::XForwardedFor, &joined);
+}
+
+impl Shadow {
+    async fn run(self, body: Vec<u8>, trailers: Option<HeaderMap>) {
+        self.manager.stats.async_client.rq_total().inc();
+        let started = clock::now();
+        let exchange = self.exchange(&body, trailers.as_ref());
+        let status = match self.timeout {
+            None => exchange.await,
+            Some(timeout) => match tokio::time::timeout(timeout, exchange).await {
+                Ok(status) => status,
+                Err(_) => {
+                    self.cluster.info().stats.upstream_rq_timeout().inc();
+                    504
+                }
+            },
+        };
+        let stats = &self.cluster.info().stats;
+        stats.response_codes.charge(status);
+        stats.internal_response_codes.charge(status);
+        if status != 504 {
+            let millis = clock::now().saturating_duration_since(started).as_millis() as u64;
+            stats.record_request_time(true, millis);
+        }
+    }
+
+    /// Sends the copy and drops the response; gives the status to count.
+    async fn exchange(&self, body: &[u8], trailers: Option<&HeaderMap>) -> u16 {
+        let Some(host) = self.cluster.choose_host(&LbContext::default()) else {
+            self.cluster.info().stats.upstream_cx_none_healthy().inc();
+            return 503;
+        };
+        let options = SecureOptions::default();
+        let acquired = self.manager.pools.acquire(&self.cluster, &host, self.priority, false, options);
+        let stream = match acquired {
+            Ok(Acquired::Ready(stream)) => Ok(stream),
+            Ok(Acquired::Wait(waiting)) => waiting.await,
+            Err(reset) => Err(reset),
+        };
+        let Ok(mut upstream) = stream else { return 503 };
+        let Some(guard) = RequestGuard::begin(&self.cluster, &host, self.priority) else { return 503 };
+        match self.drive(&mut upstream, body, trailers).await {
+            Ok(status) => {
+                guard.on_response(status);
+                status
+            }
+            Err(reset) => {
+                let status = if reset.kind == ResetKind::ProtocolError { 502 } else { 503 };
+                guard.count_reset(&upstream, &Interruption::Upstream(reset));
+                guard.on_failure();
+                status
+            }
+        }
+    }
+
+    async fn drive(
+        &self,
+        upstream: &mut UpstreamStream,
+        body: &[u8],
+        trailers: Option<&HeaderMap>,
+    ) -> Result<u16, Reset> {
+        let end = body.is_empty() && trailers.is_none();
+        upstream.begin(&self.head, end)?;
+        let mut response = HeaderMap::new();
+        let mut source = BufferedBody::new(body, trailers);
+        let (mut sent, mut moved) = (false, 0);
+        let status = poll_fn(|cx| {
+            if !sent && let Poll::Ready(result) = poll_transfer(cx, &mut source, upstream, &mut moved) {
+                sent = true;
+                if let Err(crate::body::TransferError::Sink(reset)) = result {
+                    return Poll::Ready(Err(reset));
+                }
+            }
+            loop {
+                match upstream.poll_head(cx, &mut response) {
+                    Poll::Ready(Ok(head)) if head.informational => {}
+                    Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head.status)),
+                    Poll::Ready(Err(reset)) => return Poll::Ready(Err(reset)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await?;
+        poll_fn(|cx| {
+            loop {
+                match upstream.poll_body(cx) {
+                    Poll::Ready(Ok(BodyState::Data)) => {
+                        let count = upstream.chunk().len();
+                        upstream.consume(count);
+                    }
+                    Poll::Ready(Ok(BodyState::End)) => return Poll::Ready(Ok(status)),
+                    Poll::Ready(Err(reset)) => return Poll::Ready(Err(reset)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_suffix;
+
+    #[test]
+    fn the_suffix_goes_in_front_of_the_port() {
+        for (host, expected) in [
+            ("a.test", "a.test-shadow"),
+            ("a.test:80", "a.test-shadow:80"),
+            ("[::1]:80", "[::1]-shadow:80"),
+            ("[::1]", "[::1]-shadow"),
+        ] {
+            assert_eq!(with_suffix(host.as_bytes()), expected.as_bytes());
+        }
+    }
+}

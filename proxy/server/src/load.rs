@@ -1,0 +1,116 @@
+//! Loading the bootstrap from its file and from the command line.
+
+use std::ops::Add;
+
+use dhow_base::{ConfigWarning, FieldPath, WarningTopic};
+use dhow_proto::envoy::config::bootstrap::v3::{Bootstrap as BootstrapMessage, LayeredRuntime};
+use dhow_proto::{Format, LoadOptions};
+use dhow_stats::Store;
+
+use crate::bootstrap::{self, Bootstrap};
+use crate::cli::Options;
+use crate::configuration::warn_all;
+use crate::deprecation;
+use crate::runtime::RuntimeLoader;
+
+/// The bootstrap, and what there was to say about it.
+pub(crate) struct LoadedBootstrap {
+    /// As it was written.
+    pub(crate) message: BootstrapMessage,
+    /// What the process needs of it.
+    pub(crate) bootstrap: Bootstrap,
+    /// What is counted about it.
+    pub(crate) topics: Topics,
+}
+
+/// How many warnings of each counted topic there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Topics {
+    pub(crate) deprecated: u64,
+    pub(crate) unknown: u64,
+    pub(crate) work_in_progress: u64,
+}
+
+impl Topics {
+    /// Counts the warnings.
+    pub(crate) fn of(warnings: &[ConfigWarning]) -> Self {
+        let count = |topic| warnings.iter().filter(|warning| warning.topic == topic).count() as u64;
+        Self {
+            deprecated: count(WarningTopic::Deprecated),
+            unknown: count(WarningTopic::Unknown),
+            work_in_progress: count(WarningTopic::WorkInProgress),
+        }
+    }
+}
+
+impl Add for Topics {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            deprecated: self.deprecated + other.deprecated,
+            unknown: self.unknown + other.unknown,
+            work_in_progress: self.work_in_progress + other.work_in_progress,
+        }
+    }
+}
+
+/// Loads the bootstrap from the file and the inline text.
+pub(crate) fn load(options: &Options) -> Result<LoadedBootstrap, String> {
+    let file;
+    let mut sources: Vec<(Format, &[u8])> = Vec::new();
+    let path = options.config_path.as_str();
+    if !path.is_empty() {
+        file = std::fs::read(path).map_err(|_| format!("Invalid path: {path}"))?;
+        sources.push((Format::of_file_name(path).unwrap_or(Format::Json), &file));
+    }
+    if !options.config_yaml.is_empty() {
+        sources.push((Format::Yaml, options.config_yaml.as_bytes()));
+    }
+    if sources.is_empty() {
+        return Err("At least one of --config-path or --config-yaml or Options::configProto() should be \
+                    non-empty"
+            .into());
+    }
+    let load_options = LoadOptions {
+        allow_unknown_fields: options.allow_unknown_static_fields,
+        deprecated: dhow_proto::Deprecated::Decided(deprecation::may_use),
+    };
+    if deprecation::depends_on_runtime(&sources.iter().map(|(_, text)| *text).collect::<Vec<_>>()) {
+        publish_runtime_of(&sources, &load_options, options);
+    }
+    let loaded = dhow_proto::load::<BootstrapMessage>(&sources, &load_options).map_err(|e| e.to_string())?;
+    let mut warnings = Vec::new();
+    let lowered = bootstrap::lower(loaded.message.clone(), options, &mut warnings);
+    if let Ok(Bootstrap { log_pattern: Some(pattern), .. }) = &lowered {
+        crate::logging::set_pattern(pattern.clone());
+    }
+    // Envoy stops looking for unknown fields at the first one of a file, and counts it.
+    let mut topics = Topics::of(&loaded.warnings);
+    topics.unknown = topics.unknown.min(1);
+    let mut said = loaded.warnings;
+    if options.skip_deprecated_logs {
+        said.retain(|warning| warning.topic != WarningTopic::Deprecated);
+    }
+    warn_all("", &said);
+    warn_all("", &warnings);
+    let bootstrap = lowered.map_err(|error| error.to_string())?;
+    Ok(LoadedBootstrap { message: loaded.message, bootstrap, topics })
+}
+
+/// Puts the runtime of a bootstrap in force before that bootstrap is read, as far as it can be read at all.
+fn publish_runtime_of(sources: &[(Format, &[u8])], load_options: &LoadOptions, options: &Options) {
+    let mut layers = Vec::new();
+    for &(format, text) in sources {
+        // What is wrong with the text is said when it is loaded in earnest.
+        if let Ok(parsed) = dhow_proto::parse::<BootstrapMessage>(format, text, load_options)
+            && let Some(runtime) = parsed.message.layered_runtime
+        {
+            layers.extend(runtime.layers);
+        }
+    }
+    let runtime = LayeredRuntime { layers };
+    if let Ok(sources) = crate::runtime::lower(Some(runtime), &options.service_cluster, &FieldPath::root()) {
+        RuntimeLoader::new(sources, &Store::new());
+    }
+}
