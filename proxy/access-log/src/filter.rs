@@ -100,10 +100,8 @@ impl MetadataFilter {
         let pb::MetadataFilter { matcher, match_if_key_not_found } = filter;
         let compile = |message| MetadataMatcher::compile(message, &path.field("matcher"));
         let segments = matcher.iter().flat_map(|message| &message.path);
-        let keys = segments.filter_map(|segment| match &segment.segment {
-            Some(Segment::Key(key)) => Some(key.as_str().into()),
-            None => None,
-        });
+        let keys = segments
+            .filter_map(|segment| segment.segment.as_ref().map(|Segment::Key(key)| key.as_str().into()));
         Ok(Self {
             path: keys.collect(),
             without: match_if_key_not_found.is_none_or(|flag| flag.value),
