@@ -228,7 +228,7 @@ fn hop_by_hop_headers_go_and_an_upgrade_keeps_its_own() {
     assert_eq!(text(&mutated(&config(|_| {}), PEER, &[("te", "trailers, gzip")]).0, "te"), Some("trailers"));
 
     let mut head = request(&fields);
-    mutate(&config(|_| {}), &connection(PEER, None), &mut head, true, || 7);
+    _ = mutate(&config(|_| {}), &connection(PEER, None), &mut head, true, || 7);
     assert_eq!(text(&head, "upgrade"), Some("websocket"));
     assert_eq!(text(&head, "connection"), Some("keep-alive, te, upgrade"));
 }
@@ -236,7 +236,7 @@ fn hop_by_hop_headers_go_and_an_upgrade_keeps_its_own() {
 #[test]
 fn the_scheme_is_that_of_the_connection_or_what_a_proxy_said() {
     let mut head = request(&[]);
-    mutate(&config(|_| {}), &connection(PEER, Some(TlsInfo::default())), &mut head, false, || 7);
+    _ = mutate(&config(|_| {}), &connection(PEER, Some(TlsInfo::default())), &mut head, false, || 7);
     assert_eq!((head.scheme(), text(&head, "x-forwarded-proto")), (&b"https"[..], Some("https")));
     let (head, _) = mutated(&config(|_| {}), PEER, &[("x-forwarded-proto", "https")]);
     assert_eq!(head.scheme(), b"https");

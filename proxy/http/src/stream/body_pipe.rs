@@ -1,7 +1,6 @@
 //! A body on its way through the filters that watch it: a queue in front of each, and what each of them holds back.
 
 use std::fmt;
-use std::future::Future;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
@@ -89,16 +88,6 @@ impl BodyPipe {
     /// Whether something or the end passed the filter that was added last.
     pub(crate) fn last_released(&self) -> bool {
         self.stages.last().is_none_or(|stage| stage.released)
-    }
-
-    /// Whether the source gave everything that it has.
-    pub(crate) fn source_ended(&self) -> bool {
-        self.source_ended
-    }
-
-    /// Whether everything passed all filters and was consumed.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.ended && self.ready.is_empty()
     }
 
     /// Whether everything passed all filters.
@@ -352,7 +341,7 @@ mod tests {
                 Poll::Pending => continue,
             }
             out.extend_from_slice(&pipe.split(usize::MAX));
-            if pipe.is_drained() {
+            if pipe.is_ended() && pipe.ready().is_empty() {
                 break;
             }
         }
@@ -377,7 +366,7 @@ mod tests {
         pipe.push(BytesMut::from(&b"c"[..]));
         pipe.finish(None);
         assert_eq!(drain(&mut pipe, &mut filters).unwrap(), b"aabbcc");
-        assert!(pipe.is_drained() && pipe.trailers().is_none());
+        assert!(pipe.is_ended() && pipe.ready().is_empty() && pipe.trailers().is_none());
         assert_eq!(filters.parts, ["0:2", "0:1.", "1:3.", "2:6.", "2:0.", "2:0."]);
     }
 

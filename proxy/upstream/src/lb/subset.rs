@@ -161,7 +161,7 @@ impl Subsets {
 
     /// How many subsets there are now that `before` did not have, and how many are gone.
     pub(crate) fn changes(&self, before: Option<&Self>) -> (usize, usize) {
-        let known = |key: &Box<[u8]>| before.is_some_and(|before| before.by_key.contains_key(key));
+        let known = |key: &[u8]| before.is_some_and(|before| before.by_key.contains_key(key));
         let created = self.by_key.keys().filter(|key| !known(key)).count();
         let removed = before
             .map_or(0, |before| before.by_key.keys().filter(|key| !self.by_key.contains_key(*key)).count());
@@ -232,12 +232,15 @@ impl SubsetConfig {
     }
 }
 
+/// Keys with the encoded value that a host has for each.
+type Combination<'a> = Vec<(&'a str, Box<[u8]>)>;
+
 /// The lookup keys under which a selector files a host; several when values are lists that mean any of their elements.
 fn keys_of(selector: &SubsetSelector, host: &Host, list_as_any: bool) -> Vec<Box<[u8]>> {
     let Some(own) = host.metadata().endpoint_struct(LB_FILTER) else {
         return Vec::new();
     };
-    let mut combinations: Vec<Vec<(&str, Box<[u8]>)>> = vec![Vec::new()];
+    let mut combinations: Vec<Combination<'_>> = vec![Vec::new()];
     for key in &selector.keys {
         let Some(value) = own.fields.get(key) else {
             return Vec::new();
