@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod package;
+mod router_check;
 mod supplement;
 mod tables;
 #[path = "../src/wire.rs"]
@@ -20,6 +21,7 @@ fn main() {
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", descriptor_set.display()));
     let mut schema = descriptors::read(&bytes);
     supplement::add(&mut schema);
+    router_check::add(&mut schema);
     let blob = tables::encode(schema);
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("tables.bin");
     std::fs::write(&out, blob).unwrap_or_else(|error| panic!("cannot write {}: {error}", out.display()));

@@ -3,9 +3,9 @@
 
 use crate::descriptors::{Field, Message, Oneof, Schema};
 
-const STRING: u8 = 9;
-const BOOL: u8 = 8;
-const MESSAGE: u8 = 11;
+pub const STRING: u8 = 9;
+pub const BOOL: u8 = 8;
+pub const MESSAGE: u8 = 11;
 
 pub fn add(schema: &mut Schema) {
     for name in ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"] {
@@ -77,7 +77,7 @@ fn push_custom_trees(schema: &mut Schema) {
     }
 }
 
-fn push(schema: &mut Schema, name: &str, file: &str, fields: Vec<Field>, oneofs: Vec<Oneof>) {
+pub fn push(schema: &mut Schema, name: &str, file: &str, fields: Vec<Field>, oneofs: Vec<Oneof>) {
     // A later version of the package may bring the message along.
     if schema.messages.iter().all(|message| message.name != name) {
         schema.messages.push(Message {
@@ -90,16 +90,16 @@ fn push(schema: &mut Schema, name: &str, file: &str, fields: Vec<Field>, oneofs:
     }
 }
 
-fn field(name: &str, number: u32, kind: u8, type_name: &str) -> Field {
+pub fn field(name: &str, number: u32, kind: u8, type_name: &str) -> Field {
     Field { name: name.to_owned(), number, kind, type_name: type_name.to_owned(), ..Field::default() }
 }
 
 /// `validate.FieldRules { message: { required: true } }`
-fn required_message() -> Vec<u8> {
+pub fn required_message() -> Vec<u8> {
     vec![0x8a, 0x01, 0x02, 0x10, 0x01]
 }
 
 /// `validate.FieldRules { repeated: { min_items: 1 } }`
-fn at_least_one_item() -> Vec<u8> {
+pub fn at_least_one_item() -> Vec<u8> {
     vec![0x92, 0x01, 0x02, 0x08, 0x01]
 }

@@ -8,6 +8,7 @@ mod check;
 mod json;
 mod load;
 mod merge;
+pub mod router_check;
 mod suggest;
 pub mod supplement;
 mod tables;
@@ -55,6 +56,15 @@ pub fn to_json_with(type_name: &str, bytes: &[u8], options: PrintOptions) -> Res
     json::Printer::new(options)
         .print(described(type_name)?, bytes)
         .map_err(|error| ConfigError::at_root(format!("{error} of {type_name}")))
+}
+
+/// A message in protobuf's text format, a field a line, as Envoy prints messages for people.
+pub fn message_to_text<M: Name>(message: &M) -> String {
+    let printed = described(&M::full_name())
+        .ok()
+        .map(|described| text_format::print(described, &message.encode_to_vec()));
+    // The bytes were just encoded and the type is described, or the message has nothing to print.
+    printed.and_then(Result::ok).unwrap_or_default()
 }
 
 /// A message as JSON in the form of `/config_dump`: declared names, secrets redacted.

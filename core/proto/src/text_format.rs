@@ -1,9 +1,11 @@
-//! Protobuf's text format, to the wire: `.pb_text` configurations.
+//! Protobuf's text format, to the wire: `.pb_text` configurations. The way back is in `print.rs`.
 
 mod lexer;
+mod print;
 
 use dhow_base::{ConfigError, FieldPath};
 use lexer::{Lexer, Token};
+pub(crate) use print::print;
 use serde_json::Value as Json;
 
 use crate::any::type_name;

@@ -59,7 +59,7 @@ pub(crate) fn check_encoded(
 }
 
 /// Type URL and payload of an encoded `Any`.
-fn any_parts(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
+pub(crate) fn any_parts(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
     use crate::wire::{Fields, WireValue};
     let (mut type_url, mut payload) = ("", &[][..]);
     for field in Fields::new(bytes) {

@@ -391,7 +391,7 @@ fn default_of(kind: Kind) -> Json {
 }
 
 /// Takes one element off a packed field.
-fn unpack<'a>(kind: Kind, packed: &mut &'a [u8]) -> Result<WireValue<'a>, Malformed> {
+pub(crate) fn unpack<'a>(kind: Kind, packed: &mut &'a [u8]) -> Result<WireValue<'a>, Malformed> {
     match kind {
         Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => {
             let (bits, rest) = packed.split_first_chunk().ok_or(Malformed)?;

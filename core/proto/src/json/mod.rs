@@ -9,8 +9,8 @@ mod well_known;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use from_wire::Printer;
 pub use from_wire::{FieldNames, PrintOptions};
+pub(crate) use from_wire::{Printer, unpack};
 pub(crate) use read::JsonReader;
 pub(crate) use scalar::{ScalarError, put_scalar};
 pub(crate) use time::{duration_parts, format_duration};
