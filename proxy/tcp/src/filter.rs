@@ -135,25 +135,28 @@ impl Handler {
     }
 
     async fn connect_once(&self, cluster: &Rc<WorkerCluster>, stream: &mut StreamInfo) -> Attempt {
-        let info = cluster.info();
         let priority = RoutingPriority::Default;
-        let Some(permit) = info.circuit_breakers.try_acquire(priority, Resource::Connections) else {
+        let breakers = &cluster.info().circuit_breakers;
+        if !breakers.has_room(priority, Resource::Connections) {
+            breakers.count_overflow(priority, Resource::Connections);
             stream.flag(ResponseFlag::UpstreamOverflow);
             return Attempt::Hopeless;
-        };
+        }
         let context = LbContext {
             original_destination: Some(stream.connection.local_address)
                 .filter(|_| stream.connection.local_address_restored),
             ..LbContext::default()
         };
-        let Some(host) = cluster.choose_host(&context) else {
-            info.stats.upstream_cx_none_healthy().inc();
+        let Some(chosen) = cluster.choose_host(&context) else {
+            cluster.info().stats.upstream_cx_none_healthy().inc();
             stream.flag(ResponseFlag::NoHealthyUpstream);
             return Attempt::Hopeless;
         };
+        let (info, host) = (chosen.cluster(cluster).info(), &chosen.host);
+        let permit = info.circuit_breakers.acquire(priority, Resource::Connections);
         stream.upstream.attempts += 1;
         stream.upstream.host = Some(host.address().to_string().into());
-        match connect(info, &host, &SecureOptions::default(), Some(permit)).await {
+        match connect(info, host, &SecureOptions::default(), Some(permit)).await {
             Ok(connection) => Attempt::Connected(Box::new(connection)),
             Err(failure) => {
                 stream.flag(ResponseFlag::UpstreamConnectionFailure);

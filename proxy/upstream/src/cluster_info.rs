@@ -27,6 +27,8 @@ pub enum DiscoveryType {
     Eds,
     /// `ORIGINAL_DST`: where the downstream connection was going.
     OriginalDst,
+    /// `envoy.clusters.aggregate`: those of other clusters.
+    Aggregate,
 }
 
 impl DiscoveryType {
@@ -38,6 +40,7 @@ impl DiscoveryType {
             Self::LogicalDns => "LOGICAL_DNS",
             Self::Eds => "EDS",
             Self::OriginalDst => "ORIGINAL_DST",
+            Self::Aggregate => "envoy.clusters.aggregate",
         }
     }
 }
@@ -227,6 +230,10 @@ pub struct ClusterInfo {
     pub bind: Option<UpstreamBind>,
     /// `upstream_connection_options.tcp_keepalive`.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The clusters of an aggregate cluster, in order of preference.
+    pub aggregate: Option<Vec<String>>,
+    /// `healthy_panic_threshold` in percent; of an aggregate's clusters taken together.
+    pub panic_threshold: u32,
     /// `original_dst_lb_config`, for clusters of that type.
     pub original_dst: OriginalDstOptions,
     /// `close_connections_on_host_health_failure`.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -276,6 +276,8 @@ pub struct Host {
     address_text: OnceLock<Arc<str>>,
     /// Since when it has been taking traffic, on the clock of [`uptime_millis`].
     slow_start_from: AtomicU64,
+    /// Whether it was asked for since somebody last looked; only noted for original destinations.
+    touched: AtomicBool,
 }
 
 impl Host {
@@ -324,6 +326,7 @@ impl Host {
             monitor,
             address_text: OnceLock::new(),
             slow_start_from: AtomicU64::new(uptime_millis()),
+            touched: AtomicBool::new(true),
         }
     }
 
@@ -425,6 +428,19 @@ impl Host {
         } else {
             self.take_health_flag(flag);
         }
+    }
+
+    /// Notes that a request asked for the host.
+    pub(crate) fn touch(&self) {
+        // Most of the time it is noted already, and the line of memory stays shared.
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the host was asked for since the last call.
+    pub(crate) fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
     }
 
     /// Since when the host has been taking traffic, on the clock of [`uptime_millis`]: slow start begins here.

@@ -1,6 +1,7 @@
 //! Clusters, their hosts, their health and the choice of a host, from configuration and discovery to an open connection; it must not
 //! know listeners, routes or how requests are forwarded.
 
+mod aggregate;
 mod circuit_breakers;
 mod cluster_info;
 mod cluster_manager;
@@ -14,6 +15,7 @@ mod host;
 mod lb;
 mod managed_cluster;
 mod metadata;
+mod original_hosts;
 mod outlier;
 mod override_host;
 mod snapshot;
@@ -53,4 +55,4 @@ pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 pub use source_file::check_source_file;
 pub use stats::{ClusterStats, EdsStats, RequestTimeStats, TrafficStats};
 pub use transport_socket::{SecureOptions, TransportSocket};
-pub use worker::{ClusterObserver, LbContext, WorkerCluster, WorkerClusters};
+pub use worker::{ChosenHost, ClusterObserver, LbContext, WorkerCluster, WorkerClusters};

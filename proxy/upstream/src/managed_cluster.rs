@@ -122,7 +122,7 @@ impl ManagedCluster {
             ..HostSetOptions::default()
         };
         let warming = match &config.discovery {
-            Discovery::Static(_) | Discovery::OriginalDst => Warming::Done,
+            Discovery::Static(_) | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => Warming::Done,
             Discovery::Eds(_) => Warming::Assignment,
             Discovery::Dns(dns) => {
                 let names: HashSet<usize> = names(&dns.assignment).map(|(at, ..)| at).collect();
@@ -453,6 +453,16 @@ impl ManagedCluster {
         true
     }
 
+    /// Makes the hosts of an `ORIGINAL_DST` cluster those that requests asked for.
+    pub(crate) fn follow_original_hosts(&mut self) {
+        let Some(hosts) = self.active.original_hosts().map(|hosts| hosts.all()) else {
+            return;
+        };
+        self.groups = vec![LocalityGroup { priority: 0, locality: Arc::default(), weight: 0, hosts }];
+        self.info().stats.membership_change().inc();
+        self.rebuild();
+    }
+
     /// Every host, in the order of configuration.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
         self.groups.iter().flat_map(|group| &group.hosts)
@@ -528,7 +538,8 @@ fn cluster_info(
             Discovery::Dns(dns) if dns.logical => DiscoveryType::LogicalDns,
             Discovery::Dns(_) => DiscoveryType::StrictDns,
             Discovery::Eds(_) => DiscoveryType::Eds,
-            Discovery::OriginalDst => DiscoveryType::OriginalDst,
+            Discovery::OriginalDst(_) => DiscoveryType::OriginalDst,
+            Discovery::Aggregate(_) => DiscoveryType::Aggregate,
         },
         connect_timeout: config.connect_timeout,
         per_connection_buffer_limit: config.per_connection_buffer_limit,
@@ -538,6 +549,11 @@ fn cluster_info(
         tcp_idle_timeout: config.tcp_idle_timeout,
         bind: config.bind.clone(),
         tcp_keepalive: config.tcp_keepalive,
+        aggregate: match &config.discovery {
+            Discovery::Aggregate(clusters) => Some(clusters.clone()),
+            _ => None,
+        },
+        panic_threshold: config.balancing.panic_threshold,
         original_dst: config.balancing.original_dst.clone(),
         close_connections_on_host_health_failure: config.close_connections_on_host_health_failure,
         close_connections_on_host_set_change: config.balancing.close_connections_on_host_set_change,

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::cluster_info::ClusterInfo;
+use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::lb::PrioritySet;
+use crate::original_hosts::OriginalHosts;
 
 /// A cluster that routes may use: settings that never change, and the hosts of the moment.
 #[derive(Debug)]
@@ -16,11 +17,14 @@ pub struct ActiveCluster {
     info: Arc<ClusterInfo>,
     hosts: ArcSwap<PrioritySet>,
     generation: AtomicU64,
+    /// Of an `ORIGINAL_DST` cluster.
+    original: Option<OriginalHosts>,
 }
 
 impl ActiveCluster {
     pub(crate) fn new(info: Arc<ClusterInfo>, hosts: PrioritySet) -> Arc<Self> {
-        Arc::new(Self { info, hosts: ArcSwap::from_pointee(hosts), generation: AtomicU64::new(1) })
+        let original = (info.discovery == DiscoveryType::OriginalDst).then(OriginalHosts::default);
+        Arc::new(Self { info, hosts: ArcSwap::from_pointee(hosts), generation: AtomicU64::new(1), original })
     }
 
     /// The settings.
@@ -36,6 +40,11 @@ impl ActiveCluster {
     /// Grows whenever the hosts or their health change.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The hosts that requests asked for, of an `ORIGINAL_DST` cluster.
+    pub(crate) fn original_hosts(&self) -> Option<&OriginalHosts> {
+        self.original.as_ref()
     }
 
     pub(crate) fn replace_hosts(&self, hosts: PrioritySet) {

@@ -4,14 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use dhow_base::Rng;
 use dhow_matching::MetadataCriteria;
+use dhow_runtime_config::{Current, RuntimeValues};
 
+use crate::aggregate::{Aggregate, Share};
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
-use crate::host::{HealthFlag, Host, HostAddress, HostSpec, uptime_millis};
+use crate::host::{HealthFlag, Host, uptime_millis};
 use crate::lb::{Cursors, Outcome, Pick, PrioritySet};
 use crate::outlier::{Finding, HostResult};
 use crate::override_host::{LbRequest, text};
@@ -52,6 +54,34 @@ impl fmt::Debug for LbContext<'_> {
     }
 }
 
+/// A host, and the cluster that it belongs to.
+#[derive(Debug)]
+pub struct ChosenHost {
+    /// The host.
+    pub host: Arc<Host>,
+    /// The cluster that connections to the host count for, when it is not the one that was asked: that was an aggregate.
+    pub member: Option<Rc<WorkerCluster>>,
+}
+
+impl ChosenHost {
+    fn own(host: Arc<Host>) -> Self {
+        Self { host, member: None }
+    }
+
+    /// The cluster whose settings, limits and counters apply to the host, given the one that was asked.
+    pub fn cluster<'a>(&'a self, asked: &'a Rc<WorkerCluster>) -> &'a Rc<WorkerCluster> {
+        self.member.as_ref().unwrap_or(asked)
+    }
+}
+
+impl std::ops::Deref for ChosenHost {
+    type Target = Arc<Host>;
+
+    fn deref(&self) -> &Arc<Host> {
+        &self.host
+    }
+}
+
 /// Told on a worker when clusters and hosts go, so that pools of connections to them can be drained.
 pub trait ClusterObserver {
     /// The cluster was removed or replaced by one with other settings.
@@ -63,6 +93,7 @@ pub trait ClusterObserver {
 
 /// The clusters as one worker sees them.
 pub struct WorkerClusters {
+    this: Weak<Self>,
     published: RefCell<PublishedClusters>,
     seen: Cell<u64>,
     snapshot: RefCell<Arc<ClustersSnapshot>>,
@@ -78,7 +109,8 @@ impl WorkerClusters {
     pub fn new(published: PublishedClusters, rng: Rng) -> Rc<Self> {
         let snapshot = published.snapshot();
         let seen = published.generation();
-        Rc::new(Self {
+        Rc::new_cyclic(|this| Self {
+            this: this.clone(),
             published: RefCell::new(published),
             // A change between the two reads above is noticed at the next look.
             seen: Cell::new(seen.min(1)),
@@ -103,7 +135,7 @@ impl WorkerClusters {
         }
         let (name, active) =
             self.snapshot.borrow().get_key_value(name).map(|(k, v)| (k.clone(), v.clone()))?;
-        let cluster = WorkerCluster::new(active, self.rng.clone());
+        let cluster = WorkerCluster::new(active, self.rng.clone(), self.this.clone());
         self.used.borrow_mut().insert(name, cluster.clone());
         Some(cluster)
     }
@@ -130,6 +162,11 @@ impl WorkerClusters {
                 observers.iter().for_each(|observer| observer.hosts_removed(&cluster, &removed));
             }
         }
+    }
+
+    /// Grows whenever clusters come, go or are replaced; one atomic load.
+    pub(crate) fn generation(&self) -> u64 {
+        self.published.borrow().generation()
     }
 
     /// Runs [`WorkerClusters::refresh`] at every change until the cluster manager is gone; a local task of the worker.
@@ -173,6 +210,9 @@ pub struct WorkerCluster {
     active: Arc<ActiveCluster>,
     rng: Rc<RefCell<Rng>>,
     state: RefCell<HostState>,
+    siblings: Weak<WorkerClusters>,
+    /// Of an aggregate cluster.
+    aggregate: RefCell<Aggregate>,
 }
 
 #[derive(Debug)]
@@ -182,10 +222,8 @@ struct HostState {
     cursors: Cursors,
     /// Hosts gone since observers were last told.
     removed: Vec<Arc<Host>>,
-    /// Hosts made for original destinations, by address.
+    /// Hosts of an `ORIGINAL_DST` cluster that this worker has used, by address.
     original: HashMap<SocketAddr, Arc<Host>>,
-    /// Size of `original` at which unused hosts are forgotten.
-    forget_at: usize,
 }
 
 /// The present on the clock of slow start, where it is read at all.
@@ -193,24 +231,14 @@ fn slow_start_clock(info: &ClusterInfo) -> u64 {
     if info.lb.slow_start.is_some() { uptime_millis() } else { 0 }
 }
 
-/// Original-destination hosts kept in any case.
-const MIN_ORIGINAL_HOSTS: usize = 64;
-
 impl WorkerCluster {
-    fn new(active: Arc<ActiveCluster>, rng: Rc<RefCell<Rng>>) -> Rc<Self> {
+    fn new(active: Arc<ActiveCluster>, rng: Rc<RefCell<Rng>>, siblings: Weak<WorkerClusters>) -> Rc<Self> {
         let generation = active.generation();
         let hosts = active.hosts();
         let now = slow_start_clock(active.info());
         let cursors = Cursors::new(&active.info().lb, &hosts, rng.borrow_mut().next_u64(), now);
-        let state = HostState {
-            generation,
-            hosts,
-            cursors,
-            removed: Vec::new(),
-            original: HashMap::new(),
-            forget_at: MIN_ORIGINAL_HOSTS,
-        };
-        Rc::new(Self { active, rng, state: RefCell::new(state) })
+        let state = HostState { generation, hosts, cursors, removed: Vec::new(), original: HashMap::new() };
+        Rc::new(Self { active, rng, state: RefCell::new(state), siblings, aggregate: RefCell::default() })
     }
 
     /// Settings, limits and stats.
@@ -232,11 +260,31 @@ impl WorkerCluster {
 
     /// Chooses a host; `None` when there is none (`no_healthy_upstream`, flag `UH`; the caller counts
     /// `upstream_cx_none_healthy`).
-    pub fn choose_host(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
+    pub fn choose_host(&self, context: &LbContext<'_>) -> Option<ChosenHost> {
         self.take_hosts();
-        if self.info().discovery == DiscoveryType::OriginalDst {
-            return self.original_destination(context);
+        match &self.info().discovery {
+            DiscoveryType::OriginalDst => self.original_destination(context).map(ChosenHost::own),
+            DiscoveryType::Aggregate => self.choose_from_members(context),
+            _ => self.choose_own(context, None).map(ChosenHost::own),
         }
+    }
+
+    /// Chooses the cluster and the level by the health of all of them, and lets that cluster choose the host.
+    fn choose_from_members(&self, context: &LbContext<'_>) -> Option<ChosenHost> {
+        let info = self.info();
+        let clusters = self.siblings.upgrade()?;
+        let draw = context.hash.unwrap_or_else(|| self.rng.borrow_mut().next_u64());
+        let names = info.aggregate.as_deref()?;
+        let Share { cluster, level, degraded } =
+            self.aggregate.borrow_mut().choose(names, &clusters, info.panic_threshold, draw)?;
+        let host = cluster.choose_own(context, Some((level, degraded)))?;
+        Some(ChosenHost { host, member: Some(cluster) })
+    }
+
+    /// Chooses among the hosts of this very cluster; `level` is set when the level, and whether its degraded hosts are
+    /// meant, is decided already.
+    fn choose_own(&self, context: &LbContext<'_>, level: Option<(usize, bool)>) -> Option<Arc<Host>> {
+        self.take_hosts();
         let info = self.info();
         let mut state = self.state.borrow_mut();
         let HostState { hosts, cursors, .. } = &mut *state;
@@ -256,7 +304,8 @@ impl WorkerCluster {
             attempt: 0,
             criteria: context.criteria,
             now: slow_start_clock(info),
-            zone_routing: None,
+            zone_routing: hosts.zone().and_then(|_| Current.fraction("upstream.zone_routing.enabled")),
+            level,
         };
         let mut rng = self.rng.borrow_mut();
         let mut chosen = None;
@@ -291,6 +340,11 @@ impl WorkerCluster {
         }
     }
 
+    /// Grows whenever the hosts or their health change.
+    pub(crate) fn generation(&self) -> u64 {
+        self.active.generation()
+    }
+
     fn take_hosts(&self) {
         let generation = self.active.generation();
         let mut state = self.state.borrow_mut();
@@ -301,6 +355,9 @@ impl WorkerCluster {
         let present: HashSet<*const Host> = hosts.hosts().map(Arc::as_ptr).collect();
         let gone: Vec<Arc<Host>> =
             state.hosts.hosts().filter(|host| !present.contains(&Arc::as_ptr(host))).cloned().collect();
+        for host in gone.iter().filter_map(|host| host.address().as_ip()) {
+            state.original.remove(&host);
+        }
         state.removed.extend(gone);
         state.cursors = state.cursors.renewed(&self.info().lb, &hosts, slow_start_clock(self.info()));
         state.hosts = hosts;
@@ -332,16 +389,9 @@ impl WorkerCluster {
             address.set_port(port);
         }
         let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        if state.original.len() >= state.forget_at && !state.original.contains_key(&address) {
-            // Hosts that neither a pool nor a request holds are forgotten now and then, at a cost spread over the inserts.
-            state.original.retain(|_, host| Arc::strong_count(host) > 1);
-            state.forget_at = (state.original.len() * 2).max(MIN_ORIGINAL_HOSTS);
-        }
-        let host = state.original.entry(address).or_insert_with(|| {
-            let transport_socket = self.info().transport_socket.clone();
-            Arc::new(Host::new(HostSpec { transport_socket, ..HostSpec::at(HostAddress::Ip(address)) }))
-        });
+        let shared = self.active.original_hosts()?;
+        let host = state.original.entry(address).or_insert_with(|| shared.at(address, self.info()));
+        host.touch();
         Some(host.clone())
     }
 }

@@ -27,7 +27,7 @@ impl Exchange {
         down: &mut D,
         timer: &mut DeadlineTimer,
         forwarding: &Forwarding,
-        host: &Arc<Host>,
+        (cluster, host): (&Rc<WorkerCluster>, &Arc<Host>),
     ) -> Result<UpstreamStream, Interruption> {
         let manager = self.manager.clone();
         let http = &forwarding.cluster.info().http;
@@ -42,10 +42,10 @@ impl Exchange {
             }
         }
         if self.terminates_connect() {
-            return self.open_tunnel(down, timer, forwarding, host, &options).await;
+            return self.open_tunnel(down, timer, forwarding, (cluster, host), &options).await;
         }
         let http2 = down.protocol() == Protocol::Http2;
-        let acquired = manager.pools.acquire(&forwarding.cluster, host, forwarding.priority, http2, options);
+        let acquired = manager.pools.acquire(cluster, host, forwarding.priority, http2, options);
         match acquired.map_err(Interruption::Upstream)? {
             Acquired::Ready(stream) => Ok(stream),
             Acquired::Wait(mut waiting) => {
@@ -87,7 +87,7 @@ pub(super) struct RequestGuard {
 impl RequestGuard {
     /// None when the circuit breaker for requests is open.
     pub(super) fn begin(
-        cluster: &Rc<WorkerCluster>,
+        cluster: Rc<WorkerCluster>,
         host: &Arc<Host>,
         priority: RoutingPriority,
     ) -> Option<Self> {
@@ -97,12 +97,7 @@ impl RequestGuard {
         info.stats.upstream_rq_active().inc();
         host.stats().rq_total.fetch_add(1, Ordering::Relaxed);
         host.stats().rq_active.fetch_add(1, Ordering::Relaxed);
-        Some(Self {
-            cluster: cluster.clone(),
-            host: host.clone(),
-            settled: Cell::new(false),
-            _permit: permit,
-        })
+        Some(Self { cluster, host: host.clone(), settled: Cell::new(false), _permit: permit })
     }
 
     fn settle(&self, figure: &std::sync::atomic::AtomicU64) {

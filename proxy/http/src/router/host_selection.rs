@@ -1,13 +1,11 @@
 //! What of a request decides about its host.
 
-use std::sync::Arc;
-
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::MetadataCriteria;
 use dhow_proto::google::protobuf::{Struct, value::Kind};
 use dhow_proxy_api::{LocalReply, StreamInfo};
-use dhow_proxy_upstream::{Host, LB_FILTER, LbContext, LbRequest, WorkerCluster};
+use dhow_proxy_upstream::{ChosenHost, Host, LB_FILTER, LbContext, LbRequest, WorkerCluster};
 
 use dhow_routing::RetryPolicy;
 
@@ -53,7 +51,7 @@ impl Exchange {
     }
 
     /// The host for the next attempt; `None` when there is none.
-    pub(super) fn choose_host(&self, forwarding: &Forwarding) -> Option<Arc<Host>> {
+    pub(super) fn choose_host(&self, forwarding: &Forwarding) -> Option<ChosenHost> {
         let policy = forwarding.retry.as_ref().and_then(RetryState::policy);
         let tried = |host: &Host| forwarding.tried.iter().any(|other| std::ptr::eq(&**other, host));
         let previous = policy.is_some_and(|policy| policy.avoid_previous_hosts);

@@ -23,7 +23,7 @@ use dhow_http::h1::ResponseInfo;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{LocalReply, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::{Host, RoutingPriority, WorkerCluster};
+use dhow_proxy_upstream::{ChosenHost, Host, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
 
 use crate::config::RouterConfig;
@@ -251,7 +251,7 @@ impl Exchange {
         timer: &mut DeadlineTimer,
         forwarding: &mut Forwarding,
     ) -> Outcome {
-        let Some(host) = self.choose_host(forwarding) else {
+        let Some(ChosenHost { host, member }) = self.choose_host(forwarding) else {
             forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
             return Outcome::Final(
                 LocalReply::new(503, &b"no healthy upstream"[..], "no_healthy_upstream")
@@ -265,7 +265,8 @@ impl Exchange {
         if forwarding.retry.is_some() {
             forwarding.tried.push(host.clone());
         }
-        let stream = self.acquire(down, timer, forwarding, &host).await;
+        let cluster = member.unwrap_or_else(|| forwarding.cluster.clone());
+        let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
         let mut upstream = match stream {
             Ok(stream) => stream,
             Err(Interruption::Upstream(reset)) => return Outcome::Reset { reset, sent: false },
@@ -273,7 +274,7 @@ impl Exchange {
             Err(Interruption::Expired(Expired::PerTryIdle)) => return Outcome::PerTryTimeout { idle: true },
             Err(interruption) => return Outcome::Interrupted(interruption),
         };
-        let Some(guard) = RequestGuard::begin(&forwarding.cluster, &host, forwarding.priority) else {
+        let Some(guard) = RequestGuard::begin(cluster, &host, forwarding.priority) else {
             return Outcome::Reset { reset: Reset::new(ResetKind::Overflow), sent: false };
         };
         forwarding.groups.each(|group| group.upstream_rq_total().inc());

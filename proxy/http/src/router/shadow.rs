@@ -144,19 +144,20 @@ impl Shadow {
 
     /// Sends the copy and drops the response; gives the status to count.
     async fn exchange(&self, body: &[u8], trailers: Option<&HeaderMap>) -> u16 {
-        let Some(host) = self.cluster.choose_host(&LbContext::default()) else {
+        let Some(chosen) = self.cluster.choose_host(&LbContext::default()) else {
             self.cluster.info().stats.upstream_cx_none_healthy().inc();
             return 503;
         };
+        let (cluster, host) = (chosen.cluster(&self.cluster).clone(), chosen.host);
         let options = SecureOptions::default();
-        let acquired = self.manager.pools.acquire(&self.cluster, &host, self.priority, false, options);
+        let acquired = self.manager.pools.acquire(&cluster, &host, self.priority, false, options);
         let stream = match acquired {
             Ok(Acquired::Ready(stream)) => Ok(stream),
             Ok(Acquired::Wait(waiting)) => waiting.await,
             Err(reset) => Err(reset),
         };
         let Ok(mut upstream) = stream else { return 503 };
-        let Some(guard) = RequestGuard::begin(&self.cluster, &host, self.priority) else { return 503 };
+        let Some(guard) = RequestGuard::begin(cluster, &host, self.priority) else { return 503 };
         match self.drive(&mut upstream, body, trailers).await {
             Ok(status) => {
                 guard.on_response(status);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use dhow_proxy_runtime::DeadlineTimer;
-use dhow_proxy_upstream::{Host, Resource, SecureOptions, connect};
+use dhow_proxy_upstream::{Host, Resource, SecureOptions, WorkerCluster, connect};
 
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
@@ -33,10 +33,10 @@ impl Exchange {
         down: &mut D,
         timer: &mut DeadlineTimer,
         forwarding: &Forwarding,
-        host: &Arc<Host>,
+        (cluster, host): (&WorkerCluster, &Arc<Host>),
         options: &SecureOptions,
     ) -> Result<UpstreamStream, Interruption> {
-        let info = forwarding.cluster.info();
+        let info = cluster.info();
         let Some(permit) = info.circuit_breakers.try_acquire(forwarding.priority, Resource::Connections)
         else {
             info.stats.upstream_cx_overflow().inc();

@@ -211,6 +211,15 @@ impl Inner {
                 managed.tasks.push(tokio::spawn(task).abort_handle());
             }
         }
+        if let Discovery::OriginalDst(interval) = &managed.config.discovery {
+            let task = tasks::follow_original_hosts(
+                Arc::downgrade(inner),
+                managed.active.clone(),
+                managed.id,
+                (*interval).max(Duration::from_millis(1)),
+            );
+            managed.tasks.push(tokio::spawn(task).abort_handle());
+        }
         let (weak, name, id) = (Arc::downgrade(inner), managed.config.name.clone(), managed.id);
         let on_checked = move |host: &Arc<Host>, healthy: bool| {
             if let Some(inner) = weak.upgrade() {

@@ -1,6 +1,6 @@
 //! What runs beside the manager for as long as a cluster lives.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dhow_base::{Backoff, Rng};
@@ -9,6 +9,7 @@ use super::state::Inner;
 use crate::config::DnsDiscovery;
 use crate::dns::Answer;
 use crate::outlier::Moment;
+use crate::snapshot::ActiveCluster;
 
 /// Keeps the addresses of one name current until the cluster goes.
 pub(super) async fn resolve_again_and_again(
@@ -83,6 +84,39 @@ pub(super) async fn sweep_again_and_again(inner: Weak<Inner>, cluster: String, i
                 cluster.rebuild();
                 inner.publisher.wake();
             }
+        });
+        if !found {
+            return;
+        }
+    }
+}
+
+/// Shows the hosts that workers made for original destinations, and forgets those that are no longer asked for.
+pub(super) async fn follow_original_hosts(
+    inner: Weak<Inner>,
+    active: Arc<ActiveCluster>,
+    id: u64,
+    interval: Duration,
+) {
+    let Some(hosts) = active.original_hosts() else {
+        return;
+    };
+    let mut cleanup = tokio::time::interval(interval);
+    cleanup.tick().await;
+    loop {
+        let changed = tokio::select! {
+            () = hosts.changed() => true,
+            _ = cleanup.tick() => hosts.forget_unused(),
+        };
+        if !changed {
+            continue;
+        }
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        let found = inner.with_cluster(&active.info().name, id, |inner, cluster| {
+            cluster.follow_original_hosts();
+            inner.publisher.wake();
         });
         if !found {
             return;

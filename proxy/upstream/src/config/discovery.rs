@@ -12,6 +12,7 @@ use dhow_proto::envoy::config::core::v3::{
     config_source::ConfigSourceSpecifier,
 };
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use dhow_proto::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
 use dhow_proto::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as TypedLookupFamily;
 use dhow_proto::envoy::extensions::clusters::dns::v3::{DnsCluster, dns_cluster};
 use dhow_proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
@@ -23,13 +24,19 @@ use super::fields::{Notes, duration, unpack};
 use crate::dns::{LookupFamily, ResolverOptions};
 use crate::source_file::check_source_file;
 
+/// `cleanup_interval` unless configured.
+const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
+
 /// How the hosts of a cluster are found, with everything needed to find them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Discovery {
     Static(Assignment),
     Dns(DnsDiscovery),
     Eds(EdsDiscovery),
-    OriginalDst,
+    /// With `cleanup_interval`.
+    OriginalDst(Duration),
+    /// `envoy.clusters.aggregate`: the clusters in order of preference.
+    Aggregate(Vec<String>),
 }
 
 impl Discovery {
@@ -40,7 +47,8 @@ impl Discovery {
             Self::Dns(dns) if dns.logical => "envoy.cluster.logical_dns",
             Self::Dns(_) => "envoy.cluster.strict_dns",
             Self::Eds(_) => "envoy.cluster.eds",
-            Self::OriginalDst => "envoy.cluster.original_dst",
+            Self::OriginalDst(_) => "envoy.cluster.original_dst",
+            Self::Aggregate(_) => "envoy.clusters.aggregate",
         }
     }
 }
@@ -99,6 +107,7 @@ pub(crate) struct DiscoveryFields {
     pub(crate) use_tcp_for_dns_lookups: bool,
     pub(crate) dns_resolution_config: Option<DnsResolutionConfig>,
     pub(crate) typed_dns_resolver_config: Option<TypedExtensionConfig>,
+    pub(crate) cleanup_interval: Option<ProtoDuration>,
 }
 
 pub(crate) fn lower(
@@ -136,7 +145,8 @@ pub(crate) fn lower(
                 let reason = "ORIGINAL_DST clusters must have no load assignment configured";
                 return Err(ConfigError::new(assignment_path, reason));
             }
-            Ok(Discovery::OriginalDst)
+            let interval = duration(fields.cleanup_interval, || path.field("cleanup_interval"))?;
+            Ok(Discovery::OriginalDst(interval.unwrap_or(ORIGINAL_DST_CLEANUP)))
         }
     }
 }
@@ -213,6 +223,7 @@ fn lower_dns(
         use_tcp_for_dns_lookups: _,
         dns_resolution_config: _,
         typed_dns_resolver_config: _,
+        cleanup_interval: _,
     } = fields;
     let family = match DnsLookupFamily::try_from(dns_lookup_family) {
         Ok(DnsLookupFamily::Auto) => LookupFamily::Auto,
@@ -291,6 +302,15 @@ fn lower_custom(
 ) -> Result<Discovery, ConfigError> {
     let CustomClusterType { name, typed_config } = custom;
     let type_path = path.field("cluster_type").field("typed_config");
+    if let Some(any) = &typed_config
+        && let Some(AggregateConfig { clusters }) = unpack(any, || type_path.clone())?
+    {
+        if clusters.is_empty() {
+            let path = type_path.field("clusters");
+            return Err(ConfigError::new(path, "value must contain at least 1 item(s)"));
+        }
+        return Ok(Discovery::Aggregate(clusters));
+    }
     let dns = match &typed_config {
         Some(any) => unpack::<DnsCluster>(any, || type_path.clone())?,
         None => None,

@@ -157,7 +157,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         ("track_cluster_stats", timeout_budgets || request_response_sizes || per_endpoint_stats),
         ("preconnect_policy", preconnect_policy.is_some()),
         ("connection_pool_per_downstream_connection", connection_pool_per_downstream_connection),
-        ("cleanup_interval", cleanup_interval.is_some()),
     ] {
         if is_set {
             notes.without_effect(path.field(field));
@@ -189,6 +188,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         use_tcp_for_dns_lookups,
         dns_resolution_config,
         typed_dns_resolver_config,
+        cleanup_interval,
     };
     let balancing = LoadBalancingFields {
         cluster_name: name.clone(),
@@ -255,7 +255,15 @@ fn check_combinations(config: &ClusterConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::new(path("common_lb_config"), reason));
     }
     match (&config.discovery, provided) {
-        (Discovery::OriginalDst, false) => {
+        (Discovery::Aggregate(_), false) => {
+            let reason = format!(
+                "cluster manager: cluster provided LB not specified but cluster '{}' provided one. Check cluster \
+                 documentation.",
+                config.name
+            );
+            return Err(ConfigError::new(path("lb_policy"), reason));
+        }
+        (Discovery::OriginalDst(_), false) => {
             let policy = match config.balancing.lb.policy {
                 LbPolicy::LeastRequest { .. } => LegacyPolicy::LeastRequest,
                 LbPolicy::Random => LegacyPolicy::Random,

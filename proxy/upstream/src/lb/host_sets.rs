@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use dhow_runtime_config::Current;
+
 use super::consistent::{HashTable, TableConfig};
-use super::priority_load::{PriorityHealth, PriorityLoad};
+use super::priority_load::{PriorityHealth, PriorityLoad, panic_threshold};
 use super::subset::Subsets;
 use super::zone::{LocalCluster, ZoneAware, ZoneObstacle, ZoneRouting};
 use crate::host::{Health, Host, Locality};
@@ -105,6 +107,8 @@ pub struct LocalityGroup {
 pub struct PrioritySet {
     sets: Vec<HostSet>,
     load: PriorityLoad,
+    /// What `load` was computed from.
+    healths: Box<[PriorityHealth]>,
     overprovisioning: u32,
     zone: Option<Zone>,
     locality_weighted: bool,
@@ -134,7 +138,8 @@ impl PrioritySet {
             })
             .collect();
         let health: Vec<PriorityHealth> = sets.iter().map(|set| set.health(options)).collect();
-        let load = PriorityLoad::compute(&health, options.panic_threshold);
+        let threshold = panic_threshold(options.panic_threshold, &Current);
+        let load = PriorityLoad::compute(&health, threshold);
         if let Some(table) = &options.table {
             for (set, &panic) in sets.iter_mut().zip(&load.panic) {
                 set.table = Some(Arc::new(table.build(&set.table_weights(panic, options.locality_weighted))));
@@ -143,11 +148,12 @@ impl PrioritySet {
         let zone = options.zone.as_ref().map(|(zone, local)| Zone {
             routing: zone.routing(&sets[0], local),
             enabled: zone.routing_enabled,
-            local_panics: local.panics(options.panic_threshold),
+            local_panics: local.panics(threshold),
         });
         Self {
             sets,
             load,
+            healths: health.into(),
             overprovisioning: options.overprovisioning,
             zone,
             locality_weighted: options.locality_weighted,
@@ -182,6 +188,11 @@ impl PrioritySet {
     /// The shares of the levels.
     pub fn load(&self) -> &PriorityLoad {
         &self.load
+    }
+
+    /// The figures of the levels that [`PrioritySet::load`] was computed from.
+    pub fn healths(&self) -> &[PriorityHealth] {
+        &self.healths
     }
 
     /// `overprovisioning_factor` in percent.

@@ -1,5 +1,13 @@
 //! How much of the traffic each priority level gets: Envoy's integer arithmetic on percentages.
 
+use dhow_runtime_config::RuntimeValues;
+
+/// `healthy_panic_threshold` in percent, unless the key `upstream.healthy_panic_threshold` says otherwise.
+pub(crate) fn panic_threshold(configured: u32, runtime: &dyn RuntimeValues) -> u32 {
+    let threshold = runtime.number("upstream.healthy_panic_threshold");
+    threshold.map_or(configured, |percent| percent.min(100) as u32)
+}
+
 /// What the arithmetic needs to know about one priority level. The figures are numbers of hosts, or sums of weights
 /// under `weighted_priority_health`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

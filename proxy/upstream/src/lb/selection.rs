@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dhow_base::Rng;
 use dhow_matching::MetadataCriteria;
+use dhow_runtime_config::Fraction;
 
 use super::bounded;
 use super::edf::EdfScheduler;
@@ -25,8 +26,10 @@ pub struct Pick<'a> {
     pub criteria: Option<&'a MetadataCriteria>,
     /// The age of hosts is measured to this point, in milliseconds; only read under slow start.
     pub now: u64,
-    /// What `upstream.zone_routing.enabled` draws against; 100 percent takes part without a draw.
-    pub zone_routing: Option<u32>,
+    /// What `upstream.zone_routing.enabled` says in the place of `routing_enabled`.
+    pub zone_routing: Option<Fraction>,
+    /// The level, and whether its degraded hosts are meant, when that is decided already.
+    pub level: Option<(usize, bool)>,
 }
 
 /// What a choice says beside the host, for the statistics.
@@ -266,10 +269,10 @@ impl Cursors {
     ) -> (Option<Arc<Host>>, Outcome) {
         if let LbPolicy::Consistent(_) = config.policy {
             let hash = pick.hash.unwrap_or_else(|| rng.next_u64());
-            return choose_consistently(config, hosts, hash, pick.attempt);
+            return choose_consistently(config, hosts, hash, pick);
         }
         let rule = Rule::of(config, pick.now);
-        let (level, degraded) = hosts.load().choose(rng.next_u64());
+        let (level, degraded) = pick.level.unwrap_or_else(|| hosts.load().choose(rng.next_u64()));
         let (Some(set), Some(cursors)) = (hosts.levels().get(level), self.levels.get_mut(level)) else {
             return (None, Outcome::default());
         };
@@ -312,13 +315,16 @@ fn choose_zone(
     hosts: &PrioritySet,
     set: &HostSet,
     rng: &mut Rng,
-    enabled_by_runtime: Option<u32>,
+    by_runtime: Option<Fraction>,
 ) -> Result<(Option<usize>, ZoneEvent), ZoneEvent> {
     let Some((routing, enabled, local_panics)) = hosts.zone() else {
         return Ok((None, ZoneEvent::None));
     };
-    let enabled = enabled_by_runtime.unwrap_or(enabled);
-    if enabled < 100 && rng.below(100) >= u64::from(enabled) {
+    let takes_part = match by_runtime {
+        Some(fraction) => fraction.contains(rng.next_u64()),
+        None => enabled >= 100 || rng.below(100) < u64::from(enabled),
+    };
+    if !takes_part {
         return Ok((None, ZoneEvent::None));
     }
     if local_panics {
@@ -347,9 +353,10 @@ fn choose_consistently(
     config: &LbConfig,
     hosts: &PrioritySet,
     hash: u64,
-    attempt: u32,
+    pick: Pick<'_>,
 ) -> (Option<Arc<Host>>, Outcome) {
-    let (level, _) = hosts.load().choose(hash);
+    let attempt = pick.attempt;
+    let (level, _) = pick.level.unwrap_or_else(|| hosts.load().choose(hash));
     let panicked = hosts.load().panic.get(level).copied().unwrap_or(false);
     let table = hosts.levels().get(level).and_then(|set| set.table.as_deref());
     let host = table.and_then(|table| {

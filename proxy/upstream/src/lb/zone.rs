@@ -1,6 +1,8 @@
 //! Zone-aware routing: how much of the first priority's traffic stays in the proxy's own zone, in Envoy's integer
 //! arithmetic on hundredths of a percent.
 
+use dhow_runtime_config::{Current, RuntimeValues};
+
 use super::host_sets::{HostSet, LocalityHosts};
 use crate::host::Locality;
 
@@ -100,7 +102,8 @@ impl ZoneAware {
         if local.total == 0 {
             return Err(ZoneObstacle::NoLocalHosts);
         }
-        if (set.healthy.len() as u64) < self.min_cluster_size {
+        let least = Current.number("upstream.zone_routing.min_cluster_size").unwrap_or(self.min_cluster_size);
+        if (set.healthy.len() as u64) < least {
             return Err(ZoneObstacle::TooSmall);
         }
         let shares = self.shares(set, local);

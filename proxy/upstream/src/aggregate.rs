@@ -1,0 +1,81 @@
+//! Aggregate clusters on a worker: the priority levels of several clusters one after the other.
+
+use std::rc::Rc;
+
+use dhow_runtime_config::Current;
+
+use crate::lb::{PriorityHealth, PriorityLoad, panic_threshold};
+use crate::worker::{WorkerCluster, WorkerClusters};
+
+/// A priority level of one of the clusters, and whether its degraded hosts are meant.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) cluster: Rc<WorkerCluster>,
+    /// Position among the levels of its own cluster.
+    pub(crate) level: usize,
+    pub(crate) degraded: bool,
+}
+
+/// The levels of an aggregate at one moment, and what they were computed from.
+#[derive(Debug, Default)]
+pub(crate) struct Aggregate {
+    /// The generation of the map of clusters.
+    published: u64,
+    /// The clusters that exist, with the generation of their hosts.
+    members: Vec<(Rc<WorkerCluster>, u64)>,
+    /// Member and level within it, by the level of the aggregate.
+    levels: Vec<(usize, usize)>,
+    load: PriorityLoad,
+}
+
+impl Aggregate {
+    /// The level for one request; `draw` is any number. `None` when no cluster of the list has a host.
+    pub(crate) fn choose(
+        &mut self,
+        names: &[String],
+        clusters: &WorkerClusters,
+        threshold: u32,
+        draw: u64,
+    ) -> Option<Share> {
+        let published = clusters.generation();
+        if published != self.published {
+            self.published = published;
+            self.members = members(names, clusters);
+            self.line_up(threshold);
+        } else if self.members.iter().any(|(cluster, seen)| cluster.generation() != *seen) {
+            for (cluster, seen) in &mut self.members {
+                *seen = cluster.generation();
+            }
+            self.line_up(threshold);
+        }
+        let (at, degraded) = self.load.choose(draw);
+        let &(member, level) = self.levels.get(at)?;
+        Some(Share { cluster: self.members[member].0.clone(), level, degraded })
+    }
+
+    /// Puts the levels that have hosts one after the other and shares the traffic out among them.
+    fn line_up(&mut self, threshold: u32) {
+        self.levels.clear();
+        let mut healths: Vec<PriorityHealth> = Vec::new();
+        for (member, (cluster, _)) in self.members.iter().enumerate() {
+            let hosts = cluster.hosts();
+            for (level, health) in hosts.healths().iter().enumerate().filter(|(_, health)| health.total > 0) {
+                self.levels.push((member, level));
+                healths.push(*health);
+            }
+        }
+        self.load = PriorityLoad::compute(&healths, panic_threshold(threshold, &Current));
+    }
+}
+
+/// The clusters that exist. An aggregate among them has no hosts of its own and takes no part.
+fn members(names: &[String], clusters: &WorkerClusters) -> Vec<(Rc<WorkerCluster>, u64)> {
+    let found = names.iter().filter_map(|name| clusters.get(name));
+    found
+        .filter(|cluster| cluster.info().aggregate.is_none())
+        .map(|cluster| {
+            let generation = cluster.generation();
+            (cluster, generation)
+        })
+        .collect()
+}
