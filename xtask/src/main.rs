@@ -1,7 +1,9 @@
-//! Chores of this repository: rule checks, generated lists and benchmarks; it must not know what the product does.
+//! Chores of this repository: rule checks, generated lists, benchmarks and proofs that take long; it must not know what the product does.
 
 mod bench;
+mod build;
 mod filters;
+mod soak;
 mod tidy;
 mod workspace;
 
@@ -26,6 +28,8 @@ enum Chore {
     Filters,
     /// Measure dhow-proxy beside Envoy, HAProxy and nginx.
     Bench(bench::Options),
+    /// Send mixed traffic through dhow-proxy while its upstreams fail and come back, and check what it says afterwards.
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +47,6 @@ fn act(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::run(),
         Chore::Filters => filters::write(),
         Chore::Bench(options) => bench::run(options),
+        Chore::Soak(options) => soak::run(options),
     }
 }

@@ -1,8 +1,9 @@
-//! Load for measurements: a generator of requests and an upstream that answers them; it must not know which proxy is between
-//! them.
+//! Load for measurements and soak runs: generators of requests and upstreams that answer them, well or badly; it must not know
+//! which proxy is between them.
 
 mod http1;
 mod http2;
+pub mod soak;
 pub mod upstream;
 
 use std::path::PathBuf;

@@ -46,6 +46,17 @@ impl HeldPort {
         self.address
     }
 
+    /// Starts listening on the port by a socket of its own, so that a server can stop, refuse connections and come back while
+    /// this value keeps the port.
+    pub fn listener(&self) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&self.address.into())?;
+        socket.listen(1024)?;
+        Ok(socket.into())
+    }
+
     /// Starts listening on the reserved socket itself, so that there is no moment at which the port is free.
     pub fn listen(self) -> io::Result<TcpListener> {
         self.socket.listen(1024)?;
@@ -99,6 +110,18 @@ mod tests {
         let client = TcpStream::connect(held.address()).unwrap();
         let (_, peer) = server.accept().unwrap();
         assert_eq!(client.local_addr().unwrap(), peer);
+    }
+
+    #[test]
+    fn a_server_can_leave_a_held_port_and_come_back() {
+        let held = HeldPort::new().unwrap();
+        for _ in 0..2 {
+            let server = held.listener().unwrap();
+            TcpStream::connect(held.address()).unwrap();
+            drop(server);
+            let error = TcpStream::connect(held.address()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
     }
 
     #[test]

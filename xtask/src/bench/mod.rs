@@ -19,13 +19,12 @@ mod start;
 mod syscalls;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::workspace::root;
+use crate::build::build;
 use job::{Arrival, Job, RowName};
 use peer::Peer;
 use report::Section;
@@ -178,20 +177,6 @@ impl Programs {
         };
         Ok(Self { ours, load: build("dhow-load", "dhow-load", !options.quick)? })
     }
-}
-
-fn build(package: &str, binary: &str, release: bool) -> Result<PathBuf> {
-    let root = root()?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    eprintln!("building {binary}");
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "-p", package]).current_dir(&root);
-    if release {
-        command.arg("--release");
-    }
-    ensure!(command.status().context("cannot run cargo")?.success(), "the build of {package} failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }).join(binary))
 }
 
 /// A command line that pins `program` to one core, where the machine can do that.

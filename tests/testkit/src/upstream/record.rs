@@ -49,6 +49,7 @@ struct State {
     script: Script,
     used: Vec<usize>,
     connections: usize,
+    arrivals: u64,
     requests: Vec<SeenRequest>,
     drained: usize,
     tcp: Vec<SeenBytes>,
@@ -111,6 +112,11 @@ impl Record {
         (new.len(), new.iter().all(|r| r.complete))
     }
 
+    /// How many requests arrived, also those that the script leaves unrecorded.
+    pub fn arrivals(&self) -> u64 {
+        self.lock().arrivals
+    }
+
     /// How many connections were accepted.
     pub fn connections(&self) -> usize {
         self.lock().connections
@@ -143,6 +149,7 @@ impl Record {
     pub(super) fn arrived(&self, request: SeenRequest) -> (usize, Reply) {
         let mut guard = self.lock();
         let state = &mut *guard;
+        state.arrivals += 1;
         let mut unrecorded = false;
         let reply = match state.script.find(&request.method, &request.target) {
             Some((index, rule)) => {
