@@ -306,12 +306,12 @@ impl KnownHeader {
 
     /// Whether repeats of this request header are joined into one entry by commas, as Envoy does for the headers that
     /// it keeps in fixed slots.
-    pub(crate) const fn joins_in_request(self) -> bool {
+    pub const fn joins_in_request(self) -> bool {
         JOINED_IN_REQUEST & (1 << (self as u8)) != 0
     }
 
     /// Whether repeats of this response header are joined into one entry by commas.
-    pub(crate) const fn joins_in_response(self) -> bool {
+    pub const fn joins_in_response(self) -> bool {
         JOINED_IN_RESPONSE & (1 << (self as u8)) != 0
     }
 

@@ -99,7 +99,7 @@ pub struct ForwardAction {
     pub hash_policies: Box<[HashPolicy]>,
     /// Rate limit descriptors of the route.
     pub rate_limits: Box<[RateLimitRule]>,
-    /// Whether the virtual host's descriptors apply too (`include_vh_rate_limits`, or there are none here).
+    /// Whether the virtual host's descriptors apply too, whatever filters say (`include_vh_rate_limits`).
     pub include_virtual_host_rate_limits: bool,
     /// Upgrades that differ from the connection manager's.
     pub upgrades: Box<[UpgradeConfig]>,

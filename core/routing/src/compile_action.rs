@@ -130,8 +130,7 @@ pub(crate) fn forward(
         priority: routing_priority(*priority, path)?,
         hash_policies: hash_policies.collect::<Result<_, _>>()?,
         rate_limits: RateLimitRule::compile_all(rate_limits, &path.field("rate_limits"))?,
-        include_virtual_host_rate_limits: include_vh_rate_limits.as_ref().is_some_and(|w| w.value)
-            || rate_limits.is_empty(),
+        include_virtual_host_rate_limits: include_vh_rate_limits.as_ref().is_some_and(|w| w.value),
         upgrades: upgrades(upgrade_configs, path)?,
         internal_redirect_policy: internal_redirects(
             internal_redirect_policy.as_ref(),

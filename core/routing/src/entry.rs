@@ -192,6 +192,31 @@ impl SelectedRoute {
         levels.apply_to_response(headers, context);
     }
 
+    /// The `location` of a redirect, or the request's own URI for a direct response, which is its location where the status
+    /// calls for one. `None` when the route does not answer itself.
+    pub fn direct_uri(&self, headers: &HeaderMap, context: &dyn FormatContext) -> Option<Vec<u8>> {
+        let matched = &self.entry.matched;
+        match &self.entry.action {
+            Action::Redirect(redirect) => Some(redirect.location(matched, headers, context)),
+            Action::DirectResponse(_) => Some(Redirect::nowhere_else().location(matched, headers, context)),
+            Action::Forward(_) | Action::NonForwarding => None,
+        }
+    }
+
+    /// Rewrites the path of a request that is redirected, as the log shows it. Call it after [`Self::direct_uri`].
+    pub fn rewrite_redirected_path(
+        &self,
+        headers: &mut HeaderMap,
+        context: &dyn FormatContext,
+        suppress_envoy_headers: bool,
+    ) {
+        if let Action::Redirect(redirect) = &self.entry.action
+            && let Some(rewrite) = redirect.path_rewrite()
+        {
+            rewrite.apply(&self.entry.matched, headers, context, !suppress_envoy_headers);
+        }
+    }
+
     /// Status and `location` of a redirect; `None` when the route does not redirect.
     pub fn redirect_location(
         &self,

@@ -108,13 +108,17 @@ fn compile_one(
     let decoded = FilterConfig::decode(any.value.as_slice())
         .map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
     let FilterConfig { config: inner, is_optional, disabled } = decoded;
+    let switched = |disabled| Ok(Some(FilterOverride { message: None, config: None, disabled }));
+    if disabled {
+        return switched(true);
+    }
     let Some(inner) = inner else {
-        if disabled {
-            return Ok(Some(FilterOverride { message: None, config: None, disabled }));
-        }
-        let reason = format!("The filter {name} has an empty config and is not disabled");
+        let reason = format!("Empty route/virtual host per filter configuration for {name} filter");
         return Err(ConfigError::new(path.field("config"), reason));
     };
+    if inner.type_url.is_empty() {
+        return switched(false);
+    }
     match (options.compile_filter_config)(name, &inner, &path.field("config")) {
         Ok(config) => Ok(Some(FilterOverride { message: Some(Arc::new(inner)), config, disabled })),
         Err(_) if is_optional => Ok(None),

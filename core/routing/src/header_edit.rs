@@ -19,6 +19,14 @@ pub enum HeaderEdit {
 }
 
 impl HeaderEdit {
+    /// Compiles a list.
+    ///
+    /// # Errors
+    /// As [`HeaderEdit::compile`], with the index in the path.
+    pub fn compile_all(messages: &[HeaderMutation], path: &FieldPath) -> Result<Box<[Self]>, ConfigError> {
+        messages.iter().enumerate().map(|(at, message)| Self::compile(message, &path.index(at))).collect()
+    }
+
     /// Compiles the message.
     ///
     /// # Errors
@@ -64,6 +72,14 @@ impl HeaderEdit {
         match self {
             Self::Edit(edit) => edit.apply_to_response(headers, context),
             Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
+        }
+    }
+
+    /// Edits trailers; formats see the heads that `context` has.
+    pub fn apply_to_trailers(&self, trailers: &mut HeaderMap, context: &dyn FormatContext) {
+        match self {
+            Self::Edit(edit) => edit.apply_to_trailers(trailers, context),
+            Self::RemoveOnMatch(matcher) => remove_matching(trailers, matcher),
         }
     }
 }

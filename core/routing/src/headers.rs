@@ -29,6 +29,19 @@ struct Addition {
 pub(crate) enum Side {
     Request,
     Response,
+    /// Trailers of either: formats do not see them, but the heads.
+    Trailers,
+}
+
+impl Side {
+    /// Whether values of the header are joined by commas.
+    fn joins(self, name: KnownHeader) -> bool {
+        match self {
+            Self::Request => name.joins_in_request(),
+            Self::Response => name.joins_in_response(),
+            Self::Trailers => false,
+        }
+    }
 }
 
 impl HeaderMutations {
@@ -69,6 +82,11 @@ impl HeaderMutations {
         self.apply(Side::Response, headers, context);
     }
 
+    /// Edits trailers; the heads and other facts come from `context`.
+    pub fn apply_to_trailers(&self, trailers: &mut HeaderMap, context: &dyn FormatContext) {
+        self.apply(Side::Trailers, trailers, context);
+    }
+
     pub(crate) fn apply(&self, side: Side, headers: &mut HeaderMap, context: &dyn FormatContext) {
         for name in &self.remove {
             headers.remove(name);
@@ -77,7 +95,7 @@ impl HeaderMutations {
             && let Some(literal) = only.value.as_literal()
         {
             if only.applies(headers, literal) {
-                only.write(headers, literal);
+                only.write(side, headers, literal);
             }
             return;
         }
@@ -93,6 +111,7 @@ impl HeaderMutations {
                 Side::Response => {
                     addition.value.append(&WithResponseHeaders { headers, below: context }, &mut values);
                 }
+                Side::Trailers => addition.value.append(context, &mut values),
             }
             if addition.applies(headers, &values[start..]) {
                 ready.push((addition, start..values.len()));
@@ -100,7 +119,7 @@ impl HeaderMutations {
         }
         for replacing in [true, false] {
             for (addition, range) in ready.iter().filter(|(addition, _)| addition.replaces() == replacing) {
-                addition.write(headers, &values[range.clone()]);
+                addition.write(side, headers, &values[range.clone()]);
             }
         }
     }
@@ -164,12 +183,22 @@ impl Addition {
             }
     }
 
-    fn write(&self, headers: &mut HeaderMap, value: &[u8]) {
+    fn write(&self, side: Side, headers: &mut HeaderMap, value: &[u8]) {
         if self.replaces() {
             headers.set(&self.name, value);
-        } else {
-            headers.append_name(&self.name, value);
+            return;
         }
+        // Headers that Envoy keeps in one slot have one line, whoever adds to them.
+        if let HeaderName::Known(known) = &self.name
+            && side.joins(*known)
+            && let Some(before) = headers.get_known(*known)
+        {
+            // An empty value in front leaves no comma behind.
+            let joined = if before.is_empty() { value.to_vec() } else { [before, b",", value].concat() };
+            headers.set_known(*known, &joined);
+            return;
+        }
+        headers.append_name(&self.name, value);
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Redirect {
     port: Option<u16>,
     path: Option<RedirectPath>,
     strip_query: bool,
+    /// The request's host is used with whatever port it has.
+    keeps_port: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +40,13 @@ impl Redirect {
             port: None,
             path: None,
             strip_query: false,
+            keeps_port: true,
         }
+    }
+
+    /// The way to where the request already is: what Envoy gives as the location of a direct response.
+    pub(crate) fn nowhere_else() -> Self {
+        Self { scheme: None, keeps_port: false, ..Self::to_https() }
     }
 
     /// Compiles the message.
@@ -88,6 +96,7 @@ impl Redirect {
             port: (port != 0).then_some(port),
             path: redirect_path,
             strip_query: *strip_query,
+            keeps_port: false,
         })
     }
 
@@ -107,7 +116,9 @@ impl Redirect {
         let mut out = Vec::with_capacity(128);
         out.extend_from_slice(scheme);
         out.extend_from_slice(b"://");
-        if self.host.is_empty() {
+        if self.host.is_empty() && self.keeps_port {
+            out.extend_from_slice(headers.authority());
+        } else if self.host.is_empty() {
             out.extend_from_slice(request_host(headers, scheme, self.port.is_some()));
         } else {
             out.extend_from_slice(&self.host);
@@ -118,6 +129,14 @@ impl Redirect {
         }
         self.append_path(matched, headers, context, &mut out);
         out
+    }
+
+    /// The path that the request has once it is redirected, where `prefix_rewrite` or `regex_rewrite` changes it.
+    pub(crate) fn path_rewrite(&self) -> Option<&PathRewrite> {
+        match &self.path {
+            Some(RedirectPath::Rewrite(rewrite)) => Some(rewrite),
+            Some(RedirectPath::Whole(_)) | None => None,
+        }
     }
 
     fn append_path(

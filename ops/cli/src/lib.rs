@@ -45,6 +45,9 @@ enum Command {
     Apply(apply::Args),
     Delete(delete::Args),
     Version(version::Args),
+    /// Experimental commands: try out and check configuration without a running mesh.
+    #[command(name = "x", visible_alias = "experimental", subcommand)]
+    Experimental(Experimental),
     /// Run the proxy, with Envoy's flags.
     #[command(disable_help_flag = true)]
     Proxy(Rest),
@@ -66,6 +69,11 @@ enum Command {
         mesh: OsString,
         folder: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Experimental {
+    RouteCheck(dhow_route_check::Args),
 }
 
 /// Arguments that are somebody else's.
@@ -90,6 +98,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, parts: &Parts) -> Exi
         Command::Apply(args) => apply::run(&args, parts.validate),
         Command::Delete(args) => delete::run(&args),
         Command::Version(args) => version::run(&args),
+        Command::Experimental(Experimental::RouteCheck(args)) => return dhow_route_check::run(&args),
         Command::Proxy(rest) => return (parts.proxy)(rest.arguments),
         Command::Discovery(rest) => return control_plane(parts, "discovery", rest),
         Command::XdsDump(rest) => return control_plane(parts, "xds-dump", rest),
@@ -140,6 +149,12 @@ mod tests {
     fn flags_of_the_proxy_are_passed_on_untouched() {
         let Command::Proxy(rest) = parse("dhow proxy --help -c a.yaml --version -- x") else { panic!() };
         assert_eq!(rest.arguments, ["--help", "-c", "a.yaml", "--version", "--", "x"]);
+        let Command::Experimental(Experimental::RouteCheck(args)) =
+            parse("dhow x route-check -c a.yaml -t b.yaml --details --only-show-failures -f 50.5 --covall")
+        else {
+            panic!()
+        };
+        assert!(args.details && args.only_show_failures && args.covall && args.fail_under == 50.5);
         let Command::Exec(rest) = parse("dhow exec -- sleep 1") else { panic!() };
         assert_eq!(rest.arguments, ["sleep", "1"]);
     }

@@ -50,6 +50,61 @@ fn redirects_are_envoys() {
     assert_eq!(location(&format, "h", "/a/12?q=1"), "301 http://h/n/X?q=1");
 }
 
+#[test]
+fn a_redirected_request_has_the_new_path() {
+    let path_of = |specifier, suppress| {
+        let table =
+            redirect(RedirectAction { path_rewrite_specifier: Some(specifier), ..Default::default() });
+        let mut headers = request("h", "/a/1?q", &[]);
+        let route = selected(&table, &headers);
+        assert_eq!(
+            route.direct_uri(&headers, &EmptyContext),
+            route.redirect_location(&headers, &EmptyContext).map(|(_, uri)| uri)
+        );
+        route.rewrite_redirected_path(&mut headers, &EmptyContext, suppress);
+        let original = headers.get_known(KnownHeader::XEnvoyOriginalPath).unwrap_or(b"-");
+        [headers.path(), b" ", original].concat()
+    };
+    let prefix = PathRewriteSpecifier::PrefixRewrite("/n".to_owned());
+    assert_eq!(path_of(prefix.clone(), false), b"/n/1?q /a/1?q");
+    assert_eq!(path_of(prefix, true), b"/n/1?q -");
+    assert_eq!(path_of(PathRewriteSpecifier::PathRedirect("/n".to_owned()), false), b"/a/1?q -");
+}
+
+#[test]
+fn a_direct_response_is_about_the_uri_of_the_request() {
+    let direct = DirectResponseAction { status: 201, ..Default::default() };
+    let table = one_route(route::Route {
+        r#match: Some(prefix("/")),
+        action: Some(route::route::Action::DirectResponse(direct)),
+        ..Default::default()
+    });
+    let headers = request("h:81", "/a?b", &[]);
+    assert_eq!(selected(&table, &headers).direct_uri(&headers, &EmptyContext).unwrap(), b"http://h:81/a?b");
+    let forwards = one_route(forward(prefix("/"), to("u")));
+    assert_eq!(selected(&forwards, &headers).direct_uri(&headers, &EmptyContext), None);
+}
+
+#[test]
+fn what_is_added_to_a_header_with_one_slot_is_joined_to_it() {
+    let mut route = forward(prefix("/"), to("u"));
+    route.request_headers_to_add = vec![add("user-agent", "b"), add("x-o", "b"), add("referer", "r")];
+    route.response_headers_to_add = vec![add("content-type", "b"), add("server", "s")];
+    let table = one_route(route);
+    let mut headers = request("h", "/", &[("user-agent", "a"), ("x-o", "a"), ("referer", "")]);
+    let route = selected(&table, &headers);
+    route.apply_request_rewrites(&mut headers, &EmptyContext, true);
+    assert_eq!(
+        lines(&headers)[5..],
+        ["user-agent: a,b", "x-o: a", "referer: r", "x-o: b"],
+        "an empty value leaves no comma behind"
+    );
+    let mut response = HeaderMap::new();
+    response.append_known(KnownHeader::ContentType, b"a");
+    route.apply_response_headers(&mut response, &EmptyContext);
+    assert_eq!(lines(&response), ["content-type: a,b", "server: s"]);
+}
+
 fn rewritten(route: route::Route, path: &str, lines_sent: &[(&str, &str)]) -> Vec<String> {
     let table = one_route(route);
     let mut headers = request("h", path, lines_sent);

@@ -128,6 +128,9 @@ fn hosts_can_require_tls() {
     let headers = request("h", "/a?b", &[]);
     let route = selected(&table, &headers);
     assert_eq!(route.redirect_location(&headers, &EmptyContext).unwrap(), (301, b"https://h/a?b".to_vec()));
+    let with_port = request("h:80", "/", &[]);
+    let (_, location) = selected(&table, &with_port).redirect_location(&with_port, &EmptyContext).unwrap();
+    assert_eq!(location, b"https://h:80/", "unlike a redirect of the configuration, this one keeps ports");
     let mut response = HeaderMap::new();
     route.apply_response_headers(&mut response, &EmptyContext);
     assert!(response.is_empty(), "the host's headers are not added to this redirect");
