@@ -14,6 +14,7 @@ mod health_check;
 mod host;
 mod lb;
 mod managed_cluster;
+mod merge_window;
 mod metadata;
 mod original_hosts;
 mod outlier;

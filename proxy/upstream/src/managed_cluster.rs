@@ -1,5 +1,7 @@
 //! One cluster on the main thread: its configuration, its hosts and what has to happen before routes may use it.
 
+mod delivery;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,14 +13,16 @@ use tokio::task::AbortHandle;
 
 use crate::circuit_breakers::CircuitBreakers;
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
+use crate::cluster_manager::ClusterManagerStats;
 use crate::config::{AssignedEndpoint, Assignment, ClusterConfig, Discovery, EndpointTarget};
 use crate::event_log::EventFile;
 use crate::health_check::{HealthChecks, OnChecked};
 use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
-use crate::lb::{HostSetOptions, LbPolicy, LocalCluster, LocalityGroup, PrioritySet, Subsets, ZoneObstacle};
+use crate::lb::{HostSetOptions, LbPolicy, LocalCluster, LocalityGroup, PrioritySet};
 use crate::outlier::{Ejections, HostReports, OutlierDetector, ReportSender};
 use crate::snapshot::ActiveCluster;
 use crate::stats::ClusterStats;
+pub(crate) use delivery::{DeliverLater, Delivery};
 
 /// Where a cluster's configuration came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(crate) struct ManagedCluster {
     pub(crate) active: Arc<ActiveCluster>,
     pub(crate) warming: Warming,
     pub(crate) tasks: Vec<AbortHandle>,
+    /// How changes of the hosts reach the workers.
+    pub(crate) delivery: Delivery,
     /// `outlier_detection`.
     pub(crate) ejections: Option<Ejections>,
     /// Active checks, once they run.
@@ -95,14 +101,17 @@ pub(crate) struct Supplies<'a> {
     pub(crate) reports: &'a ReportSender,
     /// Where ejections are logged.
     pub(crate) outlier_events: Option<Arc<EventFile>>,
+    /// What the manager counts.
+    pub(crate) counters: &'a Arc<ClusterManagerStats>,
 }
 
 impl ManagedCluster {
     pub(crate) fn new(
         config: ClusterConfig,
         from: Provenance,
-        Supplies { site, store, reports, outlier_events }: &Supplies<'_>,
+        Supplies { site, store, reports, outlier_events, counters }: &Supplies<'_>,
     ) -> Self {
+        let delivery = Delivery::new(config.balancing.update_merge_window, (*counters).clone());
         let info = Arc::new(cluster_info(&config, from.origin, from.id, store, reports));
         let ejections = config.outlier.map(|outlier| {
             let scope = store.scope(&cluster_scope(&config.observability_name));
@@ -141,6 +150,7 @@ impl ManagedCluster {
             origin: from.origin,
             warming,
             tasks: Vec::new(),
+            delivery,
             groups: Vec::new(),
             options,
             site: (*site).clone(),
@@ -280,7 +290,7 @@ impl ManagedCluster {
         }
         self.forget_ejections();
         self.follow_checks();
-        self.rebuild();
+        self.rebuild(!membership_changed);
         true
     }
 
@@ -353,13 +363,14 @@ impl ManagedCluster {
         };
         let before = self.hosts().count();
         self.groups.iter_mut().for_each(|group| group.hosts.retain(|host| !leaves(host)));
-        if self.hosts().count() < before {
+        let some_left = self.hosts().count() < before;
+        if some_left {
             self.groups.retain(|group| !group.hosts.is_empty());
             self.info().stats.membership_change().inc();
             self.forget_ejections();
             self.follow_checks();
         }
-        self.rebuild();
+        self.rebuild(!some_left);
     }
 
     /// Whether routes may use the cluster: its hosts are known and have had their first check.
@@ -393,63 +404,14 @@ impl ManagedCluster {
         }
     }
 
-    /// Sorts the hosts anew after health or membership changed, and publishes them.
-    pub(crate) fn rebuild(&mut self) {
-        let mut hosts = PrioritySet::new(&self.groups, &self.options);
-        if let Some(config) = self.config.balancing.lb.subset.clone() {
-            let before = self.active.hosts();
-            let before = before.subsets.as_deref();
-            let subsets = Subsets::build(&config, &self.groups, &self.options, before);
-            self.count_subsets(&subsets, before);
-            hosts.subsets = Some(Arc::new(subsets));
-        }
-        self.count_zone(&hosts);
-        let sum = |of: fn(&crate::lb::HostSet) -> usize| hosts.levels().iter().map(of).sum::<usize>() as u64;
-        let stats = &self.active.info().stats;
-        stats.membership_total().set(sum(|set| set.all.len()));
-        stats.membership_healthy().set(sum(|set| set.healthy.len()));
-        stats.membership_degraded().set(sum(|set| set.degraded.len()));
-        stats.membership_excluded().set(sum(|set| set.excluded));
-        stats.max_host_weight().set(hosts.hosts().map(|host| u64::from(host.weight())).max().unwrap_or(1));
-        if let Some(table) = hosts.levels().first().and_then(|level| level.table.as_ref()) {
-            stats.describe_table(table);
-        }
-        self.active.replace_hosts(hosts);
-    }
-
-    /// Counts subsets that came and went once per load balancer: Envoy has one on each worker and one on the main thread.
-    fn count_subsets(&self, now: &Subsets, before: Option<&Subsets>) {
-        let stats = &self.info().stats;
-        let (created, removed) = now.changes(before);
-        stats.lb_subsets_created().add(created as u64 * self.site.balancers);
-        stats.lb_subsets_removed().add(removed as u64 * self.site.balancers);
-        stats.lb_subsets_active().set(now.len() as u64 * self.site.balancers);
-        if now.duplicates > 0 {
-            stats.set_single_host_duplicates(now.duplicates);
-        }
-    }
-
-    /// Counts a look at zones, once per load balancer.
-    fn count_zone(&self, hosts: &PrioritySet) {
-        let Some(outcome) = hosts.zone_outcome() else {
-            return;
-        };
-        let (stats, times) = (&self.info().stats, self.site.balancers);
-        stats.lb_recalculate_zone_structures().add(times);
-        match outcome {
-            Err(ZoneObstacle::NoLocalHosts) => stats.lb_local_cluster_not_ok().add(times),
-            Err(ZoneObstacle::TooSmall) => stats.lb_zone_cluster_too_small().add(times),
-            Err(ZoneObstacle::OneLocality) | Ok(()) => {}
-        }
-    }
-
     /// Takes over how the local cluster looks now; true when that matters here.
     pub(crate) fn follow_local_cluster(&mut self, local: &Arc<LocalCluster>) -> bool {
         let Some(zone) = self.config.balancing.lb.zone_aware() else {
             return false;
         };
         self.options.zone = Some((*zone, local.clone()));
-        self.rebuild();
+        let hosts = self.sort_hosts();
+        self.active.replace_hosts(hosts);
         true
     }
 
@@ -460,7 +422,7 @@ impl ManagedCluster {
         };
         self.groups = vec![LocalityGroup { priority: 0, locality: Arc::default(), weight: 0, hosts }];
         self.info().stats.membership_change().inc();
-        self.rebuild();
+        self.rebuild(false);
     }
 
     /// Every host, in the order of configuration.
@@ -549,6 +511,7 @@ fn cluster_info(
         tcp_idle_timeout: config.tcp_idle_timeout,
         bind: config.bind.clone(),
         tcp_keepalive: config.tcp_keepalive,
+        connections: config.connections.clone(),
         aggregate: match &config.discovery {
             Discovery::Aggregate(clusters) => Some(clusters.clone()),
             _ => None,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -45,11 +46,13 @@ impl OriginalHosts {
         self.hosts.lock().values().cloned().collect()
     }
 
-    /// Forgets the hosts that no request asked for since the last time; true when there were some.
+    /// Forgets the hosts that no request asked for since the last time and no connection leads to; true when there were
+    /// some.
     pub(crate) fn forget_unused(&self) -> bool {
         let mut hosts = self.hosts.lock();
         let before = hosts.len();
-        hosts.retain(|_, host| host.take_touched());
+        let is_connected = |host: &Host| host.stats().cx_active.load(Ordering::Relaxed) > 0;
+        hosts.retain(|_, host| host.take_touched() || is_connected(host));
         hosts.len() < before
     }
 }

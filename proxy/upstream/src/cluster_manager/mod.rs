@@ -5,7 +5,7 @@ mod state;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dhow_base::{ConfigError, ConfigWarning, Rng};
 use dhow_proto::envoy::config::cluster::v3::Cluster;
@@ -49,8 +49,9 @@ impl ClusterManager {
 
     fn with_discovery(store: Store, discovers: bool) -> Self {
         let (reports, receiver) = mpsc::unbounded_channel();
-        let inner = Inner {
-            stats: store.scope("cluster_manager").group(),
+        let inner = |this: &Weak<Inner>| Inner {
+            this: this.clone(),
+            stats: Arc::new(store.scope("cluster_manager").group()),
             store,
             publisher: Publisher::new(),
             resolvers: Resolvers::default(),
@@ -65,6 +66,7 @@ impl ClusterManager {
                 active: HashMap::new(),
                 warming: HashMap::new(),
                 assignments: HashMap::new(),
+                staleness: HashMap::new(),
                 services: HashMap::new(),
                 batches: 0,
                 site: Site::default(),
@@ -75,7 +77,7 @@ impl ClusterManager {
                 upstream_bind: None,
             }),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new_cyclic(inner) }
     }
 
     /// Sets what clusters know of the proxy that they are in. Call it before the first cluster is added.
@@ -127,6 +129,7 @@ impl ClusterManager {
             store: &self.inner.store,
             reports: &self.inner.reports,
             outlier_events: self.inner.outlier_events.lock().clone(),
+            counters: &self.inner.stats,
         };
         let mut managed = ManagedCluster::new(config, from, &supplies);
         if change == Change::Added {
@@ -187,7 +190,8 @@ impl ClusterManager {
         let Some(clusters) = state.services.get(&service).cloned() else {
             return Ok(warnings);
         };
-        state.assignments.insert(service, assignment.clone());
+        state.assignments.insert(service.clone(), assignment.clone());
+        self.inner.watch_staleness(&mut state, &service, assignment.stale_after);
         for name in clusters {
             let State { active, warming, .. } = &mut *state;
             for cluster in [warming.get_mut(&name), active.get_mut(&name)].into_iter().flatten() {

@@ -1,7 +1,7 @@
 //! The clusters themselves, behind the manager's lock, and the steps from a change to its publication.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dhow_base::{ConfigError, FieldPath, Rng};
@@ -9,6 +9,7 @@ use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_stats::Store;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 
 use super::description::{ClusterManagerStats, Initialization};
 use super::tasks;
@@ -18,15 +19,16 @@ use crate::dns::{Answer, Resolvers};
 use crate::event_log::{EventFile, EventLogs};
 use crate::host::Host;
 use crate::lb::LocalCluster;
-use crate::managed_cluster::{ManagedCluster, Site, Warming, cluster_scope};
+use crate::managed_cluster::{DeliverLater, ManagedCluster, Site, Warming, cluster_scope};
 use crate::outlier::{Ejections, Finding, HostReport, Moment, ReportSender};
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, Publisher};
 
 #[derive(Debug)]
 pub(super) struct Inner {
+    pub(super) this: Weak<Inner>,
     pub(super) store: Store,
     pub(super) publisher: Publisher,
-    pub(super) stats: ClusterManagerStats,
+    pub(super) stats: Arc<ClusterManagerStats>,
     pub(super) resolvers: Resolvers,
     pub(super) reports: ReportSender,
     pub(super) event_logs: EventLogs,
@@ -46,6 +48,8 @@ pub(super) struct State {
     pub(super) warming: HashMap<String, ManagedCluster>,
     /// Last assignment per service, so that a cluster that is replaced need not wait for the server to repeat itself.
     pub(super) assignments: HashMap<String, Arc<Assignment>>,
+    /// The timers of assignments that go when no update comes (`endpoint_stale_after`), per service.
+    pub(super) staleness: HashMap<String, AbortHandle>,
     /// Names of the clusters per service.
     pub(super) services: HashMap<String, BTreeSet<String>>,
     pub(super) batches: usize,
@@ -88,9 +92,40 @@ impl Inner {
             if users.is_empty() {
                 state.services.remove(&eds.service_name);
                 state.assignments.remove(&eds.service_name);
+                if let Some(timer) = state.staleness.remove(&eds.service_name) {
+                    timer.abort();
+                }
             }
         }
         self.subscriptions.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    /// An assignment came for a service: it holds for as long as it says.
+    pub(super) fn watch_staleness(&self, state: &mut State, service: &str, stale_after: Option<Duration>) {
+        if let Some(timer) = state.staleness.remove(service) {
+            timer.abort();
+        }
+        let Some(after) = stale_after else {
+            return;
+        };
+        state.each_of_service(service, |cluster| cluster.info().stats.assignment_timeout_received().inc());
+        if self.discovers {
+            let task = tasks::expire_assignment(self.this.clone(), service.to_owned(), after);
+            state.staleness.insert(service.to_owned(), tokio::spawn(task).abort_handle());
+        }
+    }
+
+    /// No update came in time: the clusters of a service have no hosts until one does.
+    pub(super) fn drop_stale_assignment(&self, service: &str) {
+        let mut state = self.state.lock();
+        state.staleness.remove(service);
+        let empty = Arc::new(Assignment::default());
+        state.assignments.insert(service.to_owned(), empty.clone());
+        state.each_of_service(service, |cluster| {
+            cluster.info().stats.assignment_stale().inc();
+            self.assign(cluster, &empty);
+        });
+        self.settle(&mut state);
     }
 
     pub(super) fn assign(&self, cluster: &mut ManagedCluster, assignment: &Assignment) {
@@ -104,7 +139,6 @@ impl Inner {
         update: impl FnOnce(&mut ManagedCluster) -> bool,
     ) {
         if update(cluster) {
-            self.stats.cluster_updated().inc();
             self.publisher.wake();
         } else {
             cluster.info().stats.update_no_rebuild().inc();
@@ -129,14 +163,23 @@ impl Inner {
         if !ready {
             return;
         }
-        if let Some(cluster) = state.warming.remove(name) {
+        if let Some(mut cluster) = state.warming.remove(name) {
             cluster.info().stats.warming_state().set(0);
+            cluster.delivery.begin(self.deliver_later(name, cluster.id));
             let older = state.active.insert(name.to_owned(), cluster);
             if let Some(older) = &older {
                 self.unsubscribe(state, older);
             }
             state.unpublished = true;
         }
+    }
+
+    /// What delivers merged changes of a cluster.
+    fn deliver_later(&self, name: &str, id: u64) -> DeliverLater {
+        let (inner, name) = (self.this.clone(), name.to_owned());
+        DeliverLater(Box::new(move |after| {
+            tokio::spawn(tasks::deliver_later(inner.clone(), name.clone(), id, after)).abort_handle()
+        }))
     }
 
     /// Tells zone-aware clusters when the hosts of the local cluster changed.
@@ -345,6 +388,14 @@ impl Inner {
 }
 
 impl State {
+    /// Does something with every cluster that has its hosts from `service`.
+    fn each_of_service(&mut self, service: &str, mut action: impl FnMut(&mut ManagedCluster)) {
+        let Self { active, warming, services, .. } = self;
+        for name in services.get(service).into_iter().flatten() {
+            [warming.get_mut(name), active.get_mut(name)].into_iter().flatten().for_each(&mut action);
+        }
+    }
+
     pub(super) fn find(&self, name: &str, id: u64) -> Option<Arc<ActiveCluster>> {
         let found =
             [self.warming.get(name), self.active.get(name)].into_iter().flatten().find(|c| c.id == id);

@@ -81,7 +81,7 @@ pub(super) async fn sweep_again_and_again(inner: Weak<Inner>, cluster: String, i
             let hosts: Vec<_> = cluster.hosts().cloned().collect();
             let mut moment = Moment { now: Instant::now(), rng: &mut rng };
             if cluster.ejections.as_mut().is_some_and(|ejections| ejections.sweep(&hosts, &mut moment)) {
-                cluster.rebuild();
+                cluster.rebuild(true);
                 inner.publisher.wake();
             }
         });
@@ -121,5 +121,24 @@ pub(super) async fn follow_original_hosts(
         if !found {
             return;
         }
+    }
+}
+
+/// Publishes the changes of a cluster that wait, when the time is over.
+pub(super) async fn deliver_later(inner: Weak<Inner>, cluster: String, id: u64, after: Duration) {
+    tokio::time::sleep(after).await;
+    if let Some(inner) = inner.upgrade() {
+        inner.with_cluster(&cluster, id, |inner, cluster| {
+            cluster.deliver_waiting();
+            inner.publisher.wake();
+        });
+    }
+}
+
+/// Takes the hosts of a service away unless this is aborted in time.
+pub(super) async fn expire_assignment(inner: Weak<Inner>, service: String, after: Duration) {
+    tokio::time::sleep(after).await;
+    if let Some(inner) = inner.upgrade() {
+        inner.drop_stale_assignment(&service);
     }
 }

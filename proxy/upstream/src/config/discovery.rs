@@ -129,8 +129,7 @@ pub(crate) fn lower(
     let assignment_path = path.field("load_assignment");
     match kind {
         DiscoveryType::Static => {
-            let assignment = fields.load_assignment.unwrap_or_default();
-            assignment::lower(assignment, false, &assignment_path, notes).map(Discovery::Static)
+            assigned(fields.load_assignment, false, &assignment_path, notes).map(Discovery::Static)
         }
         DiscoveryType::StrictDns => lower_dns(fields, false, path, notes),
         DiscoveryType::LogicalDns => lower_dns(fields, true, path, notes),
@@ -149,6 +148,21 @@ pub(crate) fn lower(
             Ok(Discovery::OriginalDst(interval.unwrap_or(ORIGINAL_DST_CLEANUP)))
         }
     }
+}
+
+/// The `load_assignment` of a cluster.
+fn assigned(
+    message: Option<ClusterLoadAssignment>,
+    names: bool,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<Assignment, ConfigError> {
+    let assignment = assignment::lower(message.unwrap_or_default(), names, path, notes)?;
+    if assignment.stale_after.is_some() {
+        let path = path.field("policy").field("endpoint_stale_after");
+        notes.warn(path, "has an effect on clusters of type EDS only");
+    }
+    Ok(assignment)
 }
 
 fn lower_eds(
@@ -239,7 +253,7 @@ fn lower_dns(
     let failure = dns_failure_refresh_rate
         .map(|RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
     let assignment_path = path.field("load_assignment");
-    let assignment = assignment::lower(load_assignment.unwrap_or_default(), true, &assignment_path, notes)?;
+    let assignment = assigned(load_assignment, true, &assignment_path, notes)?;
     if logical {
         check_logical(&assignment, &assignment_path)?;
     }
@@ -345,8 +359,7 @@ fn lower_custom(
         typed_resolver(config, &mut resolver, &type_path.field("typed_dns_resolver_config"), notes)?;
     }
     let assignment_path = path.field("load_assignment");
-    let assignment =
-        assignment::lower(fields.load_assignment.unwrap_or_default(), true, &assignment_path, notes)?;
+    let assignment = assigned(fields.load_assignment, true, &assignment_path, notes)?;
     if all_addresses_in_single_endpoint {
         check_logical(&assignment, &assignment_path)?;
     }
