@@ -511,7 +511,6 @@ fn cluster_info(
         tcp_idle_timeout: config.tcp_idle_timeout,
         bind: config.bind.clone(),
         tcp_keepalive: config.tcp_keepalive,
-        connections: config.connections.clone(),
         aggregate: match &config.discovery {
             Discovery::Aggregate(clusters) => Some(clusters.clone()),
             _ => None,
