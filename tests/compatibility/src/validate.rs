@@ -79,12 +79,21 @@ fn log_lines(log: &str) -> impl Iterator<Item = (&str, &str)> {
         std::iter::once(0).chain(log.match_indices("\n[").map(|(at, _)| at + 1)).collect();
     let ends = starts.iter().skip(1).copied().chain(std::iter::once(log.len())).collect::<Vec<_>>();
     starts.into_iter().zip(ends).filter_map(move |(start, end)| {
-        // [time][process][level][logger] text
+        // [time][process][level][logger] [file:line] text
         let mut parts = log[start..end].trim_end().splitn(5, ']');
         let level = parts.nth(2)?.trim_start_matches('[');
-        let text = parts.nth(1)?;
-        Some((level, text.trim_start()))
+        let text = parts.nth(1)?.trim_start();
+        Some((level, after_location(text)))
     })
+}
+
+/// `[FILE:LINE] TEXT` without what comes before the text.
+fn after_location(text: &str) -> &str {
+    let location = text.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match location {
+        Some((location, rest)) if location.contains(".rs:") => rest,
+        _ => text,
+    }
 }
 
 /// `error initializing configuration 'FILE': TEXT` without what comes before the text.
@@ -100,7 +109,7 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart_even_over_several_lines() {
-        let log = "[t][1][warning][main] a.b: odd\n[t][1][error][main] error initializing configuration '/f': x: y\nz\n";
+        let log = "[t][1][warning][main] a.b: odd\n[t][1][error][main] [src/x.rs:7] error initializing configuration '/f': x: y\nz\n";
         let lines: Vec<_> = log_lines(log).collect();
         assert_eq!(lines[0], ("warning", "a.b: odd"));
         assert_eq!(after_file_name(lines[1].1), "x: y\nz");

@@ -163,6 +163,10 @@ impl Exchange {
                         StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
                     route.redirect_location(&self.request, &context)
                 };
+                let suppressed =
+                    self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+                let context = StreamFormat::new(&self.info);
+                route.rewrite_redirected_path(&mut self.request, &context, suppressed);
                 let (status, location) = location.unwrap_or((301, Vec::new()));
                 let reply = LocalReply::new(status, &b""[..], "direct_response")
                     .header(KnownHeader::Location, location);
