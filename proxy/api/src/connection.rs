@@ -9,6 +9,8 @@ use dhow_net::Transport;
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_tls::TlsInfo;
 
+use crate::connection_objects::ConnectionObjects;
+
 /// What is known of a downstream connection once its filter chain is chosen.
 #[derive(Debug)]
 pub struct ConnectionInfo {
@@ -36,6 +38,8 @@ pub struct ConnectionInfo {
     pub filter_chain_metadata: Option<Arc<Metadata>>,
     /// Bytes of a message that may be held back on this connection (`per_connection_buffer_limit_bytes`); at least 1.
     pub buffer_limit: u32,
+    /// What filters keep for as long as the connection lasts.
+    pub objects: ConnectionObjects,
 }
 
 /// An accepted connection with its filter chain chosen and its TLS handshake done.

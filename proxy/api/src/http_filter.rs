@@ -258,6 +258,7 @@ pub trait HttpFilter {
     /// The trailers of the response arrived.
     fn encode_trailers(
         &mut self,
+        _request: &HeaderMap,
         _response: &mut HeaderMap,
         _trailers: &mut HeaderMap,
         _stream: &mut FilterStream<'_>,
@@ -282,6 +283,8 @@ pub struct FilterContext<'a> {
     pub stat_prefix: &'a str,
     /// Where its stats live.
     pub stats: &'a dhow_stats::Store,
+    /// Configured name of the filter.
+    pub name: Arc<str>,
     /// `node.cluster`.
     pub node_cluster: &'a str,
     /// Takes what is worth saying and no reason to refuse the configuration.

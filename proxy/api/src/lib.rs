@@ -2,6 +2,7 @@
 //! not know how connections are accepted, how hosts are chosen or how codecs work.
 
 mod connection;
+mod connection_objects;
 mod dynamic_metadata;
 mod filter_state;
 mod http_filter;
@@ -12,6 +13,7 @@ mod stream_info;
 mod stream_match;
 
 pub use connection::{Connection, ConnectionInfo};
+pub use connection_objects::ConnectionObjects;
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{

@@ -27,6 +27,8 @@ pub struct LocalReply {
     pub grpc_status: Option<u8>,
     /// Whether the downstream connection is closed after the reply.
     pub close: bool,
+    /// Whether the reply goes out as it is: without the headers that the route adds, and unseen by `local_reply_config`.
+    pub verbatim: bool,
 }
 
 impl LocalReply {
@@ -41,6 +43,7 @@ impl LocalReply {
             headers: Vec::new(),
             grpc_status: None,
             close: false,
+            verbatim: false,
         }
     }
 
@@ -65,6 +68,12 @@ impl LocalReply {
     /// Closes the downstream connection after the reply (HTTP/1).
     pub fn closing(mut self) -> Self {
         self.close = true;
+        self
+    }
+
+    /// Keeps the route and `local_reply_config` from changing the reply.
+    pub fn verbatim(mut self) -> Self {
+        self.verbatim = true;
         self
     }
 

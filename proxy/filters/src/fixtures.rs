@@ -31,6 +31,7 @@ pub(crate) fn configure<M: Name + Default>(
     let mut context = FilterContext {
         stat_prefix: "http.test.",
         stats: store,
+        name: "filter".into(),
         node_cluster: "the-node",
         warnings: &mut Vec::new(),
     };
@@ -106,6 +107,7 @@ impl Stream {
             listener_metadata: None,
             filter_chain_metadata: None,
             buffer_limit: 1 << 20,
+            objects: Default::default(),
         };
         let info = StreamInfo::new(Rc::new(connection), Some(Protocol::Http11), Instant::now(), random);
         let control = StreamControl {

@@ -328,6 +328,7 @@ impl WorkerListener {
                 listener_metadata: listener.shared.config.metadata.clone(),
                 filter_chain_metadata: served.chain.metadata.clone(),
                 buffer_limit: listener.shared.config.buffer_limit,
+                objects: dhow_proxy_api::ConnectionObjects::default(),
             };
             let connection = Connection { transport, info: Rc::new(info) };
             served.handler.clone().serve(connection).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
-use dhow_proxy_http::{HttpConnectionManager, compile_routes};
+use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, compile_routes};
 use dhow_proxy_xds::PathSource;
 use dhow_stats::Store;
 
@@ -148,11 +148,9 @@ impl RouteTables {
         if subscription.current.as_ref().is_some_and(|current| current.message == message) {
             return Ok(());
         }
-        let managers: Vec<_> = subscription.managers().collect();
-        let tables = managers.iter().map(|manager| compile(&message, manager, warnings));
-        let tables: Vec<_> = tables.collect::<Result<_, _>>()?;
-        for (manager, table) in managers.iter().zip(tables) {
-            manager.routes().publish(table);
+        let table = compile(&message, warnings)?;
+        for manager in subscription.managers() {
+            manager.routes().publish(table.clone());
         }
         subscription.stats.reloaded();
         subscription.current =
@@ -168,12 +166,11 @@ impl RouteTables {
 
 fn compile(
     message: &RouteConfiguration,
-    manager: &HttpConnectionManager,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<dhow_proxy_http::RouteTable>, ConfigError> {
-    let chains: Vec<_> = manager.config().chains().collect();
+    let registry = FilterRegistry { filters: dhow_proxy_filters::all() };
     // By RDS, clusters may come after the routes that name them.
-    compile_routes(message, &chains, &|_| true, false, &FieldPath::root(), warnings)
+    compile_routes(message, registry, &|_| true, false, &FieldPath::root(), warnings)
 }
 
 fn publish(
@@ -181,7 +178,7 @@ fn publish(
     manager: &HttpConnectionManager,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<(), ConfigError> {
-    manager.routes().publish(compile(message, manager, warnings)?);
+    manager.routes().publish(compile(message, warnings)?);
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `{{port.NAME}}` | a free port, made on first use |
 //! | `{{upstream.NAME}}` | the port of an upstream |
+//! | `{{session.NAME}}` | the address of an upstream as a header of a stateful session has it |
+//! | `{{session.cookie.NAME}}` | ... as a cookie of a stateful session that never ends has it |
 //! | `{{dir}}` | the scenario's folder |
 //! | `{{cert.ca}}` | the CA that issued the certificates below (PEM file) |
 //! | `{{cert.server}}`, `{{key.server}}` | certificate for `localhost`, `*.example.test`, `127.0.0.1` |
@@ -243,9 +245,21 @@ impl Environment {
         if let Some(port) = name.strip_prefix("port.") {
             return Ok(self.port(port)?.port().to_string());
         }
-        if let Some(upstream) = name.strip_prefix("upstream.") {
+        let address = |upstream: &str| {
             let backend = self.upstreams.get(upstream).ok_or_else(|| anyhow!("no upstream `{upstream}`"))?;
-            return Ok(backend.address().port().to_string());
+            Ok::<_, anyhow::Error>(backend.address())
+        };
+        if let Some(upstream) = name.strip_prefix("upstream.") {
+            return Ok(address(upstream)?.port().to_string());
+        }
+        if let Some(upstream) = name.strip_prefix("session.cookie.") {
+            // `envoy.Cookie`: field 1 is the address.
+            let address = address(upstream)?.to_string();
+            let message = [&[0x0a, address.len() as u8], address.as_bytes()].concat();
+            return Ok(dhow_base::base64::encode(&message));
+        }
+        if let Some(upstream) = name.strip_prefix("session.") {
+            return Ok(dhow_base::base64::encode(address(upstream)?.to_string().as_bytes()));
         }
         self.certificate(name)
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | ports of the scenario | `{{port.NAME}}`, `{{upstream.NAME}}` |
 //! | other ports of 127.0.0.1 | `<port>` |
+//! | base64 with an address of 127.0.0.1 in it (sessions) | `<session HOST>` |
 //! | this machine's own addresses other than loopback | `<local-ip>` |
 //! | the scenario's folder | `{{dir}}` |
 //! | UUIDs (request ids) | `<uuid>` |
@@ -35,6 +36,8 @@ static UUID: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"));
 static PORT: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(127\.0\.0\.1:|127\.0\.0\.1_|\[::1\]:|localhost:|:)([0-9]{4,5})\b"));
+static BASE64: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9+/]{15,}={0,2}"));
+static SESSION_HOST: LazyLock<Regex> = LazyLock::new(|| pattern(r"127\.0\.0\.1:[0-9]+"));
 static CERT_HASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bHash=[0-9a-f]{64}\b"));
 static DATE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$")
@@ -73,9 +76,20 @@ impl Normaliser {
                 None => found[0].to_owned(),
             }
         });
+        let text = BASE64.replace_all(&text, |found: &Captures<'_>| self.session(&found[0]));
         match self.local_ip {
             Some(ip) => text.replace(&ip.to_string(), "<local-ip>"),
             None => text.into_owned(),
+        }
+    }
+
+    /// A word in base64 that names a host: which one.
+    fn session(&self, word: &str) -> String {
+        let decoded = dhow_base::base64::decode(word).unwrap_or_default();
+        let decoded = String::from_utf8_lossy(&decoded);
+        match SESSION_HOST.find(&decoded) {
+            Some(host) => format!("<session {}>", self.text(host.as_str())),
+            None => word.to_owned(),
         }
     }
 
@@ -182,6 +196,19 @@ mod tests {
         assert_eq!(
             text,
             "127.0.0.1:{{upstream.one}} localhost:{{port.http}} 127.0.0.1:<port> example.test:8080 a:{{port.http}} 127.0.0.1_{{port.http}}"
+        );
+    }
+
+    #[test]
+    fn sessions_are_named_by_their_host() {
+        let of_header = dhow_base::base64::encode(b"127.0.0.1:10102");
+        let of_cookie = dhow_base::base64::encode(b"\n\x0f127.0.0.1:10102\x10\x05");
+        let text = normaliser()
+            .text(&format!("{of_header};UV:dG9rZW4= sid=\"{of_cookie}\" QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+        assert_eq!(
+            text,
+            "<session 127.0.0.1:{{upstream.one}}>;UV:dG9rZW4= \
+             sid=\"<session 127.0.0.1:{{upstream.one}}>\" QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
         );
     }
 

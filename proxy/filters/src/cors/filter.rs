@@ -57,7 +57,7 @@ impl Policies {
 
     /// The answer to a preflight; without `origin` it allows nothing.
     fn preflight_reply(&self, origin: Option<&[u8]>, request: &HeaderMap) -> LocalReply {
-        let mut reply = LocalReply::new(200, &b""[..], "cors_response");
+        let mut reply = LocalReply::new(200, &b""[..], "cors_response").verbatim();
         if let Some(origin) = origin {
             reply = reply.header(KnownHeader::AccessControlAllowOrigin, origin);
         }

@@ -5,14 +5,19 @@ use std::time::Duration;
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::HeaderMatcher;
-use dhow_proto::envoy::extensions::filters::common::fault::v3::FaultDelay;
 use dhow_proto::envoy::extensions::filters::common::fault::v3::fault_delay::{
     FaultDelaySecifier, HeaderDelay,
 };
+use dhow_proto::envoy::extensions::filters::common::fault::v3::fault_rate_limit::{
+    FixedLimit, HeaderLimit, LimitType,
+};
+use dhow_proto::envoy::extensions::filters::common::fault::v3::{FaultDelay, FaultRateLimit};
 use dhow_proto::envoy::extensions::filters::http::fault::v3::fault_abort::{ErrorType, HeaderAbort};
 use dhow_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault};
-use dhow_proto::google::protobuf::{self, Any, UInt32Value};
-use dhow_routing::Fraction;
+use dhow_proto::google::protobuf::{self, Any, Struct, UInt32Value};
+use dhow_routing::{Fraction, RuntimeValues};
+
+use super::runtime_keys::{RuntimeKeys, key_or};
 
 /// What an abort answers when the configuration gives no body.
 pub(super) const ABORT_BODY: &str = "fault filter abort";
@@ -22,6 +27,7 @@ pub(super) const ABORT_BODY: &str = "fault filter abort";
 pub(super) struct Settings {
     pub(super) delay: Option<Delay>,
     pub(super) abort: Option<Abort>,
+    pub(super) rate_limit: Option<RateLimit>,
     /// Only requests to this cluster; empty: to any.
     pub(super) upstream_cluster: Box<str>,
     /// Only requests that match all of these.
@@ -32,6 +38,9 @@ pub(super) struct Settings {
     pub(super) max_active_faults: Option<u32>,
     /// Whether faults are counted per `x-envoy-downstream-service-cluster` too.
     pub(super) counts_downstream_clusters: bool,
+    /// Dynamic metadata of streams that are delayed or aborted, under the filter's name.
+    pub(super) metadata: Struct,
+    pub(super) keys: RuntimeKeys,
 }
 
 /// The share of requests that a fault hits.
@@ -40,6 +49,14 @@ pub(super) struct Share {
     fraction: Fraction,
     /// The request header that may lower the numerator.
     header: Option<HeaderName>,
+}
+
+/// A limit on how fast response bodies go.
+#[derive(Debug)]
+pub(super) struct RateLimit {
+    pub(super) share: Share,
+    /// KiB a second; none when the request's `x-envoy-fault-throughput-response` gives it.
+    pub(super) fixed: Option<u64>,
 }
 
 /// A delay.
@@ -71,8 +88,6 @@ pub(super) enum AbortStatus {
 
 impl Settings {
     /// Reads the message, of the filter or of a route.
-    ///
-    /// The `*_runtime` fields are refused: the keys that they name would not be read.
     pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
         let HttpFault {
             delay,
@@ -92,33 +107,61 @@ impl Settings {
             disable_downstream_cluster_stats,
             filter_metadata,
         } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
-        ConfigError::refuse_if(response_rate_limit.is_some(), path, "response_rate_limit")?;
-        for (key, name) in [
-            (&delay_percent_runtime, "delay_percent_runtime"),
-            (&abort_percent_runtime, "abort_percent_runtime"),
-            (&delay_duration_runtime, "delay_duration_runtime"),
-            (&abort_http_status_runtime, "abort_http_status_runtime"),
-            (&max_active_faults_runtime, "max_active_faults_runtime"),
-            (&response_rate_limit_percent_runtime, "response_rate_limit_percent_runtime"),
-            (&abort_grpc_status_runtime, "abort_grpc_status_runtime"),
-        ] {
-            ConfigError::refuse_if(!key.is_empty(), path, name)?;
-        }
-        ConfigError::refuse_if(filter_metadata.is_some(), path, "filter_metadata")?;
+        let keys = RuntimeKeys {
+            delay_percent: key_or(delay_percent_runtime, "fault.http.delay.fixed_delay_percent"),
+            abort_percent: key_or(abort_percent_runtime, "fault.http.abort.abort_percent"),
+            delay_duration: key_or(delay_duration_runtime, "fault.http.delay.fixed_duration_ms"),
+            abort_http_status: key_or(abort_http_status_runtime, "fault.http.abort.http_status"),
+            abort_grpc_status: key_or(abort_grpc_status_runtime, "fault.http.abort.grpc_status"),
+            max_active_faults: key_or(max_active_faults_runtime, "fault.http.max_active_faults"),
+            response_rate_limit_percent: key_or(
+                response_rate_limit_percent_runtime,
+                "fault.http.rate_limit.response_percent",
+            ),
+        };
         Ok(Self {
             delay: delay.map(|delay| Delay::read(delay, &path.field("delay"))).transpose()?,
             abort: abort.map(|abort| Abort::read(abort, &path.field("abort"))).transpose()?,
+            rate_limit: response_rate_limit
+                .map(|limit| RateLimit::read(limit, &path.field("response_rate_limit")))
+                .transpose()?,
             upstream_cluster: upstream_cluster.into(),
             headers: HeaderMatcher::compile_all(&headers, &path.field("headers"))?,
             downstream_nodes: downstream_nodes.into_iter().map(Into::into).collect(),
             max_active_faults: max_active_faults.map(|UInt32Value { value }| value),
             counts_downstream_clusters: !disable_downstream_cluster_stats,
+            metadata: filter_metadata.unwrap_or_default(),
+            keys,
         })
     }
 
     /// Whether there is a fault to inject.
     pub(super) fn has_faults(&self) -> bool {
-        self.delay.is_some() || self.abort.is_some()
+        self.delay.is_some() || self.abort.is_some() || self.rate_limit.is_some()
+    }
+}
+
+impl RateLimit {
+    fn read(message: FaultRateLimit, path: &FieldPath) -> Result<Self, ConfigError> {
+        let FaultRateLimit { percentage, limit_type } = message;
+        let (fixed, header) = match limit_type {
+            Some(LimitType::FixedLimit(FixedLimit { limit_kbps: 0 })) => {
+                let path = path.field("fixed_limit").field("limit_kbps");
+                return Err(ConfigError::new(path, "value must be greater than or equal to 1"));
+            }
+            Some(LimitType::FixedLimit(FixedLimit { limit_kbps })) => (Some(limit_kbps), None),
+            Some(LimitType::HeaderLimit(HeaderLimit {})) => {
+                (None, Some(HeaderName::new("x-envoy-fault-throughput-response-percentage")))
+            }
+            None => return Err(ConfigError::new(path.field("limit_type"), "value is required")),
+        };
+        Ok(Self { share: Share { fraction: Fraction::from_message(percentage.as_ref()), header }, fixed })
+    }
+
+    /// KiB a second for a request; none when its header should say it and does not.
+    pub(super) fn rate(&self, request: &HeaderMap) -> Option<u64> {
+        let asked = || number(request.get_str("x-envoy-fault-throughput-response")?).filter(|&rate| rate > 0);
+        self.fixed.or_else(|| asked().map(u64::from))
     }
 }
 
@@ -169,11 +212,11 @@ impl Abort {
 }
 
 impl Share {
-    /// Whether the lot hits the request. A header can lower the share, not raise it.
-    pub(super) fn hits(&self, request: &HeaderMap, lot: u64) -> bool {
+    /// Whether the lot hits the request. A header can lower the share, not raise it; the runtime key has the last word.
+    pub(super) fn hits(&self, request: &HeaderMap, lot: u64, key: &str, runtime: &dyn RuntimeValues) -> bool {
         let asked = self.header.as_ref().and_then(|name| number(request.get(name)?));
         let numerator = asked.map_or(self.fraction.numerator, |asked| asked.min(self.fraction.numerator));
-        Fraction { numerator, ..self.fraction }.contains(lot)
+        runtime.fraction(key).unwrap_or(Fraction { numerator, ..self.fraction }).contains(lot)
     }
 }
 

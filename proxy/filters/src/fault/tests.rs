@@ -203,8 +203,5 @@ fn shares_are_kept_and_independent_of_each_other() {
 fn what_is_not_supported_is_refused_by_path() {
     let path =
         |yaml: &str| configure::<HttpFault>(yaml, &Store::new()).map(drop).unwrap_err().path.to_string();
-    let rate = "{response_rate_limit: {fixed_limit: {limit_kbps: 1}, percentage: {numerator: 100}}}";
-    assert_eq!(path(rate), "config.response_rate_limit");
-    assert_eq!(path("{filter_metadata: {a: b}}"), "config.filter_metadata");
     assert_eq!(path("{abort: {grpc_status: 256, percentage: {numerator: 1}}}"), "config.abort.grpc_status");
 }

@@ -137,6 +137,7 @@ impl HttpFilter for Filter {
 
     fn encode_trailers(
         &mut self,
+        _request: &HeaderMap,
         _response: &mut HeaderMap,
         trailers: &mut HeaderMap,
         _stream: &mut FilterStream<'_>,

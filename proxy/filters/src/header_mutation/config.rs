@@ -1,14 +1,12 @@
 //! `HeaderMutation` and `HeaderMutationPerRoute` validated.
 
 use dhow_base::{ConfigError, FieldPath};
-use dhow_expr::FormatContext;
-use dhow_http::HeaderMap;
-use dhow_matching::StringMatcher;
-use dhow_proto::envoy::config::common::mutation_rules::v3::HeaderMutation as MutationMessage;
-use dhow_proto::envoy::config::common::mutation_rules::v3::header_mutation::{Action, RemoveOnMatch};
+use dhow_proto::envoy::config::common::mutation_rules::v3::HeaderMutation;
 use dhow_proto::envoy::extensions::filters::http::header_mutation::v3 as message;
 use dhow_proto::google::protobuf::Any;
-use dhow_routing::HeaderMutations;
+use dhow_routing::HeaderEdit;
+
+use super::query::QueryEdit;
 
 /// The filter's configuration.
 #[derive(Debug)]
@@ -21,17 +19,11 @@ pub(super) struct Filter {
 /// What the filter or one level of a route edits.
 #[derive(Debug, Default)]
 pub(super) struct Mutations {
-    pub(super) request: Box<[Mutation]>,
-    pub(super) response: Box<[Mutation]>,
-}
-
-/// One edit.
-#[derive(Debug)]
-pub(super) enum Mutation {
-    /// `append` or `remove`.
-    Edit(HeaderMutations),
-    /// `remove_on_match`: removes the headers whose names match.
-    RemoveOnMatch(StringMatcher),
+    pub(super) request: Box<[HeaderEdit]>,
+    pub(super) query: Box<[QueryEdit]>,
+    pub(super) request_trailers: Box<[HeaderEdit]>,
+    pub(super) response: Box<[HeaderEdit]>,
+    pub(super) response_trailers: Box<[HeaderEdit]>,
 }
 
 impl Filter {
@@ -60,80 +52,24 @@ impl Mutations {
             response_trailers_mutations,
             request_trailers_mutations,
         } = mutations.unwrap_or_default();
-        let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
-        refuse(!query_parameter_mutations.is_empty(), "query_parameter_mutations")?;
-        refuse(!response_trailers_mutations.is_empty(), "response_trailers_mutations")?;
-        refuse(!request_trailers_mutations.is_empty(), "request_trailers_mutations")?;
-        let list = |messages: &[MutationMessage], field: &str| -> Result<Box<[Mutation]>, ConfigError> {
-            let path = path.field(field);
-            messages
-                .iter()
-                .enumerate()
-                .map(|(at, message)| Mutation::read(message, &path.index(at)))
-                .collect()
-        };
+        let list =
+            |messages: &[HeaderMutation], field: &str| HeaderEdit::compile_all(messages, &path.field(field));
+        let query_path = path.field("query_parameter_mutations");
+        let query = query_parameter_mutations.into_iter().enumerate();
+        let query = query.map(|(at, message)| QueryEdit::read(message, &query_path.index(at)));
         Ok(Self {
             request: list(&request_mutations, "request_mutations")?,
+            query: query.collect::<Result<_, _>>()?,
+            request_trailers: list(&request_trailers_mutations, "request_trailers_mutations")?,
             response: list(&response_mutations, "response_mutations")?,
+            response_trailers: list(&response_trailers_mutations, "response_trailers_mutations")?,
         })
     }
-}
 
-impl Mutation {
-    fn read(message: &MutationMessage, path: &FieldPath) -> Result<Self, ConfigError> {
-        let MutationMessage { action } = message;
-        match action {
-            Some(Action::Remove(name)) => {
-                let names = std::slice::from_ref(name);
-                let field = path.field("remove");
-                HeaderMutations::compile(&[], path, names, &field)
-                    .map(Self::Edit)
-                    .map_err(|error| of_single(error, &field))
-            }
-            Some(Action::Append(option)) => {
-                let options = std::slice::from_ref(option);
-                let field = path.field("append");
-                HeaderMutations::compile(options, &field, &[], path)
-                    .map(Self::Edit)
-                    .map_err(|error| of_single(error, &field))
-            }
-            Some(Action::RemoveOnMatch(RemoveOnMatch { key_matcher })) => {
-                let path = path.field("remove_on_match").field("key_matcher");
-                let Some(matcher) = key_matcher else {
-                    return Err(ConfigError::new(path, "value is required"));
-                };
-                StringMatcher::compile(matcher, &path).map(Self::RemoveOnMatch)
-            }
-            None => Err(ConfigError::new(path.field("action"), "value is required")),
-        }
+    /// Whether nothing is edited.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { request, query, request_trailers, response, response_trailers } = self;
+        query.is_empty()
+            && [request, request_trailers, response, response_trailers].iter().all(|edits| edits.is_empty())
     }
-
-    /// Edits a request.
-    pub(super) fn apply_to_request(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
-        match self {
-            Self::Edit(edit) => edit.apply_to_request(headers, context),
-            Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
-        }
-    }
-
-    /// Edits a response.
-    pub(super) fn apply_to_response(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
-        match self {
-            Self::Edit(edit) => edit.apply_to_response(headers, context),
-            Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
-        }
-    }
-}
-
-/// An error about the only element of a list, as one about the field that is not a list here.
-fn of_single(mut error: ConfigError, field: &FieldPath) -> ConfigError {
-    if let Some(rest) = error.path.as_str().strip_prefix(&format!("{field}[0]")) {
-        error.path = FieldPath::from(format!("{field}{rest}"));
-    }
-    error
-}
-
-/// Pseudo headers stay: a request or response is none without them.
-fn remove_matching(headers: &mut HeaderMap, matcher: &StringMatcher) {
-    headers.retain(|_, name, _| name.starts_with(b":") || !matcher.matches(name));
 }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use dhow_http::HeaderMap;
-use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, StreamFormat};
+use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_api::{
+    FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, StreamFormat, TrailersVerdict, Watches,
+};
 use dhow_routing::FilterOverride;
 
 use super::config::{self, Mutations};
+use super::query::edit_path;
 use crate::route_config::route_configs;
 
 /// The configured filter.
@@ -31,7 +34,7 @@ impl HttpFilterFactory for Factory {
         if self.most_specific_wins {
             in_order[1..].reverse();
         }
-        in_order.retain(|level| !(level.request.is_empty() && level.response.is_empty()));
+        in_order.retain(|level| !level.is_empty());
         if in_order.is_empty() {
             return None;
         }
@@ -52,10 +55,42 @@ impl HttpFilter for Filter {
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         let context = StreamFormat::new(stream.info);
-        for mutation in self.levels.iter().flat_map(|level| &level.request) {
-            mutation.apply_to_request(request, &context);
+        for level in &self.levels {
+            for edit in &level.request {
+                edit.apply_to_request(request, &context);
+            }
+            if !level.query.is_empty() && !request.path().is_empty() {
+                let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
+                let path = edit_path(request.path(), level.query.iter(), &context);
+                request.set_known(KnownHeader::Path, &path);
+            }
         }
         HeadersVerdict::Continue
+    }
+
+    fn watches(&self) -> Watches {
+        let any = |of: fn(&Mutations) -> bool| self.levels.iter().any(|level| of(level));
+        let mut watches = Watches::NOTHING;
+        if any(|level| !level.request_trailers.is_empty()) {
+            watches = watches.and(Watches::REQUEST_TRAILERS);
+        }
+        if any(|level| !level.response_trailers.is_empty()) {
+            watches = watches.and(Watches::RESPONSE_TRAILERS);
+        }
+        watches
+    }
+
+    fn decode_trailers(
+        &mut self,
+        request: &mut HeaderMap,
+        trailers: &mut HeaderMap,
+        stream: &mut FilterStream<'_>,
+    ) -> TrailersVerdict {
+        let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
+        for edit in self.levels.iter().flat_map(|level| &level.request_trailers) {
+            edit.apply_to_trailers(trailers, &context);
+        }
+        TrailersVerdict::Continue
     }
 
     fn encode_headers(
@@ -66,9 +101,27 @@ impl HttpFilter for Filter {
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
-        for mutation in self.levels.iter().flat_map(|level| &level.response) {
-            mutation.apply_to_response(response, &context);
+        for edit in self.levels.iter().flat_map(|level| &level.response) {
+            edit.apply_to_response(response, &context);
         }
         HeadersVerdict::Continue
+    }
+
+    fn encode_trailers(
+        &mut self,
+        request: &HeaderMap,
+        response: &mut HeaderMap,
+        trailers: &mut HeaderMap,
+        stream: &mut FilterStream<'_>,
+    ) -> TrailersVerdict {
+        let context = StreamFormat {
+            request: Some(request),
+            response: Some(response),
+            ..StreamFormat::new(stream.info)
+        };
+        for edit in self.levels.iter().flat_map(|level| &level.response_trailers) {
+            edit.apply_to_trailers(trailers, &context);
+        }
+        TrailersVerdict::Continue
     }
 }

@@ -1,10 +1,12 @@
-//! `envoy.filters.http.header_mutation`: adds, replaces and removes request and response headers.
+//! `envoy.filters.http.header_mutation`: adds, replaces and removes headers and trailers of requests and
+//! responses, and query parameters.
 //!
 //! The filter's own mutations come first, then those of the route, its virtual host and its table, or the other way round with
 //! `most_specific_header_mutations_wins`. Each mutation sees what those before it did. No stats.
 
 mod config;
 mod filter;
+mod query;
 #[cfg(test)]
 mod tests;
 

@@ -97,12 +97,16 @@ fn what_cannot_be_done_is_refused_by_path() {
         assert_eq!(of_filter, of_route);
         of_filter
     };
-    let add = "{append: {header: {key: x-a, value: b}}}";
-    for field in ["request_trailers_mutations", "response_trailers_mutations"] {
-        assert_eq!(error(&format!("{field}: [{add}]")).path.as_str(), format!("config.mutations.{field}"));
+    for (field, reason) in [
+        ("{}", "One of 'append'/'remove' must be specified."),
+        ("{remove: a, append: {record: {key: a}}}", "Only one of 'append'/'remove can be specified."),
+        ("{append: {}}", "No record specified for append mutation."),
+        ("{append: {record: {key: a, value: 5}}}", "Only string value is allowed for record value."),
+    ] {
+        let query = error(&format!("query_parameter_mutations: [{field}]"));
+        assert!(query.path.as_str().starts_with("config.mutations.query_parameter_mutations[0]"));
+        assert_eq!(query.reason, reason);
     }
-    let query = error("query_parameter_mutations: [{remove: a}]");
-    assert_eq!(query.path.as_str(), "config.mutations.query_parameter_mutations");
     let path = error("request_mutations: [{append: {header: {key: ':path', value: /}}}]");
     assert_eq!(path.path.as_str(), "config.mutations.request_mutations[0].append.header.key");
     assert_eq!(path.reason, ":-prefixed or host headers may not be modified");

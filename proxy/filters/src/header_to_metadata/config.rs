@@ -1,5 +1,7 @@
 //! `Config` validated.
 
+use std::sync::OnceLock;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::HeaderName;
 use dhow_matching::RegexRewrite;
@@ -8,6 +10,8 @@ use dhow_proto::envoy::extensions::filters::http::header_to_metadata::v3::config
     KeyValuePair, Rule as RuleMessage, ValueEncode, ValueType,
 };
 use dhow_proto::google::protobuf::Any;
+
+use super::filter::HeaderToMetadataStats;
 
 /// The namespace of rules that name none.
 const NAMESPACE: &str = "envoy.filters.http.header_to_metadata";
@@ -19,6 +23,8 @@ pub(super) struct Rules {
     pub(super) response: Box<[Rule]>,
     /// `stat_prefix`; empty counts nothing.
     pub(super) stat_prefix: Box<str>,
+    /// Registered with the filter, or on the first request of a route.
+    pub(super) stats: OnceLock<HeaderToMetadataStats>,
 }
 
 /// One rule.
@@ -63,6 +69,7 @@ impl Rules {
             request: list(request_rules, "request_rules")?,
             response: list(response_rules, "response_rules")?,
             stat_prefix: stat_prefix.into(),
+            stats: OnceLock::new(),
         })
     }
 }

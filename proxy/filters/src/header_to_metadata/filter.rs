@@ -34,16 +34,21 @@ dhow_stats::stat_group! {
 #[derive(Debug)]
 pub(super) struct Factory {
     rules: Arc<Rules>,
-    stats: Option<HeaderToMetadataStats>,
+    store: Store,
 }
 
 impl Factory {
     /// The filter of a configuration.
     pub(super) fn new(rules: Rules, store: &Store) -> Self {
-        let prefix = &rules.stat_prefix;
-        let stats = (!prefix.is_empty()).then(|| store.scope(&format!("http_filter_name.{prefix}")).group());
-        Self { rules: Arc::new(rules), stats }
+        stats_of(&rules, store);
+        Self { rules: Arc::new(rules), store: store.clone() }
     }
+}
+
+/// Rules count by themselves: a route's own rules without `stat_prefix` count nothing.
+fn stats_of<'a>(rules: &'a Rules, store: &Store) -> Option<&'a HeaderToMetadataStats> {
+    let name = || format!("http_filter_name.{}", rules.stat_prefix);
+    (!rules.stat_prefix.is_empty()).then(|| rules.stats.get_or_init(|| store.scope(&name()).group()))
 }
 
 impl HttpFilterFactory for Factory {
@@ -52,7 +57,8 @@ impl HttpFilterFactory for Factory {
         if rules.request.is_empty() && rules.response.is_empty() {
             return None;
         }
-        Some(Box::new(Filter { rules, stats: self.stats.clone() }))
+        let stats = stats_of(&rules, &self.store).cloned();
+        Some(Box::new(Filter { rules, stats }))
     }
 }
 

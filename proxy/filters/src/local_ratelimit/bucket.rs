@@ -15,11 +15,17 @@ pub(super) struct TokenBucket {
     empty_at: AtomicU64,
 }
 
-/// What taking a token gave.
+/// What a bucket is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BucketSize {
+    pub(super) max_tokens: u32,
+    pub(super) tokens_per_fill: u32,
+    pub(super) fill_interval: Duration,
+}
+
+/// What is in a bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Draw {
-    /// Whether there was a token to take.
-    pub(super) taken: bool,
+pub(super) struct Level {
     /// Size of the bucket.
     pub(super) limit: u32,
     /// Whole tokens that are left.
@@ -30,28 +36,45 @@ pub(super) struct Draw {
 
 impl TokenBucket {
     /// A full bucket.
-    pub(super) fn new(max_tokens: u32, tokens_per_fill: u32, fill_interval: Duration) -> Self {
+    pub(super) fn new(size: BucketSize) -> Self {
+        let BucketSize { max_tokens, tokens_per_fill, fill_interval } = size;
         let max_tokens = f64::from(max_tokens);
         let tokens_per_second = f64::from(tokens_per_fill) / fill_interval.as_secs_f64();
         let empty_at = -(max_tokens / tokens_per_second);
         Self { max_tokens, tokens_per_second, empty_at: AtomicU64::new(empty_at.to_bits()) }
     }
 
-    /// Takes a token, if there is one, at `now` since the start.
-    pub(super) fn draw(&self, now: Duration) -> Draw {
+    /// Tokens that flow in within a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.tokens_per_second
+    }
+
+    /// Takes tokens at `now` since the start: all of them, or none when there are not as many.
+    pub(super) fn take(&self, count: u64, now: Duration) -> bool {
         let now = now.as_secs_f64();
+        let count = count as f64;
         let mut bits = self.empty_at.load(Ordering::Relaxed);
         loop {
             let tokens = self.tokens_at(now, f64::from_bits(bits));
-            if tokens < 1.0 {
-                return self.draw_of(false, tokens);
+            if tokens < count {
+                return false;
             }
-            let left = tokens - 1.0;
-            let empty_at = (now - left / self.tokens_per_second).to_bits();
+            let empty_at = (now - (tokens - count) / self.tokens_per_second).to_bits();
             match self.empty_at.compare_exchange_weak(bits, empty_at, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return self.draw_of(true, left),
+                Ok(_) => return true,
                 Err(other) => bits = other,
             }
+        }
+    }
+
+    /// What is in it at `now` since the start.
+    pub(super) fn level(&self, now: Duration) -> Level {
+        let tokens = self.tokens_at(now.as_secs_f64(), f64::from_bits(self.empty_at.load(Ordering::Relaxed)));
+        let missing = (1.0 - tokens).max(0.0);
+        Level {
+            limit: self.max_tokens as u32,
+            remaining: tokens as u32,
+            reset_seconds: (missing / self.tokens_per_second).ceil() as u64,
         }
     }
 
@@ -59,15 +82,5 @@ impl TokenBucket {
         // Subtracting and dividing again may lose the last bit of a whole token.
         let tokens = (now - empty_at) * self.tokens_per_second + 1e-9;
         tokens.clamp(0.0, self.max_tokens)
-    }
-
-    fn draw_of(&self, taken: bool, tokens: f64) -> Draw {
-        let missing = (1.0 - tokens).max(0.0);
-        Draw {
-            taken,
-            limit: self.max_tokens as u32,
-            remaining: tokens as u32,
-            reset_seconds: (missing / self.tokens_per_second).ceil() as u64,
-        }
     }
 }

@@ -1,21 +1,33 @@
 //! `LocalRateLimit` validated.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::config::core::v3::{HeaderValueOption, RuntimeFractionalPercent};
-use dhow_proto::envoy::extensions::common::ratelimit::v3::XRateLimitHeadersRfcVersion;
+use dhow_proto::envoy::config::route::v3::RateLimit;
+use dhow_proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use dhow_proto::envoy::extensions::common::ratelimit::v3::{
+    LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion,
+};
 use dhow_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use dhow_proto::envoy::r#type::v3::{HttpStatus, TokenBucket as BucketMessage};
 use dhow_proto::google::protobuf::{Any, BoolValue, Duration as DurationMessage, UInt32Value};
-use dhow_routing::{HeaderMutations, RuntimeFraction};
+use dhow_routing::{HeaderMutations, RateLimitRule, RuntimeFraction};
 
-use super::bucket::TokenBucket;
+use super::bucket::BucketSize;
 use super::filter::LimitStats;
+use super::limiter::{DescriptorPlan, Entries, Limiter, LimiterPlan};
 
 /// Envoy's shortest fill interval.
 const SHORTEST_FILL: Duration = Duration::from_millis(50);
+/// What is said of a shorter one of the filter.
+const FILL_TIMER: &str = "local rate limit token bucket fill timer must be >= 50ms";
+/// What is said of a shorter one of a descriptor.
+const DESCRIPTOR_FILL_TIMER: &str = "local rate limit descriptor token bucket fill timer must be >= 50ms";
+/// Default of `max_dynamic_descriptors`.
+const MAX_DYNAMIC_DESCRIPTORS: usize = 20;
 
 /// One limit, of the filter or of a route.
 #[derive(Debug)]
@@ -25,9 +37,11 @@ pub(super) struct Limit {
     pub(super) stats: OnceLock<LimitStats>,
     /// Status of the refusal.
     pub(super) status: u16,
-    pub(super) bucket: Option<TokenBucket>,
-    /// The moment that the bucket counts from.
-    pub(super) start: Instant,
+    /// What limiters of connections are made of; none: all requests share `limiter`.
+    pub(super) per_connection: Option<LimiterPlan>,
+    pub(super) limiter: Limiter,
+    /// Where descriptors come from; none: there are no buckets for them.
+    pub(super) actions: Option<Actions>,
     /// Share of the requests that are looked at; none: no request.
     pub(super) enabled: Option<RuntimeFraction>,
     /// Share of the requests over the limit that are refused; none: no request.
@@ -39,6 +53,15 @@ pub(super) struct Limit {
     pub(super) resource_exhausted: bool,
     /// Whether refusals carry `retry-after`.
     pub(super) retry_after: bool,
+}
+
+/// Where descriptors come from.
+#[derive(Debug)]
+pub(super) enum Actions {
+    /// `rate_limits`.
+    Own(Box<[RateLimitRule]>),
+    /// The `rate_limits` of the route, and of its virtual host.
+    OfRoute { stage: u32, vh: VhRateLimitsOptions },
 }
 
 impl Limit {
@@ -64,16 +87,8 @@ impl Limit {
             max_dynamic_descriptors,
             enable_retry_after_header,
         } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
-        let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
-        refuse(!descriptors.is_empty(), "descriptors")?;
-        refuse(stage != 0, "stage")?;
-        refuse(local_rate_limit_per_downstream_connection, "local_rate_limit_per_downstream_connection")?;
-        refuse(local_cluster_rate_limit.is_some(), "local_cluster_rate_limit")?;
-        refuse(vh_rate_limits != 0, "vh_rate_limits")?;
-        let always = always_consume_default_token_bucket.is_none_or(|BoolValue { value }| value);
-        refuse(!always, "always_consume_default_token_bucket")?;
-        refuse(!rate_limits.is_empty(), "rate_limits")?;
-        refuse(max_dynamic_descriptors.is_some(), "max_dynamic_descriptors")?;
+        let field = "local_cluster_rate_limit";
+        ConfigError::refuse_if(local_cluster_rate_limit.is_some(), path, field)?;
         if stat_prefix.is_empty() {
             let reason = "value length must be at least 1 characters";
             return Err(ConfigError::new(path.field("stat_prefix"), reason));
@@ -90,14 +105,27 @@ impl Limit {
         let versions = XRateLimitHeadersRfcVersion::try_from(enable_x_ratelimit_headers);
         // Statuses that are no errors are replaced, as in Envoy.
         let status = status.map(|HttpStatus { code }| code).filter(|code| (400..600).contains(code));
+        let plan = LimiterPlan {
+            default: token_bucket
+                .map(|bucket| read_bucket(bucket, &path.field("token_bucket"), FILL_TIMER))
+                .transpose()?,
+            descriptors: read_descriptors(descriptors, &path.field("descriptors"))?,
+            always_default: always_consume_default_token_bucket.is_none_or(|BoolValue { value }| value),
+            max_dynamic: max_dynamic_descriptors
+                .map_or(MAX_DYNAMIC_DESCRIPTORS, |UInt32Value { value }| value as usize),
+        };
+        let vh = VhRateLimitsOptions::try_from(vh_rate_limits).unwrap_or_default();
+        let actions = match own_actions(&rate_limits, &path.field("rate_limits"))? {
+            own if !own.is_empty() => Actions::Own(own),
+            _ => Actions::OfRoute { stage, vh },
+        };
         Ok(Self {
             stat_prefix: stat_prefix.into(),
             stats: OnceLock::new(),
             status: status.unwrap_or(429) as u16,
-            bucket: token_bucket
-                .map(|bucket| read_bucket(bucket, &path.field("token_bucket")))
-                .transpose()?,
-            start: Instant::now(),
+            actions: (!plan.descriptors.is_empty()).then_some(actions),
+            limiter: Limiter::new(&plan),
+            per_connection: local_rate_limit_per_downstream_connection.then_some(plan),
             enabled: fraction(filter_enabled, "filter_enabled")?,
             enforced: fraction(filter_enforced, "filter_enforced")?,
             request_headers_when_not_enforced: headers(
@@ -112,7 +140,43 @@ impl Limit {
     }
 }
 
-fn read_bucket(message: BucketMessage, path: &FieldPath) -> Result<TokenBucket, ConfigError> {
+fn own_actions(messages: &[RateLimit], path: &FieldPath) -> Result<Box<[RateLimitRule]>, ConfigError> {
+    for (at, message) in messages.iter().enumerate() {
+        let error = |reason: &str| Err(ConfigError::new(path.index(at), reason));
+        if message.stage.is_some() || !message.disable_key.is_empty() {
+            return error("'stage' field and 'disable_key' field are not supported");
+        }
+        if message.limit.is_some() {
+            return error("'limit' field is not supported");
+        }
+    }
+    RateLimitRule::compile_all(messages, path)
+}
+
+fn read_descriptors(
+    messages: Vec<LocalRateLimitDescriptor>,
+    path: &FieldPath,
+) -> Result<Box<[DescriptorPlan]>, ConfigError> {
+    let mut seen = HashSet::new();
+    let read = |(at, message)| {
+        let path: FieldPath = path.index(at);
+        let LocalRateLimitDescriptor { entries, token_bucket, shadow_mode } = message;
+        let entries: Entries = entries.into_iter().map(|Entry { key, value }| (key, value)).collect();
+        let Some(bucket) = token_bucket else {
+            return Err(ConfigError::new(path.field("token_bucket"), "value is required"));
+        };
+        let size = read_bucket(bucket, &path.field("token_bucket"), DESCRIPTOR_FILL_TIMER)?;
+        if !seen.insert(entries.clone()) {
+            let words: Vec<_> = entries.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let reason = format!("duplicate descriptor in the local rate descriptor: {}", words.join(", "));
+            return Err(ConfigError::new(path, reason));
+        }
+        Ok(DescriptorPlan { entries, size, shadow: shadow_mode })
+    };
+    messages.into_iter().enumerate().map(read).collect()
+}
+
+fn read_bucket(message: BucketMessage, path: &FieldPath, too_short: &str) -> Result<BucketSize, ConfigError> {
     let BucketMessage { max_tokens, tokens_per_fill, fill_interval } = message;
     let error = |field: &str, reason: &str| Err(ConfigError::new(path.field(field), reason));
     if max_tokens == 0 {
@@ -130,7 +194,7 @@ fn read_bucket(message: BucketMessage, path: &FieldPath) -> Result<TokenBucket, 
         _ => return error("fill_interval", "value must be greater than 0s"),
     };
     if interval < SHORTEST_FILL {
-        return error("fill_interval", "local rate limit token bucket fill timer must be >= 50ms");
+        return error("fill_interval", too_short);
     }
-    Ok(TokenBucket::new(max_tokens, tokens_per_fill, interval))
+    Ok(BucketSize { max_tokens, tokens_per_fill, fill_interval: interval })
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, HeaderName, format_decimal};
+use dhow_proto::envoy::extensions::common::ratelimit::v3::VhRateLimitsOptions;
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply, StreamFormat};
-use dhow_routing::{FilterOverride, RuntimeFraction};
+use dhow_routing::{
+    FilterOverride, RateLimitDescriptor, RateLimitInput, RateLimitRule, RuntimeFraction, XRateLimitHeaders,
+};
 use dhow_stats::Store;
 
-use super::bucket::Draw;
-use super::config::Limit;
+use super::config::{Actions, Limit};
+use super::limiter::{Bucket, Decision, Limiter};
 use crate::lots::lots;
 use crate::route_config::route_configs;
 
@@ -25,13 +28,14 @@ dhow_stats::stat_group! {
 pub(super) struct Factory {
     limit: Arc<Limit>,
     store: Store,
+    node_cluster: Arc<str>,
 }
 
 impl Factory {
-    /// The filter of a configuration.
-    pub(super) fn new(limit: Limit, store: &Store) -> Self {
+    /// The filter of a configuration, in a node of the cluster `node_cluster`.
+    pub(super) fn new(limit: Limit, store: &Store, node_cluster: &str) -> Self {
         stats_of(&limit, store);
-        Self { limit: Arc::new(limit), store: store.clone() }
+        Self { limit: Arc::new(limit), store: store.clone(), node_cluster: node_cluster.into() }
     }
 }
 
@@ -46,7 +50,8 @@ impl HttpFilterFactory for Factory {
         // Without this field no request is looked at.
         limit.enabled.as_ref()?;
         let stats = stats_of(&limit, &self.store).clone();
-        Some(Box::new(Filter { limit, stats, draw: None, refused: false }))
+        let node_cluster = self.node_cluster.clone();
+        Some(Box::new(Filter { limit, stats, node_cluster, told: None, refused: false }))
     }
 }
 
@@ -54,8 +59,73 @@ impl HttpFilterFactory for Factory {
 struct Filter {
     limit: Arc<Limit>,
     stats: LimitStats,
-    draw: Option<Draw>,
+    node_cluster: Arc<str>,
+    /// The bucket that the response may tell about, and whether the descriptor has a say in it.
+    told: Option<(Arc<Bucket>, XRateLimitHeaders)>,
     refused: bool,
+}
+
+/// The limiter of a connection.
+struct OfConnection(Limiter);
+
+impl Filter {
+    fn take(&self, request: &HeaderMap, stream: &FilterStream<'_>) -> Decision {
+        let mut descriptors = Vec::new();
+        if let Some(actions) = &self.limit.actions {
+            self.describe(actions, request, stream, &mut descriptors);
+        }
+        match &self.limit.per_connection {
+            None => self.limit.limiter.take(&descriptors),
+            Some(plan) => {
+                let make = || OfConnection(Limiter::new(plan));
+                stream.connection().objects.get_or_insert_with(make).0.take(&descriptors)
+            }
+        }
+    }
+
+    /// The request's descriptors.
+    fn describe(
+        &self,
+        actions: &Actions,
+        request: &HeaderMap,
+        stream: &FilterStream<'_>,
+        descriptors: &mut Vec<(RateLimitDescriptor, XRateLimitHeaders)>,
+    ) {
+        let route = stream.route();
+        let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
+        let input = RateLimitInput {
+            headers: request,
+            context: &context,
+            source_cluster: &self.node_cluster,
+            destination_cluster: route.and_then(|route| route.cluster(request)).unwrap_or_default(),
+            route_metadata: route.and_then(|route| route.entry().metadata()),
+        };
+        let mut add = |rules: &[RateLimitRule], stage: Option<u32>| {
+            let of_stage = rules.iter().filter(|rule| {
+                stage.is_none_or(|stage| rule.stage() == stage && rule.disable_key().is_empty())
+            });
+            let found = of_stage.filter_map(|rule| Some((rule.descriptor(&input)?, rule.headers())));
+            descriptors.extend(found);
+        };
+        match actions {
+            Actions::Own(rules) => add(rules, None),
+            Actions::OfRoute { stage, vh } => {
+                let Some((route, action)) = route.and_then(|route| Some((route, route.forward()?))) else {
+                    return;
+                };
+                add(&action.rate_limits, Some(*stage));
+                let with_host = action.include_virtual_host_rate_limits
+                    || match vh {
+                        VhRateLimitsOptions::Override => action.rate_limits.is_empty(),
+                        VhRateLimitsOptions::Include => true,
+                        VhRateLimitsOptions::Ignore => false,
+                    };
+                if with_host {
+                    add(route.virtual_host().rate_limits(), Some(*stage));
+                }
+            }
+        }
+    }
 }
 
 impl HttpFilter for Filter {
@@ -75,12 +145,17 @@ impl HttpFilter for Filter {
             return HeadersVerdict::Continue;
         }
         self.stats.enabled().inc();
-        self.draw = limit.bucket.as_ref().map(|bucket| bucket.draw(limit.start.elapsed()));
-        if self.draw.is_none_or(|draw| draw.taken) {
+        let Decision { allowed, shadow, bucket, headers } = self.take(request, stream);
+        self.told = bucket.map(|bucket| (bucket, headers));
+        if allowed {
             self.stats.ok().inc();
             return HeadersVerdict::Continue;
         }
         self.stats.rate_limited().inc();
+        if shadow {
+            self.stats.shadow_mode().inc();
+            return HeadersVerdict::Continue;
+        }
         if !hits(&limit.enforced, enforced_lot) {
             let context = StreamFormat::new(stream.info);
             limit.request_headers_when_not_enforced.apply_to_request(request, &context);
@@ -101,18 +176,24 @@ impl HttpFilter for Filter {
         _end_stream: bool,
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
-        let Some(draw) = &self.draw else { return HeadersVerdict::Continue };
+        let Some((bucket, headers)) = &self.told else { return HeadersVerdict::Continue };
+        let level = bucket.level();
         if self.refused {
             let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
             self.limit.response_headers.apply_to_response(response, &context);
             if self.limit.retry_after {
-                set_number(response, "retry-after", draw.reset_seconds);
+                set_number(response, "retry-after", level.reset_seconds);
             }
         }
-        if self.limit.tells_bucket {
-            set_number(response, "x-ratelimit-limit", draw.limit.into());
-            set_number(response, "x-ratelimit-remaining", draw.remaining.into());
-            set_number(response, "x-ratelimit-reset", draw.reset_seconds);
+        let tells = match headers {
+            XRateLimitHeaders::Unspecified => self.limit.tells_bucket,
+            XRateLimitHeaders::Off => false,
+            XRateLimitHeaders::DraftVersion03 => true,
+        };
+        if tells {
+            set_number(response, "x-ratelimit-limit", level.limit.into());
+            set_number(response, "x-ratelimit-remaining", level.remaining.into());
+            set_number(response, "x-ratelimit-reset", level.reset_seconds);
         }
         HeadersVerdict::Continue
     }

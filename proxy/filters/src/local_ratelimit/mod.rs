@@ -1,11 +1,13 @@
 //! `envoy.filters.http.local_ratelimit`: a token bucket in front of a listener or a route.
 //!
-//! All workers draw from the same bucket; a route with its own configuration has its own. Counted under the configuration's own
+//! All workers draw from the same bucket; a route with its own configuration has its own, and so may each connection. Descriptors of
+//! requests, by the actions of the route or of the filter, have buckets besides. Counted under the configuration's own
 //! `stat_prefix`, in `<stat_prefix>.http_local_rate_limit.*`.
 
 mod bucket;
 mod config;
 mod filter;
+mod limiter;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,7 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         route_type_name: Some("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"),
         configure: |config, context, path| {
             let limit = config::Limit::read(config, path, false)?;
-            Ok(Arc::new(filter::Factory::new(limit, context.stats)))
+            Ok(Arc::new(filter::Factory::new(limit, context.stats, context.node_cluster)))
         },
         configure_route: |config, path| Ok(Arc::new(config::Limit::read(config, path, true)?)),
     }

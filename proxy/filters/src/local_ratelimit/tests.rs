@@ -6,9 +6,11 @@ use dhow_base::ResponseFlag;
 use dhow_http::HeaderMap;
 use dhow_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use dhow_proxy_api::{HeadersVerdict, HttpFilterFactory};
+use dhow_routing::{RateLimitDescriptor, XRateLimitHeaders};
 use dhow_stats::Store;
 
-use super::bucket::{Draw, TokenBucket};
+use super::bucket::{BucketSize, Level, TokenBucket};
+use super::limiter::{DescriptorPlan, Limiter, LimiterPlan};
 use crate::fixtures::{Stream, configure, lines, request, routes, stat, summary};
 
 const ALWAYS: &str = "{default_value: {numerator: 100}}";
@@ -122,39 +124,91 @@ fn a_route_has_its_own_bucket_and_stats() {
     assert_eq!(counts(&store, "p"), [Some(0); 4]);
 }
 
+fn bucket(max_tokens: u32, tokens_per_fill: u32, seconds: u64) -> TokenBucket {
+    TokenBucket::new(BucketSize { max_tokens, tokens_per_fill, fill_interval: Duration::from_secs(seconds) })
+}
+
 #[test]
 fn a_bucket_fills_evenly_and_no_further_than_its_size() {
-    let bucket = TokenBucket::new(2, 10, Duration::from_secs(1));
-    let at = |millis| bucket.draw(Duration::from_millis(millis));
-    let draw = |taken, remaining, reset_seconds| Draw { taken, limit: 2, remaining, reset_seconds };
-    assert_eq!(at(0), draw(true, 1, 0));
-    assert_eq!(at(0), draw(true, 0, 1));
-    assert_eq!(at(50), draw(false, 0, 1));
-    assert_eq!(at(100), draw(true, 0, 1));
-    assert!(!at(199).taken);
-    assert!(at(200).taken);
+    let bucket = bucket(2, 10, 1);
+    let at = |millis| {
+        let now = Duration::from_millis(millis);
+        (bucket.take(1, now), bucket.level(now))
+    };
+    let level = |remaining, reset_seconds| Level { limit: 2, remaining, reset_seconds };
+    assert_eq!(at(0), (true, level(1, 0)));
+    assert_eq!(at(0), (true, level(0, 1)));
+    assert_eq!(at(50), (false, level(0, 1)));
+    assert_eq!(at(100), (true, level(0, 1)));
+    assert!(!at(199).0);
+    assert!(at(200).0);
     // A long time fills it to two tokens.
-    assert_eq!([at(9000), at(9000), at(9000)].map(|draw| draw.taken), [true, true, false]);
+    assert_eq!([at(9000), at(9000), at(9000)].map(|(taken, _)| taken), [true, true, false]);
+    assert!(!bucket.take(3, Duration::from_secs(90)) && bucket.take(2, Duration::from_secs(90)));
 }
 
 #[test]
 fn workers_do_not_take_more_than_there_is() {
-    let bucket = TokenBucket::new(1000, 1, Duration::from_secs(1_000_000));
+    let bucket = bucket(1000, 1, 1_000_000);
     let taken: usize = std::thread::scope(|scope| {
-        let draw = || (0..1000).filter(|_| bucket.draw(Duration::ZERO).taken).count();
-        let threads = [(); 4].map(|()| scope.spawn(draw));
+        let take = || (0..1000).filter(|_| bucket.take(1, Duration::ZERO)).count();
+        let threads = [(); 4].map(|()| scope.spawn(take));
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(taken, 1000);
 }
 
+fn descriptor(entries: &[(&str, &str)]) -> (RateLimitDescriptor, XRateLimitHeaders) {
+    let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    (RateLimitDescriptor { entries, ..Default::default() }, XRateLimitHeaders::Unspecified)
+}
+
+fn plan(descriptors: &[(&[(&str, &str)], u32)], always_default: bool) -> LimiterPlan {
+    let size =
+        |max_tokens| BucketSize { max_tokens, tokens_per_fill: 1, fill_interval: Duration::from_secs(3600) };
+    let descriptors = descriptors.iter().map(|(entries, max)| DescriptorPlan {
+        entries: descriptor(entries).0.entries,
+        size: size(*max),
+        shadow: false,
+    });
+    LimiterPlan { default: Some(size(2)), descriptors: descriptors.collect(), always_default, max_dynamic: 2 }
+}
+
+#[test]
+fn descriptors_have_buckets_beside_the_default_one() {
+    let a = [descriptor(&[("a", "1")])];
+    let count = |limiter: &Limiter, of: &[_]| (0..9).filter(|_| limiter.take(of).allowed).count();
+    let with_default = Limiter::new(&plan(&[(&[("a", "1")], 5)], true));
+    assert_eq!(count(&with_default, &a), 2);
+    let without = Limiter::new(&plan(&[(&[("a", "1")], 5)], false));
+    assert_eq!((count(&without, &a), count(&without, &[])), (5, 2));
+    // One of several descriptors is enough to refuse.
+    let both = Limiter::new(&plan(&[(&[("a", "1")], 5), (&[("b", "1")], 1)], false));
+    assert_eq!(count(&both, &[descriptor(&[("a", "1")]), descriptor(&[("b", "1")])]), 1);
+}
+
+#[test]
+fn wildcards_have_a_bucket_for_each_value_and_forget_the_oldest() {
+    let limiter = Limiter::new(&plan(&[(&[("user", ""), ("k", "v")], 1)], false));
+    let allowed = |user: &str| limiter.take(&[descriptor(&[("user", user), ("k", "v")])]).allowed;
+    assert_eq!(["a", "a", "b", "b"].map(allowed), [true, false, true, false]);
+    // The third value takes the place of the first one.
+    assert_eq!(["c", "b", "a"].map(allowed), [true, false, true]);
+    assert!(limiter.take(&[descriptor(&[("user", "a"), ("k", "w")])]).bucket.unwrap().level().limit == 2);
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_by_path() {
     let error = |more: &str| configure::<LocalRateLimit>(&limit(more), &Store::new()).map(drop).unwrap_err();
-    for field in ["local_rate_limit_per_downstream_connection: true", "stage: 1", "vh_rate_limits: IGNORE"] {
-        let name = field.split(':').next().unwrap();
-        assert_eq!(error(&format!(", {field}")).path.as_str(), format!("config.{name}"));
-    }
+    assert_eq!(error(", local_cluster_rate_limit: {}").path.as_str(), "config.local_cluster_rate_limit");
+    let action = "actions: [{generic_key: {descriptor_value: a}}]";
+    let own = |more: &str| error(&format!(", rate_limits: [{{{action}, {more}}}]")).reason.to_string();
+    assert_eq!(own("stage: 1"), "'stage' field and 'disable_key' field are not supported");
+    let limit = own("limit: {rate_limit: {requests_per_unit: 1, unit: SECOND}}");
+    assert_eq!(limit, "'limit' field is not supported");
+    let one = "{entries: [{key: a, value: b}], token_bucket: {max_tokens: 1, fill_interval: 1s}}";
+    let twice = error(&format!(", descriptors: [{one}, {one}]"));
+    assert_eq!(twice.reason, "duplicate descriptor in the local rate descriptor: a=b");
     let short = "{stat_prefix: p, token_bucket: {max_tokens: 1, fill_interval: 0.049s}}";
     let error = configure::<LocalRateLimit>(short, &Store::new()).map(drop).unwrap_err();
     assert_eq!(error.path.as_str(), "config.token_bucket.fill_interval");

@@ -117,11 +117,12 @@ impl HttpFilter for Filter {
 
     fn encode_trailers(
         &mut self,
+        request: &HeaderMap,
         response: &mut HeaderMap,
         trailers: &mut HeaderMap,
         stream: &mut FilterStream<'_>,
     ) -> TrailersVerdict {
-        self.inner.encode_trailers(response, trailers, stream)
+        self.inner.encode_trailers(request, response, trailers, stream)
     }
 
     fn on_stream_complete(&mut self, info: &StreamInfo) {

@@ -183,6 +183,7 @@ pub fn lower(
         let mut filter_context = FilterContext {
             stat_prefix: &filter_prefix,
             stats: context.store,
+            name: "".into(),
             node_cluster: context.node_cluster,
             warnings,
         };
@@ -191,12 +192,10 @@ pub fn lower(
     };
     let chain = lower_chain(http_filters, &path.field("http_filters"))?;
     let upgrades = lower_upgrades(upgrade_configs, &path.field("upgrade_configs"), lower_chain)?;
-    let chains: Vec<_> =
-        std::iter::once(&chain).chain(upgrades.iter().filter_map(|rule| rule.chain.as_ref())).collect();
     let routes = match route_specifier {
         Some(hcm::RouteSpecifier::RouteConfig(config)) => RouteSource::Static(compile_routes(
             &config,
-            &chains,
+            context.registry,
             context.cluster_exists,
             true,
             &path.field("route_config"),
@@ -205,7 +204,7 @@ pub fn lower(
         Some(hcm::RouteSpecifier::Rds(rds)) => lower_rds(rds, &path.field("rds"))?,
         Some(hcm::RouteSpecifier::ScopedRoutes(scopes)) => {
             let compile = |config: &_, path: &_| {
-                compile_routes(config, &chains, context.cluster_exists, true, path, warnings)
+                compile_routes(config, context.registry, context.cluster_exists, true, path, warnings)
             };
             RouteSource::Scoped(Arc::new(ScopedRoutes::lower(scopes, &path.field("scoped_routes"), compile)?))
         }

@@ -25,6 +25,12 @@ impl FilterRegistry {
         self.filters.iter().find(|filter| filter.type_name == type_name)
     }
 
+    /// The filter that a message of a route is for; some filters take the same message in the chain and of routes.
+    pub(super) fn of_route_type(&self, type_name: &str) -> Option<&'static HttpFilterDescriptor> {
+        let of_route = self.filters.iter().find(|filter| filter.route_type_name == Some(type_name));
+        of_route.or_else(|| self.of_type(type_name))
+    }
+
     fn of_name(&self, name: &str) -> Option<&'static HttpFilterDescriptor> {
         self.filters.iter().find(|filter| filter.name == name)
     }
@@ -85,6 +91,7 @@ pub(super) fn lower_filters(
             type_url: dhow_proto::any::type_url(descriptor.type_name),
             value: Vec::new(),
         });
+        context.name = name.as_str().into();
         let factory = (descriptor.configure)(&config, context, &path.field("typed_config"))?;
         chain.push(ConfiguredFilter { name: name.into(), descriptor: *descriptor, disabled, factory });
     }

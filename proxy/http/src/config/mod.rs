@@ -107,7 +107,7 @@ pub struct RouteFile {
 pub struct ConfiguredFilter {
     /// Configured name: the key of per-route configuration.
     pub name: Arc<str>,
-    /// Type of the per-route configuration that the filter understands.
+    /// What kind of filter it is.
     pub descriptor: dhow_proxy_api::HttpFilterDescriptor,
     /// `disabled`: off unless a route switches it on.
     pub disabled: bool,
@@ -304,11 +304,6 @@ pub struct ConnectionManagerConfig {
 }
 
 impl ConnectionManagerConfig {
-    /// All filter chains: the ordinary one and those of upgrades.
-    pub fn chains(&self) -> impl Iterator<Item = &HttpFilterChain> {
-        std::iter::once(&self.chain).chain(self.upgrades.iter().filter_map(|rule| rule.chain.as_ref()))
-    }
-
     /// The chain that serves an ordinary stream, or one of the upgrade with this index.
     pub(crate) fn chain_of(&self, upgrade: Option<usize>) -> &HttpFilterChain {
         upgrade.and_then(|at| self.upgrades[at].chain.as_ref()).unwrap_or(&self.chain)

@@ -12,18 +12,18 @@ use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use dhow_proxy_upstream::check_source_file;
 use dhow_routing::{CompileOptions, RouteTable};
 
-use super::{HttpFilterChain, RouteFile, RouteSource};
+use super::{FilterRegistry, RouteFile, RouteSource};
 
 /// Default of `initial_fetch_timeout`.
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Compiles a route configuration for the filters of a connection manager.
+/// Compiles a route configuration. What it says to filters is read by its type, whatever filter has the name it is under.
 ///
 /// # Errors
 /// The first part of the configuration that is not acceptable.
 pub fn compile_routes(
     message: &RouteConfiguration,
-    chains: &[&HttpFilterChain],
+    registry: FilterRegistry,
     cluster_exists: &dyn Fn(&str) -> bool,
     validate_clusters: bool,
     path: &FieldPath,
@@ -33,9 +33,14 @@ pub fn compile_routes(
         validate_clusters_by_default: validate_clusters,
         cluster_exists,
         compile_filter_config: &|name, config, path| {
-            let mut filters = chains.iter().flat_map(|chain| &chain.filters);
-            let Some(filter) = filters.find(|filter| *filter.name == *name) else { return Ok(None) };
-            (filter.descriptor.configure_route)(config, path).map(Some)
+            let type_name = dhow_proto::any::type_name(&config.type_url);
+            let Some(filter) = registry.of_route_type(type_name) else {
+                let reason = format!(
+                    "Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"
+                );
+                return Err(ConfigError::new(path.clone(), reason));
+            };
+            (filter.configure_route)(config, path).map(Some)
         },
         read_source: &read_source,
     };
@@ -48,16 +53,11 @@ pub fn compile_routes(
 fn warn_without_effect(table: &RouteTable, path: &FieldPath, warnings: &mut Vec<ConfigWarning>) {
     for (i, host) in table.virtual_hosts().iter().enumerate() {
         let host_path = path.field("virtual_hosts").index(i);
-        if !host.rate_limits().is_empty() {
-            let why = "without effect yet: there is no rate limit filter that reads them";
-            warnings.push(ConfigWarning::new(host_path.field("rate_limits"), why));
-        }
         for (j, route) in host.routes().iter().enumerate() {
             let Some(action) = route.forward() else { continue };
             let path = host_path.field("routes").index(j).field("route");
             let without_effect = [
                 (action.hedge_policy.is_some(), "hedge_policy"),
-                (!action.rate_limits.is_empty(), "rate_limits"),
                 (action.flush_timeout.is_some(), "flush_timeout"),
             ];
             for (is_set, field) in without_effect {

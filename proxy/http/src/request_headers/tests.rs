@@ -61,6 +61,7 @@ fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
         listener_metadata: None,
         filter_chain_metadata: None,
         buffer_limit: 1 << 20,
+        objects: Default::default(),
     }
 }
 

@@ -202,6 +202,9 @@ impl Exchange {
 
     /// Counts a status under the cluster, for all requests and by where they came from.
     pub(super) fn charge(&self, cluster: &Rc<WorkerCluster>, groups: &RequestGroups, status: u16) {
+        if self.info.health_check {
+            return;
+        }
         if self.chain().router.as_ref().is_some_and(|router| {
             !router.dynamic_stats || (router.suppress_grpc_failure_stats && status != 200 && self.is_grpc())
         }) {

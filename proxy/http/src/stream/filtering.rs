@@ -173,7 +173,12 @@ impl StreamParts<'_> {
         loop {
             let mut called = Called { parts: self, direction };
             if let Err(stopped) = ready!(pipe.poll_advance(cx, &mut called)) {
-                self.filters.answer = Some((self.answer_to(stopped, direction), direction));
+                let mut answer = self.answer_to(stopped, direction);
+                if direction == Direction::Request && self.info.protocol != Some(Protocol::Http2) {
+                    // The end of an HTTP/1 request comes behind all of its bytes: what is answered before cuts it off.
+                    answer.close |= self.info.request_complete.is_none();
+                }
+                self.filters.answer = Some((answer, direction));
                 return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
             }
             if done(pipe) {
@@ -243,7 +248,7 @@ impl PipeFilters for Called<'_, '_> {
         let direction = self.direction;
         self.parts.call(filter, |filter, request, response, stream| match direction {
             Direction::Request => filter.decode_trailers(request, trailers, stream),
-            Direction::Response => filter.encode_trailers(response, trailers, stream),
+            Direction::Response => filter.encode_trailers(request, response, trailers, stream),
         })
     }
 

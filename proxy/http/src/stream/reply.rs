@@ -46,21 +46,30 @@ impl Exchange {
         filtered: bool,
     ) -> Ending {
         let manager = self.manager.clone();
-        let LocalReply { status, mut body, content_type, flags, details, headers, grpc_status, close } =
-            reply;
+        let LocalReply {
+            status,
+            mut body,
+            content_type,
+            flags,
+            details,
+            headers,
+            grpc_status,
+            close,
+            verbatim,
+        } = reply;
         self.info.flags = self.info.flags.union(flags);
         self.info.details = Some(details);
-        self.write_reply_headers(status, &headers);
+        self.write_reply_headers(status, &headers, verbatim);
         self.info.response_code = Some(status);
         if let Some(content_type) = content_type {
             self.response.set_known(KnownHeader::ContentType, content_type.as_bytes());
         }
-        if let Some(rewriting) = &manager.config.local_replies {
+        if let Some(rewriting) = manager.config.local_replies.as_ref().filter(|_| !verbatim) {
             rewriting.rewrite(&mut self.info, Some(&self.request), &mut self.response, &mut body);
         }
         let status = self.info.response_code.unwrap_or(status);
         let head_request = self.request.method() == b"HEAD";
-        let body = if self.is_grpc() {
+        let body = if self.is_grpc() && !verbatim {
             let message = if head_request { &b""[..] } else { &body };
             self.describe_grpc_status(
                 grpc_status.unwrap_or_else(|| LocalReply::grpc_status_of(status)),
@@ -106,11 +115,11 @@ impl Exchange {
 
     /// Starts the response head: the status, what the reply brings, and what the route says about responses. The route's
     /// formats see no response code yet, as in Envoy.
-    fn write_reply_headers(&mut self, status: u16, headers: &[(HeaderName, Vec<u8>)]) {
+    fn write_reply_headers(&mut self, status: u16, headers: &[(HeaderName, Vec<u8>)], verbatim: bool) {
         self.response.clear();
         self.response.set_status(status);
         let forwards = self.info.route.as_ref().is_some_and(|route| route.forward().is_some());
-        if forwards {
+        if forwards && !verbatim {
             self.apply_route_response_headers();
         }
         for (name, value) in headers {
@@ -119,7 +128,7 @@ impl Exchange {
                 _ => self.response.append_name(name, value),
             }
         }
-        if !forwards {
+        if !forwards && !verbatim {
             self.apply_route_response_headers();
         }
     }
@@ -197,7 +206,9 @@ impl Exchange {
         if let Some(proxy_status) = &manager.config.proxy_status {
             proxy_status.apply(&self.info, &mut self.response);
         }
-        if !down.request_complete() && !upgraded {
+        // A reply that closes was made before the end of the request was looked at, even if it had arrived.
+        let request_complete = down.request_complete() && !(close && self.info.request_complete.is_none());
+        if !request_complete && !upgraded {
             manager.stats.manager.downstream_rq_response_before_rq_complete().inc();
         }
         if manager.draining.get() {

@@ -86,10 +86,15 @@ async fn once(
     limit: Duration,
     normaliser: &Normaliser,
 ) -> (Seen, Option<Connection>) {
+    let headers = step.headers.iter().map(|(name, value)| Ok((name.clone(), environment.resolve(value)?)));
+    let headers = match headers.collect::<anyhow::Result<Vec<_>>>() {
+        Ok(headers) => headers,
+        Err(error) => return (Seen::Failure(error.to_string()), None),
+    };
     match connection {
         Connection::Http2(client) => {
             let alpn = alpn(client.tls());
-            let seen = match client.request(http2_request(step), limit).await {
+            let seen = match client.request(http2_request(step, headers), limit).await {
                 Ok(response) => Seen::Responses(vec![http2_facts(response, alpn, normaliser)]),
                 Err(error) => Seen::Failure(http2_failure(&error)),
             };
@@ -101,7 +106,7 @@ async fn once(
                     Ok(bytes) => bytes.into_bytes(),
                     Err(error) => return (Seen::Failure(error.to_string()), None),
                 },
-                None => http1_request(step),
+                None => http1_request(step, &headers),
             };
             // A target that refuses early may close while this is sent; what it said is read all the same.
             let _ = client.send(&bytes).await;
@@ -228,11 +233,11 @@ fn request_line(step: &Step) -> (&str, &str) {
     line.split_once(' ').unwrap_or((line, "/"))
 }
 
-fn http1_request(step: &Step) -> Vec<u8> {
+fn http1_request(step: &Step, headers: &[(String, String)]) -> Vec<u8> {
     let (method, target) = request_line(step);
     let mut head =
         format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", step.host.as_deref().unwrap_or("example.test"));
-    for (name, value) in &step.headers {
+    for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let pieces = step.body.as_ref().map(dhow_testkit::upstream::Body::pieces).unwrap_or_default();
@@ -262,14 +267,14 @@ fn http1_request(step: &Step) -> Vec<u8> {
     bytes
 }
 
-fn http2_request(step: &Step) -> Http2Request {
+fn http2_request(step: &Step, headers: Vec<(String, String)>) -> Http2Request {
     let (method, target) = request_line(step);
     Http2Request {
         method: method.to_owned(),
         scheme: if step.tls.is_some() { "https" } else { "http" }.to_owned(),
         authority: step.host.clone().unwrap_or_else(|| "example.test".to_owned()),
         path: target.to_owned(),
-        headers: step.headers.clone(),
+        headers,
         body: step.body.as_ref().map(dhow_testkit::upstream::Body::pieces).unwrap_or_default(),
         trailers: step.trailers.clone(),
     }
