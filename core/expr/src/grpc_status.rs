@@ -49,6 +49,24 @@ pub fn http_to_grpc_status(status: u64) -> u64 {
     }
 }
 
+/// The HTTP status that a gRPC status stands for where only those are counted.
+pub fn grpc_to_http_status(status: u64) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers.get_known(KnownHeader::ContentType).and_then(|v| v.strip_prefix(b"application/grpc"));
     matches!(rest, Some([] | [b'+', ..]))

@@ -322,7 +322,8 @@ fn start_flushing(bootstrap: &Bootstrap, process: &Rc<ProcessState>) {
     let Some(interval) = bootstrap.stats.flush_interval else { return };
     let process = process.clone();
     tokio::task::spawn_local(async move {
-        let mut interval = tokio::time::interval(interval);
+        // The first interval is a whole one: what was recorded is not seen before.
+        let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         loop {
             interval.tick().await;
             process.flush_stats();

@@ -254,6 +254,7 @@ impl Level {
 }
 
 impl Limit {
+    /// The gauge follows the fixed limit, also where a retry budget decides.
     fn note_open(&self, in_use: u64, max: u64) {
         let open = in_use >= max;
         // Most calls find the state as it is; only a change is written.
@@ -285,7 +286,7 @@ impl Permit {
         let limit = level.limit(resource);
         let in_use = limit.in_use.fetch_add(1, Ordering::Relaxed) + 1;
         limit.remaining.dec();
-        limit.note_open(in_use, level.max(resource));
+        limit.note_open(in_use, limit.max);
         Self { level, resource }
     }
 }
@@ -295,7 +296,7 @@ impl Drop for Permit {
         let limit = self.level.limit(self.resource);
         let in_use = limit.in_use.fetch_sub(1, Ordering::Relaxed) - 1;
         limit.remaining.inc();
-        limit.note_open(in_use, self.level.max(self.resource));
+        limit.note_open(in_use, limit.max);
     }
 }
 

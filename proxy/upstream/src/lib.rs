@@ -54,6 +54,6 @@ pub use outlier::{
 pub use override_host::LbRequest;
 pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 pub use source_file::check_source_file;
-pub use stats::{ClusterStats, EdsStats, RequestTimeStats, TrafficStats};
+pub use stats::{ClusterStats, EdsStats, RequestTimeStats, ResponseTraits, TrafficStats};
 pub use transport_socket::{SecureOptions, TransportSocket};
 pub use worker::{ChosenHost, ClusterObserver, LbContext, WorkerCluster, WorkerClusters};

@@ -113,6 +113,7 @@ impl ManagedCluster {
     ) -> Self {
         let delivery = Delivery::new(config.balancing.update_merge_window, (*counters).clone());
         let info = Arc::new(cluster_info(&config, from.origin, from.id, store, reports));
+        info.stats.set_own_zone(&site.locality.zone);
         let ejections = config.outlier.map(|outlier| {
             let scope = store.scope(&cluster_scope(&config.observability_name));
             Ejections::new(outlier, &scope, info.name.clone(), outlier_events.clone())

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use dhow_stats::{Counter, ResponseCodeStats, Scope, TextReadout, stat_group};
+use dhow_stats::{Counter, Histogram, ResponseCodeStats, Scope, TextReadout, Unit, stat_group};
 use dhow_tls::TlsStats;
 
 use crate::lb::{HashTable, Outcome, SubsetEvent, ZoneEvent};
@@ -151,6 +151,33 @@ pub struct ClusterStats {
     request_time: OnceLock<RequestTimeStats>,
     internal_request_time: OnceLock<RequestTimeStats>,
     external_request_time: OnceLock<RequestTimeStats>,
+    canary_request_time: OnceLock<RequestTimeStats>,
+    /// `node.locality.zone`, when it is known.
+    own_zone: OnceLock<Box<str>>,
+    zones: OnceLock<Box<ZoneStats>>,
+}
+
+/// `zone.<own zone>.<zone of the host>.*`; the zones of a cluster are a list that only grows.
+#[derive(Debug)]
+struct ZoneStats {
+    zone: Box<str>,
+    codes: ResponseCodeStats,
+    time: Histogram,
+    _scope: Scope,
+    next: OnceLock<Box<ZoneStats>>,
+}
+
+/// What is special about a response, for the names it is counted under beside those of its cluster.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseTraits<'a> {
+    /// Whether the request came from an internal address (`internal.`, else `external.`).
+    pub internal: bool,
+    /// Whether it came from a canary (`canary.`).
+    pub canary: bool,
+    /// The zone of the host (`zone.<own>.<host>.`); empty when it has none.
+    pub zone: &'a str,
+    /// `x-envoy-upstream-alt-stat-name` of the request.
+    pub alternative: Option<&'a str>,
 }
 
 impl ClusterStats {
@@ -174,6 +201,65 @@ impl ClusterStats {
             request_time: OnceLock::new(),
             internal_request_time: OnceLock::new(),
             external_request_time: OnceLock::new(),
+            canary_request_time: OnceLock::new(),
+            own_zone: OnceLock::new(),
+            zones: OnceLock::new(),
+        }
+    }
+
+    /// Says in which zone this proxy is, so that responses are counted by zone too.
+    pub(crate) fn set_own_zone(&self, zone: &str) {
+        if !zone.is_empty() {
+            self.own_zone.get_or_init(|| zone.into());
+        }
+    }
+
+    /// The stats of responses from `zone`, when both zones are known.
+    fn zone(&self, zone: &str) -> Option<&ZoneStats> {
+        let own = self.own_zone.get().filter(|_| !zone.is_empty())?;
+        let mut cell = &self.zones;
+        loop {
+            let stats = cell.get_or_init(|| {
+                let scope = self.traffic.scope().scope(&format!("zone.{own}.{zone}"));
+                Box::new(ZoneStats {
+                    zone: zone.into(),
+                    codes: scope.response_codes("upstream_rq"),
+                    time: scope.histogram("upstream_rq_time", Unit::Milliseconds),
+                    _scope: scope,
+                    next: OnceLock::new(),
+                })
+            });
+            if *stats.zone == *zone {
+                return Some(stats);
+            }
+            cell = &stats.next;
+        }
+    }
+
+    /// Counts a response under its code, its class and `completed`, in the cluster and wherever its traits say.
+    pub fn charge_response(&self, status: u16, traits: &ResponseTraits<'_>) {
+        let ResponseTraits { internal, canary, zone, alternative } = *traits;
+        self.response_codes.charge(status);
+        let by_origin = if internal { &self.internal_response_codes } else { &self.external_response_codes };
+        by_origin.charge(status);
+        if canary {
+            self.canary_response_codes.charge(status);
+        }
+        if let Some(zone) = self.zone(zone) {
+            zone.codes.charge(status);
+        }
+        if let Some(prefix) = alternative {
+            self.charge_alternative(status, prefix, internal, canary);
+        }
+    }
+
+    /// Names that requests choose are looked up each time: they are rare, and there is no end to them.
+    fn charge_alternative(&self, status: u16, prefix: &str, internal: bool, canary: bool) {
+        let scope = self.traffic.scope();
+        for group in alternative_groups(internal, canary) {
+            scope.counter(format!("{prefix}.{group}upstream_rq_completed")).inc();
+            scope.counter(format!("{prefix}.{group}upstream_rq_{}xx", status / 100)).inc();
+            scope.counter(format!("{prefix}.{group}upstream_rq_{status}")).inc();
         }
     }
 
@@ -255,18 +341,38 @@ impl ClusterStats {
         }
     }
 
-    /// Records the time of a completed request in milliseconds: `upstream_rq_time`, and the same under `internal.` or
-    /// `external.`. The histograms exist from their first use on.
-    pub fn record_request_time(&self, internal: bool, millis: u64) {
+    /// Records the time of a completed request in milliseconds: `upstream_rq_time`, and the same wherever the traits
+    /// say. The histograms exist from their first use on.
+    pub fn record_request_time(&self, millis: u64, traits: &ResponseTraits<'_>) {
+        let ResponseTraits { internal, canary, zone, alternative } = *traits;
         let scope = self.traffic.scope();
         let all = self.request_time.get_or_init(|| scope.group());
         all.upstream_rq_time().record(millis);
-        let (cell, prefix) = match internal {
+        let (cell, origin) = match internal {
             true => (&self.internal_request_time, "internal"),
             false => (&self.external_request_time, "external"),
         };
-        cell.get_or_init(|| scope.scope(prefix).group()).upstream_rq_time().record(millis);
+        cell.get_or_init(|| scope.scope(origin).group()).upstream_rq_time().record(millis);
+        if canary {
+            let canary = self.canary_request_time.get_or_init(|| scope.scope("canary").group());
+            canary.upstream_rq_time().record(millis);
+        }
+        if let Some(zone) = self.zone(zone) {
+            zone.time.record(millis);
+        }
+        if let Some(prefix) = alternative {
+            for group in alternative_groups(internal, canary) {
+                let name = format!("{prefix}.{group}upstream_rq_time");
+                scope.histogram(name, Unit::Milliseconds).record(millis);
+            }
+        }
     }
+}
+
+/// The groups under the name that a request chose.
+fn alternative_groups(internal: bool, canary: bool) -> impl Iterator<Item = &'static str> {
+    let origin = if internal { "internal." } else { "external." };
+    [Some(""), Some(origin), canary.then_some("canary.")].into_iter().flatten()
 }
 
 /// The fixed names are called directly: `stats.upstream_rq_total().inc()`.

@@ -69,8 +69,12 @@ impl Exchange {
             .header(KnownHeader::XEnvoyOverloaded, &b"true"[..]))
     }
 
-    /// Whether a time-out is answered with success (`x-envoy-upstream-rq-timeout-alt-response`).
-    pub(super) fn wants_timeout_as_success(&self) -> bool {
-        self.request.contains_known(KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse)
+    /// Whether a time-out is answered with success (`x-envoy-upstream-rq-timeout-alt-response`, which is consumed).
+    pub(super) fn takes_timeout_as_success(&mut self) -> bool {
+        let asked = self.request.contains_known(KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse);
+        if asked {
+            self.request.remove_known(KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse);
+        }
+        asked
     }
 }

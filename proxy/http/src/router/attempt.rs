@@ -6,17 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
 
+use dhow_expr::grpc_to_http_status;
+use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::Protocol;
 use dhow_proxy_runtime::DeadlineTimer;
 use dhow_proxy_upstream::{
-    Host, HostResult, Permit, Resource, RoutingPriority, SecureOptions, WorkerCluster,
+    Host, HostResult, Permit, ProxiedConnection, Resource, RoutingPriority, SecureOptions, WorkerCluster,
 };
 
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
-use crate::reset::ResetKind;
+use crate::reset::{Reset, ResetKind};
 use crate::stream::{Exchange, Interruption};
 use crate::upstream::{Acquired, UpstreamStream};
 
@@ -40,6 +41,16 @@ impl Exchange {
             if http.auto_san_validation {
                 options.verify_names.push(name);
             }
+        }
+        if cluster.info().connections.pool_per_client {
+            options.client = Some(self.info.connection.id);
+        }
+        if host.transport_socket().names_client() {
+            options.proxied = Some(Arc::new(ProxiedConnection {
+                source: self.info.client_address,
+                destination: self.info.connection.local_address,
+                tlvs: Vec::new(),
+            }));
         }
         if self.terminates_connect() {
             return self.open_tunnel(down, timer, forwarding, (cluster, host), &options).await;
@@ -106,15 +117,42 @@ impl RequestGuard {
         }
     }
 
-    /// A response head came.
-    pub(super) fn on_response(&self, status: u16) {
-        let stats = self.host.stats();
-        if status >= 500 {
-            self.settle(&stats.rq_error);
-        } else {
-            self.settle(&stats.rq_success);
-        }
+    /// A response head came: what the host's health learns from it.
+    pub(super) fn on_head(&self, response: &HeaderMap, grpc: bool) {
+        let status = match grpc.then(|| grpc_status(response)).flatten() {
+            Some(status) => grpc_to_http_status(status),
+            None => response.status().unwrap_or(0),
+        };
         self.cluster.note_result(&self.host, HostResult::HttpStatus(status));
+        if response.contains_known(KnownHeader::XEnvoyImmediateHealthCheckFail) {
+            self.cluster.note_unwilling(&self.host);
+        }
+    }
+
+    /// The response is not used: the request is tried again, or another attempt's is awaited.
+    pub(super) fn on_discarded(&self) {
+        self.settle(&self.host.stats().rq_error);
+    }
+
+    /// The response goes to the client. Whether a call of gRPC succeeded shows in its trailers, unless there is nothing but a head.
+    pub(super) fn on_accepted(&self, response: &HeaderMap, grpc: bool, end: bool) {
+        let stats = self.host.stats();
+        match response.status().unwrap_or(0) {
+            500..600 => self.settle(&stats.rq_error),
+            _ if !grpc => self.settle(&stats.rq_success),
+            _ if end => self.on_grpc_status(Some(response)),
+            _ => {}
+        }
+    }
+
+    /// The headers or trailers that have the outcome of a call of gRPC.
+    pub(super) fn on_grpc_status(&self, headers: Option<&HeaderMap>) {
+        let status = headers.and_then(grpc_status).map(grpc_to_http_status);
+        let stats = self.host.stats();
+        self.settle(match status {
+            Some(0..500) => &stats.rq_success,
+            _ => &stats.rq_error,
+        });
     }
 
     /// The response is a redirect that is followed here; the rest of it is dropped.
@@ -128,24 +166,29 @@ impl RequestGuard {
         self.cluster.note_result(&self.host, HostResult::ConnectFailed);
     }
 
-    /// The attempt ran out of time.
+    /// There is a connection for the attempt.
+    pub(super) fn on_connected(&self) {
+        self.cluster.note_result(&self.host, HostResult::Connected);
+    }
+
+    /// The attempt ran out of time, which the host's health learns.
     pub(super) fn on_timeout(&self) {
-        self.host.stats().rq_timeout.fetch_add(1, Ordering::Relaxed);
-        self.settle(&self.host.stats().rq_error);
         self.cluster.note_result(&self.host, HostResult::Timeout);
     }
 
-    /// Counts what became of the stream when the exchange on it broke off, by who ended it.
-    pub(super) fn count_reset(&self, stream: &UpstreamStream, end: &Interruption) {
+    /// The attempt ran out of time and was given up.
+    pub(super) fn on_timed_out(&self) {
+        self.host.stats().rq_timeout.fetch_add(1, Ordering::Relaxed);
+        self.settle(&self.host.stats().rq_error);
+    }
+
+    /// Counts what became of the stream when the upstream ended it.
+    pub(super) fn count_reset(&self, stream: &UpstreamStream, reset: &Reset) {
         let stats = &self.cluster.info().stats;
-        match (stream, end) {
-            (UpstreamStream::H1(_), Interruption::Upstream(reset)) => {
-                if reset.kind == ResetKind::ProtocolError {
-                    stats.upstream_cx_protocol_error().inc();
-                }
-            }
+        match (stream, reset.kind) {
+            (UpstreamStream::H1(_), ResetKind::ProtocolError) => stats.upstream_cx_protocol_error().inc(),
             (UpstreamStream::H1(_) | UpstreamStream::Tunnel(_), _) => {}
-            (UpstreamStream::H2(_), Interruption::Upstream(reset)) => match reset.kind {
+            (UpstreamStream::H2(_), kind) => match kind {
                 ResetKind::RemoteReset | ResetKind::RemoteResetNoError => stats.upstream_rq_rx_reset().inc(),
                 ResetKind::LocalReset | ResetKind::ProtocolError => stats.upstream_rq_tx_reset().inc(),
                 ResetKind::ConnectionTermination
@@ -154,20 +197,23 @@ impl RequestGuard {
                 | ResetKind::ConnectionTimeout => stats.upstream_rq_pending_failure_eject().inc(),
                 ResetKind::RemoteRefusedStreamReset | ResetKind::Overflow => {}
             },
-            // Giving a stream up resets it.
-            (
-                UpstreamStream::H2(_),
-                Interruption::Downstream(_) | Interruption::Expired(_) | Interruption::Answered(..),
-            ) => {
-                stats.upstream_rq_tx_reset().inc();
-            }
         }
     }
 
-    /// The whole response came, in this time.
-    pub(super) fn complete(&self, internal: bool, time: Duration) {
-        self.cluster.info().stats.record_request_time(internal, time.as_millis() as u64);
+    /// Counts what became of the stream when the exchange on it broke off, by who ended it.
+    pub(super) fn count_end(&self, stream: &UpstreamStream, end: &Interruption) {
+        match (stream, end) {
+            (stream, Interruption::Upstream(reset)) => self.count_reset(stream, reset),
+            // Giving a stream up resets it.
+            (UpstreamStream::H2(_), _) => self.cluster.info().stats.upstream_rq_tx_reset().inc(),
+            (UpstreamStream::H1(_) | UpstreamStream::Tunnel(_), _) => {}
+        }
     }
+}
+
+/// `grpc-status`, if it is a number.
+fn grpc_status(headers: &HeaderMap) -> Option<u64> {
+    std::str::from_utf8(headers.get_known(KnownHeader::GrpcStatus)?).ok()?.parse().ok()
 }
 
 impl Drop for RequestGuard {

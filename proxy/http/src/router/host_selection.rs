@@ -78,14 +78,24 @@ impl Exchange {
     }
 }
 
+/// The reply when there is no host, or no connection pool may be made for it.
+pub(super) fn no_healthy_upstream() -> LocalReply {
+    LocalReply::new(503, &b"no healthy upstream"[..], "no_healthy_upstream")
+        .flag(ResponseFlag::NoHealthyUpstream)
+}
+
+/// Whether the metadata of a host says that it is a canary.
+pub(super) fn is_canary(host: &Host) -> bool {
+    let canary = host.metadata().endpoint_struct(LB_FILTER).and_then(|fields| fields.fields.get("canary"));
+    matches!(canary.and_then(|value| value.kind.as_ref()), Some(Kind::BoolValue(true)))
+}
+
 /// Whether a retry is not to go to hosts like this one.
 fn is_omitted(policy: &RetryPolicy, host: &Host) -> bool {
     let Some(fields) = host.metadata().endpoint_struct(LB_FILTER) else {
         return false;
     };
-    let is_canary =
-        || matches!(fields.fields.get("canary").and_then(|v| v.kind.as_ref()), Some(Kind::BoolValue(true)));
     let has =
         |omitted: &Struct| omitted.fields.iter().all(|(key, value)| fields.fields.get(key) == Some(value));
-    (policy.omit_canary_hosts && is_canary()) || policy.omit_host_metadata.iter().any(has)
+    (policy.omit_canary_hosts && is_canary(host)) || policy.omit_host_metadata.iter().any(has)
 }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod attempt;
+mod hedge;
 mod host_selection;
 mod internal_redirect;
 mod response;
@@ -23,7 +24,7 @@ use dhow_http::h1::ResponseInfo;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{LocalReply, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::{ChosenHost, Host, RoutingPriority, WorkerCluster};
+use dhow_proxy_upstream::{ChosenHost, Host, HostResult, ResponseTraits, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
 
 use crate::config::RouterConfig;
@@ -32,6 +33,8 @@ use crate::reset::{Reset, ResetKind};
 use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody, Pump, RequestBody};
 use crate::upstream::UpstreamStream;
 use attempt::RequestGuard;
+use hedge::{First, Hedge, Hedges, reset_status};
+use host_selection::{is_canary, no_healthy_upstream};
 pub(crate) use internal_redirect::RedirectTrail;
 use retry::{RetryDecision, RetryScope, RetryState};
 pub(crate) use route_stats::{RequestGroups, RouteStats};
@@ -48,6 +51,18 @@ struct Forwarding {
     kept: Option<KeptBody>,
     hash: Option<u64>,
     tried: Vec<Arc<Host>>,
+    /// The host of the last attempt.
+    host: Option<Arc<Host>>,
+    /// Whether the head of some attempt was sent.
+    started: bool,
+    /// The attempts that go on.
+    hedges: Hedges,
+    /// Whether the last outcome is that of an attempt in whose place another was made.
+    replaced: bool,
+    /// Whether the response says that it comes from a canary.
+    canary: bool,
+    /// Status of the reply to a request that runs out of time.
+    timeout_status: u16,
     cookies: Vec<String>,
     /// Where the request is counted beside its cluster.
     groups: RequestGroups,
@@ -59,10 +74,12 @@ struct Forwarding {
 enum Outcome {
     /// A response head is there (in the exchange) and this stream brings its body.
     Response(ResponseInfo, UpstreamStream, RequestGuard, bool),
-    /// No response; `sent` tells whether the request was sent whole.
-    Reset { reset: Reset, sent: bool },
+    /// No response.
+    Reset(Reset),
     /// The attempt took longer than `per_try_timeout`, or stood still for `per_try_idle_timeout`.
     PerTryTimeout { idle: bool },
+    /// The same, and it goes on.
+    SoftTimeout(Box<Hedge>),
     /// A reply that no retry changes.
     Final(LocalReply),
     /// Something other than this attempt ended the exchange.
@@ -78,6 +95,17 @@ impl Forwarding {
         match self.kept.as_ref().filter(|kept| kept.can_retry()) {
             Some(kept) => self.shadows.send(kept.bytes(), trailers),
             None => self.shadows.abandon(),
+        }
+    }
+
+    /// What the response is counted under.
+    fn traits(&self, internal: bool) -> ResponseTraits<'_> {
+        let host = self.host.as_deref();
+        ResponseTraits {
+            internal,
+            canary: self.canary || host.is_some_and(is_canary),
+            zone: host.map_or("", |host| &host.locality().zone),
+            alternative: self.groups.alternative(),
         }
     }
 }
@@ -96,26 +124,59 @@ impl Exchange {
             Err(reply) => return self.reply(down, timer, reply).await,
         };
         loop {
-            let outcome = self.attempt(down, timer, &mut forwarding).await;
-            let decision = self.retry_decision(&mut forwarding, &outcome);
+            let outcome = match forwarding.hedges.is_empty() {
+                true => self.attempt(down, timer, &mut forwarding).await,
+                false => Box::pin(self.attempt_beside_hedges(down, timer, &mut forwarding)).await,
+            };
+            if let Some(ending) = self.resolve(down, timer, &mut forwarding, outcome).await {
+                return ending;
+            }
+            if let Some(kept) = &mut forwarding.kept {
+                kept.rewind();
+            }
+        }
+    }
+
+    async fn attempt_beside_hedges<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+    ) -> Outcome {
+        let mut hedges = std::mem::take(&mut forwarding.hedges);
+        let first = hedges.race(self.attempt(down, timer, forwarding)).await;
+        forwarding.hedges = hedges;
+        match first {
+            First::Current(outcome) => outcome,
+            First::Hedge(settled) => self.settle_hedge(forwarding, *settled),
+        }
+    }
+
+    /// Makes of an outcome the end of the exchange, or waits until it is time for another attempt.
+    async fn resolve<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+        mut outcome: Outcome,
+    ) -> Option<Ending> {
+        loop {
+            let decision = self.retry_decision(forwarding, &outcome);
             match decision {
-                RetryDecision::Retry(pause, permit) => {
-                    if matches!(outcome, Outcome::Response(..)) {
-                        let stats = &forwarding.cluster.info().stats;
-                        stats.retry_response_codes.charge(self.response.status().unwrap_or(0));
-                    }
-                    let timed_out = matches!(outcome, Outcome::PerTryTimeout { .. });
-                    if route.virtual_host().include_is_timeout_retry_header() {
-                        let value: &[u8] = if timed_out { b"true" } else { b"false" };
-                        self.request.set_known(KnownHeader::XEnvoyIsTimeoutRetry, value);
-                    }
-                    drop(outcome);
-                    if let Err(interruption) = self.pause(down, timer, pause).await {
-                        return self.interrupted(down, timer, interruption).await;
-                    }
-                    drop(permit);
-                    if let Some(kept) = &mut forwarding.kept {
-                        kept.rewind();
+                RetryDecision::Retry(pause) => {
+                    self.discard(forwarding, outcome);
+                    let paused = match forwarding.hedges.is_empty() {
+                        true => self.pause(down, timer, pause).await.map(|()| None),
+                        false => Box::pin(self.pause_beside_hedges(down, timer, forwarding, pause)).await,
+                    };
+                    match paused {
+                        Ok(None) => return None,
+                        Ok(Some(settled)) => outcome = settled,
+                        Err(interruption) => {
+                            return Some(
+                                self.interrupted_between(down, timer, forwarding, interruption).await,
+                            );
+                        }
                     }
                     continue;
                 }
@@ -123,14 +184,122 @@ impl Exchange {
                 RetryDecision::Overflow => self.info.flag(ResponseFlag::UpstreamOverflow),
                 RetryDecision::No => {}
             }
-            return self.conclude(down, timer, forwarding, outcome).await;
+            outcome = match self.keep_waiting(forwarding, outcome, decision != RetryDecision::No) {
+                Ok(()) => {
+                    let mut hedges = std::mem::take(&mut forwarding.hedges);
+                    let settled = Box::pin(self.await_hedges(down, timer, &mut hedges)).await;
+                    forwarding.hedges = hedges;
+                    match settled {
+                        Ok(settled) => self.settle_hedge(forwarding, settled),
+                        Err(interruption) => {
+                            return Some(
+                                self.interrupted_between(down, timer, forwarding, interruption).await,
+                            );
+                        }
+                    }
+                }
+                Err(outcome) => {
+                    self.charge_lost(forwarding);
+                    return Some(self.conclude(down, timer, forwarding, outcome).await);
+                }
+            }
+        }
+    }
+
+    /// Waits before a retry while other attempts go on; with the outcome of one of them when that settles the matter.
+    async fn pause_beside_hedges<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+        pause: Duration,
+    ) -> Result<Option<Outcome>, Interruption> {
+        let mut hedges = std::mem::take(&mut forwarding.hedges);
+        let first = hedges.race(self.pause(down, timer, pause)).await;
+        forwarding.hedges = hedges;
+        match first {
+            First::Current(result) => result.map(|()| None),
+            First::Hedge(settled) => Ok(Some(self.settle_hedge(forwarding, *settled))),
+        }
+    }
+
+    /// What becomes of the request when it ends while no attempt but those that go on is under way.
+    async fn interrupted_between<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+        interruption: Interruption,
+    ) -> Ending {
+        self.charge_lost(forwarding);
+        if matches!(interruption, Interruption::Expired(Expired::Response)) {
+            return self.response_timeout(down, timer, forwarding, false).await;
+        }
+        self.interrupted(down, timer, interruption).await
+    }
+
+    /// Counts and lets go of what an attempt brought, because the request is tried again.
+    fn discard(&mut self, forwarding: &mut Forwarding, outcome: Outcome) {
+        let timed_out = matches!(outcome, Outcome::PerTryTimeout { .. } | Outcome::SoftTimeout(_));
+        if forwarding.route.virtual_host().include_is_timeout_retry_header() {
+            let value: &[u8] = if timed_out { b"true" } else { b"false" };
+            self.request.set_known(KnownHeader::XEnvoyIsTimeoutRetry, value);
+        }
+        match outcome {
+            Outcome::Response(head, _, guard, _) => {
+                forwarding.cluster.info().stats.retry_response_codes.charge(head.status);
+                guard.on_discarded();
+            }
+            Outcome::SoftTimeout(mut hedge) => {
+                hedge.replaced = true;
+                self.hedge(forwarding, *hedge);
+            }
+            _ => {}
+        }
+    }
+
+    fn hedge(&self, forwarding: &mut Forwarding, hedge: Hedge) {
+        let conditions = forwarding.retry.as_ref().map(RetryState::conditions);
+        forwarding.hedges.push(hedge, conditions, self.is_grpc());
+    }
+
+    /// Whether other attempts may still bring something better than this outcome, which is let go then (Ok). `unwanted` when it
+    /// would have been tried again.
+    fn keep_waiting(
+        &mut self,
+        forwarding: &mut Forwarding,
+        outcome: Outcome,
+        unwanted: bool,
+    ) -> Result<(), Outcome> {
+        match outcome {
+            Outcome::SoftTimeout(hedge) => {
+                self.hedge(forwarding, *hedge);
+                Ok(())
+            }
+            outcome if forwarding.hedges.is_empty() => Err(outcome),
+            Outcome::Response(_, _, guard, _) if unwanted => {
+                guard.on_discarded();
+                Ok(())
+            }
+            Outcome::Reset(reset) => {
+                let traits = forwarding.traits(self.internal);
+                self.charge(&forwarding.cluster, &forwarding.groups, reset_status(&reset), &traits);
+                Ok(())
+            }
+            outcome => {
+                if !matches!(outcome, Outcome::Interrupted(_)) {
+                    forwarding.hedges.abandon();
+                }
+                Err(outcome)
+            }
         }
     }
 
     /// Whether the attempt is followed by another.
     fn retry_decision(&self, forwarding: &mut Forwarding, outcome: &Outcome) -> RetryDecision {
         let can_retry = forwarding.kept.as_ref().is_some_and(KeptBody::can_retry);
-        let Some(retry) = forwarding.retry.as_mut().filter(|_| can_retry && !self.response_started) else {
+        let may_retry = can_retry && !self.response_started && !forwarding.replaced;
+        let Some(retry) = forwarding.retry.as_mut().filter(|_| may_retry) else {
             return RetryDecision::No;
         };
         let scope = RetryScope {
@@ -141,8 +310,11 @@ impl Exchange {
         };
         match outcome {
             Outcome::Response(..) => retry.on_response(&self.response, &scope),
-            Outcome::Reset { reset, sent } => retry.on_reset(reset.kind, *sent, &scope),
-            Outcome::PerTryTimeout { .. } => retry.on_per_try_timeout(&scope),
+            Outcome::Reset(reset) => retry.on_reset(reset.kind, forwarding.started, &scope),
+            Outcome::PerTryTimeout { .. } => {
+                retry.on_reset(ResetKind::LocalReset, forwarding.started, &scope)
+            }
+            Outcome::SoftTimeout(_) => retry.on_hedge(&scope),
             Outcome::Final(_) | Outcome::Interrupted(_) => RetryDecision::No,
         }
     }
@@ -165,11 +337,15 @@ impl Exchange {
                 .flag(ResponseFlag::NoClusterFound));
         };
         self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
-        let groups = manager.request_groups(route, &self.request);
+        let mut groups = manager.request_groups(route, &self.request);
         self.check_strictly(router)?;
+        groups.take_alternative(&mut self.request);
         let refused = self.refuse_in_maintenance(&cluster).err().or_else(|| self.dropped(&cluster));
         if let Some(reply) = refused {
-            self.charge(&cluster, &groups, reply.status);
+            let internal = self.internal;
+            let traits =
+                ResponseTraits { internal, alternative: groups.alternative(), ..ResponseTraits::default() };
+            self.charge(&cluster, &groups, reply.status, &traits);
             return Err(reply);
         }
         let timeouts = RequestTimeouts::of(action, router, &mut self.request);
@@ -184,6 +360,10 @@ impl Exchange {
         let mut cookies = Vec::new();
         let hash = self.hash(action, &mut cookies);
         let retry = RetryState::of(route, &mut self.request);
+        let timeout_status = if self.takes_timeout_as_success() { 204 } else { 504 };
+        if let Some(complete) = self.info.request_complete {
+            self.deadlines.response = timeouts.global.map(|timeout| complete + timeout);
+        }
         let limit = cluster.info().per_connection_buffer_limit as usize;
         let priority = match action.priority {
             Priority::Default => RoutingPriority::Default,
@@ -208,6 +388,12 @@ impl Exchange {
             retry,
             hash,
             tried: Vec::new(),
+            host: None,
+            started: false,
+            hedges: Hedges::default(),
+            replaced: false,
+            canary: false,
+            timeout_status,
             cookies,
         })
     }
@@ -253,14 +439,13 @@ impl Exchange {
     ) -> Outcome {
         let Some(ChosenHost { host, member }) = self.choose_host(forwarding) else {
             forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
-            return Outcome::Final(
-                LocalReply::new(503, &b"no healthy upstream"[..], "no_healthy_upstream")
-                    .flag(ResponseFlag::NoHealthyUpstream),
-            );
+            return Outcome::Final(no_healthy_upstream());
         };
         self.info.upstream.attempts += 1;
         self.info.upstream.host = Some(host.address_text().clone());
         self.info.upstream.hostname = host.shared_hostname().cloned();
+        forwarding.host = Some(host.clone());
+        forwarding.replaced = false;
         self.update_for_attempt(forwarding, &host);
         if forwarding.retry.is_some() {
             forwarding.tried.push(host.clone());
@@ -269,21 +454,43 @@ impl Exchange {
         let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
         let mut upstream = match stream {
             Ok(stream) => stream,
-            Err(Interruption::Upstream(reset)) => return Outcome::Reset { reset, sent: false },
-            Err(Interruption::Expired(Expired::PerTry)) => return Outcome::PerTryTimeout { idle: false },
-            Err(Interruption::Expired(Expired::PerTryIdle)) => return Outcome::PerTryTimeout { idle: true },
+            Err(Interruption::Upstream(reset)) => {
+                if reset.kind != ResetKind::Overflow {
+                    cluster.note_result(&host, HostResult::ConnectFailed);
+                    return Outcome::Reset(reset);
+                }
+                return self.overflowed(forwarding);
+            }
+            Err(Interruption::Answered(reply, _)) => {
+                self.forget_host(forwarding);
+                return Outcome::Final(*reply);
+            }
             Err(interruption) => return Outcome::Interrupted(interruption),
         };
         let Some(guard) = RequestGuard::begin(cluster, &host, forwarding.priority) else {
-            return Outcome::Reset { reset: Reset::new(ResetKind::Overflow), sent: false };
+            return self.overflowed(forwarding);
         };
+        guard.on_connected();
         forwarding.groups.each(|group| group.upstream_rq_total().inc());
+        forwarding.started = true;
         let begun = clock::now();
         self.info.upstream.first_tx = Some(begun);
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
-            return Outcome::Reset { reset, sent: false };
+            return Outcome::Reset(reset);
         }
         self.await_response(down, timer, forwarding, upstream, guard).await
+    }
+
+    /// The limits of the cluster left no room for the attempt: it had no host.
+    fn overflowed(&mut self, forwarding: &mut Forwarding) -> Outcome {
+        self.forget_host(forwarding);
+        Outcome::Reset(Reset::new(ResetKind::Overflow))
+    }
+
+    fn forget_host(&mut self, forwarding: &mut Forwarding) {
+        self.info.upstream.host = None;
+        self.info.upstream.hostname = None;
+        forwarding.host = None;
     }
 
     /// Sends the request and waits for the head of the final response.
@@ -318,38 +525,66 @@ impl Exchange {
             }
         };
         let request_done = pump.request_done;
-        self.deadlines.end_attempt();
         if request_done {
             forwarding.send_shadows(down.trailers());
         }
-        if let Err(interruption) = &result {
-            guard.count_reset(&upstream, interruption);
-        }
-        match result {
+        let interruption = match result {
             Ok(head) => {
-                self.info.upstream.first_rx = Some(clock::now());
-                guard.on_response(self.response.status().unwrap_or(0));
-                Outcome::Response(head, upstream, guard, request_done)
+                let now = clock::now();
+                self.deadlines.on_response_head(now);
+                self.info.upstream.first_rx = Some(now);
+                guard.on_head(&self.response, self.is_grpc());
+                return Outcome::Response(head, upstream, guard, request_done);
             }
-            Err(Interruption::Upstream(reset)) => {
+            Err(interruption) => interruption,
+        };
+        self.deadlines.end_attempt();
+        let idle = match interruption {
+            Interruption::Expired(Expired::PerTry) => false,
+            Interruption::Expired(Expired::PerTryIdle) => true,
+            other => return self.broken_off(forwarding, &upstream, &guard, other),
+        };
+        guard.on_timeout();
+        if forwarding.timeouts.hedging {
+            return Outcome::SoftTimeout(Box::new(Hedge {
+                stream: upstream,
+                guard,
+                host: forwarding.host.clone().expect("an attempt has a host"),
+                upstream: self.info.upstream.clone(),
+                response: HeaderMap::new(),
+                replaced: false,
+            }));
+        }
+        guard.count_end(&upstream, &interruption);
+        guard.on_timed_out();
+        let stats = &forwarding.cluster.info().stats;
+        match idle {
+            false => stats.upstream_rq_per_try_timeout().inc(),
+            true => stats.upstream_rq_per_try_idle_timeout().inc(),
+        }
+        Outcome::PerTryTimeout { idle }
+    }
+
+    /// What becomes of an attempt that ended without response, not by limits of its own.
+    fn broken_off(
+        &self,
+        forwarding: &Forwarding,
+        upstream: &UpstreamStream,
+        guard: &RequestGuard,
+        interruption: Interruption,
+    ) -> Outcome {
+        guard.count_end(upstream, &interruption);
+        match interruption {
+            Interruption::Upstream(reset) => {
                 guard.on_failure();
-                Outcome::Reset { reset, sent: request_done }
+                Outcome::Reset(reset)
             }
-            Err(Interruption::Expired(Expired::PerTry)) => {
-                forwarding.cluster.info().stats.upstream_rq_per_try_timeout().inc();
+            Interruption::Expired(Expired::Response) => {
                 guard.on_timeout();
-                Outcome::PerTryTimeout { idle: false }
-            }
-            Err(Interruption::Expired(Expired::PerTryIdle)) => {
-                forwarding.cluster.info().stats.upstream_rq_per_try_idle_timeout().inc();
-                guard.on_timeout();
-                Outcome::PerTryTimeout { idle: true }
-            }
-            Err(Interruption::Expired(Expired::Response)) => {
-                guard.on_timeout();
+                guard.on_timed_out();
                 Outcome::Interrupted(Interruption::Expired(Expired::Response))
             }
-            Err(interruption) => {
+            interruption => {
                 forwarding.cluster.info().stats.upstream_rq_cancelled().inc();
                 Outcome::Interrupted(interruption)
             }
@@ -377,7 +612,7 @@ impl Exchange {
             self.request.set_known(KnownHeader::Scheme, scheme);
         }
         let per_try = &forwarding.timeouts;
-        self.deadlines.begin_attempt(per_try.per_try, per_try.per_try_idle, clock::now());
+        self.deadlines.begin_attempt(per_try.per_try, per_try.per_try_idle);
     }
 
     /// Waits before a retry.

@@ -1,16 +1,16 @@
 //! How what the last attempt brought reaches the client, and what is counted about it.
 
-use std::rc::Rc;
-
 use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
 use dhow_http::h1::{BodyLength, ResponseInfo};
 use dhow_proxy_api::{LocalReply, Protocol};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::WorkerCluster;
+use dhow_proxy_upstream::{ResponseTraits, WorkerCluster};
 
 use super::attempt::RequestGuard;
+use super::hedge::reset_status;
 use super::{Forwarding, Outcome, RequestGroups};
+use crate::body::BodySource;
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stream::{
@@ -40,7 +40,6 @@ impl Exchange {
             return None;
         }
         stats.upstream_internal_redirect_succeeded_total().inc();
-        self.charge(&forwarding.cluster, &forwarding.groups, status);
         self.info.response_code = Some(status);
         self.info.details = Some("internal_redirect".into());
         if let Some(kept) = forwarding.kept.take().filter(|_| !self.end_stream) {
@@ -54,56 +53,79 @@ impl Exchange {
         &mut self,
         down: &mut D,
         timer: &mut DeadlineTimer,
-        mut forwarding: Forwarding,
+        forwarding: &mut Forwarding,
         outcome: Outcome,
     ) -> Ending {
-        let retried = forwarding.retry.as_ref().is_some_and(|retry| retry.made() > 0);
-        let info = forwarding.cluster.info().clone();
         match outcome {
             Outcome::Response(head, upstream, guard, request_done) => {
-                if retried {
-                    info.stats.upstream_rq_retry_success().inc();
-                    forwarding.groups.each(|group| group.upstream_rq_retry_success().inc());
-                }
-                if let Some(ending) =
-                    self.redirect_internally(down, &mut forwarding, head.status, request_done)
-                {
+                if let Some(ending) = self.redirect_internally(down, forwarding, head.status, request_done) {
                     guard.on_redirected();
                     return ending;
                 }
                 self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
             }
-            Outcome::Reset { reset, .. } => {
-                let status = if reset.kind == ResetKind::ProtocolError { 502 } else { 503 };
-                self.charge(&forwarding.cluster, &forwarding.groups, status);
+            Outcome::Reset(reset) => {
+                let traits = forwarding.traits(self.internal);
+                self.charge(&forwarding.cluster, &forwarding.groups, reset_status(&reset), &traits);
                 self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
-                let reply = reset_reply(&reset, retried);
-                self.reply(down, timer, reply).await
+                let reply = reset_reply(&reset, self.info.upstream.attempts > 1);
+                self.reply_of_router(down, timer, forwarding, reply).await
             }
             Outcome::PerTryTimeout { idle } => {
-                self.charge(&forwarding.cluster, &forwarding.groups, 504);
+                let status = forwarding.timeout_status;
+                let traits = forwarding.traits(self.internal);
+                self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
                 let details = if idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" };
-                let reply = LocalReply::new(504, &b"upstream request timeout"[..], details)
-                    .flag(ResponseFlag::UpstreamRequestTimeout);
-                self.reply(down, timer, reply).await
+                self.reply_of_router(down, timer, forwarding, timeout_reply(status, details)).await
             }
             Outcome::Final(reply) => {
-                self.charge(&forwarding.cluster, &forwarding.groups, reply.status);
-                self.reply(down, timer, reply).await
+                let traits = forwarding.traits(self.internal);
+                self.charge(&forwarding.cluster, &forwarding.groups, reply.status, &traits);
+                self.reply_of_router(down, timer, forwarding, reply).await
             }
             Outcome::Interrupted(Interruption::Expired(Expired::Response)) => {
-                info.stats.upstream_rq_timeout().inc();
-                forwarding.groups.each(|group| group.upstream_rq_timeout().inc());
-                self.charge(&forwarding.cluster, &forwarding.groups, 504);
-                if self.wants_timeout_as_success() {
-                    let reply = LocalReply::new(204, &b""[..], "response_timeout")
-                        .flag(ResponseFlag::UpstreamRequestTimeout);
-                    return self.reply(down, timer, reply).await;
-                }
-                self.interrupted(down, timer, Interruption::Expired(Expired::Response)).await
+                self.response_timeout(down, timer, forwarding, true).await
             }
+            Outcome::SoftTimeout(_) => self.response_timeout(down, timer, forwarding, false).await,
             Outcome::Interrupted(interruption) => self.interrupted(down, timer, interruption).await,
         }
+    }
+
+    /// Answers a request that ran out of its time. Each attempt that was under way is counted; `current` tells whether there was
+    /// one beside those that went on.
+    pub(super) async fn response_timeout<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+        current: bool,
+    ) -> Ending {
+        let stats = &forwarding.cluster.info().stats;
+        for _ in 0..forwarding.hedges.time_out() + usize::from(current) {
+            stats.upstream_rq_timeout().inc();
+            forwarding.groups.each(|group| group.upstream_rq_timeout().inc());
+            let traits = forwarding.traits(self.internal);
+            self.charge(&forwarding.cluster, &forwarding.groups, forwarding.timeout_status, &traits);
+        }
+        // The deadline that passed must not end the reply too.
+        self.deadlines.response = None;
+        let reply = timeout_reply(forwarding.timeout_status, "response_timeout");
+        self.reply_of_router(down, timer, forwarding, reply).await
+    }
+
+    /// Sends a reply of the router's own, which tells the number of attempts where the virtual host wants it told.
+    async fn reply_of_router<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &Forwarding,
+        mut reply: LocalReply,
+    ) -> Ending {
+        if forwarding.route.virtual_host().include_attempt_count_in_response() {
+            let attempts = self.info.upstream.attempts.max(1).to_string();
+            reply = reply.header(KnownHeader::XEnvoyAttemptCount, attempts.into_bytes());
+        }
+        self.reply(down, timer, reply).await
     }
 
     /// Sends the response downstream while the rest of the request still goes up.
@@ -111,10 +133,18 @@ impl Exchange {
         &mut self,
         down: &mut D,
         timer: &mut DeadlineTimer,
-        mut forwarding: Forwarding,
+        forwarding: &mut Forwarding,
         (head, mut upstream, guard, mut request_done): (ResponseInfo, UpstreamStream, RequestGuard, bool),
     ) -> Ending {
         let now = clock::now();
+        let status = head.status;
+        let end = head.body == BodyLength::None;
+        let grpc = self.is_grpc();
+        forwarding.retry = None;
+        forwarding.canary = self.response.get_known(KnownHeader::XEnvoyUpstreamCanary) == Some(b"true");
+        let traits = forwarding.traits(self.internal);
+        self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
+        guard.on_accepted(&self.response, grpc, end);
         let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
         if let Some(complete) = self.info.request_complete.filter(|_| !suppressed) {
             let millis = now.saturating_duration_since(complete).as_millis() as u64;
@@ -126,10 +156,8 @@ impl Exchange {
         for cookie in &forwarding.cookies {
             self.response.append_known(KnownHeader::SetCookie, cookie.as_bytes());
         }
-        let status = head.status;
         self.info.response_code = Some(status);
         self.info.details = Some("via_upstream".into());
-        let end = head.body == BodyLength::None;
         let upgraded = self.is_upgraded();
         self.apply_route_response_headers();
         let encoded = self.encode_filters(end);
@@ -142,7 +170,7 @@ impl Exchange {
                 response_timeout: forwarding.timeouts.global,
             };
             if let Err(interruption) = Box::pin(self.encode_stopped(setup, encoded)).await {
-                guard.count_reset(&upstream, &interruption);
+                guard.count_end(&upstream, &interruption);
                 return self.interrupted(down, timer, interruption).await;
             }
         }
@@ -178,50 +206,70 @@ impl Exchange {
         cluster.upstream_cx_rx_bytes_total().add(self.info.bytes_sent);
         cluster.upstream_cx_tx_bytes_total().add(self.info.bytes_received);
         if let Err(interruption) = &result {
-            guard.count_reset(&upstream, interruption);
+            guard.count_end(&upstream, interruption);
         }
         match result {
             Ok(()) => {
-                let time = self.since_request(done);
-                guard.complete(self.internal, time);
-                forwarding.groups.record_time(time.as_millis() as u64);
-                self.charge(&forwarding.cluster, &forwarding.groups, status);
+                if grpc {
+                    guard.on_grpc_status(upstream.trailers());
+                }
+                if self.info.request_complete.is_some() && self.counts_by_code(status) {
+                    let millis = self.since_request(done).as_millis() as u64;
+                    cluster.record_request_time(millis, &forwarding.traits(self.internal));
+                    forwarding.groups.record_time(millis);
+                }
                 Ending::Complete
             }
             Err(Interruption::Expired(Expired::Response)) => {
                 cluster.upstream_rq_timeout().inc();
-                guard.on_timeout();
+                forwarding.groups.each(|group| group.upstream_rq_timeout().inc());
+                guard.on_timed_out();
                 self.interrupted(down, timer, Interruption::Expired(Expired::Response)).await
             }
-            Err(interruption) => {
-                guard.on_failure();
-                self.interrupted(down, timer, interruption).await
+            Err(Interruption::Expired(Expired::PerTryIdle)) => {
+                cluster.upstream_rq_per_try_idle_timeout().inc();
+                guard.on_timeout();
+                guard.on_timed_out();
+                self.info.flag(ResponseFlag::UpstreamRequestTimeout);
+                self.info.details = Some("upstream_per_try_idle_timeout".into());
+                Ending::Broken
             }
+            Err(Interruption::Upstream(reset)) => {
+                guard.on_failure();
+                self.interrupted(down, timer, Interruption::Upstream(reset)).await
+            }
+            Err(interruption) => self.interrupted(down, timer, interruption).await,
         }
     }
 
-    /// Counts a status under the cluster, for all requests and by where they came from.
-    pub(super) fn charge(&self, cluster: &Rc<WorkerCluster>, groups: &RequestGroups, status: u16) {
-        if self.info.health_check {
-            return;
-        }
-        if self.chain().router.as_ref().is_some_and(|router| {
-            !router.dynamic_stats || (router.suppress_grpc_failure_stats && status != 200 && self.is_grpc())
-        }) {
-            return;
-        }
-        groups.charge(status);
-        let stats = &cluster.info().stats;
-        stats.response_codes.charge(status);
-        if self.internal {
-            stats.internal_response_codes.charge(status);
-        } else {
-            stats.external_response_codes.charge(status);
-        }
-        if self.response.get_known(KnownHeader::XEnvoyUpstreamCanary) == Some(b"true") {
-            stats.canary_response_codes.charge(status);
+    /// Whether responses are counted by their status at all.
+    fn counts_by_code(&self, status: u16) -> bool {
+        !self.info.health_check
+            && !self.chain().router.as_ref().is_some_and(|router| {
+                !router.dynamic_stats
+                    || (router.suppress_grpc_failure_stats && status != 200 && self.is_grpc())
+            })
+    }
+
+    /// Counts a status under the cluster, for all requests and by what is special about the response.
+    pub(super) fn charge(
+        &self,
+        cluster: &WorkerCluster,
+        groups: &RequestGroups,
+        status: u16,
+        traits: &ResponseTraits<'_>,
+    ) {
+        if self.counts_by_code(status) {
+            groups.charge(status);
+            cluster.info().stats.charge_response(status, traits);
         }
     }
+}
+
+/// The reply to a request that ran out of time; empty when its client takes that for success.
+fn timeout_reply(status: u16, details: &'static str) -> LocalReply {
+    let body: &[u8] = if status == 504 { b"upstream request timeout" } else { b"" };
+    LocalReply::new(status, body, details).flag(ResponseFlag::UpstreamRequestTimeout)
 }
 
 /// The reply for an attempt that ended without a response.
@@ -231,8 +279,8 @@ fn reset_reply(reset: &Reset, retried: bool) -> LocalReply {
         "upstream connect error or disconnect/reset before headers. {again}reset reason: {}",
         reset.kind.as_str()
     );
-    let status = if reset.kind == ResetKind::ProtocolError { 502 } else { 503 };
-    let reply = LocalReply::new(status, body.into_bytes(), reset.details(false)).flag(reset.kind.flag());
+    let reply =
+        LocalReply::new(reset_status(reset), body.into_bytes(), reset.details(false)).flag(reset.kind.flag());
     if reset.kind == ResetKind::Overflow {
         return reply.header(KnownHeader::XEnvoyOverloaded, &b"true"[..]);
     }

@@ -1,5 +1,6 @@
 //! Whether an attempt that failed is made again.
 
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, KnownSet};
@@ -11,7 +12,7 @@ use super::route_stats::RequestGroups;
 use crate::reset::ResetKind;
 
 /// What is decided about an attempt that failed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum RetryDecision {
     /// The failure is final.
     No,
@@ -19,8 +20,8 @@ pub(super) enum RetryDecision {
     LimitExceeded,
     /// It would be tried again, but too many retries are under way (`UO`).
     Overflow,
-    /// Once more, after this pause. The permit is held until the retry ended.
-    Retry(Duration, Permit),
+    /// Once more, after this pause.
+    Retry(Duration),
 }
 
 /// Whom a retry concerns.
@@ -45,17 +46,26 @@ const RETRY_HEADERS: KnownSet = KnownSet::of(&[
     KnownHeader::XEnvoyHedgeOnPerTryTimeout,
 ]);
 
-/// The retries of one request.
+/// What a retry is made for. Does not change while the request is under way.
 #[derive(Debug)]
-pub(super) struct RetryState {
+pub(super) struct RetryConditions {
     on: RetryOn,
     /// The route whose policy applies; none when only headers ask for retries.
     route: Option<SelectedRoute>,
     status_codes: Vec<u16>,
     /// Response headers that ask for a retry when they are there, from `x-envoy-retriable-header-names`.
     header_names: Vec<HeaderName>,
+}
+
+/// The retries of one request.
+#[derive(Debug)]
+pub(super) struct RetryState {
+    conditions: Rc<RetryConditions>,
     remaining: u32,
+    /// Pauses that were made longer and longer.
     made: u32,
+    /// Held from the decision to try again until what came of it is known.
+    permit: Option<Permit>,
 }
 
 impl RetryState {
@@ -80,6 +90,7 @@ impl RetryState {
         let max = take(request, KnownHeader::XEnvoyMaxRetries);
         let codes = take(request, KnownHeader::XEnvoyRetriableStatusCodes);
         let names = take(request, KnownHeader::XEnvoyRetriableHeaderNames);
+        request.remove_known(KnownHeader::XEnvoyHedgeOnPerTryTimeout);
         let mut conditions = policy.map_or(RetryOn::NONE, |policy| policy.retry_on);
         for list in on.iter().chain(&grpc_on) {
             conditions = conditions.union(RetryOn::parse(list));
@@ -93,27 +104,38 @@ impl RetryState {
         }
         let names = names.as_deref().unwrap_or_default().split(',').map(str::trim);
         let asked = max.and_then(|max| max.trim().parse().ok());
-        Some(Self {
+        let conditions = RetryConditions {
             on: conditions,
             route: policy.is_some().then(|| route.clone()),
             status_codes,
             header_names: names.filter(|name| !name.is_empty()).map(HeaderName::new).collect(),
+        };
+        Some(Self {
+            conditions: Rc::new(conditions),
             remaining: asked.unwrap_or_else(|| policy.map_or(1, |policy| policy.num_retries)),
             made: 0,
+            permit: None,
         })
     }
 
-    /// Retries made so far.
-    pub(super) fn made(&self) -> u32 {
-        self.made
+    /// What retries are made for.
+    pub(super) fn conditions(&self) -> &Rc<RetryConditions> {
+        &self.conditions
     }
 
     /// The route's policy.
     pub(super) fn policy(&self) -> Option<&RetryPolicy> {
+        self.conditions.policy()
+    }
+}
+
+impl RetryConditions {
+    fn policy(&self) -> Option<&RetryPolicy> {
         self.route.as_ref().and_then(policy_of)
     }
 
-    fn wants_response(&self, response: &HeaderMap) -> bool {
+    /// Whether a response is one that is tried again.
+    pub(super) fn wants_response(&self, response: &HeaderMap) -> bool {
         let status = response.status().unwrap_or(0);
         let on = |condition: RetryOn| self.on.intersects(condition);
         if response.contains_known(KnownHeader::XEnvoyRateLimited) {
@@ -142,7 +164,8 @@ impl RetryState {
             || grpc()
     }
 
-    fn wants_reset(&self, kind: ResetKind, request_sent: bool) -> bool {
+    /// Whether an attempt without response is tried again; `started` when the head of some attempt was sent before.
+    fn wants_reset(&self, kind: ResetKind, started: bool) -> bool {
         let on = |condition: RetryOn| self.on.intersects(condition);
         if kind == ResetKind::Overflow {
             return false;
@@ -152,36 +175,51 @@ impl RetryState {
             || on(RetryOn::RESET)
             || (on(RetryOn::CONNECT_FAILURE) && kind.is_connect_failure())
             || (on(RetryOn::REFUSED_STREAM) && kind == ResetKind::RemoteRefusedStreamReset)
-            || (on(RetryOn::RESET_BEFORE_REQUEST) && !request_sent)
+            || (on(RetryOn::RESET_BEFORE_REQUEST) && !started)
     }
+}
 
+impl RetryState {
     /// A response that the client has not seen yet.
     pub(super) fn on_response(&mut self, response: &HeaderMap, scope: &RetryScope<'_>) -> RetryDecision {
-        if !self.wants_response(response) {
-            return RetryDecision::No;
+        if !self.conditions.wants_response(response) {
+            return self.settle(scope);
         }
         let limited = self.policy().and_then(|policy| policy.rate_limited_back_off.as_ref());
         let asked = limited.and_then(|policy| asked_pause(policy, response, SystemTime::now()));
-        self.take(asked, scope)
+        self.take(scope, |state| state.pause(asked, scope))
     }
 
-    /// An attempt without response.
+    /// An attempt without response; `started` when the head of some attempt was sent before. One that ran out of its own time
+    /// counts as a reset of ours.
     pub(super) fn on_reset(
         &mut self,
         kind: ResetKind,
-        request_sent: bool,
+        started: bool,
         scope: &RetryScope<'_>,
     ) -> RetryDecision {
-        if self.wants_reset(kind, request_sent) { self.take(None, scope) } else { RetryDecision::No }
+        if !self.conditions.wants_reset(kind, started) {
+            return self.settle(scope);
+        }
+        self.take(scope, |state| state.pause(None, scope))
     }
 
-    /// An attempt that ran out of its own time counts as a reset.
-    pub(super) fn on_per_try_timeout(&mut self, scope: &RetryScope<'_>) -> RetryDecision {
-        self.on_reset(ResetKind::LocalReset, true, scope)
+    /// An attempt that ran out of its own time and goes on beside the next one, whatever the conditions are.
+    pub(super) fn on_hedge(&mut self, scope: &RetryScope<'_>) -> RetryDecision {
+        self.take(scope, |state| state.pause(None, scope))
     }
 
-    /// Takes one of the retries that are left. `asked` is the pause that the upstream asked for.
-    fn take(&mut self, asked: Option<Duration>, scope: &RetryScope<'_>) -> RetryDecision {
+    /// What came is final. After a retry that is a success of the retry, as Envoy counts.
+    fn settle(&mut self, scope: &RetryScope<'_>) -> RetryDecision {
+        if self.permit.take().is_some() {
+            scope.cluster.stats.upstream_rq_retry_success().inc();
+            scope.groups.each(|group| group.upstream_rq_retry_success().inc());
+        }
+        RetryDecision::No
+    }
+
+    /// Takes one of the retries that are left.
+    fn take(&mut self, scope: &RetryScope<'_>, pause: impl FnOnce(&mut Self) -> Duration) -> RetryDecision {
         let stats = &scope.cluster.stats;
         if self.remaining == 0 {
             stats.upstream_rq_retry_limit_exceeded().inc();
@@ -189,6 +227,7 @@ impl RetryState {
             return RetryDecision::LimitExceeded;
         }
         self.remaining -= 1;
+        self.permit = None;
         let breakers = &scope.cluster.circuit_breakers;
         let Some(permit) = breakers.try_acquire(scope.priority, Resource::Retries) else {
             scope.groups.each(|group| group.upstream_rq_retry_overflow().inc());
@@ -201,22 +240,25 @@ impl RetryState {
         }
         stats.upstream_rq_retry().inc();
         scope.groups.each(|group| group.upstream_rq_retry().inc());
-        let pause = match asked {
-            Some(asked) => {
-                stats.upstream_rq_retry_backoff_ratelimited().inc();
-                let micros = asked.as_micros() as u64;
-                Duration::from_micros(micros + scope.random % (micros / 2).max(1))
-            }
-            None => {
-                stats.upstream_rq_retry_backoff_exponential().inc();
-                let back_off =
-                    self.policy().and_then(|policy| policy.back_off).unwrap_or_else(default_back_off);
-                let interval = back_off.base.saturating_mul(1 << self.made.min(20)).min(back_off.max);
-                Duration::from_micros(scope.random % (interval.as_micros() as u64).max(1))
-            }
-        };
+        let pause = pause(self);
+        self.permit = Some(permit);
+        RetryDecision::Retry(pause)
+    }
+
+    /// How long to wait before the retry: what the upstream `asked` for and up to half of it more, else a random part of an
+    /// interval that doubles with each retry.
+    fn pause(&mut self, asked: Option<Duration>, scope: &RetryScope<'_>) -> Duration {
+        let stats = &scope.cluster.stats;
+        if let Some(asked) = asked {
+            stats.upstream_rq_retry_backoff_ratelimited().inc();
+            let micros = asked.as_micros() as u64;
+            return Duration::from_micros(micros + scope.random % (micros / 2).max(1));
+        }
+        stats.upstream_rq_retry_backoff_exponential().inc();
+        let back_off = self.policy().and_then(|policy| policy.back_off).unwrap_or_else(default_back_off);
+        let interval = back_off.base.saturating_mul(1 << self.made.min(20)).min(back_off.max);
         self.made += 1;
-        RetryDecision::Retry(pause, permit)
+        Duration::from_micros(scope.random % (interval.as_micros() as u64).max(1))
     }
 }
 
@@ -239,7 +281,7 @@ fn asked_pause(policy: &RateLimitedBackOff, response: &HeaderMap, now: SystemTim
         let number: u64 = text.trim().parse().ok()?;
         let seconds = if header.is_timestamp { number.checked_sub(since_epoch)? } else { number };
         let pause = Duration::from_secs(seconds);
-        (pause <= policy.max).then_some(pause)
+        (!pause.is_zero() && pause <= policy.max).then_some(pause)
     })
 }
 

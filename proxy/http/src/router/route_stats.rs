@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dhow_http::HeaderMap;
+use dhow_http::{HeaderMap, KnownHeader};
 use dhow_routing::{RouteEntry, RouteTable, SelectedRoute, VirtualHost};
 use dhow_stats::{Histogram, ResponseCodeStats, Scope, Store, Unit, stat_group};
 use foldhash::fast::FixedState;
@@ -79,27 +79,44 @@ impl RouteStats {
             let at = host.virtual_cluster(request).unwrap_or(groups.len() - 1);
             groups.get(at).cloned()
         });
-        RequestGroups([of_host, self.routes.get(&address(route.entry())).cloned()])
+        let groups = [of_host, self.routes.get(&address(route.entry())).cloned()];
+        RequestGroups { groups, alternative: None }
     }
 }
 
 /// Where one request is counted beside its cluster.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RequestGroups([Option<Arc<RequestGroup>>; 2]);
+pub(crate) struct RequestGroups {
+    groups: [Option<Arc<RequestGroup>>; 2],
+    /// `x-envoy-upstream-alt-stat-name`: a name under the cluster's.
+    alternative: Option<Box<str>>,
+}
 
 impl RequestGroups {
+    /// Takes the name that the request itself chose.
+    pub(crate) fn take_alternative(&mut self, request: &mut HeaderMap) {
+        let Some(name) = request.get_known(KnownHeader::XEnvoyUpstreamAltStatName) else { return };
+        self.alternative = Some(String::from_utf8_lossy(name).into());
+        request.remove_known(KnownHeader::XEnvoyUpstreamAltStatName);
+    }
+
+    /// The name under the cluster's that the request chose.
+    pub(crate) fn alternative(&self) -> Option<&str> {
+        self.alternative.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// Calls `count` for each.
     pub(crate) fn each(&self, count: impl Fn(&RequestGroupStats)) {
-        self.0.iter().flatten().for_each(|group| count(&group.counters));
+        self.groups.iter().flatten().for_each(|group| count(&group.counters));
     }
 
     /// Counts a response.
     pub(crate) fn charge(&self, status: u16) {
-        self.0.iter().flatten().for_each(|group| group.codes.charge(status));
+        self.groups.iter().flatten().for_each(|group| group.codes.charge(status));
     }
 
     /// Records the time of a response that is complete.
     pub(crate) fn record_time(&self, millis: u64) {
-        self.0.iter().flatten().for_each(|group| group.time.record(millis));
+        self.groups.iter().flatten().for_each(|group| group.time.record(millis));
     }
 }

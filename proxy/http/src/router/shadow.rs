@@ -9,15 +9,16 @@ use std::time::Duration;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::StreamFormat;
 use dhow_proxy_runtime::clock;
-use dhow_proxy_upstream::{LbContext, RoutingPriority, SecureOptions, WorkerCluster};
+use dhow_proxy_upstream::{LbContext, ResponseTraits, RoutingPriority, SecureOptions, WorkerCluster};
 use dhow_routing::{ForwardAction, MirrorPolicy};
 use dhow_runtime_config::Current;
 
 use super::attempt::RequestGuard;
+use super::hedge::reset_status;
 use crate::body::{BodySource, BodyState, BufferedBody, poll_transfer};
 use crate::manager::Manager;
-use crate::reset::{Reset, ResetKind};
-use crate::stream::{Exchange, Interruption};
+use crate::reset::Reset;
+use crate::stream::Exchange;
 use crate::upstream::{Acquired, UpstreamStream};
 
 /// The copies that wait for the end of the request.
@@ -134,11 +135,11 @@ impl Shadow {
             },
         };
         let stats = &self.cluster.info().stats;
-        stats.response_codes.charge(status);
-        stats.internal_response_codes.charge(status);
+        let traits = ResponseTraits { internal: true, ..ResponseTraits::default() };
+        stats.charge_response(status, &traits);
         if status != 504 {
             let millis = clock::now().saturating_duration_since(started).as_millis() as u64;
-            stats.record_request_time(true, millis);
+            stats.record_request_time(millis, &traits);
         }
     }
 
@@ -158,14 +159,11 @@ impl Shadow {
         };
         let Ok(mut upstream) = stream else { return 503 };
         let Some(guard) = RequestGuard::begin(cluster, &host, self.priority) else { return 503 };
-        match self.drive(&mut upstream, body, trailers).await {
-            Ok(status) => {
-                guard.on_response(status);
-                status
-            }
+        match self.drive(&mut upstream, &guard, body, trailers).await {
+            Ok(status) => status,
             Err(reset) => {
-                let status = if reset.kind == ResetKind::ProtocolError { 502 } else { 503 };
-                guard.count_reset(&upstream, &Interruption::Upstream(reset));
+                let status = reset_status(&reset);
+                guard.count_reset(&upstream, &reset);
                 guard.on_failure();
                 status
             }
@@ -175,6 +173,7 @@ impl Shadow {
     async fn drive(
         &self,
         upstream: &mut UpstreamStream,
+        guard: &RequestGuard,
         body: &[u8],
         trailers: Option<&HeaderMap>,
     ) -> Result<u16, Reset> {
@@ -200,6 +199,8 @@ impl Shadow {
             }
         })
         .await?;
+        guard.on_head(&response, false);
+        guard.on_accepted(&response, false, false);
         poll_fn(|cx| {
             loop {
                 match upstream.poll_body(cx) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_routing::ForwardAction;
 
+use super::hedge;
 use crate::config::RouterConfig;
 
 /// The time limits of one request; `None` is no limit.
@@ -16,6 +17,8 @@ pub(super) struct RequestTimeouts {
     pub(super) per_try: Option<Duration>,
     /// Time in which nothing moves in one attempt, until its response is there.
     pub(super) per_try_idle: Option<Duration>,
+    /// Whether an attempt that runs out of its time goes on beside the next one: its time is no limit to upstream then.
+    pub(super) hedging: bool,
 }
 
 impl RequestTimeouts {
@@ -45,13 +48,14 @@ impl RequestTimeouts {
         let per_try =
             per_try.filter(|per_try| !per_try.is_zero() && global.is_none_or(|global| *per_try < global));
         let per_try_idle = action.retry_policy.as_ref().and_then(|policy| policy.per_try_idle_timeout);
-        Self { global, per_try, per_try_idle: per_try_idle.filter(|idle| !idle.is_zero()) }
+        let hedging = hedge::wanted(action, request);
+        Self { global, per_try, per_try_idle: per_try_idle.filter(|idle| !idle.is_zero()), hedging }
     }
 
     /// What upstream is told to expect (`x-envoy-expected-rq-timeout-ms`), `elapsed` since the limit began to count.
     pub(super) fn expected_millis(&self, elapsed: Duration) -> Option<u64> {
         let remaining = self.global.map(|global| global.saturating_sub(elapsed).as_millis().max(1) as u64);
-        match self.per_try {
+        match self.per_try.filter(|_| !self.hedging) {
             Some(per_try) => Some(per_try.as_millis() as u64),
             None => remaining,
         }
@@ -99,13 +103,20 @@ mod tests {
     #[test]
     fn upstream_is_told_what_is_left() {
         let second = Duration::from_secs(1);
-        let both = RequestTimeouts { global: Some(15 * second), per_try: Some(second), per_try_idle: None };
+        let both = RequestTimeouts {
+            global: Some(15 * second),
+            per_try: Some(second),
+            per_try_idle: None,
+            hedging: false,
+        };
         assert_eq!(both.expected_millis(second), Some(1000));
-        let global = RequestTimeouts { global: Some(15 * second), per_try: None, per_try_idle: None };
+        let global =
+            RequestTimeouts { global: Some(15 * second), per_try: None, per_try_idle: None, hedging: false };
         assert_eq!(global.expected_millis(Duration::from_millis(55)), Some(14_945));
         assert_eq!(global.expected_millis(20 * second), Some(1));
         assert_eq!(
-            RequestTimeouts { global: None, per_try: None, per_try_idle: None }.expected_millis(second),
+            RequestTimeouts { global: None, per_try: None, per_try_idle: None, hedging: false }
+                .expected_millis(second),
             None
         );
     }

@@ -30,6 +30,8 @@ pub(crate) struct Deadlines {
     pub(crate) request: Option<Instant>,
     pub(crate) max_duration: Option<Instant>,
     pub(crate) response: Option<Instant>,
+    /// Limits of the attempt that has not sent its request yet.
+    next_try: (Option<Duration>, Option<Duration>),
     per_try: Option<Instant>,
     per_try_idle: Option<Duration>,
 }
@@ -49,19 +51,35 @@ impl Deadlines {
         self.last_activity = Some(now);
     }
 
-    /// An attempt begins, with limits of its own.
-    pub(crate) fn begin_attempt(&mut self, timeout: Option<Duration>, idle: Option<Duration>, now: Instant) {
+    /// An attempt begins. Its limits count from when it has a connection and the request was sent whole.
+    pub(crate) fn begin_attempt(&mut self, timeout: Option<Duration>, idle: Option<Duration>) {
+        self.next_try = (timeout, idle);
+        self.per_try = None;
+        self.per_try_idle = None;
+    }
+
+    /// The request was sent whole.
+    pub(crate) fn start_try(&mut self, now: Instant) {
+        let (timeout, idle) = std::mem::take(&mut self.next_try);
         self.per_try = timeout.map(|timeout| now + timeout);
-        self.per_try_idle = idle;
         if idle.is_some() {
+            self.per_try_idle = idle;
             self.last_activity = Some(now);
         }
     }
 
-    /// An attempt has its response, or ended.
-    pub(crate) fn end_attempt(&mut self) {
+    /// An attempt has its response. From now on it may only stand still for too long.
+    pub(crate) fn on_response_head(&mut self, now: Instant) {
+        self.next_try.0 = None;
         self.per_try = None;
-        self.per_try_idle = None;
+        if self.per_try_idle.is_some() {
+            self.last_activity = Some(now);
+        }
+    }
+
+    /// An attempt ended.
+    pub(crate) fn end_attempt(&mut self) {
+        self.begin_attempt(None, None);
     }
 
     fn per_try_idle(&self) -> Option<Instant> {

@@ -297,11 +297,7 @@ impl Exchange {
         let stats = &manager.stats;
         stats.manager.downstream_rq_active().dec();
         self.active_upgrade = None;
-        if let Some(code) = self.info.response_code {
-            if !self.info.health_check {
-                stats.codes.charge_class(code);
-                stats.listener_codes.charge_class(code);
-            }
+        if self.info.response_code.is_some() {
             let millis = now.duration_since(self.info.start).as_millis() as u64;
             stats.manager.downstream_rq_time().record(millis);
         }

@@ -195,6 +195,7 @@ impl<D: Downstream> Pump<'_, '_, D> {
         let complete = *info.request_complete.get_or_insert(now);
         info.upstream.last_tx = Some(now);
         self.deadlines.request = None;
+        self.deadlines.start_try(now);
         if self.deadlines.response.is_none() {
             self.deadlines.response = self.response_timeout.map(|timeout| complete + timeout);
         }

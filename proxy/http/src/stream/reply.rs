@@ -215,6 +215,10 @@ impl Exchange {
             manager.stats.manager.downstream_cx_drain_close().inc();
         }
         self.info.response_code = self.response.status();
+        if let Some(status) = self.info.response_code.filter(|_| !self.info.health_check) {
+            manager.stats.codes.charge_class(status);
+            manager.stats.listener_codes.charge_class(status);
+        }
         self.info.first_downstream_tx = Some(clock::now());
         self.response_started = true;
         down.send_head(&mut self.response, end, close || manager.draining.get());
