@@ -6,7 +6,7 @@ use crate::address::PrefixLength;
 use crate::context::{AddressFact, FormatContext, MetadataSource, NumberFact, TextFact};
 use crate::duration::DurationCommand;
 use crate::grpc_status::{self, GrpcStatusStyle};
-use crate::json::append_json_string;
+use crate::json::append_quoted;
 use crate::metadata::{MetadataCommand, append_struct_path, append_struct_path_json};
 use crate::time::TimeFormat;
 
@@ -135,12 +135,7 @@ impl Command {
             }
             _ => {}
         }
-        scratch.clear();
-        let any = self.append(context, scratch);
-        if any {
-            append_json_string(scratch, out);
-        }
-        any
+        append_quoted(scratch, out, |out| self.append(context, out))
     }
 }
 

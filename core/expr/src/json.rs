@@ -21,7 +21,7 @@ enum Node {
     Fixed(Box<[u8]>),
     /// One command alone keeps the type of its value; any other text is a string.
     Text(Format),
-    /// Keys are already in JSON form.
+    /// Keys are already in JSON form, with the colon behind them.
     Object(Box<[(Box<[u8]>, Node)]>),
     List(Box<[Node]>),
 }
@@ -61,9 +61,10 @@ impl JsonFormat {
                         out.extend_from_slice(b"null");
                     }
                 } else {
-                    scratch.clear();
-                    format.append(context, scratch);
-                    append_json_string(scratch, out);
+                    append_quoted(scratch, out, |out| {
+                        format.append(context, out);
+                        true
+                    });
                 }
             }
             Node::Object(fields) => {
@@ -75,7 +76,6 @@ impl JsonFormat {
                         out.push(b',');
                     }
                     out.extend_from_slice(key);
-                    out.push(b':');
                     if !self.node(value, context, scratch, out) {
                         out.truncate(before);
                     }
@@ -113,6 +113,7 @@ fn object(fields: &Struct, path: &FieldPath) -> Result<Node, ConfigError> {
     for (key, value) in sorted {
         let mut name = Vec::new();
         append_json_string(key.as_bytes(), &mut name);
+        name.push(b':');
         nodes.push((name.into(), compile_value(value, &path.field(key))?));
     }
     Ok(Node::Object(nodes.into()))
@@ -181,6 +182,37 @@ fn append_number(number: f64, out: &mut Vec<u8>) {
     } else {
         write!(out, "{number}")
     };
+}
+
+/// Appends what `fill` writes as a JSON string in quotes; nothing, and false, when it gives false. Usual text is written where
+/// it stays; `scratch` is needed for text that has to be escaped.
+pub(crate) fn append_quoted(
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Vec<u8>) -> bool,
+) -> bool {
+    let start = out.len();
+    out.push(b'"');
+    if !fill(out) {
+        out.truncate(start);
+        return false;
+    }
+    let text = &out[start + 1..];
+    if is_plain(text) {
+        out.push(b'"');
+    } else {
+        scratch.clear();
+        scratch.extend_from_slice(text);
+        out.truncate(start);
+        append_json_string(scratch, out);
+    }
+    true
+}
+
+/// Whether text stands in a JSON string as it is. Looks at every byte, so that many are compared at once.
+fn is_plain(text: &[u8]) -> bool {
+    let special = |byte: u8| (byte < b' ') | (byte >= 0x7f) | (byte == b'"') | (byte == b'\\');
+    !text.iter().fold(false, |found, &byte| found | special(byte))
 }
 
 /// Appends bytes as a JSON string in quotes. Bytes that are not UTF-8 are written as the replacement character.

@@ -272,15 +272,17 @@ fn name(name: &str, short: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if short { &name.as_bytes()[..3] } else { name.as_bytes() });
 }
 
-/// Writes a number right-aligned in a field; `width` is at most 9.
+/// Writes a number right-aligned in a field; `width` is at most 9. Inlined, as the width is nearly always known.
+#[inline(always)]
 fn digits(mut number: u32, width: usize, pad: u8, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + width, pad);
-    for at in (start..start + width).rev() {
-        out[at] = b'0' + (number % 10) as u8;
+    let mut field = [pad; 9];
+    let field = &mut field[..width];
+    for digit in field.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 && pad == b' ' {
             break;
         }
     }
+    out.extend_from_slice(field);
 }

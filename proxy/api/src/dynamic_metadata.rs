@@ -1,5 +1,8 @@
 //! Metadata that filters attach to a stream, by namespace.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
 
 /// The dynamic metadata of a stream: a `google.protobuf.Struct` for each namespace, usually the name of the filter that
@@ -7,7 +10,7 @@ use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
 #[derive(Clone, Debug, Default)]
 pub struct DynamicMetadata {
     /// Few namespaces are ever set on a stream: looking through them beats hashing.
-    namespaces: Vec<(Box<str>, Struct)>,
+    namespaces: Vec<(Cow<'static, str>, Arc<Struct>)>,
 }
 
 impl DynamicMetadata {
@@ -23,17 +26,27 @@ impl DynamicMetadata {
 
     /// All namespaces, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Struct)> {
-        self.namespaces.iter().map(|(name, fields)| (&**name, fields))
+        self.namespaces.iter().map(|(name, fields)| (&**name, &**fields))
     }
 
     /// The fields of a namespace, which exists from now on.
     pub fn namespace_mut(&mut self, namespace: &str) -> &mut Struct {
         let all = &mut self.namespaces;
         let at = all.iter().position(|(name, _)| **name == *namespace).unwrap_or_else(|| {
-            all.push((namespace.into(), Struct::default()));
+            all.push((Cow::Owned(namespace.to_owned()), Arc::default()));
             all.len() - 1
         });
-        &mut all[at].1
+        Arc::make_mut(&mut all[at].1)
+    }
+
+    /// Sets fields that were made when the configuration was read. Nothing is copied where they are the first of their namespace.
+    pub fn share(&mut self, namespace: &'static str, fields: &Arc<Struct>) {
+        if self.namespaces.iter().all(|(name, _)| *name != namespace) {
+            self.namespaces.push((Cow::Borrowed(namespace), fields.clone()));
+            return;
+        }
+        let present = &mut self.namespace_mut(namespace).fields;
+        present.extend(fields.fields.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
 
     /// Sets one field of a namespace.

@@ -123,16 +123,16 @@ impl FormatContext for StreamFormat<'_> {
 
     fn text(&self, fact: TextFact) -> Option<Cow<'_, str>> {
         let info = self.info;
-        let shared =
-            |text: &'_ Option<std::sync::Arc<str>>| text.as_deref().map(|t| Cow::Owned(t.to_owned()));
         match fact {
             TextFact::Protocol => info.protocol.map(|p| p.as_str().into()),
             TextFact::ResponseCodeDetails => info.details.as_deref().map(Into::into),
             TextFact::ConnectionTerminationDetails => {
                 info.connection_termination_details.as_deref().map(Into::into)
             }
-            TextFact::UpstreamCluster | TextFact::UpstreamClusterRaw => shared(&info.upstream.cluster),
-            TextFact::UpstreamHostName => shared(&info.upstream.hostname),
+            TextFact::UpstreamCluster | TextFact::UpstreamClusterRaw => {
+                info.upstream.cluster.as_deref().map(Into::into)
+            }
+            TextFact::UpstreamHostName => info.upstream.hostname.as_deref().map(Into::into),
             TextFact::UpstreamTransportFailureReason => {
                 info.upstream.transport_failure.as_deref().map(Into::into)
             }

@@ -1,5 +1,6 @@
 //! Worker threads: one current-thread event loop each, with the buffers, random numbers and timers that its connections
-//! share. It must not know listeners, clusters or protocols. One module contains `unsafe` (`resident`, a call of `madvise`).
+//! share. It must not know listeners, clusters or protocols. One module contains `unsafe` (`resident`, calls of
+//! `madvise` and `malloc_trim`).
 
 mod buffer;
 pub mod clock;
@@ -9,7 +10,7 @@ mod worker;
 mod workers;
 
 pub use buffer::{BUFFER_SIZE, BufferPool, ReadBuffer};
-pub use resident::release_code_pages;
+pub use resident::{release_code_pages, release_free_memory};
 pub use timer::DeadlineTimer;
 pub use worker::Worker;
 pub use workers::Workers;

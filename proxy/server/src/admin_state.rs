@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use dhow_proto::Message;
 use dhow_proto::Name;
 use dhow_proto::envoy::admin::v3 as pb;
 use dhow_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapMessage;
@@ -32,7 +33,7 @@ use crate::stats_sink::StatsdSink;
 /// What the admin interface shows and changes.
 pub(crate) struct ProcessState {
     pub(crate) options: Options,
-    pub(crate) bootstrap: BootstrapMessage,
+    pub(crate) bootstrap: Vec<u8>,
     pub(crate) node: core::Node,
     pub(crate) configuration: Rc<RefCell<Configuration>>,
     pub(crate) store: Arc<Store>,
@@ -137,8 +138,9 @@ impl AdminState for ProcessState {
     }
 
     fn config_dump(&self, include_eds: bool) -> Vec<ConfigPart> {
+        let written = BootstrapMessage::decode(&*self.bootstrap).expect("it was encoded by this process");
         let bootstrap = pb::BootstrapConfigDump {
-            bootstrap: Some(BootstrapMessage { node: Some(self.node.clone()), ..self.bootstrap.clone() }),
+            bootstrap: Some(BootstrapMessage { node: Some(self.node.clone()), ..written }),
             last_updated: Some(timestamp(self.begun_at)),
         };
         let mut parts = vec![part("envoy.admin.v3.BootstrapConfigDump", &bootstrap)];

@@ -158,7 +158,10 @@ pub(crate) fn routes(configuration: &Configuration) -> pb::RoutesConfigDump {
         static_route_configs: tables
             .inline()
             .map(|(message, since)| pb::routes_config_dump::StaticRouteConfig {
-                route_config: Some(any::pack(message)),
+                route_config: Some(any::pack_encoded(
+                    "envoy.config.route.v3.RouteConfiguration",
+                    message.to_vec(),
+                )),
                 last_updated: Some(timestamp(since)),
             })
             .collect(),

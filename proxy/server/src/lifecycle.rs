@@ -70,37 +70,31 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Adds what the bootstrap lists.
-fn add_static(bootstrap: &Bootstrap, configuration: &mut Configuration) -> Result<(), String> {
+/// Adds what the bootstrap lists, and takes it out of there: thousands of messages need not stay in memory.
+fn add_static(bootstrap: &mut Bootstrap, configuration: &mut Configuration) -> Result<(), String> {
     if let Some(file) = &bootstrap.ejection_log {
         let failed = |error| format!("unable to open file '{file}': {}", plain(&error));
         configuration.clusters.log_ejections(file).map_err(failed)?;
     }
     let path = FieldPath::root().field("static_resources");
+    let ads_cluster = bootstrap.ads.as_ref().map_or(Ok(()), |ads| check_ads_cluster(&ads.cluster, bootstrap));
     configuration.clusters.batch(|clusters| {
-        for (i, cluster) in bootstrap.clusters.iter().enumerate() {
+        for (i, cluster) in std::mem::take(&mut bootstrap.clusters).into_iter().enumerate() {
+            let name = cluster.name.clone();
             let accepted = clusters
-                .add_or_update(cluster.clone(), "", ClusterOrigin::Static)
+                .add_or_update(cluster, "", ClusterOrigin::Static)
                 .map_err(|error| error.under(&path.field("clusters").index(i)).to_string())?;
-            warn_all(&format!("cluster '{}'", cluster.name), &accepted.warnings);
+            warn_all(&format!("cluster '{name}'"), &accepted.warnings);
         }
         Ok::<(), String>(())
     })?;
-    if let Some(ads) = &bootstrap.ads {
-        check_ads_cluster(&ads.cluster, bootstrap).map_err(|error| error.to_string())?;
-    }
-    for (i, listener) in bootstrap.listeners.iter().enumerate() {
+    ads_cluster.map_err(|error| error.to_string())?;
+    for (i, listener) in std::mem::take(&mut bootstrap.listeners).into_iter().enumerate() {
         let mut warnings = Vec::new();
         let path = path.field("listeners").index(i);
         let Configuration { listeners, filters, .. } = configuration;
-        let added = listeners.add_or_update(
-            listener.clone(),
-            "",
-            ListenerOrigin::Static,
-            filters,
-            &path,
-            &mut warnings,
-        );
+        let added =
+            listeners.add_or_update(listener, "", ListenerOrigin::Static, filters, &path, &mut warnings);
         warn_all("", &warnings);
         added.map_err(|error| error.to_string())?;
     }
@@ -169,14 +163,14 @@ fn proxy_facts(options: &Options, bootstrap: &Bootstrap) -> ProxyFacts {
 
 /// `--mode validate`: builds everything, binds nothing, connects to nobody.
 fn validate(options: &Options) -> Result<(), String> {
-    let LoadedBootstrap { bootstrap, .. } = load(options)?;
+    let LoadedBootstrap { mut bootstrap, .. } = load(options)?;
     let store = Arc::new(Store::new());
     RuntimeLoader::new(bootstrap.runtime.clone(), &store).watch()?;
     let log_writer = LogWriter::start(Duration::from_secs(10), options.flush_bytes())
         .map_err(|error| error.to_string())?;
     let clusters = ClusterManager::for_validation((*store).clone());
     let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
-    add_static(&bootstrap, &mut configuration)?;
+    add_static(&mut bootstrap, &mut configuration)?;
     println!("configuration '{}' OK", options.config_path);
     Ok(())
 }
@@ -229,7 +223,7 @@ fn start_workers(
 /// `--mode serve` and `init_only`.
 async fn serve(options: &Options) -> Result<(), String> {
     let begun = Instant::now();
-    let LoadedBootstrap { message, bootstrap, topics } = load(options)?;
+    let LoadedBootstrap { message, mut bootstrap, topics } = load(options)?;
     let store = Arc::new(Store::new());
     bootstrap.stats.apply(&store);
     let runtime = RuntimeLoader::new(bootstrap.runtime.clone(), &store);
@@ -270,7 +264,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     });
     process.count_topics(topics);
     start_admin(options, &bootstrap, &process).await?;
-    add_static(&bootstrap, &mut configuration.borrow_mut())?;
+    add_static(&mut bootstrap, &mut configuration.borrow_mut())?;
     let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
 
     let initialise = async {
@@ -310,6 +304,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     dhow_proxy_runtime::release_code_pages();
+    dhow_proxy_runtime::release_free_memory();
     ending.await;
     tracing::info!("shutting down server instance");
     configuration.borrow_mut().listeners.stop(false);

@@ -4,7 +4,7 @@ use std::ops::Add;
 
 use dhow_base::{ConfigWarning, FieldPath, WarningTopic};
 use dhow_proto::envoy::config::bootstrap::v3::{Bootstrap as BootstrapMessage, LayeredRuntime};
-use dhow_proto::{Format, LoadOptions};
+use dhow_proto::{Format, LoadOptions, Message};
 use dhow_stats::Store;
 
 use crate::bootstrap::{self, Bootstrap};
@@ -15,8 +15,8 @@ use crate::runtime::RuntimeLoader;
 
 /// The bootstrap, and what there was to say about it.
 pub(crate) struct LoadedBootstrap {
-    /// As it was written.
-    pub(crate) message: BootstrapMessage,
+    /// As it was written, encoded: that takes a tenth of the memory.
+    pub(crate) message: Vec<u8>,
     /// What the process needs of it.
     pub(crate) bootstrap: Bootstrap,
     /// What is counted about it.
@@ -81,7 +81,8 @@ pub(crate) fn load(options: &Options) -> Result<LoadedBootstrap, String> {
     }
     let loaded = dhow_proto::load::<BootstrapMessage>(&sources, &load_options).map_err(|e| e.to_string())?;
     let mut warnings = Vec::new();
-    let lowered = bootstrap::lower(loaded.message.clone(), options, &mut warnings);
+    let message = loaded.message.encode_to_vec();
+    let lowered = bootstrap::lower(loaded.message, options, &mut warnings);
     if let Ok(Bootstrap { log_pattern: Some(pattern), .. }) = &lowered {
         crate::logging::set_pattern(pattern.clone());
     }
@@ -95,7 +96,7 @@ pub(crate) fn load(options: &Options) -> Result<LoadedBootstrap, String> {
     warn_all("", &said);
     warn_all("", &warnings);
     let bootstrap = lowered.map_err(|error| error.to_string())?;
-    Ok(LoadedBootstrap { message: loaded.message, bootstrap, topics })
+    Ok(LoadedBootstrap { message, bootstrap, topics })
 }
 
 /// Puts the runtime of a bootstrap in force before that bootstrap is read, as far as it can be read at all.

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{TransportSocket, transport_socket};
 use dhow_proto::envoy::config::listener::v3::{Filter, filter};
-use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HcmMessage;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
@@ -113,8 +113,8 @@ impl FilterBuilder {
             node_address: self.node_address,
         };
         let inline = match &message.route_specifier {
-            Some(RouteSpecifier::RouteConfig(routes)) => routes.clone(),
-            _ => RouteConfiguration::default(),
+            Some(RouteSpecifier::RouteConfig(routes)) => routes.encode_to_vec(),
+            _ => Vec::new(),
         };
         let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
         let subscription = match &config.routes {

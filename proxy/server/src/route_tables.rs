@@ -50,7 +50,8 @@ impl Subscription {
 #[derive(Debug)]
 struct InlineRoutes {
     manager: Weak<HttpConnectionManager>,
-    message: RouteConfiguration,
+    /// The message, encoded.
+    message: Vec<u8>,
     since: SystemTime,
 }
 
@@ -62,17 +63,17 @@ pub(crate) struct RouteTables {
 }
 
 impl RouteTables {
-    /// Notes a connection manager with inline routes, for `/config_dump`.
-    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>, message: RouteConfiguration) {
+    /// Notes a connection manager with inline routes (encoded), for `/config_dump`.
+    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>, message: Vec<u8>) {
         self.inline.retain(|other| other.manager.strong_count() > 0);
         let manager = Arc::downgrade(manager);
         self.inline.push(InlineRoutes { manager, message, since: SystemTime::now() });
     }
 
     /// Inline routes, and since when they are in force.
-    pub(crate) fn inline(&self) -> impl Iterator<Item = (&RouteConfiguration, SystemTime)> {
+    pub(crate) fn inline(&self) -> impl Iterator<Item = (&[u8], SystemTime)> {
         let used = self.inline.iter().filter(|inline| inline.manager.strong_count() > 0);
-        used.map(|inline| (&inline.message, inline.since))
+        used.map(|inline| (&*inline.message, inline.since))
     }
 
     /// Adds a connection manager that wants the routes of this name; it gets them at once when they are known.

@@ -8,6 +8,7 @@ use dhow_proto::google::protobuf::Any;
 use dhow_proto::xds::r#type::matcher::v3::Matcher;
 
 use super::engine::{Action, Engine, Policy, compile_tree};
+use super::notes::Notes;
 use super::rule::{Permission, Principal};
 
 /// The rules of the filter or of a route.
@@ -15,6 +16,10 @@ use super::rule::{Permission, Principal};
 pub(super) struct Rules {
     pub(super) enforced: Option<Engine>,
     pub(super) shadow: Option<Engine>,
+    /// What is noted about decisions of the enforced rules.
+    pub(super) notes: Notes,
+    /// The same of the shadow rules.
+    pub(super) shadow_notes: Notes,
     /// `rules_stat_prefix`: in front of the names of the enforced rules' stats and metadata.
     pub(super) stat_prefix: Box<str>,
     /// `shadow_rules_stat_prefix`.
@@ -67,9 +72,13 @@ impl Rules {
             }
             rules.map(|rules| read_rules(rules, &path.field(fields[0]))).transpose()
         };
+        let enforced = engine(rules, matcher, ["rules", "matcher"])?;
+        let shadow = engine(shadow_rules, shadow_matcher, ["shadow_rules", "shadow_matcher"])?;
         Ok(Self {
-            enforced: engine(rules, matcher, ["rules", "matcher"])?,
-            shadow: engine(shadow_rules, shadow_matcher, ["shadow_rules", "shadow_matcher"])?,
+            notes: Notes::of(enforced.as_ref(), &rules_stat_prefix, "enforced"),
+            shadow_notes: Notes::of(shadow.as_ref(), &shadow_rules_stat_prefix, "shadow"),
+            enforced,
+            shadow,
             stat_prefix: rules_stat_prefix.into(),
             shadow_stat_prefix: shadow_rules_stat_prefix.into(),
             counts_policies: track_per_rule_stats,

@@ -60,22 +60,39 @@ pub(super) struct Decision<'a> {
     pub(super) log: Option<bool>,
 }
 
+impl<'a> Decision<'a> {
+    /// What the action of all policies makes of the one that matched.
+    fn by_policy(action: Action, policy: Option<&'a Policy>) -> Self {
+        let matched = policy.is_some();
+        Self {
+            allowed: match action {
+                Action::Allow => matched,
+                Action::Deny => !matched,
+                Action::Log => true,
+            },
+            policy: policy.map(|policy| &*policy.name),
+            log: (action == Action::Log).then_some(matched),
+        }
+    }
+}
+
 impl Engine {
+    /// Every decision that policies can come to, in the order of their names. None for a tree, which has too many.
+    pub(super) fn foreseen(&self) -> Vec<Decision<'_>> {
+        match self {
+            Self::Policies { action, policies } => {
+                let matched = policies.iter().map(Some).chain([None]);
+                matched.map(|policy| Decision::by_policy(*action, policy)).collect()
+            }
+            Self::Tree(_) => Vec::new(),
+        }
+    }
+
     /// Decides about a request.
     pub(super) fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
         match self {
             Self::Policies { action, policies } => {
-                let policy = policies.iter().find(|policy| policy.matches(facts));
-                let matched = policy.is_some();
-                Decision {
-                    allowed: match action {
-                        Action::Allow => matched,
-                        Action::Deny => !matched,
-                        Action::Log => true,
-                    },
-                    policy: policy.map(|policy| &*policy.name),
-                    log: (*action == Action::Log).then_some(matched),
-                }
+                Decision::by_policy(*action, policies.iter().find(|policy| policy.matches(facts)))
             }
             Self::Tree(tree) => {
                 let data = StreamFormat { request: Some(facts.headers), ..StreamFormat::new(facts.info) };

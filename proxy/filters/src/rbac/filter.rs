@@ -13,9 +13,6 @@ use super::engine::{Decision, Engine};
 use super::rule::Facts;
 use crate::route_config::route_configs;
 
-/// Namespace of the metadata about decisions.
-const NAMESPACE: &str = "envoy.filters.http.rbac";
-
 /// The configured filter.
 #[derive(Debug)]
 pub(super) struct Factory {
@@ -78,7 +75,7 @@ impl HttpFilter for Filter {
             let counter = if decision.allowed { &counters.shadow_allowed } else { &counters.shadow_denied };
             counter.inc();
             self.count_policy(&decision, &rules.shadow_stat_prefix, "shadow_");
-            note(stream.info, &decision, &rules.shadow_stat_prefix, "shadow");
+            rules.shadow_notes.note(stream.info, &decision);
         }
         let Some(engine) = &rules.enforced else { return HeadersVerdict::Continue };
         self.enforce(engine, &rules, request, stream.info)
@@ -104,7 +101,7 @@ impl Filter {
         let counter = if decision.allowed { &self.counters.allowed } else { &self.counters.denied };
         counter.inc();
         self.count_policy(&decision, &rules.stat_prefix, "");
-        note(info, &decision, &rules.stat_prefix, "enforced");
+        rules.notes.note(info, &decision);
         if decision.allowed {
             return HeadersVerdict::Continue;
         }
@@ -134,14 +131,4 @@ fn under(prefix: &str, name: &str) -> String {
         "" => name.to_owned(),
         prefix => format!("{prefix}.{name}"),
     }
-}
-
-/// Notes a decision in the stream's metadata.
-fn note(info: &mut StreamInfo, decision: &Decision<'_>, prefix: &str, kind: &str) {
-    if let Some(policy) = decision.policy.filter(|policy| !policy.is_empty()) {
-        let key = format!("{prefix}{kind}_effective_policy_id");
-        info.dynamic_metadata.set_text(NAMESPACE, &key, policy);
-    }
-    let result = if decision.allowed { "allowed" } else { "denied" };
-    info.dynamic_metadata.set_text(NAMESPACE, &format!("{prefix}{kind}_engine_result"), result);
 }

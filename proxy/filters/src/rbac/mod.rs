@@ -6,6 +6,7 @@
 mod config;
 mod engine;
 mod filter;
+mod notes;
 mod rule;
 #[cfg(test)]
 mod tests;

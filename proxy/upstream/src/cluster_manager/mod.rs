@@ -151,7 +151,7 @@ impl ClusterManager {
     /// Removes a dynamic cluster; false when there is none of this name. Static clusters stay.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.inner.state.lock();
-        let removable = |clusters: &HashMap<String, ManagedCluster>| {
+        let removable = |clusters: &HashMap<String, Box<ManagedCluster>>| {
             clusters.get(name).is_some_and(|cluster| cluster.origin == Origin::Dynamic)
         };
         if !removable(&state.active) && !removable(&state.warming) {
@@ -307,7 +307,7 @@ impl ClusterManager {
         let state = self.inner.state.lock();
         let mut described = Vec::with_capacity(state.active.len() + state.warming.len());
         for (clusters, warming) in [(&state.active, false), (&state.warming, true)] {
-            let mut sorted: Vec<&ManagedCluster> = clusters.values().collect();
+            let mut sorted: Vec<&ManagedCluster> = clusters.values().map(Box::as_ref).collect();
             sorted.sort_by(|a, b| a.config.name.cmp(&b.config.name));
             described.extend(sorted.into_iter().map(|cluster| ClusterDescription {
                 message: cluster.message.clone(),

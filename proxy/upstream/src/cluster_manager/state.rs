@@ -44,8 +44,9 @@ pub(super) struct Inner {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) next_id: u64,
-    pub(super) active: HashMap<String, ManagedCluster>,
-    pub(super) warming: HashMap<String, ManagedCluster>,
+    /// Boxed, as tables keep room for twice as many clusters as there are.
+    pub(super) active: HashMap<String, Box<ManagedCluster>>,
+    pub(super) warming: HashMap<String, Box<ManagedCluster>>,
     /// Last assignment per service, so that a cluster that is replaced need not wait for the server to repeat itself.
     pub(super) assignments: HashMap<String, Arc<Assignment>>,
     /// The timers of assignments that go when no update comes (`endpoint_stale_after`), per service.
@@ -147,7 +148,7 @@ impl Inner {
 
     /// Puts a new version where it belongs: into use, or beside the one in use until it is warm.
     pub(super) fn place(&self, state: &mut State, name: String, managed: ManagedCluster) {
-        let older = state.warming.insert(name.clone(), managed);
+        let older = state.warming.insert(name.clone(), Box::new(managed));
         if let Some(older) = &older {
             self.unsubscribe(state, older);
         }
@@ -392,7 +393,8 @@ impl State {
     fn each_of_service(&mut self, service: &str, mut action: impl FnMut(&mut ManagedCluster)) {
         let Self { active, warming, services, .. } = self;
         for name in services.get(service).into_iter().flatten() {
-            [warming.get_mut(name), active.get_mut(name)].into_iter().flatten().for_each(&mut action);
+            let found = [warming.get_mut(name), active.get_mut(name)];
+            found.into_iter().flatten().for_each(|cluster| action(cluster));
         }
     }
 

@@ -1,0 +1,61 @@
+//! What access logs and other filters learn about a decision: fields of the stream's dynamic metadata.
+
+use std::sync::Arc;
+
+use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
+use dhow_proxy_api::StreamInfo;
+
+use super::engine::{Decision, Engine};
+
+/// Namespace of the metadata about decisions.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
+
+/// The fields for the decisions of one set of rules, made once: every request gets some.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// The prefix of the rules' stats, and `enforced` or `shadow`.
+    prefix: String,
+    /// By the policy that decides, in the order of their names. Empty for trees, whose actions have a name each.
+    of_policies: Box<[(Box<str>, Arc<Struct>)]>,
+    /// When no policy matches.
+    otherwise: Option<Arc<Struct>>,
+}
+
+impl Notes {
+    /// The notes of `engine`; `kind` is `enforced` or `shadow`.
+    pub(super) fn of(engine: Option<&Engine>, stat_prefix: &str, kind: &str) -> Self {
+        let prefix = format!("{stat_prefix}{kind}");
+        let decisions = engine.map_or_else(Vec::new, Engine::foreseen);
+        let fields = |decision: &Decision<'_>| Arc::new(fields(&prefix, decision));
+        let named = decisions.iter().filter_map(|decision| Some((decision.policy?, decision)));
+        let of_policies = named.map(|(name, decision)| (name.into(), fields(decision))).collect();
+        let otherwise = decisions.iter().find(|decision| decision.policy.is_none()).map(fields);
+        Self { of_policies, otherwise, prefix }
+    }
+
+    /// Notes a decision in the stream's metadata.
+    pub(super) fn note(&self, info: &mut StreamInfo, decision: &Decision<'_>) {
+        let foreseen = match decision.policy {
+            None => self.otherwise.as_ref(),
+            Some(policy) => {
+                let at = self.of_policies.binary_search_by(|(name, _)| (**name).cmp(policy));
+                at.ok().map(|at| &self.of_policies[at].1)
+            }
+        };
+        match foreseen {
+            Some(fields) => info.dynamic_metadata.share(NAMESPACE, fields),
+            None => info.dynamic_metadata.share(NAMESPACE, &Arc::new(fields(&self.prefix, decision))),
+        }
+    }
+}
+
+fn fields(prefix: &str, decision: &Decision<'_>) -> Struct {
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let mut fields = Struct::default();
+    if let Some(policy) = decision.policy.filter(|policy| !policy.is_empty()) {
+        fields.fields.insert(format!("{prefix}_effective_policy_id"), text(policy));
+    }
+    let result = if decision.allowed { "allowed" } else { "denied" };
+    fields.fields.insert(format!("{prefix}_engine_result"), text(result));
+    fields
+}
