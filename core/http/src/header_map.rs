@@ -1,6 +1,7 @@
 //! The head of a request or response: an ordered list of names and values over one reusable byte arena.
 
 use crate::known::{HeaderName, KnownHeader, KnownSet};
+use crate::spelling::{Spelling, SpellingRules};
 
 /// Id of an entry whose name is not a [`KnownHeader`].
 const OTHER: u8 = u8::MAX;
@@ -47,6 +48,8 @@ pub struct HeaderMap {
     /// Bit per [`KnownHeader`] that has repeats to be joined, and how many entries are such repeats.
     repeated: u128,
     repeats: u32,
+    /// How the peer spelled the names, where that is kept.
+    spelling: Option<Box<Spelling>>,
 }
 
 impl HeaderMap {
@@ -61,6 +64,17 @@ impl HeaderMap {
         self.entries.clear();
         self.present = 0;
         (self.removed, self.repeated, self.repeats) = (0, 0, 0);
+        self.spelling = None;
+    }
+
+    /// Remembers how names are spelled in the head that the map was read from: it is written in the same spelling, also
+    /// after changes. Forgotten when the map is cleared.
+    pub fn remember_spelling(&mut self, head: &[u8], rules: SpellingRules) {
+        self.spelling = Some(Box::new(Spelling::of(head, rules)));
+    }
+
+    pub(crate) fn spelling(&self) -> Option<&Spelling> {
+        self.spelling.as_deref()
     }
 
     /// Number of entries, pseudo headers included.
@@ -79,6 +93,13 @@ impl HeaderMap {
     }
 
     /// At least the bytes that all fields take when they are written as lines, from what is at hand without a walk.
+    /// Whether names and values together are longer than this many bytes.
+    pub fn exceeds(&self, bytes: usize) -> bool {
+        // The names of pseudo-headers are not in the arena, and none is longer than this.
+        const PSEUDO_NAMES: usize = 64;
+        self.arena.len() + PSEUDO_NAMES > bytes && self.byte_size() > bytes
+    }
+
     pub(crate) fn byte_size_hint(&self) -> usize {
         self.arena.len()
     }

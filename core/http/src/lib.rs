@@ -6,6 +6,8 @@ pub mod h1;
 pub mod h2;
 mod header_map;
 mod known;
+mod spelling;
 
 pub use header_map::{HeaderMap, Iter, format_decimal};
 pub use known::{HeaderName, KnownHeader, KnownSet};
+pub use spelling::{Spelling, SpellingRules};

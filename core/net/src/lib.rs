@@ -1,8 +1,10 @@
-//! Sockets: the bytes of a connection whatever carries them, and inspection of the first bytes. It must not know
-//! configuration messages, clusters or HTTP semantics.
+//! Sockets: the bytes of a connection whatever carries them, their options, and inspection of the first bytes. It must not
+//! know clusters, listeners or HTTP semantics, nor any configuration message but that of a socket option. One module contains
+//! `unsafe` (`socket_option`, a call of `setsockopt`).
 
 pub mod inspect;
 pub mod proxy_protocol;
+pub mod socket_option;
 mod transport;
 
 pub use transport::{SecureStream, Transport};

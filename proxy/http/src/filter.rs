@@ -65,8 +65,5 @@ impl ConnectionHandler for Handler {
 
     fn set_draining(&self, draining: bool) {
         self.manager.draining.set(draining);
-        if draining {
-            self.manager.drain_started.notify_waiters();
-        }
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod downstream;
 mod filter;
 mod h2_body;
+mod keepalive;
 mod local_reply;
 mod manager;
 mod original_ip;

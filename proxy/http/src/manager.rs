@@ -4,15 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
-use dhow_proxy_api::{Clusters, Membership};
+use dhow_proxy_api::{Clusters, ConnectionInfo, Membership};
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::WorkerClusters;
 use dhow_routing::{RouteTable, SelectedRoute};
-use tokio::sync::Notify;
 
 use crate::config::{ConnectionManagerConfig, RouteSource};
+use crate::keepalive::with_jitter;
 use crate::response_headers::DateCache;
 use crate::route_slot::{CachedRouteStats, CachedRoutes, RouteSlot};
 use crate::router::RequestGroups;
@@ -33,8 +34,6 @@ pub(crate) struct Manager {
     pub(crate) pools: Rc<HttpPools>,
     pub(crate) dates: DateCache,
     pub(crate) draining: Cell<bool>,
-    /// Wakes idle connections when draining begins.
-    pub(crate) drain_started: Notify,
     routes: RefCell<CachedRoutes>,
     route_stats: RefCell<CachedRouteStats>,
     heads: RefCell<Vec<HeaderMap>>,
@@ -61,11 +60,27 @@ impl Manager {
             pools,
             dates: DateCache::default(),
             draining: Cell::new(false),
-            drain_started: Notify::new(),
             routes: RefCell::new(routes.cached()),
             route_stats: RefCell::new(routes.cached_stats()),
             heads: RefCell::default(),
         })
+    }
+
+    /// When a connection is to end because of its age (`max_connection_duration`).
+    pub(crate) fn connection_end(&self, info: &ConnectionInfo) -> Option<Instant> {
+        let timeouts = &self.config.timeouts;
+        let max = timeouts.max_connection_duration?;
+        let jitter = timeouts.max_connection_duration_jitter;
+        let random = if jitter > 0.0 { self.worker.random() } else { 0 };
+        Some(info.start + with_jitter(max, jitter, random))
+    }
+
+    /// How long a connection may stay open idle once it drains because of its age (`drain_timeout`); `None` for ever.
+    pub(crate) fn drain_grace(&self) -> Option<Duration> {
+        let timeouts = &self.config.timeouts;
+        let random = if timeouts.drain_jitter > 0.0 { self.worker.random() } else { 0 };
+        let grace = with_jitter(timeouts.drain, timeouts.drain_jitter, random);
+        (!timeouts.safe_max_connection_duration).then_some(grace)
     }
 
     /// The route table of the moment for a request.

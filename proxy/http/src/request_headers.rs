@@ -62,7 +62,7 @@ pub(crate) fn normalize(
     head: &mut HeaderMap,
 ) -> Result<(), Box<LocalReply>> {
     if !head.contains_known(KnownHeader::Authority) {
-        return Err(Box::new(LocalReply::new(400, &b""[..], "missing_host_header").closing()));
+        return Err(Box::new(LocalReply::new(400, &b""[..], "missing_host_header")));
     }
     let connect = head.method() == b"CONNECT";
     if !connect {
@@ -82,7 +82,7 @@ fn check_path(head: &HeaderMap) -> Result<(), Box<LocalReply>> {
 }
 
 fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<(), Box<LocalReply>> {
-    let bad = || Box::new(LocalReply::new(400, &b""[..], "path_normalization_failed").closing());
+    let bad = || Box::new(LocalReply::new(400, &b""[..], "path_normalization_failed"));
     if head.path().contains(&b'#') {
         return Err(bad());
     }

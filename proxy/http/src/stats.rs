@@ -1,6 +1,9 @@
 //! Counters of a connection manager and its router, `http.<stat_prefix>.*`.
 
-use dhow_stats::{ResponseCodeStats, Store, stat_group};
+use std::sync::OnceLock;
+
+use dhow_proxy_upstream::{Http1CodecStats, Http2CodecStats};
+use dhow_stats::{ResponseCodeStats, Scope, Store, stat_group};
 
 stat_group! {
     /// What a connection manager counts, by Envoy's names.
@@ -68,6 +71,9 @@ pub(crate) struct HttpStats {
     pub(crate) codes: ResponseCodeStats,
     /// `listener.<address>.http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
     pub(crate) listener_codes: ResponseCodeStats,
+    root: Scope,
+    http1: OnceLock<Http1CodecStats>,
+    http2: OnceLock<Http2CodecStats>,
 }
 
 impl HttpStats {
@@ -80,9 +86,22 @@ impl HttpStats {
             async_client: store.scope("http.async-client.").group(),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
+            root: store.scope(""),
+            http1: OnceLock::new(),
+            http2: OnceLock::new(),
         };
         stats.codes.register_classes();
         stats.listener_codes.register_classes();
         stats
+    }
+
+    /// `http1.*`, from the first HTTP/1 connection on.
+    pub(crate) fn http1(&self) -> &Http1CodecStats {
+        self.http1.get_or_init(|| self.root.group())
+    }
+
+    /// `http2.*`, from the first HTTP/2 connection on.
+    pub(crate) fn http2(&self) -> &Http2CodecStats {
+        self.http2.get_or_init(|| self.root.group())
     }
 }

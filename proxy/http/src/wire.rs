@@ -7,8 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use dhow_http::HeaderMap;
 use dhow_http::h1::{
-    BodyFraming, BodyLength, BodyReader, CHUNK_END, ChunkStart, HeaderKeyFormat, LAST_CHUNK, TrailerLimits,
-    write_trailers,
+    BodyFraming, BodyLength, BodyReader, CHUNK_END, ChunkStart, LAST_CHUNK, TrailerLimits, write_trailers,
 };
 use dhow_net::Transport;
 use dhow_proxy_runtime::{BufferPool, ReadBuffer, clock};
@@ -201,11 +200,10 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         trailers: Option<&HeaderMap>,
-        keys: HeaderKeyFormat,
     ) -> Poll<io::Result<()>> {
         if self.framing == BodyFraming::Chunked {
             match trailers {
-                Some(trailers) if !trailers.is_empty() => write_trailers(self.out(), trailers, keys),
+                Some(trailers) if !trailers.is_empty() => write_trailers(self.out(), trailers),
                 _ => self.out().extend_from_slice(LAST_CHUNK),
             }
         }

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
 use crate::inspect::{Inspected, inspect};
+use crate::proxy_protocol::ProxyProtocolStats;
 use crate::stats::{ListenerStats, WorkerListenerStats};
 
 /// How long accepting rests when the process has no file descriptor left.
@@ -32,6 +33,8 @@ pub(crate) struct SharedListener {
     stats: ListenerStats,
     /// When a filter chain terminates TLS.
     tls_stats: Option<TlsStats>,
+    /// With the listener filter of that name.
+    proxy_protocol_stats: Option<ProxyProtocolStats>,
     connection_ids: Arc<AtomicU64>,
 }
 
@@ -42,6 +45,10 @@ impl SharedListener {
         Self {
             stats: scope.group(),
             tls_stats: secure.then(|| TlsStats::new(&scope)),
+            proxy_protocol_stats: config
+                .proxy_protocol
+                .as_ref()
+                .map(|filter| ProxyProtocolStats::new(filter, store)),
             config,
             connection_ids,
         }
@@ -231,7 +238,7 @@ impl WorkerListener {
     /// Goes on with a connection that belongs to this listener.
     fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, local: Local, id: u64, start: Instant) {
         let config = &self.shared.config;
-        if !config.inspect_tls && !config.inspect_http {
+        if !config.inspect_tls && !config.inspect_http && config.proxy_protocol.is_none() {
             let facts = ConnectionFacts {
                 destination: local.address,
                 source: peer,
@@ -245,7 +252,8 @@ impl WorkerListener {
             return;
         }
         tokio::task::spawn_local(async move {
-            let Some(inspected) = self.inspect(&stream).await else { return };
+            let (mut peer, mut local) = (peer, local);
+            let Some(inspected) = self.inspect(&stream, &mut peer, &mut local).await else { return };
             let facts = ConnectionFacts {
                 destination: local.address,
                 source: peer,
@@ -260,11 +268,27 @@ impl WorkerListener {
     }
 
     /// Looks at the first bytes; `None` when the connection ended or told nothing in time.
-    async fn inspect(&self, stream: &TcpStream) -> Option<Inspected> {
+    async fn inspect(
+        &self,
+        stream: &TcpStream,
+        peer: &mut SocketAddr,
+        local: &mut Local,
+    ) -> Option<Inspected> {
         let config = &self.shared.config;
         let stats = &self.shared.stats;
         stats.downstream_pre_cx_active().inc();
-        let work = inspect(stream, config.inspect_tls, config.inspect_http);
+        let work = async {
+            if let (Some(filter), Some(stats)) = (&config.proxy_protocol, &self.shared.proxy_protocol_stats)
+                && let Some((source, destination)) = filter.take_header(stream, stats).await?
+            {
+                *peer = source;
+                *local = Local { address: destination, restored: destination != local.address };
+            }
+            match config.inspect_tls || config.inspect_http {
+                true => inspect(stream, config.inspect_tls, config.inspect_http).await,
+                false => Ok(Inspected::default()),
+            }
+        };
         let result = match config.inspection_timeout {
             Some(timeout) => tokio::time::timeout(timeout, work).await,
             None => Ok(work.await),
@@ -273,10 +297,13 @@ impl WorkerListener {
         match result {
             Ok(Ok(inspected)) => Some(inspected),
             Ok(Err(error)) => {
-                if error.kind() == io::ErrorKind::UnexpectedEof {
-                    stats.downstream_listener_filter_remote_close().inc();
-                } else {
-                    stats.downstream_listener_filter_error().inc();
+                match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        stats.downstream_listener_filter_remote_close().inc();
+                    }
+                    // Refused by a listener filter, which counted it.
+                    io::ErrorKind::InvalidData => {}
+                    _ => stats.downstream_listener_filter_error().inc(),
                 }
                 None
             }

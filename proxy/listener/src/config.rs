@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::Cidr;
+use dhow_net::socket_option::{SocketOption, SocketState};
 use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{
     Address, CidrRange as ProtoCidr, Metadata, SocketAddress, TransportSocket,
 };
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
+use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proxy_api::NetworkFilter;
 use dhow_tls::DownstreamTls;
 
 use crate::filter_chain::{FilterChain, FilterChainMatch, FilterChains, SourceType};
+use crate::proxy_protocol::ProxyProtocolConfig;
 
 /// Default of `listener_filters_timeout`.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -84,6 +87,8 @@ pub struct ListenerConfig {
     pub bind_to_port: bool,
     /// What becomes of redirected connections.
     pub original_destination: OriginalDestination,
+    /// `socket_options` and what amounts to one.
+    pub(crate) socket_options: Vec<SocketOption>,
     /// `tcp_backlog_size`.
     pub backlog: u32,
     /// `enable_reuse_port`.
@@ -106,6 +111,8 @@ pub struct ListenerConfig {
     pub inspect_tls: bool,
     /// Whether to look for HTTP.
     pub inspect_http: bool,
+    /// The listener filter `proxy_protocol`.
+    pub(crate) proxy_protocol: Option<ProxyProtocolConfig>,
     /// `listener_filters_timeout`; none is for ever.
     pub inspection_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
@@ -175,8 +182,12 @@ pub fn lower(
         per_connection_buffer_high_watermark_timeout.is_some(),
         "per_connection_buffer_high_watermark_timeout",
     )?;
-    refuse(!socket_options.is_empty(), "socket_options")?;
-    refuse(tcp_fast_open_queue_length.is_some(), "tcp_fast_open_queue_length")?;
+    let mut socket_options = SocketOption::from_messages(socket_options, &path.field("socket_options"))?;
+    if let Some(length) = tcp_fast_open_queue_length {
+        // TCP_FASTOPEN of IPPROTO_TCP, which Envoy sets once the socket listens.
+        let length = i32::try_from(length.value).unwrap_or(i32::MAX);
+        socket_options.push(SocketOption::of_int(6, 23, length, SocketState::Listening));
+    }
     refuse(udp_listener_config.is_some(), "udp_listener_config")?;
     refuse(api_listener.is_some(), "api_listener")?;
     refuse(!access_log.is_empty(), "access_log")?;
@@ -228,6 +239,7 @@ pub fn lower(
             (false, true) => OriginalDestination::Restored,
             (false, false) => OriginalDestination::Ignored,
         },
+        socket_options,
         backlog: tcp_backlog_size.map_or(4096, |size| size.value),
         reuse_port: enable_reuse_port.is_none_or(|b| b.value),
         freebind: freebind.is_some_and(|b| b.value),
@@ -240,6 +252,7 @@ pub fn lower(
         // Envoy adds the inspector by itself where a match needs what it finds.
         inspect_tls: inspections.tls || needs_tls,
         inspect_http: inspections.http,
+        proxy_protocol: inspections.proxy_protocol,
         inspection_timeout: match listener_filters_timeout {
             None => Some(INSPECTION_TIMEOUT),
             Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
@@ -306,6 +319,7 @@ struct Inspections {
     tls: bool,
     http: bool,
     original_dst: bool,
+    proxy_protocol: Option<ProxyProtocolConfig>,
 }
 
 fn lower_listener_filters(
@@ -332,6 +346,17 @@ fn lower_listener_filters(
             | ("", "envoy.filters.listener.http_inspector") => found.http = true,
             ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
             | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
+            ("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", _) => {
+                let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type else { continue };
+                let path = path.field("typed_config");
+                if found.tls || found.http || found.proxy_protocol.is_some() {
+                    let reason = "this filter has to be the first of the listener filters that read bytes";
+                    return Err(ConfigError::new(path, reason));
+                }
+                let message = ProxyProtocol::decode(&*any.value)
+                    .map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
+                found.proxy_protocol = Some(ProxyProtocolConfig::lower(message, &path)?);
+            }
             _ => {
                 return Err(ConfigError::new(
                     path,

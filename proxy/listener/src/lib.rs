@@ -6,6 +6,7 @@ mod config;
 mod filter_chain;
 mod inspect;
 mod manager;
+mod proxy_protocol;
 mod sockets;
 mod stats;
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use dhow_net::socket_option::{self, SocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::ListenerConfig;
@@ -57,7 +58,11 @@ fn bind_one(config: &ListenerConfig, address: SocketAddr) -> io::Result<TcpListe
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    let apply = |state| socket_option::apply(&config.socket_options, state, address.is_ipv4(), &socket);
+    apply(SocketState::Prebind)?;
     socket.bind(&address.into())?;
+    apply(SocketState::Bound)?;
     socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))?;
+    apply(SocketState::Listening)?;
     Ok(socket.into())
 }

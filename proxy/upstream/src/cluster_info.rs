@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dhow_http::SpellingRules;
 use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
+use crate::connection_options::ConnectionOptions;
 use crate::lb::LbConfig;
 use crate::metadata::MetadataPath;
 use crate::outlier::{HostReports, OutlierDetector};
@@ -93,8 +95,8 @@ pub enum HeaderKeyFormat {
     Lower,
     /// `proper_case_words`: `Content-Type`.
     ProperCaseWords,
-    /// `envoy.http.stateful_header_formatters.preserve_case`: as they were received.
-    PreserveCase,
+    /// `envoy.http.stateful_header_formatters.preserve_case`: messages from the peer are passed on with their spelling.
+    PreserveCase(SpellingRules),
 }
 
 /// `envoy.config.core.v3.Http2ProtocolOptions` as far as it concerns an upstream. `None` stands for Envoy's default.
@@ -114,6 +116,19 @@ pub struct Http2Options {
     pub stream_error_on_invalid_message: bool,
     /// `connection_keepalive`.
     pub keepalive: Option<Http2Keepalive>,
+}
+
+impl Http2Options {
+    /// Envoy's defaults throughout.
+    pub const DEFAULT: Self = Self {
+        hpack_table_size: None,
+        max_concurrent_streams: None,
+        initial_stream_window_size: None,
+        initial_connection_window_size: None,
+        allow_connect: false,
+        stream_error_on_invalid_message: false,
+        keepalive: None,
+    };
 }
 
 /// `envoy.config.core.v3.KeepaliveSettings`: PING frames.
@@ -230,6 +245,8 @@ pub struct ClusterInfo {
     pub bind: Option<UpstreamBind>,
     /// `upstream_connection_options.tcp_keepalive`.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// How connections are made and shared.
+    pub connections: ConnectionOptions,
     /// The clusters of an aggregate cluster, in order of preference.
     pub aggregate: Option<Vec<String>>,
     /// `healthy_panic_threshold` in percent; of an aggregate's clusters taken together.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dhow_net::Transport;
+use dhow_net::socket_option::{self, SocketState};
 use dhow_tls::{ConnectOptions, TlsFailure, TlsInfo, UpstreamTls};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive as SocketKeepalive, Type};
 use tokio::net::{TcpSocket, UnixStream};
@@ -134,9 +136,10 @@ pub(crate) async fn establish(
     socket: &TransportSocket,
     options: &SecureOptions,
 ) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
-    let transport = match address {
+    let mut transport = match address {
         HostAddress::Ip(first) if address == host.address() && !host.additional_addresses().is_empty() => {
-            let addresses = happy_eyeballs::order(*first, host.additional_addresses());
+            let addresses =
+                happy_eyeballs::order(*first, host.additional_addresses(), info.connections.families);
             Transport::Tcp(happy_eyeballs::race(info, host, &addresses).await?)
         }
         HostAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
@@ -148,10 +151,28 @@ pub(crate) async fn establish(
             Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote(&error, address))?)
         }
     };
-    match socket {
-        TransportSocket::RawBuffer => Ok((transport, None)),
-        TransportSocket::Tls(tls) => secure(info, tls, transport, host, options).await,
+    let mut socket = socket;
+    while let TransportSocket::ProxyProtocol(outer) = socket {
+        let header =
+            outer.header(options.proxied.as_deref(), host, (transport.local_address(), address), info);
+        send(&mut transport, &header).await.map_err(|error| remote(&error, host.address()))?;
+        socket = &outer.inner;
     }
+    match socket {
+        TransportSocket::Tls(tls) => secure(info, tls, transport, host, options).await,
+        TransportSocket::RawBuffer | TransportSocket::ProxyProtocol(_) => Ok((transport, None)),
+    }
+}
+
+async fn send(transport: &mut Transport, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| transport.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }
 
 async fn secure(
@@ -196,6 +217,8 @@ pub(crate) async fn connect_tcp(
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
         .map_err(local)?;
     socket.set_tcp_nodelay(true).map_err(local)?;
+    let options = &info.connections.socket_options;
+    socket_option::apply(options, SocketState::Prebind, address.is_ipv4(), &socket).map_err(local)?;
     if let Some(keepalive) = &info.tcp_keepalive {
         keep_alive(&socket, keepalive).map_err(local)?;
     }
@@ -205,6 +228,7 @@ pub(crate) async fn connect_tcp(
         info.stats.bind_errors().inc();
         return Err(error);
     }
+    socket_option::apply(options, SocketState::Bound, address.is_ipv4(), &socket).map_err(local)?;
     let socket = TcpSocket::from_std_stream(socket.into());
     socket.connect(address).await.map_err(|error| remote(&error, &HostAddress::Ip(address)))
 }

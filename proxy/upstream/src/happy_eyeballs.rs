@@ -15,19 +15,33 @@ use crate::host::Host;
 /// How long an address has before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(300);
 
-/// The addresses in the order of trying: both families in turn, beginning with that of the first.
-pub(crate) fn order(first: SocketAddr, additional: &[SocketAddr]) -> Vec<SocketAddr> {
-    let all = || std::iter::once(first).chain(additional.iter().copied());
-    let mut same = all().filter(|address| address.is_ipv4() == first.is_ipv4());
-    let mut other = all().filter(|address| address.is_ipv4() != first.is_ipv4());
-    let mut ordered = Vec::with_capacity(additional.len() + 1);
-    loop {
-        let pair = [same.next(), other.next()];
-        if pair == [None, None] {
-            return ordered;
-        }
-        ordered.extend(pair.into_iter().flatten());
+/// Which family of addresses is tried first, and how often before the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyOrder {
+    /// `first_address_family_version`: true for IPv4, false for IPv6; that of the first address unless given.
+    pub first_ipv4: Option<bool>,
+    /// `first_address_family_count`: addresses of that family before one of the other; 1 by default.
+    pub count: usize,
+}
+
+impl Default for FamilyOrder {
+    fn default() -> Self {
+        Self { first_ipv4: None, count: 1 }
     }
+}
+
+/// The addresses in the order of trying: both families in turn.
+pub(crate) fn order(first: SocketAddr, additional: &[SocketAddr], families: FamilyOrder) -> Vec<SocketAddr> {
+    let ipv4 = families.first_ipv4.unwrap_or(first.is_ipv4());
+    let all = || std::iter::once(first).chain(additional.iter().copied());
+    let mut same = all().filter(|address| address.is_ipv4() == ipv4);
+    let mut other = all().filter(|address| address.is_ipv4() != ipv4);
+    let mut ordered = Vec::with_capacity(additional.len() + 1);
+    while ordered.len() <= additional.len() {
+        ordered.extend(same.by_ref().take(families.count));
+        ordered.extend(other.next());
+    }
+    ordered
 }
 
 /// Connects to one of the addresses; the failure is that of the last one tried. Every attempt after the first counts as a
@@ -86,13 +100,20 @@ pub(crate) async fn race(
 mod tests {
     use std::net::SocketAddr;
 
-    use super::order;
+    use super::{FamilyOrder, order};
 
     #[test]
     fn families_take_turns() {
         let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
         let more: Vec<_> = ["10.0.0.2:1", "10.0.0.3:1", "[::1]:1", "[::2]:1"].map(parse).into();
-        let ordered = order(parse("10.0.0.1:1"), &more);
-        assert_eq!(ordered, ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "10.0.0.3:1"].map(parse));
+        let ordered = |families| order(parse("10.0.0.1:1"), &more, families);
+        assert_eq!(
+            ordered(FamilyOrder::default()),
+            ["10.0.0.1:1", "[::1]:1", "10.0.0.2:1", "[::2]:1", "10.0.0.3:1"].map(parse)
+        );
+        assert_eq!(
+            ordered(FamilyOrder { first_ipv4: Some(false), count: 2 }),
+            ["[::1]:1", "[::2]:1", "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"].map(parse)
+        );
     }
 }

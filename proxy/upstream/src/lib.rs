@@ -5,8 +5,10 @@ mod aggregate;
 mod circuit_breakers;
 mod cluster_info;
 mod cluster_manager;
+mod codec_stats;
 mod config;
 mod connect;
+mod connection_options;
 mod dns;
 mod event_log;
 mod happy_eyeballs;
@@ -19,6 +21,7 @@ mod metadata;
 mod original_hosts;
 mod outlier;
 mod override_host;
+mod proxy_protocol;
 mod snapshot;
 mod source_file;
 mod stats;
@@ -34,9 +37,12 @@ pub use cluster_manager::{
     Accepted, Change, ClusterDescription, ClusterManager, ClusterManagerStats, EdsFile, EdsSubscription,
     Initialization, ProxyFacts,
 };
+pub use codec_stats::{Http1CodecStats, Http2CodecStats};
 pub use connect::{
     ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
 };
+pub use connection_options::{ConnectionOptions, ProxiedConnection};
+pub use happy_eyeballs::FamilyOrder;
 pub use host::{
     ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec, HostStats, Locality,
 };
@@ -52,6 +58,7 @@ pub use outlier::{
     OutlierDetector, RateSummary, SuccessRateConfig,
 };
 pub use override_host::LbRequest;
+pub use proxy_protocol::{PassedTlvs, ProxyProtocolSocket};
 pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 pub use source_file::check_source_file;
 pub use stats::{ClusterStats, EdsStats, RequestTimeStats, ResponseTraits, TrafficStats};

@@ -491,6 +491,9 @@ fn cluster_info(
     let scope = store.scope(&cluster_scope(&config.observability_name));
     let stats =
         ClusterStats::new(&scope, matches!(config.discovery, Discovery::Eds(_)), config.sockets.any_secure());
+    if config.sockets.default.names_client() {
+        stats.long_tlvs();
+    }
     let name: Arc<str> = config.name.as_str().into();
     let reports = HostReports::new(name.clone(), id, reports.clone());
     ClusterInfo {
@@ -512,6 +515,7 @@ fn cluster_info(
         tcp_idle_timeout: config.tcp_idle_timeout,
         bind: config.bind.clone(),
         tcp_keepalive: config.tcp_keepalive,
+        connections: config.connections.clone(),
         aggregate: match &config.discovery {
             Discovery::Aggregate(clusters) => Some(clusters.clone()),
             _ => None,

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use dhow_stats::{Counter, Histogram, ResponseCodeStats, Scope, TextReadout, Unit, stat_group};
 use dhow_tls::TlsStats;
 
+use crate::codec_stats::{Http1CodecStats, Http2CodecStats};
 use crate::lb::{HashTable, Outcome, SubsetEvent, ZoneEvent};
 
 stat_group! {
@@ -138,6 +139,8 @@ pub struct ClusterStats {
     completed: Counter,
     eds: Option<(EdsStats, TextReadout)>,
     tls: Option<TlsStats>,
+    http1: OnceLock<Http1CodecStats>,
+    http2: OnceLock<Http2CodecStats>,
     /// `upstream_rq_<code>`, `upstream_rq_<n>xx`, `upstream_rq_completed`.
     pub response_codes: ResponseCodeStats,
     /// The same under `external.`: requests from outside the mesh.
@@ -193,6 +196,8 @@ impl ClusterStats {
             completed: scope.counter("upstream_rq_completed"),
             eds: eds.then(|| (scope.group(), scope.text_readout("version_text"))),
             tls: secure.then(|| TlsStats::new(scope)),
+            http1: OnceLock::new(),
+            http2: OnceLock::new(),
             response_codes: scope.response_codes("upstream_rq"),
             external_response_codes: codes("external"),
             internal_response_codes: codes("internal"),
@@ -205,6 +210,16 @@ impl ClusterStats {
             own_zone: OnceLock::new(),
             zones: OnceLock::new(),
         }
+    }
+
+    /// `http1.*`, from the first HTTP/1 connection on.
+    pub fn http1(&self) -> &Http1CodecStats {
+        self.http1.get_or_init(|| self.traffic.scope().group())
+    }
+
+    /// `http2.*`, from the first HTTP/2 connection on.
+    pub fn http2(&self) -> &Http2CodecStats {
+        self.http2.get_or_init(|| self.traffic.scope().group())
     }
 
     /// Says in which zone this proxy is, so that responses are counted by zone too.
@@ -286,6 +301,16 @@ impl ClusterStats {
     /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).
     pub(crate) fn count_socket_match(&self, entry: &str) {
         self.traffic.scope().counter(format!("{entry}.total_match_count")).inc();
+    }
+
+    /// Counts a PROXY protocol header whose extensions were too long to be sent.
+    pub(crate) fn count_long_tlvs(&self) {
+        self.long_tlvs().inc();
+    }
+
+    /// `upstream.proxyprotocol.v2_tlvs_exceed_max_length`, which exists where PROXY protocol headers are sent.
+    pub(crate) fn long_tlvs(&self) -> Counter {
+        self.traffic.scope().counter("upstream.proxyprotocol.v2_tlvs_exceed_max_length")
     }
 
     /// Counts what was special about a choice of a host.

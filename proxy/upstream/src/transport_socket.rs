@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use dhow_tls::UpstreamTls;
 
+use crate::connection_options::ProxiedConnection;
+use crate::proxy_protocol::ProxyProtocolSocket;
+
 /// `transport_socket` of a cluster, or the entry of `transport_socket_matches` that an endpoint's metadata selects.
 #[derive(Clone, Debug, Default)]
 pub enum TransportSocket {
@@ -12,12 +15,23 @@ pub enum TransportSocket {
     RawBuffer,
     /// `envoy.transport_sockets.tls`.
     Tls(Arc<UpstreamTls>),
+    /// `envoy.transport_sockets.upstream_proxy_protocol`: a header that names the client, then another socket.
+    ProxyProtocol(Arc<ProxyProtocolSocket>),
 }
 
 impl TransportSocket {
     /// Whether connections are encrypted.
     pub fn is_secure(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        match self {
+            Self::RawBuffer => false,
+            Self::Tls(_) => true,
+            Self::ProxyProtocol(socket) => socket.inner.is_secure(),
+        }
+    }
+
+    /// Whether the host is told of the client: such connections are for that client only.
+    pub fn names_client(&self) -> bool {
+        matches!(self, Self::ProxyProtocol(_))
     }
 }
 
@@ -33,4 +47,8 @@ pub struct SecureOptions {
     pub alpn_override: Vec<Vec<u8>>,
     /// Protocols to offer by ALPN when the configuration names none, such as `h2` and `http/1.1`.
     pub alpn: Vec<Vec<u8>>,
+    /// The client's connection as a PROXY protocol header tells of it, where the transport socket sends one.
+    pub proxied: Option<Arc<ProxiedConnection>>,
+    /// The client connection that alone may use the connection (`connection_pool_per_downstream_connection`).
+    pub client: Option<u64>,
 }

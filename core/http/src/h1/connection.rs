@@ -49,6 +49,20 @@ pub(super) fn drop_h2c_offer(head: &mut HeaderMap) {
     head.remove(&HeaderName::new("http2-settings"));
 }
 
+/// Takes protocols out of a wish for another one (`ignore_http_11_upgrade`); tells whether any is left.
+pub(super) fn drop_upgrades(head: &mut HeaderMap, ignored: impl Fn(&[u8]) -> bool) -> bool {
+    let value = head.get_known(KnownHeader::Upgrade).unwrap_or_default();
+    let kept: Vec<_> = list_elements(value).filter(|protocol| !ignored(protocol)).collect();
+    let kept = kept.join(&b","[..]);
+    if kept.is_empty() {
+        head.remove_known(KnownHeader::Upgrade);
+        keep_tokens(head, |token| !token.eq_ignore_ascii_case(b"upgrade"));
+        return false;
+    }
+    head.set_known(KnownHeader::Upgrade, &kept);
+    true
+}
+
 /// Removes the headers that the request's `connection` header nominates, and their names from it.
 ///
 /// `Err` when the request must be refused: too many are nominated, or one that tells where the request comes from.

@@ -21,7 +21,7 @@ pub use body::{BodyError, BodyReader, BodyStep, TrailerLimits};
 pub use connection::{Version, has_token, is_keep_alive, is_upgrade};
 pub use head::{HeadProgress, Parsed, Underscores};
 pub use reason::reason_phrase;
-pub use request::{BodyLength, RequestError, RequestInfo, RequestOptions, parse_request};
+pub use request::{BodyLength, RequestError, RequestInfo, RequestOptions, UpgradeFilter, parse_request};
 pub use response::{Answering, ResponseError, ResponseInfo, ResponseOptions, parse_response};
 pub use write::{
     BodyFraming, CHUNK_END, CONTINUE, ChunkStart, HeaderKeyFormat, LAST_CHUNK, RequestWriteOptions,

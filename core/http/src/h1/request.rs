@@ -1,13 +1,18 @@
 //! Request heads: request line and fields, Envoy's checks on them, and how the body will be framed.
 
+use std::fmt;
+use std::sync::Arc;
+
 use super::chars::{has_forbidden, is_authority, is_token, path_length};
-use super::connection::{Version, drop_h2c_offer, is_keep_alive, is_upgrade, remove_nominated};
+use super::connection::{
+    Version, drop_h2c_offer, drop_upgrades, is_keep_alive, is_upgrade, remove_nominated,
+};
 use super::head::{
     FieldError, FieldRules, HeadProgress, Parsed, Underscores, find_end, has_transfer_encoding, next_line,
     parse_fields, parse_length, skip_line_breaks,
 };
 use super::target;
-use crate::{HeaderMap, KnownHeader};
+use crate::{HeaderMap, KnownHeader, SpellingRules};
 
 /// How requests are read: `http1_protocol_options`, and the limits of the connection manager.
 #[derive(Clone, Debug)]
@@ -28,6 +33,10 @@ pub struct RequestOptions {
     pub allow_chunked_length: bool,
     /// `allow_custom_methods`: any token is a method.
     pub allow_custom_methods: bool,
+    /// `ignore_http_11_upgrade`: upgrades that are served as if they had not been asked for.
+    pub ignored_upgrades: Option<UpgradeFilter>,
+    /// `header_key_format.stateful_formatter`: the spelling of names is remembered with the head.
+    pub spelling: Option<SpellingRules>,
 }
 
 impl Default for RequestOptions {
@@ -41,7 +50,26 @@ impl Default for RequestOptions {
             default_host_for_http_10: None,
             allow_chunked_length: false,
             allow_custom_methods: false,
+            ignored_upgrades: None,
+            spelling: None,
         }
+    }
+}
+
+/// Tells by a protocol in `upgrade` whether the request for it is ignored.
+#[derive(Clone)]
+pub struct UpgradeFilter(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+
+impl UpgradeFilter {
+    /// A filter that ignores what `matches` says yes to.
+    pub fn new(matches: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(matches))
+    }
+}
+
+impl fmt::Debug for UpgradeFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpgradeFilter")
     }
 }
 
@@ -107,6 +135,29 @@ impl RequestError {
             Self::InvalidTransferEncoding => 501,
             _ => 400,
         }
+    }
+
+    /// Whether the head was read to its end, so that its version is known.
+    fn is_about_whole_head(self) -> bool {
+        matches!(
+            self,
+            Self::BodyDisallowed
+                | Self::ConnectionHeaderRejected
+                | Self::ContentLengthAndChunkedNotAllowed
+                | Self::InvalidAuthority
+                | Self::InvalidScheme
+                | Self::InvalidTransferEncoding
+                | Self::InvalidUrl
+        )
+    }
+
+    /// Version in which to answer the head that `buf` begins with.
+    pub fn version(self, buf: &[u8], options: &RequestOptions) -> Version {
+        let line = next_line(buf, skip_line_breaks(buf)).map_or(&b""[..], |(line, _)| line);
+        if self.is_about_whole_head() && options.accept_http_10 && line.ends_with(b"HTTP/1.0") {
+            return Version::Http10;
+        }
+        Version::Http11
     }
 
     /// Body of the answer: the reason phrase of the status.
@@ -239,6 +290,9 @@ fn parse_whole(
     if info.body != BodyLength::UntilClose && remove_nominated(head).is_err() {
         return Err(RequestError::ConnectionHeaderRejected);
     }
+    if let Some(rules) = options.spelling {
+        head.remember_spelling(&buf[start..consumed], rules);
+    }
     Ok(Some((consumed, info)))
 }
 
@@ -249,9 +303,13 @@ fn framing(
     head: &mut HeaderMap,
 ) -> Result<RequestInfo, RequestError> {
     let mut upgrade = is_upgrade(head);
-    if upgrade && head.get_known(KnownHeader::Upgrade).is_some_and(|v| v.eq_ignore_ascii_case(b"h2c")) {
-        drop_h2c_offer(head);
-        upgrade = false;
+    if upgrade && let Some(value) = head.get_known(KnownHeader::Upgrade) {
+        if value.eq_ignore_ascii_case(b"h2c") {
+            drop_h2c_offer(head);
+            upgrade = false;
+        } else if let Some(ignored) = &options.ignored_upgrades {
+            upgrade = drop_upgrades(head, |protocol| (ignored.0)(protocol));
+        }
     }
     let mut length = content_length(head)?;
     let chunked = head

@@ -7,7 +7,7 @@ use super::head::{
     parse_fields, parse_length,
 };
 use super::request::BodyLength;
-use crate::{HeaderMap, KnownHeader};
+use crate::{HeaderMap, KnownHeader, SpellingRules};
 
 /// What the codec must know of the request to read its response, and the limits of the cluster.
 #[derive(Clone, Debug)]
@@ -18,11 +18,13 @@ pub struct ResponseOptions {
     pub max_headers: usize,
     /// `allow_chunked_length`.
     pub allow_chunked_length: bool,
+    /// `header_key_format.stateful_formatter`: the spelling of names is remembered with the head.
+    pub spelling: Option<SpellingRules>,
 }
 
 impl Default for ResponseOptions {
     fn default() -> Self {
-        Self { max_head_bytes: 80 * 1024, max_headers: 100, allow_chunked_length: false }
+        Self { max_head_bytes: 80 * 1024, max_headers: 100, allow_chunked_length: false, spelling: None }
     }
 }
 
@@ -153,10 +155,13 @@ fn parse_whole(
     };
     let Some(consumed) = parse_fields(buf, fields, rules, head)? else { return Ok(None) };
     let info = framing(version, status, answering, options, head)?;
+    if let Some(rules) = options.spelling {
+        head.remember_spelling(&buf[..consumed], rules);
+    }
     Ok(Some((consumed, info)))
 }
 
-/// Version and status; the reason phrase may be missing and is not kept.
+/// Version and status; the reason phrase may be missing.
 fn parse_status_line(line: &[u8]) -> Result<(Version, u16), ResponseError> {
     if !is_plain_value(line) && has_forbidden(line) {
         return Err(ResponseError::InvalidCharacters);

@@ -2,6 +2,7 @@
 
 use super::connection::{Version, is_upgrade};
 use super::reason::reason_phrase;
+use crate::spelling::{Spelling, capitalise_words};
 use crate::{HeaderMap, KnownHeader};
 
 /// How header names are written (`header_key_format`).
@@ -79,20 +80,21 @@ pub fn write_request_head(
         out.extend_from_slice(head.path());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let names = Names::of(head, options.keys);
     if let Some(authority) = head.get_known(KnownHeader::Authority) {
-        write_field(out, b"host", authority, options.keys);
+        names.write_field(out, b"host", authority);
     }
-    write_fields(out, head, options.keys);
+    names.write_fields(out, head);
     let framing = if head.contains_known(KnownHeader::ContentLength) || connect || is_upgrade(head) {
         BodyFraming::Identity
     } else if end {
         // Methods that usually have no body are sent without a length.
         if !matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE") {
-            write_field(out, b"content-length", b"0", options.keys);
+            names.write_field(out, b"content-length", b"0");
         }
         BodyFraming::None
     } else {
-        write_field(out, b"transfer-encoding", b"chunked", options.keys);
+        names.write_field(out, b"transfer-encoding", b"chunked");
         BodyFraming::Chunked
     };
     out.extend_from_slice(b"\r\n");
@@ -118,9 +120,11 @@ pub fn write_response_head(
     let digits =
         [b'0' + (status / 100) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8, b' '];
     out.extend_from_slice(&digits);
-    out.extend_from_slice(reason_phrase(status).as_bytes());
+    let received = head.spelling().and_then(Spelling::reason_phrase);
+    out.extend_from_slice(received.unwrap_or_else(|| reason_phrase(status).as_bytes()));
     out.extend_from_slice(b"\r\n");
-    write_fields(out, head, options.keys);
+    let names = Names::of(head, options.keys);
+    names.write_fields(out, head);
     let framing = response_framing(out, head, status, options, end);
     out.extend_from_slice(b"\r\n");
     if options.to_head { BodyFraming::None } else { framing }
@@ -137,52 +141,63 @@ fn response_framing(
     if upgraded || head.contains_known(KnownHeader::ContentLength) {
         return BodyFraming::Identity;
     }
+    let names = Names::of(head, options.keys);
     if status < 200 || status == 204 || status == 304 {
         return BodyFraming::None;
     }
     // The answer to HEAD has no body either way; without a length Envoy announces chunks for it.
     if end && !options.to_head {
-        write_field(out, b"content-length", b"0", options.keys);
+        names.write_field(out, b"content-length", b"0");
         return BodyFraming::None;
     }
     if options.version == Version::Http10 {
         return BodyFraming::Identity;
     }
-    write_field(out, b"transfer-encoding", b"chunked", options.keys);
+    names.write_field(out, b"transfer-encoding", b"chunked");
     BodyFraming::Chunked
 }
 
-fn write_fields(out: &mut Vec<u8>, head: &HeaderMap, keys: HeaderKeyFormat) {
-    if keys == HeaderKeyFormat::Lower {
-        head.write_lines(out);
-        return;
-    }
-    for (known, name, value) in head {
-        let skipped = known.is_some_and(|known| known.is_pseudo() || known == KnownHeader::TransferEncoding);
-        if !skipped {
-            write_field(out, name, value, keys);
-        }
-    }
+/// How the names of one head are written.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    keys: HeaderKeyFormat,
+    spelling: Option<&'a Spelling>,
 }
 
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8], keys: HeaderKeyFormat) {
-    let at = out.len();
-    out.extend_from_slice(name);
-    if keys == HeaderKeyFormat::ProperCase {
-        capitalise_words(&mut out[at..]);
+impl<'a> Names<'a> {
+    /// The spelling that came with a head goes before what is configured.
+    fn of(head: &'a HeaderMap, keys: HeaderKeyFormat) -> Self {
+        Self { keys, spelling: head.spelling() }
     }
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
 
-fn capitalise_words(name: &mut [u8]) {
-    let mut at_start = true;
-    for byte in name {
-        if at_start {
-            byte.make_ascii_uppercase();
+    fn write_fields(self, out: &mut Vec<u8>, head: &HeaderMap) {
+        if self.keys == HeaderKeyFormat::Lower && self.spelling.is_none() {
+            head.write_lines(out);
+            return;
         }
-        at_start = !byte.is_ascii_alphanumeric();
+        for (known, name, value) in head {
+            let skipped =
+                known.is_some_and(|known| known.is_pseudo() || known == KnownHeader::TransferEncoding);
+            if !skipped {
+                self.write_field(out, name, value);
+            }
+        }
+    }
+
+    fn write_field(self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        match self.spelling {
+            Some(spelling) => spelling.write_name(name, out),
+            None => {
+                let at = out.len();
+                out.extend_from_slice(name);
+                if self.keys == HeaderKeyFormat::ProperCase {
+                    capitalise_words(&mut out[at..]);
+                }
+            }
+        }
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -235,9 +250,13 @@ pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(CHUNK_END);
 }
 
-/// Appends the last chunk and the trailers (`enable_trailers`) behind it.
-pub fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap, keys: HeaderKeyFormat) {
+/// Appends the last chunk and the trailers (`enable_trailers`) behind it, as they are: no name means anything here, and
+/// none is written in another case.
+pub fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
-    write_fields(out, trailers, keys);
+    let names = Names { keys: HeaderKeyFormat::Lower, spelling: None };
+    for (_, name, value) in trailers {
+        names.write_field(out, name, value);
+    }
     out.extend_from_slice(b"\r\n");
 }

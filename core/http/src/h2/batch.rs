@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::watch::{FrameCounts, Violation, Watch};
+
 /// Frames beyond this many bytes are written at once, together with what waits before them.
 const GATHER_LIMIT: usize = 16 * 1024;
 /// A buffer that grew beyond this is given back once it is empty.
@@ -23,6 +25,7 @@ struct Gathered<T> {
     io: T,
     waiting: Vec<u8>,
     written: usize,
+    watch: Watch,
 }
 
 /// The end of the wrapper that `h2` owns.
@@ -33,9 +36,18 @@ pub(super) struct BatchedIo<T>(Arc<Mutex<Gathered<T>>>);
 #[derive(Debug)]
 pub(super) struct Flusher<T>(Arc<Mutex<Gathered<T>>>);
 
-/// Wraps a stream.
-pub(super) fn batched<T>(io: T) -> (BatchedIo<T>, Flusher<T>) {
-    let shared = Arc::new(Mutex::new(Gathered { io, waiting: Vec::new(), written: 0 }));
+/// What became known of a connection beside what `h2` says.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) counts: FrameCounts,
+    /// Streams that were reset because their messages are malformed.
+    pub(super) malformed: Vec<u32>,
+    pub(super) violation: Option<Violation>,
+}
+
+/// Wraps a stream whose frames are watched.
+pub(super) fn batched<T>(io: T, watch: Watch) -> (BatchedIo<T>, Flusher<T>) {
+    let shared = Arc::new(Mutex::new(Gathered { io, waiting: Vec::new(), written: 0, watch }));
     (BatchedIo(shared.clone()), Flusher(shared))
 }
 
@@ -103,6 +115,13 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         ready!(shared.poll_write_out(cx))?;
         Pin::new(&mut shared.io).poll_flush(cx)
     }
+
+    /// What was seen since the last time.
+    pub(super) fn seen(&self) -> Seen {
+        let mut shared = lock(&self.0);
+        let watch = &mut shared.watch;
+        Seen { counts: watch.take_counts(), malformed: watch.take_malformed(), violation: watch.violation() }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for BatchedIo<T> {
@@ -111,13 +130,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for BatchedIo<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).io).poll_read(cx, buffer)
+        let mut shared = lock(&self.0);
+        if shared.watch.violation().is_some() {
+            // Nothing more is read from this peer; the side that drives the connection ends it in the same turn.
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut shared.io).poll_read(cx, buffer))?;
+        let received = buffer.filled().len() - before;
+        let passed = shared.watch.received(&buffer.filled()[before..]);
+        buffer.set_filled(before + passed);
+        if passed == 0 && received > 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for BatchedIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        lock(&self.0).poll_take(cx, &[IoSlice::new(bytes)])
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -125,7 +154,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for BatchedIo<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        lock(&self.0).poll_take(cx, slices)
+        let mut shared = lock(&self.0);
+        let taken = ready!(shared.poll_take(cx, slices))?;
+        let mut left = taken;
+        for slice in slices {
+            let part = left.min(slice.len());
+            shared.watch.sent(&slice[..part]);
+            left -= part;
+        }
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::batch::{BatchedIo, Flusher, batched};
 use super::convert::{from_response, to_request};
 use super::server::Pinger;
-use super::{ConnectionError, RecvBody, ResetCode, SendBody, Settings, StreamError};
+use super::watch::{Side, Watch};
+use super::{ConnectionError, FrameCounts, RecvBody, ResetCode, SendBody, Settings, StreamError};
 use crate::HeaderMap;
 
 /// Exchanges settings on a fresh connection: a handle to open streams with, and the connection itself, which someone
@@ -19,7 +20,7 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     settings: &Settings,
 ) -> Result<(Sender, ClientConnection<T>), ConnectionError> {
-    let (io, flusher) = batched(io);
+    let (io, flusher) = batched(io, Watch::new(Side::Client, settings.limits));
     let mut handshake = std::pin::pin!(settings.client().handshake(io));
     let (sender, inner) = poll_fn(|cx| {
         let outcome = handshake.as_mut().poll(cx);
@@ -29,7 +30,7 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
         }
     })
     .await?;
-    Ok((Sender { inner: sender }, ClientConnection { inner, flusher }))
+    Ok((Sender { inner: sender }, ClientConnection { inner, flusher, counts: FrameCounts::default() }))
 }
 
 /// A connection on which this side opens streams. As a future it moves all frames of all streams and ends with the
@@ -38,12 +39,18 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
 pub struct ClientConnection<T: AsyncRead + AsyncWrite + Unpin> {
     inner: h2::client::Connection<BatchedIo<T>, Bytes>,
     flusher: Flusher<T>,
+    counts: FrameCounts,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientConnection<T> {
     /// Pings for keep-alive; can be taken once.
     pub fn take_pinger(&mut self) -> Option<Pinger> {
         self.inner.ping_pong().map(Pinger::new)
+    }
+
+    /// What passed since the last time.
+    pub fn take_counts(&mut self) -> FrameCounts {
+        std::mem::take(&mut self.counts)
     }
 }
 
@@ -53,6 +60,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for ClientConnection<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = Pin::new(&mut self.inner).poll(cx);
         let flushed = self.flusher.poll_flush(cx);
+        let seen = self.flusher.seen();
+        self.counts += seen.counts;
+        if let Some(violation) = seen.violation {
+            return Poll::Ready(Err(ConnectionError::Violation(violation)));
+        }
         match (outcome, flushed) {
             (Poll::Ready(outcome), _) => Poll::Ready(outcome.map_err(ConnectionError::from)),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(ConnectionError::Io(error))),

@@ -10,6 +10,7 @@ mod reset;
 mod server;
 mod settings;
 mod stream;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -20,3 +21,4 @@ pub use reset::{ConnectionError, ResetCode, StreamError};
 pub use server::{Pinger, Responder, ServerConnection, ServerStream};
 pub use settings::Settings;
 pub use stream::{RecvBody, SendBody};
+pub use watch::{FrameCounts, FrameLimits, Violation};

@@ -64,6 +64,12 @@ pub enum ConnectionError {
     /// The peer ended the connection with this HTTP/2 error code.
     #[error("remote GOAWAY with code {0}")]
     RemoteGoAway(u32),
+    /// The peer sent too many frames without effect, or did not begin as it has to.
+    #[error("{0}")]
+    Violation(super::Violation),
+    /// The peer opened a stream with a malformed message, and [`Settings::stream_errors`](super::Settings) is off.
+    #[error("Invalid HTTP header field was received")]
+    Malformed,
     /// This side ended the connection because the peer broke the protocol.
     #[error("{0}")]
     Protocol(String),

@@ -8,7 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::batch::{BatchedIo, Flusher, batched};
 use super::convert::{from_request, to_response};
-use super::{ConnectionError, RecvBody, ResetCode, SendBody, Settings, StreamError};
+use super::watch::{Side, Watch};
+use super::{ConnectionError, FrameCounts, RecvBody, ResetCode, SendBody, Settings, StreamError, Violation};
 use crate::HeaderMap;
 
 /// A connection on which the peer opens streams. Someone must keep calling [`ServerConnection::poll_accept`]: it moves
@@ -17,12 +18,19 @@ use crate::HeaderMap;
 pub struct ServerConnection<T> {
     inner: h2::server::Connection<BatchedIo<T>, Bytes>,
     flusher: Flusher<T>,
+    counts: FrameCounts,
+    stream_errors: bool,
+    /// Streams accepted in this turn, and the last one of the turns before.
+    accepted: Vec<u32>,
+    last_accepted: u32,
+    /// Why the connection is being ended.
+    shut_down: Option<Violation>,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     /// Reads the client's preface and exchanges settings.
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, ConnectionError> {
-        let (io, flusher) = batched(io);
+        let (io, flusher) = batched(io, Watch::new(Side::Server, settings.limits));
         let mut handshake = std::pin::pin!(settings.server().handshake(io));
         let inner = poll_fn(|cx| {
             let outcome = handshake.as_mut().poll(cx);
@@ -34,7 +42,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             }
         })
         .await?;
-        Ok(Self { inner, flusher })
+        Ok(Self {
+            inner,
+            flusher,
+            counts: FrameCounts::default(),
+            stream_errors: settings.stream_errors,
+            accepted: Vec::new(),
+            last_accepted: 0,
+            shut_down: None,
+        })
     }
 
     /// Moves frames, and yields the next stream that the peer opened; `None` when the connection ended.
@@ -42,23 +58,68 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<ServerStream, ConnectionError>>> {
-        match self.inner.poll_accept(cx) {
-            Poll::Ready(Some(Ok((request, respond)))) => {
-                // Frames that wait leave with the next poll that finds no new stream, which the caller makes next.
-                Poll::Ready(Some(Ok(ServerStream { request, respond })))
-            }
-            Poll::Ready(end) => {
-                // The farewell (GOAWAY) is worth a try; the connection is over whatever comes of it.
-                let _ = self.flusher.poll_flush(cx);
-                Poll::Ready(
-                    end.map(|end| end.map(|_| unreachable!("matched above")).map_err(ConnectionError::from)),
-                )
-            }
-            Poll::Pending => match self.flusher.poll_flush(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(ConnectionError::Io(error)))),
-                _ => Poll::Pending,
-            },
+        loop {
+            let failed = match self.inner.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
+                    self.accepted.push(respond.stream_id().as_u32());
+                    if has_repeated_length(&request) {
+                        if !self.stream_errors {
+                            return Poll::Ready(Some(Err(ConnectionError::Malformed)));
+                        }
+                        respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+                        continue;
+                    }
+                    // Frames that wait leave with the next poll that finds no new stream, which the caller makes next.
+                    return Poll::Ready(Some(Ok(ServerStream { request, respond })));
+                }
+                Poll::Ready(Some(Err(error))) => Some(ConnectionError::from(error)),
+                Poll::Ready(None) => None,
+                Poll::Pending => match self.end_turn() {
+                    Ok(true) => continue,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                    Ok(false) => {
+                        return match self.flusher.poll_flush(cx) {
+                            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(ConnectionError::Io(error)))),
+                            _ => Poll::Pending,
+                        };
+                    }
+                },
+            };
+            // The farewell (GOAWAY) is worth a try; the connection is over whatever comes of it.
+            let _ = self.flusher.poll_flush(cx);
+            self.counts += self.flusher.seen().counts;
+            let failed = self.shut_down.take().map(ConnectionError::Violation).or(failed);
+            return Poll::Ready(failed.map(Err));
         }
+    }
+
+    /// Looks at what the peer did in this turn; tells whether the connection has something to do about it.
+    fn end_turn(&mut self) -> Result<bool, ConnectionError> {
+        let seen = self.flusher.seen();
+        self.counts += seen.counts;
+        match seen.violation {
+            Some(Violation::FirstFrame) if self.shut_down.is_none() => {
+                self.shut_down = seen.violation;
+                self.inner.abrupt_shutdown(h2::Reason::PROTOCOL_ERROR);
+                return Ok(true);
+            }
+            Some(Violation::FirstFrame) | None => {}
+            Some(violation) => return Err(ConnectionError::Violation(violation)),
+        }
+        let malformed = |id: &u32| *id > self.last_accepted && !self.accepted.contains(id);
+        // A stream that was never accepted and yet is reset is one whose head is malformed.
+        if !self.stream_errors && seen.malformed.iter().any(malformed) {
+            return Err(ConnectionError::Malformed);
+        }
+        if let Some(last) = self.accepted.drain(..).max() {
+            self.last_accepted = last;
+        }
+        Ok(false)
+    }
+
+    /// What passed since the last time.
+    pub fn take_counts(&mut self) -> FrameCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// [`ServerConnection::poll_accept`] as a future.
@@ -87,6 +148,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     }
 }
 
+/// Whether a request announces its length more than once, which is malformed even if it says the same.
+fn has_repeated_length<B>(request: &http::Request<B>) -> bool {
+    request.headers().get_all(http::header::CONTENT_LENGTH).iter().nth(1).is_some()
+}
+
 /// A stream that the peer opened.
 #[derive(Debug)]
 pub struct ServerStream {
@@ -99,6 +165,17 @@ impl ServerStream {
     pub fn into_parts(self, head: &mut HeaderMap) -> (RecvBody, Responder) {
         from_request(&self.request, head);
         (RecvBody::new(self.request.into_body()), Responder { inner: self.respond })
+    }
+
+    /// Fields of the request head, pseudo-headers and repeats included.
+    pub fn field_count(&self) -> usize {
+        let uri = self.request.uri();
+        let pseudo = 1
+            + usize::from(uri.path_and_query().is_some())
+            + usize::from(uri.scheme().is_some())
+            + usize::from(uri.authority().is_some())
+            + usize::from(self.request.extensions().get::<h2::ext::Protocol>().is_some());
+        self.request.headers().len() + pseudo
     }
 
     /// Number of the stream within its connection.

@@ -1,5 +1,7 @@
 //! What a connection announces and allows.
 
+use super::FrameLimits;
+
 /// Settings of one side of a connection, after `envoy.config.core.v3.Http2ProtocolOptions`. The defaults are Envoy's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -12,13 +14,22 @@ pub struct Settings {
     pub stream_window: u32,
     /// `initial_connection_window_size`, in bytes, up to 2^31 - 1.
     pub connection_window: u32,
-    /// `max_request_headers_kb` and its response counterpart: most bytes of a decoded head.
+    /// `max_request_headers_kb` and its response counterpart: most bytes of a decoded head. Heads up to twice as long are
+    /// handed out, so that the caller can refuse them in its own way; the codec answers 431 to those beyond.
     pub max_header_bytes: u32,
     /// `allow_connect`: take CONNECT with `:protocol` (WebSocket over HTTP/2).
     pub allow_extended_connect: bool,
     /// Bytes per stream that may wait to be sent before the stream is told to stop (`per_connection_buffer_limit_bytes`).
     pub send_buffer: usize,
+    /// `override_stream_error_on_invalid_http_message`, on a server: a malformed request ends its stream instead of the
+    /// connection.
+    pub stream_errors: bool,
+    /// What a peer may send that has no effect.
+    pub limits: FrameLimits,
 }
+
+/// Bytes by which HTTP/2 (RFC 9113, 6.5.2) counts a few hundred fields longer than their names and values are.
+const FIELD_OVERHEAD: u32 = 16 * 1024;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -30,6 +41,8 @@ impl Default for Settings {
             max_header_bytes: 60 * 1024,
             allow_extended_connect: false,
             send_buffer: 1024 * 1024,
+            stream_errors: false,
+            limits: FrameLimits::default(),
         }
     }
 }
@@ -42,7 +55,7 @@ impl Settings {
             .max_concurrent_streams(self.max_concurrent_streams)
             .initial_window_size(self.stream_window)
             .initial_connection_window_size(self.connection_window)
-            .max_header_list_size(self.max_header_bytes)
+            .max_header_list_size(self.max_header_bytes.saturating_mul(2).saturating_add(FIELD_OVERHEAD))
             .max_send_buffer_size(self.send_buffer);
         if self.allow_extended_connect {
             builder.enable_connect_protocol();

@@ -65,7 +65,7 @@ pub fn lower(
         add_user_agent,
         tracing,
         common_http_protocol_options,
-        http1_safe_max_connection_duration: _, // connections end between two requests in any case
+        http1_safe_max_connection_duration,
         http_protocol_options,
         http2_protocol_options,
         http3_protocol_options,
@@ -124,7 +124,6 @@ pub fn lower(
         let reason = "HTTP/3 codec configured on non-QUIC listener.";
         return Err(ConfigError::new(path.field("codec_type"), reason));
     }
-    refuse(drain_timeout_jitter.is_some(), "drain_timeout_jitter")?;
     refuse(access_log_flush_interval.is_some(), "access_log_flush_interval")?;
     refuse(flush_access_log_on_new_request, "flush_access_log_on_new_request")?;
     refuse(access_log_options.is_some(), "access_log_options")?;
@@ -156,7 +155,6 @@ pub fn lower(
             return Err(ConfigError::new(path.field("original_ip_detection_extensions"), reason));
         }
     }
-    refuse(is_true(stream_error_on_invalid_http_message), "stream_error_on_invalid_http_message")?;
     if tracing.is_some() {
         warn(warnings, path, "tracing", "tracing is not supported yet: no spans are reported");
     }
@@ -166,7 +164,7 @@ pub fn lower(
 
     let common =
         lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
-    let (http1, http1_keys) = lower_http1(
+    let http1 = lower_http1(
         http_protocol_options,
         max_request_headers_kb.map_or(60, |kb| kb.value),
         &common,
@@ -174,7 +172,8 @@ pub fn lower(
     )?;
     let http2 = lower_http2(
         http2_protocol_options,
-        http1.max_head_bytes,
+        http1.request.max_head_bytes,
+        is_true(stream_error_on_invalid_http_message),
         &path.field("http2_protocol_options"),
         warnings,
     )?;
@@ -233,9 +232,14 @@ pub fn lower(
             Ok(hcm::CodecType::Http2) => CodecType::Http2,
             _ => CodecType::Auto,
         },
-        http1,
-        http1_keys,
-        http2,
+        http1: http1.request,
+        http1_keys: http1.keys,
+        http1_trailers: http1.trailers,
+        http1_stream_errors: http1
+            .stream_errors
+            .unwrap_or_else(|| is_true(stream_error_on_invalid_http_message)),
+        http2: http2.settings,
+        keepalive: http2.keepalive,
         server_name: server_name.into_bytes(),
         server_header: match hcm::ServerHeaderTransformation::try_from(server_header_transformation) {
             Ok(hcm::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
@@ -302,11 +306,14 @@ pub fn lower(
         timeouts: Timeouts {
             idle: common.idle,
             max_connection_duration: common.max_connection_duration,
+            max_connection_duration_jitter: common.max_connection_duration_jitter,
             max_stream_duration: common.max_stream_duration,
             stream_idle: timeout_or(stream_idle_timeout, Some(Duration::from_secs(300))),
             request: timeout_or(request_timeout, None),
             request_headers: timeout_or(request_headers_timeout, None),
             drain: timeout_or(drain_timeout, Some(Duration::from_secs(5))).unwrap_or_default(),
+            drain_jitter: drain_timeout_jitter.map_or(0.0, |percent| percent.value),
+            safe_max_connection_duration: http1_safe_max_connection_duration,
             delayed_close: timeout_or(delayed_close_timeout, Some(Duration::from_secs(1))),
         },
         local_replies,

@@ -19,6 +19,7 @@ use dhow_proxy_api::HttpFilterFactory;
 use dhow_routing::{HeaderEdit, RouteTable};
 
 use crate::client_certificate::ClientCertificateConfig;
+use crate::keepalive::KeepaliveRules;
 use crate::local_reply::LocalReplyConfig;
 use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
@@ -246,6 +247,8 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// `common_http_protocol_options.max_connection_duration`.
     pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration_jitter`: by how many percent it may be longer.
+    pub max_connection_duration_jitter: f64,
     /// `common_http_protocol_options.max_stream_duration`.
     pub max_stream_duration: Option<Duration>,
     /// `stream_idle_timeout`, 5 min.
@@ -256,6 +259,10 @@ pub struct Timeouts {
     pub request_headers: Option<Duration>,
     /// `drain_timeout`, 5 s.
     pub drain: Duration,
+    /// `drain_timeout_jitter`: by how many percent it may be longer.
+    pub drain_jitter: f64,
+    /// `http1_safe_max_connection_duration`: HTTP/1 connections that are too old end with a response, never idle.
+    pub safe_max_connection_duration: bool,
     /// `delayed_close_timeout`, 1 s.
     pub delayed_close: Option<Duration>,
 }
@@ -271,8 +278,15 @@ pub struct ConnectionManagerConfig {
     pub http1: h1::RequestOptions,
     /// How header names of HTTP/1 responses are written.
     pub http1_keys: h1::HeaderKeyFormat,
+    /// `http_protocol_options.enable_trailers`.
+    pub http1_trailers: bool,
+    /// `stream_error_on_invalid_http_message`, or what the options of HTTP/1 say instead: answers with status 400 leave
+    /// the connection open.
+    pub http1_stream_errors: bool,
     /// HTTP/2 settings.
     pub http2: h2::Settings,
+    /// `http2_protocol_options.connection_keepalive`.
+    pub keepalive: Option<KeepaliveRules>,
     /// `server_name`.
     pub server_name: Vec<u8>,
     /// `server_header_transformation`.

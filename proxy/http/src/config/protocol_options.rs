@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_http::h1::{HeaderKeyFormat, RequestOptions, Underscores};
-use dhow_http::h2::Settings;
+use dhow_http::h1::{HeaderKeyFormat, RequestOptions, Underscores, UpgradeFilter};
+use dhow_http::h2::{FrameLimits, Settings};
+use dhow_matching::StringMatcher;
 use dhow_proto::envoy::config::core::v3 as core;
+use dhow_proto::envoy::r#type::matcher::v3::StringMatcher as StringMatcherMessage;
+use dhow_proxy_upstream::HeaderKeyFormat as KeyFormat;
+
+use crate::keepalive::KeepaliveRules;
 
 use super::scalar::{is_true, timeout_or, warn};
 
@@ -13,6 +18,7 @@ use super::scalar::{is_true, timeout_or, warn};
 pub(super) struct Common {
     pub(super) idle: Option<Duration>,
     pub(super) max_connection_duration: Option<Duration>,
+    pub(super) max_connection_duration_jitter: f64,
     pub(super) max_stream_duration: Option<Duration>,
     pub(super) max_requests_per_connection: u32,
     max_headers: usize,
@@ -34,13 +40,13 @@ pub(super) fn lower_common(
         headers_with_underscores_action,
         max_requests_per_connection,
     } = options.unwrap_or_default();
-    ConfigError::refuse_if(max_connection_duration_jitter.is_some(), path, "max_connection_duration_jitter")?;
     if max_response_headers_kb.is_some() {
         warn(warnings, path, "max_response_headers_kb", "without effect on downstream connections");
     }
     Ok(Common {
         idle: timeout_or(idle_timeout, Some(Duration::from_secs(3600))),
         max_connection_duration: timeout_or(max_connection_duration, None),
+        max_connection_duration_jitter: max_connection_duration_jitter.map_or(0.0, |percent| percent.value),
         max_stream_duration: timeout_or(max_stream_duration, None),
         max_requests_per_connection: max_requests_per_connection.map_or(0, |max| max.value),
         max_headers: max_headers_count.map_or(100, |max| max.value as usize),
@@ -52,12 +58,21 @@ pub(super) fn lower_common(
     })
 }
 
+/// `http_protocol_options`.
+pub(super) struct Http1 {
+    pub(super) request: RequestOptions,
+    pub(super) keys: HeaderKeyFormat,
+    pub(super) trailers: bool,
+    /// `override_stream_error_on_invalid_http_message`, where it is set.
+    pub(super) stream_errors: Option<bool>,
+}
+
 pub(super) fn lower_http1(
     options: Option<core::Http1ProtocolOptions>,
     max_head_kb: u32,
     common: &Common,
     path: &FieldPath,
-) -> Result<(RequestOptions, HeaderKeyFormat), ConfigError> {
+) -> Result<Http1, ConfigError> {
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let core::Http1ProtocolOptions {
         allow_absolute_url,
@@ -72,22 +87,11 @@ pub(super) fn lower_http1(
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = options.unwrap_or_default();
-    ConfigError::refuse_if(enable_trailers, path, "enable_trailers")?;
-    ConfigError::refuse_if(
-        is_true(override_stream_error_on_invalid_http_message),
-        path,
-        "override_stream_error_on_invalid_http_message",
-    )?;
-    ConfigError::refuse_if(!ignore_http_11_upgrade.is_empty(), path, "ignore_http_11_upgrade")?;
-    use core::http1_protocol_options::header_key_format::HeaderFormat;
-    let keys = match header_key_format.and_then(|format| format.header_format) {
-        None => HeaderKeyFormat::Lower,
-        Some(HeaderFormat::ProperCaseWords(_)) => HeaderKeyFormat::ProperCase,
-        Some(HeaderFormat::StatefulFormatter(_)) => {
-            return Err(ConfigError::unsupported(
-                path.field("header_key_format").field("stateful_formatter"),
-            ));
-        }
+    let (keys, spelling) = match KeyFormat::lower(header_key_format, &path.field("header_key_format"))? {
+        KeyFormat::Lower => (HeaderKeyFormat::Lower, None),
+        KeyFormat::ProperCaseWords => (HeaderKeyFormat::ProperCase, None),
+        // What is kept here is the spelling of requests; that of responses comes with them from upstream.
+        KeyFormat::PreserveCase(rules) => (HeaderKeyFormat::Lower, Some(rules)),
     };
     let request = RequestOptions {
         max_head_bytes: max_head_kb as usize * 1024,
@@ -98,16 +102,43 @@ pub(super) fn lower_http1(
         default_host_for_http_10: Some(default_host_for_http_10).filter(|host| !host.is_empty()),
         allow_chunked_length,
         allow_custom_methods,
+        ignored_upgrades: lower_ignored_upgrades(&ignore_http_11_upgrade, path)?,
+        spelling,
     };
-    Ok((request, keys))
+    Ok(Http1 {
+        request,
+        keys,
+        trailers: enable_trailers,
+        stream_errors: override_stream_error_on_invalid_http_message.map(|flag| flag.value),
+    })
+}
+
+fn lower_ignored_upgrades(
+    matchers: &[StringMatcherMessage],
+    path: &FieldPath,
+) -> Result<Option<UpgradeFilter>, ConfigError> {
+    if matchers.is_empty() {
+        return Ok(None);
+    }
+    let path = path.field("ignore_http_11_upgrade");
+    let compiled = matchers.iter().enumerate().map(|(at, one)| StringMatcher::compile(one, &path.index(at)));
+    let compiled = compiled.collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(UpgradeFilter::new(move |value| compiled.iter().any(|one| one.matches(value)))))
+}
+
+/// `http2_protocol_options`.
+pub(super) struct Http2 {
+    pub(super) settings: Settings,
+    pub(super) keepalive: Option<KeepaliveRules>,
 }
 
 pub(super) fn lower_http2(
     options: Option<core::Http2ProtocolOptions>,
     max_head_bytes: usize,
+    stream_errors: bool,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Settings, ConfigError> {
+) -> Result<Http2, ConfigError> {
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let core::Http2ProtocolOptions {
         hpack_table_size,
@@ -138,43 +169,61 @@ pub(super) fn lower_http2(
     ConfigError::refuse_if(max_metadata_size.is_some(), path, "max_metadata_size")?;
     ConfigError::refuse_if(max_header_field_size_kb.is_some(), path, "max_header_field_size_kb")?;
     ConfigError::refuse_if(is_true(disallow_obs_text), path, "disallow_obs_text")?;
-    let codec_limits = [
-        (max_outbound_frames.is_some(), "max_outbound_frames"),
-        (max_outbound_control_frames.is_some(), "max_outbound_control_frames"),
-        (
-            max_consecutive_inbound_frames_with_empty_payload.is_some(),
-            "max_consecutive_inbound_frames_with_empty_payload",
-        ),
-        (max_inbound_priority_frames_per_stream.is_some(), "max_inbound_priority_frames_per_stream"),
-        (
-            max_inbound_window_update_frames_per_data_frame_sent.is_some(),
-            "max_inbound_window_update_frames_per_data_frame_sent",
-        ),
-        (stream_error_on_invalid_http_messaging, "stream_error_on_invalid_http_messaging"),
-        (
-            is_true(override_stream_error_on_invalid_http_message),
-            "override_stream_error_on_invalid_http_message",
-        ),
-        (enable_huffman_encoding.is_some(), "enable_huffman_encoding"),
-        (stream_reset_burst.is_some(), "stream_reset_burst"),
-        (stream_reset_rate.is_some(), "stream_reset_rate"),
+    let bounded =
+        "without effect: the codec queues no more than one answer to a control frame, and data by bytes";
+    let without_effect = [
+        (max_outbound_frames.is_some(), "max_outbound_frames", bounded),
+        (max_outbound_control_frames.is_some(), "max_outbound_control_frames", bounded),
+        (enable_huffman_encoding.is_some(), "enable_huffman_encoding", "the codec decides by length"),
+        (stream_reset_burst.is_some(), "stream_reset_burst", "the codec has a limit of its own for this"),
+        (stream_reset_rate.is_some(), "stream_reset_rate", "the codec has a limit of its own for this"),
     ];
-    for (is_set, field) in codec_limits {
+    for (is_set, field, why) in without_effect {
         if is_set {
-            warn(warnings, path, field, "the codec has a limit of its own for this");
+            warn(warnings, path, field, why);
         }
     }
-    if connection_keepalive.is_some() {
-        warn(warnings, path, "connection_keepalive", "no pings are sent yet");
-    }
     let defaults = Settings::default();
-    Ok(Settings {
+    let limits = FrameLimits::default();
+    let settings = Settings {
         header_table_size: hpack_table_size.map_or(defaults.header_table_size, |v| v.value),
         max_concurrent_streams: max_concurrent_streams.map_or(defaults.max_concurrent_streams, |v| v.value),
         stream_window: initial_stream_window_size.map_or(defaults.stream_window, |v| v.value),
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
         allow_extended_connect: allow_connect,
         max_header_bytes: u32::try_from(max_head_bytes).unwrap_or(u32::MAX),
+        stream_errors: override_stream_error_on_invalid_http_message
+            .map_or(stream_error_on_invalid_http_messaging || stream_errors, |flag| flag.value),
+        limits: FrameLimits {
+            consecutive_empty: max_consecutive_inbound_frames_with_empty_payload
+                .map_or(limits.consecutive_empty, |max| max.value),
+            priorities_per_stream: max_inbound_priority_frames_per_stream
+                .map_or(limits.priorities_per_stream, |max| max.value),
+            window_updates_per_data: max_inbound_window_update_frames_per_data_frame_sent
+                .map_or(limits.window_updates_per_data, |max| max.value),
+        },
         ..defaults
-    })
+    };
+    Ok(Http2 { settings, keepalive: lower_keepalive(connection_keepalive, path, warnings)? })
+}
+
+fn lower_keepalive(
+    settings: Option<core::KeepaliveSettings>,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Option<KeepaliveRules>, ConfigError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let path = path.field("connection_keepalive");
+    let core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = settings;
+    if connection_idle_interval.is_some() {
+        let why = "without effect on downstream connections, where the client opens the streams";
+        warn(warnings, &path, "connection_idle_interval", why);
+    }
+    let timeout =
+        timeout_or(timeout, None).ok_or_else(|| ConfigError::new(path.field("timeout"), "is required"))?;
+    Ok(Some(KeepaliveRules {
+        interval: timeout_or(interval, None),
+        timeout,
+        jitter_percent: interval_jitter.map_or(15.0, |percent| percent.value),
+    }))
 }

@@ -1,6 +1,7 @@
 //! HTTP/1 downstream: one stream at a time on its connection.
 
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use dhow_http::h1::{
     BodyFraming, BodyLength, CONTINUE, HeaderKeyFormat, RequestInfo, ResponseWriteOptions, TrailerLimits,
@@ -8,6 +9,7 @@ use dhow_http::h1::{
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::Protocol;
+use dhow_proxy_runtime::clock;
 
 use super::Downstream;
 use crate::body::{BodySink, BodySource, BodyState};
@@ -26,10 +28,14 @@ pub(crate) struct H1Downstream {
     response_started: bool,
     close: bool,
     keys: HeaderKeyFormat,
+    pass_trailers: bool,
+    close_from: Option<Instant>,
 }
 
 impl H1Downstream {
-    pub(crate) fn new(wire: Wire, keys: HeaderKeyFormat) -> Self {
+    /// A connection whose header names are written in this form, and on which trailers are passed on or dropped
+    /// (`enable_trailers`).
+    pub(crate) fn new(wire: Wire, keys: HeaderKeyFormat, pass_trailers: bool) -> Self {
         let request = RequestInfo {
             version: Version::Http11,
             body: BodyLength::None,
@@ -39,7 +45,16 @@ impl H1Downstream {
             head: false,
             expect_continue: false,
         };
-        Self { wire, request, request_done: true, response_started: false, close: false, keys }
+        Self {
+            wire,
+            request,
+            request_done: true,
+            response_started: false,
+            close: false,
+            keys,
+            pass_trailers,
+            close_from: None,
+        }
     }
 
     pub(crate) fn wire(&mut self) -> &mut Wire {
@@ -58,6 +73,11 @@ impl H1Downstream {
     /// Buffers the answer to `expect: 100-continue`; it leaves before the body is waited for.
     pub(crate) fn send_continue(&mut self) {
         self.wire.out().extend_from_slice(CONTINUE);
+    }
+
+    /// Ends the connection after any response that begins at this time or later.
+    pub(crate) fn close_from(&mut self, at: Option<Instant>) {
+        self.close_from = at;
     }
 
     /// Ends the connection after the response to this request.
@@ -104,8 +124,7 @@ impl BodySource for H1Downstream {
     }
 
     fn trailers(&self) -> Option<&HeaderMap> {
-        // Without `enable_trailers` those of a request are read and dropped.
-        None
+        self.wire.trailers().filter(|_| self.pass_trailers)
     }
 }
 
@@ -124,13 +143,9 @@ impl BodySink for H1Downstream {
         self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
     }
 
-    fn poll_finish(
-        &mut self,
-        cx: &mut Context<'_>,
-        _trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), Reset>> {
-        // Without `enable_trailers` an HTTP/1 response has none.
-        self.wire.poll_finish(cx, None, self.keys).map_err(|e| Reset::of_io(&e))
+    fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        let trailers = trailers.filter(|_| self.pass_trailers);
+        self.wire.poll_finish(cx, trailers).map_err(|e| Reset::of_io(&e))
     }
 }
 
@@ -166,6 +181,7 @@ impl Downstream for H1Downstream {
         let status = head.status().unwrap_or(0);
         let upgraded = status == 101 || (self.request.connect && (200..300).contains(&status));
         self.close |= close || upgraded || !self.request_done;
+        self.close |= self.close_from.is_some_and(|at| at <= clock::now());
         if self.close && !upgraded {
             head.set_known(KnownHeader::Connection, b"close");
         } else if self.request.version == Version::Http10 {

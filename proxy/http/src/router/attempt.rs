@@ -15,10 +15,11 @@ use dhow_proxy_upstream::{
     Host, HostResult, Permit, ProxiedConnection, Resource, RoutingPriority, SecureOptions, WorkerCluster,
 };
 
+use super::host_selection::no_healthy_upstream;
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{Exchange, Interruption};
+use crate::stream::{Direction, Exchange, Interruption};
 use crate::upstream::{Acquired, UpstreamStream};
 
 impl Exchange {
@@ -47,7 +48,7 @@ impl Exchange {
         }
         if host.transport_socket().names_client() {
             options.proxied = Some(Arc::new(ProxiedConnection {
-                source: self.info.client_address,
+                source: self.info.connection.remote_address,
                 destination: self.info.connection.local_address,
                 tlvs: Vec::new(),
             }));
@@ -59,6 +60,11 @@ impl Exchange {
         let acquired = manager.pools.acquire(cluster, host, forwarding.priority, http2, options);
         match acquired.map_err(Interruption::Upstream)? {
             Acquired::Ready(stream) => Ok(stream),
+            Acquired::NoPool => {
+                self.info.upstream.host = None;
+                self.info.upstream.hostname = None;
+                Err(Interruption::Answered(Box::new(no_healthy_upstream()), Direction::Request))
+            }
             Acquired::Wait(mut waiting) => {
                 poll_fn(|cx| {
                     if let Poll::Ready(result) = waiting.as_mut().poll(cx) {

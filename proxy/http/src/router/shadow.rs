@@ -155,6 +155,7 @@ impl Shadow {
         let stream = match acquired {
             Ok(Acquired::Ready(stream)) => Ok(stream),
             Ok(Acquired::Wait(waiting)) => waiting.await,
+            Ok(Acquired::NoPool) => return 503,
             Err(reset) => Err(reset),
         };
         let Ok(mut upstream) = stream else { return 503 };

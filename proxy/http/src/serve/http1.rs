@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -10,14 +9,12 @@ use std::time::{Duration, Instant};
 use dhow_base::ResponseFlag;
 use dhow_http::h1::{
     BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, ResponseWriteOptions, TrailerLimits,
-    parse_request, write_response_head,
+    Version, parse_request, write_response_head,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-
-use tokio::sync::futures::Notified;
 
 use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
@@ -37,18 +34,19 @@ enum Awaited {
 pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: Wire) {
     manager.stats.manager.downstream_cx_http1_total().inc();
     manager.stats.manager.downstream_cx_http1_active().inc();
+    manager.stats.http1();
     let _active = Http1Gauge(manager.clone());
-    let mut down = H1Downstream::new(wire, manager.config.http1_keys);
+    let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
     let mut timer = DeadlineTimer::new();
     let mut requests = 0u32;
-    let drain_started = std::pin::pin!(manager.drain_started.notified());
-    let mut drain = Drain::Unwatched(drain_started);
+    let mut aging = Aging::new(&manager, &info);
+    down.close_from(aging.end);
     let limits = TrailerLimits {
         max_bytes: manager.config.http1.max_head_bytes,
         max_count: manager.config.http1.max_headers,
     };
     loop {
-        match await_request(&manager, &info, &mut down, &mut timer, &mut drain).await {
+        match await_request(&manager, &mut down, &mut timer, &mut aging).await {
             Awaited::Request(head, request) => {
                 requests += 1;
                 down.begin(request, limits);
@@ -58,6 +56,7 @@ pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: 
                 let exchange = one_exchange(&manager, &info, &mut down, &mut timer, head, request, requests);
                 let ending = Box::into_pin(Box::write(room, exchange)).await;
                 count_bytes(&manager, &mut down);
+                aging.on_time(clock::now());
                 if ending == Ending::Gone {
                     return;
                 }
@@ -109,33 +108,59 @@ async fn one_exchange(
     exchange.run(down, timer).await
 }
 
-/// The wait for the manager to drain, which wakes an idle connection.
-enum Drain<'a, 'b> {
-    /// Nobody is woken yet.
-    Unwatched(Pin<&'a mut Notified<'b>>),
-    /// The connection's task is woken, and finds the manager draining.
-    Watched,
+/// What becomes of a connection because of its age (`max_connection_duration`).
+struct Aging {
+    /// When responses begin to say that they are the last.
+    end: Option<Instant>,
+    /// How long the connection may stay idle beyond that; for ever with `http1_safe_max_connection_duration`.
+    grace: Option<Duration>,
+    reached: bool,
+    manager: Rc<Manager>,
 }
 
-impl Drain<'_, '_> {
-    /// Whether draining has begun; else the task is woken when it does.
-    fn has_begun(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self::Unwatched(notified) = self else { return false };
-        if notified.as_mut().poll(cx).is_ready() {
-            return true;
+impl Aging {
+    fn new(manager: &Rc<Manager>, info: &ConnectionInfo) -> Self {
+        let end = manager.connection_end(info);
+        let grace = end.and_then(|_| manager.drain_grace());
+        Self { end, grace, reached: false, manager: manager.clone() }
+    }
+
+    /// The next moment at which an idle connection has to be looked at.
+    fn deadline(&self) -> Option<Instant> {
+        match self.reached {
+            false => self.end,
+            true => self.end.zip(self.grace).map(|(end, grace)| end + grace),
         }
-        *self = Self::Watched;
-        false
+    }
+
+    /// Notices that the time has come; tells whether an idle connection is to be closed now.
+    fn on_time(&mut self, now: Instant) -> bool {
+        if !self.reached && self.end.is_some_and(|end| end <= now) {
+            self.reached = true;
+            let stats = &self.manager.stats.manager;
+            stats.downstream_cx_max_duration_reached().inc();
+            if self.manager.config.timeouts.safe_max_connection_duration {
+                stats.downstream_cx_http1_soft_drain().inc();
+            }
+        }
+        self.reached && self.deadline().is_some_and(|at| at <= now)
+    }
+}
+
+impl Drop for Aging {
+    fn drop(&mut self) {
+        if self.reached && self.manager.config.timeouts.safe_max_connection_duration {
+            self.manager.stats.manager.downstream_cx_http1_soft_drain().dec();
+        }
     }
 }
 
 /// Waits for the next request head. Nothing is held while the connection is idle but its socket.
 async fn await_request(
     manager: &Rc<Manager>,
-    info: &ConnectionInfo,
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
-    drain: &mut Drain<'_, '_>,
+    aging: &mut Aging,
 ) -> Awaited {
     let timeouts = &manager.config.timeouts;
     let idle_since = clock::now();
@@ -170,22 +195,18 @@ async fn await_request(
                 Poll::Pending => {}
             }
             let idle = wire.read.is_empty();
-            if idle && (manager.draining.get() || drain.has_begun(cx)) {
-                manager.stats.manager.downstream_cx_drain_close().inc();
-                return Poll::Ready(Awaited::Closed);
-            }
-            let max_duration = timeouts.max_connection_duration.map(|max| info.start + max);
             let (deadline, what) = match head_begun {
                 Some(begun) => {
                     (header_deadline(timeouts.request_headers, timeouts.stream_idle, begun), false)
                 }
                 None => (timeouts.idle.map(|idle| idle_since + idle), true),
             };
-            match poll_earliest(cx, timer, deadline, max_duration.filter(|_| idle)) {
+            match poll_earliest(cx, timer, deadline, aging.deadline().filter(|_| idle)) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Deadline::MaxDuration) => {
-                    manager.stats.manager.downstream_cx_max_duration_reached().inc();
-                    return Poll::Ready(Awaited::Closed);
+                    if aging.on_time(clock::now()) {
+                        return Poll::Ready(Awaited::Closed);
+                    }
                 }
                 Poll::Ready(Deadline::First) if what => {
                     manager.stats.manager.downstream_cx_idle_timeout().inc();
@@ -238,10 +259,15 @@ async fn refuse(
     let stats = &manager.stats.manager;
     match error {
         RequestError::HeadersTooLarge | RequestError::TooManyHeaders => stats.downstream_rq_too_large().inc(),
+        RequestError::UnexpectedUnderscore => {
+            manager.stats.http1().requests_rejected_with_underscores_in_headers().inc();
+        }
         _ => {}
     }
     stats.downstream_cx_protocol_error().inc();
+    let version = error.version(down.wire().read.filled(), &manager.config.http1);
     let answer = Answer {
+        version,
         status: error.status(),
         body: error.body(),
         details: error.details(),
@@ -256,17 +282,20 @@ async fn header_timeout(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: 
     let by_header_timeout = manager.config.timeouts.request_headers.is_some();
     let answer = if by_header_timeout {
         stats.downstream_rq_header_timeout().inc();
-        Answer { status: 408, body: "request header timeout", details: "request_header_timeout", flag: None }
+        let (body, details) = ("request header timeout", "request_header_timeout");
+        Answer { version: Version::Http11, status: 408, body, details, flag: None }
     } else {
         stats.downstream_rq_idle_timeout().inc();
         let flag = Some(ResponseFlag::StreamIdleTimeout);
-        Answer { status: 408, body: "stream timeout", details: "stream_idle_timeout", flag }
+        let (body, details) = ("stream timeout", "stream_idle_timeout");
+        Answer { version: Version::Http11, status: 408, body, details, flag }
     };
     answer.send(manager, info, down).await;
 }
 
 /// A reply without a request.
 struct Answer {
+    version: Version,
     status: u16,
     body: &'static str,
     details: &'static str,
@@ -275,7 +304,7 @@ struct Answer {
 
 impl Answer {
     async fn send(self, manager: &Rc<Manager>, connection: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
-        let Self { status, body, details, flag } = self;
+        let Self { version, status, body, details, flag } = self;
         let now = clock::now();
         let mut info =
             StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
@@ -302,7 +331,7 @@ impl Answer {
         response_headers::finalize(&manager.config, &request, &mut head, &manager.dates, clock::wall());
         head.append_known(KnownHeader::Connection, b"close");
         let out = down.wire().out();
-        write_response_head(out, &head, ResponseWriteOptions::default(), false);
+        write_response_head(out, &head, ResponseWriteOptions { version, ..Default::default() }, false);
         out.extend_from_slice(&body);
         // A client that is gone already is told nothing.
         let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;

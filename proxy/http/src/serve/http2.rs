@@ -6,15 +6,18 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use dhow_http::KnownHeader;
-use dhow_http::h2::{ServerConnection, ServerStream};
+use dhow_http::h1::Underscores;
+use dhow_http::h2::{ConnectionError, FrameCounts, ServerConnection, ServerStream, Violation};
+use dhow_http::{HeaderMap, KnownHeader};
 use dhow_net::Transport;
 use dhow_proxy_api::{ConnectionInfo, Protocol};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::{Downstream, H2Downstream};
+use crate::keepalive::Keepalive;
 use crate::manager::Manager;
 use crate::stream::Exchange;
 use crate::upgrade;
@@ -29,76 +32,178 @@ pub(super) async fn serve(
     let stats = &manager.stats.manager;
     stats.downstream_cx_http2_total().inc();
     stats.downstream_cx_http2_active().inc();
+    manager.stats.http2().nghttp2_downstream_connections().inc();
     let _active = Http2Gauge(manager.clone());
     let io = Rewound { read, at: 0, transport };
-    let mut connection = match ServerConnection::handshake(io, &manager.config.http2).await {
-        Ok(connection) => connection,
-        Err(_) => {
-            stats.downstream_cx_protocol_error().inc();
-            return;
-        }
+    let Ok(mut connection) = ServerConnection::handshake(io, &manager.config.http2).await else {
+        stats.downstream_cx_protocol_error().inc();
+        return;
     };
-    let mut timer = DeadlineTimer::new();
-    let mut draining = false;
-    let mut drain = std::pin::pin!(manager.drain_started.notified());
-    let last_stream = Rc::new(Cell::new(clock::now()));
-    let max_duration = manager.config.timeouts.max_connection_duration.map(|max| info.start + max);
+    let keepalive = manager.config.keepalive.and_then(|rules| {
+        let pinger = connection.take_pinger()?;
+        Some(Keepalive::new(rules, pinger, clock::now(), manager.worker.random()))
+    });
+    let max_duration = manager.connection_end(&info);
+    let mut server = Server {
+        connection,
+        keepalive,
+        timer: DeadlineTimer::new(),
+        draining: false,
+        last_stream: Rc::new(Cell::new(clock::now())),
+        max_duration,
+        requests: 0,
+        manager: manager.clone(),
+    };
     loop {
-        let accepted = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(accepted) = connection.poll_accept(cx) {
-                    return Poll::Ready(accepted);
-                }
-                if !draining && (manager.draining.get() || drain.as_mut().poll(cx).is_ready()) {
-                    stats.downstream_cx_drain_close().inc();
-                    draining = true;
-                    connection.graceful_shutdown();
-                    continue;
-                }
-                let idle = match connection.has_streams() {
-                    true => None,
-                    false => manager.config.timeouts.idle.map(|idle| last_stream.get() + idle),
-                };
-                let max = max_duration.filter(|_| !draining);
-                if timer.poll(cx, [idle, max].into_iter().flatten().min()).is_pending() {
-                    return Poll::Pending;
-                }
-                let now = clock::now();
-                if max.is_some_and(|max| max <= now) {
-                    stats.downstream_cx_max_duration_reached().inc();
-                    draining = true;
-                    connection.graceful_shutdown();
-                } else if idle.is_some_and(|idle| idle <= now) {
-                    stats.downstream_cx_idle_timeout().inc();
-                    draining = true;
-                    connection.graceful_shutdown();
-                    last_stream.set(now);
-                }
-            }
-        })
-        .await;
-        match accepted {
-            Some(Ok(stream)) => {
-                let (manager, info, ended) = (manager.clone(), info.clone(), last_stream.clone());
+        match poll_fn(|cx| server.poll_stream(cx)).await {
+            Accepted::Stream(stream) => {
+                server.on_stream();
+                let (manager, info, ended) = (manager.clone(), info.clone(), server.last_stream.clone());
                 tokio::task::spawn_local(async move {
                     serve_stream(manager, info, stream).await;
                     ended.set(clock::now());
                 });
             }
-            Some(Err(_)) => {
-                stats.downstream_cx_protocol_error().inc();
+            Accepted::Failed(error) => {
+                count_failure(&manager, &error);
+                stats.downstream_cx_destroy_remote().inc();
                 return;
             }
-            None => return,
+            Accepted::Unanswered => {
+                manager.stats.http2().keepalive_timeout().inc();
+                stats.downstream_cx_destroy_local().inc();
+                return;
+            }
+            Accepted::Ended if server.draining => {
+                stats.downstream_cx_destroy_local().inc();
+                return;
+            }
+            Accepted::Ended => {
+                stats.downstream_cx_destroy_remote().inc();
+                return;
+            }
+        }
+    }
+}
+
+/// What came of the wait for the next stream.
+enum Accepted {
+    Stream(ServerStream),
+    Failed(ConnectionError),
+    /// The client did not answer a ping.
+    Unanswered,
+    Ended,
+}
+
+/// A connection whose streams are served.
+struct Server {
+    manager: Rc<Manager>,
+    connection: ServerConnection<Rewound>,
+    keepalive: Option<Keepalive>,
+    timer: DeadlineTimer,
+    draining: bool,
+    /// When the last stream ended.
+    last_stream: Rc<Cell<Instant>>,
+    max_duration: Option<Instant>,
+    requests: u32,
+}
+
+impl Server {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
+        loop {
+            let accepted = self.connection.poll_accept(cx);
+            count_frames(&self.manager, self.connection.take_counts());
+            match accepted {
+                Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Accepted::Stream(stream)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Accepted::Failed(error)),
+                Poll::Ready(None) => return Poll::Ready(Accepted::Ended),
+                Poll::Pending => {}
+            }
+            let mut pong = None;
+            if let Some(keepalive) = &mut self.keepalive {
+                if keepalive.poll(cx, clock::now(), || self.manager.worker.random()).is_err() {
+                    return Poll::Ready(Accepted::Unanswered);
+                }
+                pong = keepalive.deadline();
+            }
+            let timeouts = &self.manager.config.timeouts;
+            let idle = match self.connection.has_streams() {
+                true => None,
+                false => timeouts.idle.map(|idle| self.last_stream.get() + idle),
+            };
+            let max = self.max_duration.filter(|_| !self.draining);
+            if self.timer.poll(cx, [idle, max, pong].into_iter().flatten().min()).is_pending() {
+                return Poll::Pending;
+            }
+            let now = clock::now();
+            let stats = &self.manager.stats.manager;
+            if max.is_some_and(|max| max <= now) {
+                stats.downstream_cx_max_duration_reached().inc();
+                self.drain();
+            } else if idle.is_some_and(|idle| idle <= now) {
+                stats.downstream_cx_idle_timeout().inc();
+                self.drain();
+                self.last_stream.set(now);
+            }
+        }
+    }
+
+    /// Tells the client to open no further streams, when this one is the last of the connection.
+    fn on_stream(&mut self) {
+        self.requests += 1;
+        let stats = &self.manager.stats.manager;
+        let max = self.manager.config.max_requests_per_connection;
+        let reached = max > 0 && self.requests >= max;
+        if reached {
+            stats.downstream_cx_max_requests_reached().inc();
+        }
+        if !self.draining && (reached || self.manager.draining.get()) {
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        self.connection.graceful_shutdown();
+    }
+}
+
+fn count_frames(manager: &Manager, counts: FrameCounts) {
+    if counts == FrameCounts::default() {
+        return;
+    }
+    let FrameCounts { resets_received, resets_sent, goaways_sent } = counts;
+    let stats = manager.stats.http2();
+    stats.rx_reset().add(resets_received.into());
+    stats.tx_reset().add(resets_sent.into());
+    stats.goaway_sent().add(goaways_sent.into());
+}
+
+fn count_failure(manager: &Manager, error: &ConnectionError) {
+    let stats = manager.stats.http2();
+    match error {
+        ConnectionError::Violation(Violation::EmptyFrames) => stats.inbound_empty_frames_flood().inc(),
+        ConnectionError::Violation(Violation::Priorities) => stats.inbound_priority_frames_flood().inc(),
+        ConnectionError::Violation(Violation::WindowUpdates) => {
+            stats.inbound_window_update_frames_flood().inc();
+        }
+        error => {
+            if matches!(error, ConnectionError::Malformed) {
+                stats.rx_messaging_error().inc();
+            }
+            manager.stats.manager.downstream_cx_protocol_error().inc();
         }
     }
 }
 
 async fn serve_stream(manager: Rc<Manager>, info: Rc<ConnectionInfo>, stream: ServerStream) {
+    let streams = StreamsGauge::new(&manager);
     let mut head = manager.take_head();
+    let fields = stream.field_count();
     let (body, responder) = stream.into_parts(&mut head);
+    let refusal = refuse_head(&manager, &mut head, fields);
     let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD");
-    if !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
+    if refusal.is_none() && !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
         let mut interim = manager.take_head();
         interim.set_status(100);
         down.send_informational(&interim);
@@ -109,7 +214,56 @@ async fn serve_stream(manager: Rc<Manager>, info: Rc<ConnectionInfo>, stream: Se
     let mut timer = DeadlineTimer::new();
     let upgrade = upgrade::receive_from_http2(&mut head);
     let mut exchange = Exchange::new(manager, &info, Protocol::Http2, head, end_stream, upgrade);
-    exchange.run(&mut down, &mut timer).await;
+    match refusal {
+        Some(details) => exchange.refuse(&mut down, details),
+        None => _ = exchange.run(&mut down, &mut timer).await,
+    }
+    drop(streams);
+}
+
+/// The details under which a request is refused because of the size of its head or a name in it, if it is.
+fn refuse_head(manager: &Manager, head: &mut HeaderMap, fields: usize) -> Option<&'static str> {
+    let config = &manager.config;
+    let max_bytes = config.http2.max_header_bytes as usize;
+    if head.exceeds(max_bytes) {
+        manager.stats.http2().header_list_size_too_large().inc();
+        return Some("http2.header_list_size_too_large");
+    }
+    if fields > config.http1.max_headers {
+        manager.stats.http2().header_overflow().inc();
+        return Some("http2.too_many_headers");
+    }
+    if config.http1.underscores == Underscores::Allow {
+        return None;
+    }
+    let before = head.len();
+    if !head.iter().any(|(_, name, _)| name.contains(&b'_')) {
+        return None;
+    }
+    if config.http1.underscores == Underscores::Reject {
+        manager.stats.http2().requests_rejected_with_underscores_in_headers().inc();
+        return Some("http2.unexpected_underscore");
+    }
+    head.retain(|_, name, _| !name.contains(&b'_'));
+    let dropped = before - head.len();
+    manager.stats.http2().dropped_headers_with_underscores().add(dropped as u64);
+    None
+}
+
+/// Counts a stream while it is served.
+struct StreamsGauge(Rc<Manager>);
+
+impl StreamsGauge {
+    fn new(manager: &Rc<Manager>) -> Self {
+        manager.stats.http2().streams_active().inc();
+        Self(manager.clone())
+    }
+}
+
+impl Drop for StreamsGauge {
+    fn drop(&mut self) {
+        self.0.stats.http2().streams_active().dec();
+    }
 }
 
 struct Http2Gauge(Rc<Manager>);

@@ -131,6 +131,15 @@ impl Exchange {
         ending
     }
 
+    /// Ends a stream whose head the codec does not accept, without an answer.
+    pub(crate) fn refuse<D: Downstream>(&mut self, down: &mut D, details: &'static str) {
+        self.manager.stats.manager.downstream_rq_rx_reset().inc();
+        self.info.flag(ResponseFlag::DownstreamRemoteReset);
+        self.info.details = Some(details.into());
+        down.reset();
+        self.complete();
+    }
+
     async fn serve<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
         self.create_filters();
         if let Err(ending) = self.decode_filters(down, timer).await {

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use dhow_http::{HeaderName, KnownHeader, format_decimal};
-use dhow_proxy_api::{LocalReply, StreamFormat};
+use dhow_proxy_api::{LocalReply, Protocol, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::DirectResponse;
 
@@ -59,6 +59,11 @@ impl Exchange {
         } = reply;
         self.info.flags = self.info.flags.union(flags);
         self.info.details = Some(details);
+        // Such a status says that the message may not have ended where it seemed to.
+        let close = close
+            || (status == 400
+                && self.info.protocol != Some(Protocol::Http2)
+                && !manager.config.http1_stream_errors);
         self.write_reply_headers(status, &headers, verbatim);
         self.info.response_code = Some(status);
         if let Some(content_type) = content_type {

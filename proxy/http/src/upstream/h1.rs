@@ -1,12 +1,16 @@
 //! An HTTP/1 connection to an upstream host: one request at a time.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use dhow_http::HeaderMap;
 use dhow_http::h1::{
     Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo,
     ResponseOptions, TrailerLimits, is_upgrade, parse_response, write_request_head,
 };
+use dhow_proxy_runtime::clock;
 use dhow_proxy_upstream::{
     ClosedBy, ConnectionGuard, HeaderKeyFormat as KeyFormat, Http1Options, HttpOptions, UpstreamProtocol,
 };
@@ -27,8 +31,10 @@ pub(crate) struct H1Upstream {
     request_done: bool,
     head_done: bool,
     requests: u64,
-    /// Sweep of the pool at which the connection became idle.
-    pub(crate) idle_since: u32,
+    /// When the connection became idle.
+    pub(crate) idle_since: Instant,
+    /// Whether `max_connection_duration` is over, where there is one.
+    expired: Option<Rc<Cell<bool>>>,
 }
 
 /// How a cluster's HTTP/1 connections are spoken on.
@@ -52,16 +58,18 @@ impl H1Settings {
             | UpstreamProtocol::Downstream(options, _) => options,
             UpstreamProtocol::Http2(_) => &defaults,
         };
-        let keys = match options.header_key_format {
-            KeyFormat::ProperCaseWords => HeaderKeyFormat::ProperCase,
-            // The spelling of received names is not kept.
-            KeyFormat::Lower | KeyFormat::PreserveCase => HeaderKeyFormat::Lower,
+        let (keys, spelling) = match options.header_key_format {
+            KeyFormat::ProperCaseWords => (HeaderKeyFormat::ProperCase, None),
+            // The spelling that came from downstream goes with the request; what is kept here is that of the response.
+            KeyFormat::PreserveCase(rules) => (HeaderKeyFormat::Lower, Some(rules)),
+            KeyFormat::Lower => (HeaderKeyFormat::Lower, None),
         };
         Self {
             response: ResponseOptions {
                 max_head_bytes: http.max_response_headers_kb as usize * 1024,
                 max_headers: http.max_headers_count as usize,
                 allow_chunked_length: options.allow_chunked_length,
+                spelling,
             },
             request: RequestWriteOptions { keys, absolute_target: options.send_fully_qualified_url },
             trailers: options.enable_trailers,
@@ -70,7 +78,12 @@ impl H1Settings {
 }
 
 impl H1Upstream {
-    pub(crate) fn new(wire: Wire, guard: ConnectionGuard, settings: H1Settings) -> Self {
+    pub(crate) fn new(
+        wire: Wire,
+        guard: ConnectionGuard,
+        settings: H1Settings,
+        expired: Option<Rc<Cell<bool>>>,
+    ) -> Self {
         Self {
             wire,
             guard,
@@ -81,8 +94,14 @@ impl H1Upstream {
             request_done: true,
             head_done: true,
             requests: 0,
-            idle_since: 0,
+            idle_since: clock::now(),
+            expired,
         }
+    }
+
+    /// Whether the connection is to carry no further request because of its age.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expired.as_ref().is_some_and(|expired| expired.get())
     }
 
     /// Requests sent on this connection so far.
@@ -166,7 +185,8 @@ impl H1Upstream {
         if self.wire.peer_ended() {
             self.guard.set_closed_by(ClosedBy::Remote);
         }
-        complete && self.keep_alive && self.wire.read.is_empty() && !self.wire.peer_ended()
+        let open = self.keep_alive && self.wire.read.is_empty() && !self.wire.peer_ended();
+        complete && open && !self.has_expired()
     }
 
     /// Whether the host closed the connection, or sent something unasked for, while it was idle. Reads nothing unless
@@ -227,8 +247,7 @@ impl BodySink for H1Upstream {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
         let trailers = trailers.filter(|_| self.settings.trailers);
-        let keys = self.settings.request.keys;
-        ready!(self.wire.poll_finish(cx, trailers, keys)).map_err(|e| Reset::of_io(&e))?;
+        ready!(self.wire.poll_finish(cx, trailers)).map_err(|e| Reset::of_io(&e))?;
         if self.answering == Answering::Connect && !self.request_done {
             // The end of a tunnel in this direction is that of the connection.
             ready!(self.wire.poll_shutdown(cx)).map_err(|e| Reset::of_io(&e))?;

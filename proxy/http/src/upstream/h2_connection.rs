@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::time::Instant;
 
 use dhow_http::HeaderMap;
 use dhow_http::h2::{self, PendingResponse, SendBody, Sender, Settings};
 use dhow_net::Transport;
+use dhow_proxy_runtime::clock;
 use dhow_proxy_upstream::{ClosedBy, ConnectionGuard, Http2Options};
 
 use crate::reset::{Reset, ResetKind};
@@ -17,9 +19,22 @@ pub(crate) struct H2Connection {
     guard: ConnectionGuard,
     active: Cell<usize>,
     closed: Cell<bool>,
-    max_requests: Option<u64>,
-    /// Sweep of the pool at which the last stream ended.
-    pub(crate) idle_since: Cell<u32>,
+    /// Streams that the connection had.
+    requests: Cell<u64>,
+    /// Most streams at a time by the cluster's configuration; the host may allow fewer.
+    max_streams: usize,
+    limits: H2Limits,
+    /// When the last stream ended.
+    pub(crate) idle_since: Cell<Instant>,
+}
+
+/// What a connection is good for.
+#[derive(Clone, Debug)]
+pub(crate) struct H2Limits {
+    /// `max_requests_per_connection`.
+    pub(crate) max_requests: Option<u32>,
+    /// Whether `max_connection_duration` is over, where there is one.
+    pub(crate) expired: Option<Rc<Cell<bool>>>,
 }
 
 impl H2Connection {
@@ -28,7 +43,7 @@ impl H2Connection {
         transport: Transport,
         guard: ConnectionGuard,
         options: &Http2Options,
-        max_requests: Option<u32>,
+        limits: H2Limits,
         on_end: impl FnOnce() + 'static,
     ) -> Result<Rc<Self>, Reset> {
         let settings = settings(options);
@@ -40,8 +55,10 @@ impl H2Connection {
             guard,
             active: Cell::new(0),
             closed: Cell::new(false),
-            max_requests: max_requests.map(u64::from),
-            idle_since: Cell::new(0),
+            requests: Cell::new(0),
+            max_streams: options.max_concurrent_streams.map_or(usize::MAX, |max| max as usize),
+            limits,
+            idle_since: Cell::new(clock::now()),
         });
         let driven = Rc::downgrade(&this);
         tokio::task::spawn_local(async move {
@@ -56,10 +73,13 @@ impl H2Connection {
         Ok(this)
     }
 
-    /// Whether a stream can be opened now without waiting.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Streams that can be opened now without waiting.
+    pub(crate) fn room(&self) -> usize {
         let mut sender = self.sender.borrow_mut();
-        !self.is_over(&mut sender) && self.active.get() < sender.max_concurrent_streams()
+        if self.is_over(&mut sender) || self.is_worn_out() {
+            return 0;
+        }
+        sender.max_concurrent_streams().min(self.max_streams).saturating_sub(self.active.get())
     }
 
     /// Whether the connection takes no more streams: it ended, drains or has had its number of requests.
@@ -68,7 +88,12 @@ impl H2Connection {
     }
 
     fn is_over(&self, sender: &mut Sender) -> bool {
-        self.closed.get() || sender.is_draining()
+        self.closed.get() || self.has_expired() || sender.is_draining()
+    }
+
+    /// Whether the connection is to carry no further streams because of its age.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.limits.expired.as_ref().is_some_and(|expired| expired.get())
     }
 
     /// Streams under way.
@@ -77,15 +102,15 @@ impl H2Connection {
     }
 
     /// Whether `max_requests_per_connection` is reached.
-    pub(crate) fn is_worn_out(&self, requests: u64) -> bool {
-        self.max_requests.is_some_and(|max| requests >= max)
+    pub(crate) fn is_worn_out(&self) -> bool {
+        self.limits.max_requests.is_some_and(|max| self.requests.get() >= max.into())
     }
 
-    /// Takes a place for a stream. Tells also how many streams the connection has had with this one.
-    pub(crate) fn take_slot(self: &Rc<Self>, on_release: Rc<dyn Fn()>) -> (Rc<StreamSlot>, u64) {
+    /// Takes a place for a stream.
+    pub(crate) fn take_slot(self: &Rc<Self>, on_release: Rc<dyn Fn()>) -> Rc<StreamSlot> {
         self.active.set(self.active.get() + 1);
-        let requests = self.guard.count_request();
-        (Rc::new(StreamSlot { connection: self.clone(), on_release }), requests)
+        self.requests.set(self.guard.count_request());
+        Rc::new(StreamSlot { connection: self.clone(), on_release })
     }
 }
 

@@ -3,7 +3,10 @@
 mod h1;
 mod h2;
 mod h2_connection;
+mod loan;
 mod pool;
+mod pools;
+mod preconnect;
 mod tunnel;
 
 use std::task::{Context, Poll};
@@ -16,8 +19,8 @@ use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::Reset;
 
 use h2::H2Upstream;
-use pool::PooledH1;
-pub(crate) use pool::{Acquired, HttpPools, connect_failure};
+use loan::PooledH1;
+pub(crate) use pools::{Acquired, HttpPools, connect_failure};
 pub(crate) use tunnel::Tunnel;
 
 /// A stream to an upstream host.

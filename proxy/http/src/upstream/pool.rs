@@ -1,4 +1,4 @@
-//! Connection pools: per worker, host, priority and transport-socket options, as in Envoy.
+//! The connections of one worker to one host.
 //!
 //! A request that finds no free connection waits in its pool's queue while connections are made; whichever connection
 //! is ready first, new or released, takes the request that waits longest.
@@ -6,174 +6,34 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dhow_net::Transport;
 use dhow_proxy_api::LocalFuture;
-use dhow_proxy_runtime::Worker;
+use dhow_proxy_runtime::{Worker, clock};
 use dhow_proxy_upstream::{
-    ClusterInfo, ClusterObserver, ConnectFailure, ConnectFailureKind, ConnectionGuard, Host, Http2Options,
-    Permit, Resource, RoutingPriority, SecureOptions, UpstreamConnection, UpstreamProtocol, WorkerCluster,
-    connect,
+    ClusterInfo, ConnectionGuard, Health, Host, Http2Options, Permit, Resource, RoutingPriority,
+    SecureOptions, UpstreamConnection, UpstreamProtocol, connect,
 };
-use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::UpstreamStream;
 use super::h1::{H1Settings, H1Upstream};
 use super::h2::H2Upstream;
-use super::h2_connection::H2Connection;
+use super::h2_connection::{H2Connection, H2Limits};
+use super::loan::{PendingGuard, PooledH1};
+use super::pools::{PoolKey, connect_failure};
+use super::preconnect::{CONNECTIONS_AT_ONCE, Load};
 use crate::reset::{Reset, ResetKind};
 use crate::wire::Wire;
 
-/// How often idle connections are looked at: for those that the host closed, and for idle timeouts.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Idle timeouts below this are kept to the millisecond, others to the second of the sweep.
+const SHORT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All HTTP connection pools of one worker.
-pub(crate) struct HttpPools {
-    worker: Rc<Worker>,
-    pools: RefCell<HashMap<PoolKey, Rc<HostPool>, foldhash::fast::RandomState>>,
-    sweeps: Cell<u32>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PoolKey {
-    host: usize,
-    priority: RoutingPriority,
-    http2: bool,
-    options: SecureOptions,
-}
-
-impl Hash for PoolKey {
-    /// A host hardly ever has two pools: the other parts are left to the comparison.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_usize(self.host);
-    }
-}
-
-/// A stream to a host, at once or when a connection is ready.
-pub(crate) enum Acquired {
-    /// A connection was free.
-    Ready(UpstreamStream),
-    /// One is being made, or will be released. Dropping the future gives up the place in the queue.
-    Wait(LocalFuture<Result<UpstreamStream, Reset>>),
-}
-
-impl HttpPools {
-    /// The pools of a worker; a local task watches over idle connections for as long as they exist.
-    pub(crate) fn start(worker: &Rc<Worker>) -> Rc<Self> {
-        let pools = Rc::new(Self { worker: worker.clone(), pools: RefCell::default(), sweeps: Cell::new(0) });
-        let weak = Rc::downgrade(&pools);
-        tokio::task::spawn_local(async move {
-            let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-            loop {
-                interval.tick().await;
-                let Some(pools) = weak.upgrade() else { return };
-                pools.sweep();
-            }
-        });
-        pools
-    }
-
-    fn sweep(&self) {
-        self.sweeps.set(self.sweeps.get().wrapping_add(1));
-        let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
-        for pool in pools {
-            pool.sweep(self.sweeps.get());
-        }
-        self.pools.borrow_mut().retain(|_, pool| !pool.is_unused());
-    }
-
-    /// Takes a free connection to the host, or a place in the queue for one.
-    ///
-    /// # Errors
-    /// [`ResetKind::Overflow`] when the circuit breaker for waiting requests is open.
-    pub(crate) fn acquire(
-        self: &Rc<Self>,
-        cluster: &Rc<WorkerCluster>,
-        host: &Arc<Host>,
-        priority: RoutingPriority,
-        downstream_http2: bool,
-        options: SecureOptions,
-    ) -> Result<Acquired, Reset> {
-        let info = cluster.info();
-        let http2 = match info.http.protocol {
-            UpstreamProtocol::Http1(_) | UpstreamProtocol::Auto(..) => false,
-            UpstreamProtocol::Http2(_) => true,
-            UpstreamProtocol::Downstream(..) => downstream_http2,
-        };
-        let key = PoolKey { host: Arc::as_ptr(host) as usize, priority, http2, options };
-        let pool = self.pool(key, info, host);
-        if let Some(stream) = pool.take_ready() {
-            return Ok(Acquired::Ready(stream));
-        }
-        pool.enqueue().map(Acquired::Wait)
-    }
-
-    fn pool(&self, key: PoolKey, info: &Arc<ClusterInfo>, host: &Arc<Host>) -> Rc<HostPool> {
-        if let Some(pool) = self.pools.borrow().get(&key) {
-            return pool.clone();
-        }
-        let pool = Rc::new(HostPool {
-            worker: self.worker.clone(),
-            info: info.clone(),
-            host: host.clone(),
-            priority: key.priority,
-            http2: key.http2,
-            options: key.options.clone(),
-            idle: RefCell::default(),
-            shared: RefCell::default(),
-            waiting: RefCell::default(),
-            open: Cell::new(0),
-            connecting: Cell::new(0),
-            draining: Cell::new(false),
-            sweep: Cell::new(self.sweeps.get()),
-        });
-        self.pools.borrow_mut().insert(key, pool.clone());
-        pool
-    }
-
-    fn drain_where(&self, gone: impl Fn(&HostPool) -> bool) {
-        let drained: Vec<_> =
-            self.pools.borrow_mut().extract_if(|_, pool| gone(pool)).map(|(_, p)| p).collect();
-        for pool in drained {
-            pool.drain();
-        }
-    }
-}
-
-impl ClusterObserver for HttpPools {
-    fn cluster_removed(&self, cluster: &Rc<WorkerCluster>) {
-        self.drain_where(|pool| Arc::ptr_eq(&pool.info, cluster.info()));
-    }
-
-    fn hosts_removed(&self, _cluster: &Rc<WorkerCluster>, hosts: &[Arc<Host>]) {
-        self.drain_where(|pool| hosts.iter().any(|host| Arc::ptr_eq(host, &pool.host)));
-    }
-}
-
-impl fmt::Debug for HttpPools {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpPools").field("pools", &self.pools.borrow().len()).finish_non_exhaustive()
-    }
-}
-
-/// The reset that a failed connection attempt amounts to.
-pub(crate) fn connect_failure(failure: ConnectFailure) -> Reset {
-    let kind = match failure.kind {
-        ConnectFailureKind::Timeout => ResetKind::ConnectionTimeout,
-        ConnectFailureKind::Local => ResetKind::LocalConnectionFailure,
-        ConnectFailureKind::Remote => ResetKind::RemoteConnectionFailure,
-    };
-    match failure.text.is_empty() {
-        true => Reset::new(kind),
-        false => Reset::with_transport(kind, failure.text),
-    }
-}
+type Waiter = oneshot::Sender<Result<UpstreamStream, Reset>>;
 
 /// The connections of one worker to one host.
 pub(crate) struct HostPool {
@@ -190,16 +50,75 @@ pub(crate) struct HostPool {
     idle: RefCell<Vec<Box<H1Upstream>>>,
     /// HTTP/2 connections, shared by streams.
     shared: RefCell<Vec<Rc<H2Connection>>>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Result<UpstreamStream, Reset>>>>,
+    waiting: RefCell<VecDeque<Waiter>>,
+    /// Streams under way.
+    active: Cell<usize>,
     /// Connections that exist, busy or idle.
     open: Cell<usize>,
     connecting: Cell<usize>,
     draining: Cell<bool>,
-    sweep: Cell<u32>,
+    /// A task waits for the next idle timeout.
+    watched: Cell<bool>,
+    _permit: Permit,
 }
 
 impl HostPool {
-    fn take_ready(self: &Rc<Self>) -> Option<UpstreamStream> {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        info: &Arc<ClusterInfo>,
+        host: &Arc<Host>,
+        key: &PoolKey,
+        permit: Permit,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            worker: worker.clone(),
+            info: info.clone(),
+            host: host.clone(),
+            priority: key.priority,
+            http2: key.http2,
+            options: key.options.clone(),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            waiting: RefCell::default(),
+            active: Cell::new(0),
+            open: Cell::new(0),
+            connecting: Cell::new(0),
+            draining: Cell::new(false),
+            watched: Cell::new(false),
+            _permit: permit,
+        })
+    }
+
+    /// Whether the pool's connections lead to this host.
+    pub(super) fn leads_to(&self, host: &Arc<Host>) -> bool {
+        Arc::ptr_eq(&self.host, host)
+    }
+
+    /// Whether the pool belongs to this cluster.
+    pub(super) fn is_of(&self, info: &Arc<ClusterInfo>) -> bool {
+        Arc::ptr_eq(&self.info, info)
+    }
+
+    /// Whether no request uses or waits for a connection.
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.get() == 0 && self.waiting.borrow().is_empty()
+    }
+
+    /// Whether there are no connections either.
+    pub(super) fn is_unused(&self) -> bool {
+        self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
+    }
+
+    /// A stream on a connection that is free.
+    pub(super) fn take_ready(self: &Rc<Self>) -> Option<UpstreamStream> {
+        let stream = self.take_free()?;
+        if self.info.connections.preconnect_ratio > 1.0 {
+            self.connect_if_needed();
+        }
+        Some(stream)
+    }
+
+    fn take_free(self: &Rc<Self>) -> Option<UpstreamStream> {
         if let Some(stream) = self.open_shared() {
             return Some(stream);
         }
@@ -215,7 +134,7 @@ impl HostPool {
 
     /// A stream on an HTTP/2 connection that has room.
     fn open_shared(self: &Rc<Self>) -> Option<UpstreamStream> {
-        let connection = self.shared.borrow().iter().find(|connection| connection.has_room()).cloned()?;
+        let connection = self.shared.borrow().iter().find(|connection| connection.room() > 0).cloned()?;
         let pool = Rc::downgrade(self);
         let released = Rc::downgrade(&connection);
         let on_release = move || {
@@ -223,8 +142,9 @@ impl HostPool {
                 pool.on_stream_end(&connection);
             }
         };
-        let (slot, requests) = connection.take_slot(Rc::new(on_release));
-        if connection.is_worn_out(requests) {
+        let slot = connection.take_slot(Rc::new(on_release));
+        self.active.set(self.active.get() + 1);
+        if connection.is_worn_out() {
             self.info.stats.upstream_cx_max_requests().inc();
             self.shared.borrow_mut().retain(|other| !Rc::ptr_eq(other, &connection));
         }
@@ -232,10 +152,16 @@ impl HostPool {
     }
 
     fn on_stream_end(self: &Rc<Self>, connection: &Rc<H2Connection>) {
-        connection.idle_since.set(self.sweep.get());
+        self.active.set(self.active.get() - 1);
         self.serve_waiting();
-        if self.draining.get() && connection.active() == 0 {
+        if connection.active() > 0 {
+            return;
+        }
+        connection.idle_since.set(clock::now());
+        if self.draining.get() || connection.has_expired() {
             self.shared.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
+        } else {
+            self.watch_idle();
         }
     }
 
@@ -244,6 +170,7 @@ impl HostPool {
         while let Some(waiter) = self.next_waiter() {
             let Some(stream) = self.open_shared() else {
                 self.waiting.borrow_mut().push_front(waiter);
+                self.connect_if_needed();
                 return;
             };
             // A request that gave up meanwhile returns its stream by dropping it.
@@ -252,18 +179,23 @@ impl HostPool {
     }
 
     /// Lets connections end with what is under way on them.
-    fn drain(&self) {
+    pub(super) fn drain(&self) {
         self.draining.set(true);
         self.idle.take();
         self.shared.borrow_mut().retain(|connection| connection.active() > 0);
     }
 
     fn lend(self: &Rc<Self>, connection: Box<H1Upstream>) -> UpstreamStream {
-        UpstreamStream::H1(PooledH1 { connection: Some(connection), pool: self.clone() })
+        let max = self.info.http.max_requests_per_connection;
+        if max.is_some_and(|max| connection.requests() + 1 == u64::from(max)) {
+            self.info.stats.upstream_cx_max_requests().inc();
+        }
+        self.active.set(self.active.get() + 1);
+        UpstreamStream::H1(PooledH1::new(connection, self.clone()))
     }
 
     /// Queues a request and makes a connection for it where limits allow.
-    fn enqueue(self: &Rc<Self>) -> Result<LocalFuture<Result<UpstreamStream, Reset>>, Reset> {
+    pub(super) fn enqueue(self: &Rc<Self>) -> Result<LocalFuture<Result<UpstreamStream, Reset>>, Reset> {
         let breakers = &self.info.circuit_breakers;
         let Some(permit) = breakers.try_acquire(self.priority, Resource::PendingRequests) else {
             return Err(Reset::new(ResetKind::Overflow));
@@ -279,60 +211,115 @@ impl HostPool {
         }))
     }
 
+    /// Counts a request that begins to wait.
+    pub(super) fn count_pending(&self) {
+        self.info.stats.upstream_rq_pending_total().inc();
+        self.info.stats.upstream_rq_pending_active().inc();
+        self.host.stats().rq_pending_active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request waits no longer.
+    pub(super) fn uncount_pending(&self) {
+        self.info.stats.upstream_rq_pending_active().dec();
+        self.host.stats().rq_pending_active.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn connect_if_needed(self: &Rc<Self>) {
         self.waiting.borrow_mut().retain(|waiter| !waiter.is_closed());
-        while self.connecting.get() < self.connections_wanted() {
-            let breakers = &self.info.circuit_breakers;
-            let permit = match breakers.try_acquire(self.priority, Resource::Connections) {
-                Some(permit) => permit,
-                // Every host may have one connection, whatever the limit.
-                None if self.open.get() == 0 && self.connecting.get() == 0 => {
-                    breakers.acquire(self.priority, Resource::Connections)
-                }
-                None => return,
-            };
+        for _ in 0..CONNECTIONS_AT_ONCE {
+            if !self.needs_connection() {
+                return;
+            }
+            let Some(permit) = self.connection_permit() else { return };
             self.connecting.set(self.connecting.get() + 1);
             tokio::task::spawn_local(self.clone().connect_one(permit));
         }
     }
 
-    /// Connections that the waiting requests need: one each, or one for all where streams share it.
-    fn connections_wanted(&self) -> usize {
-        let waiting = self.waiting.borrow().len();
-        if self.http2 { waiting.min(1) } else { waiting }
+    /// Place for one more connection under the limits of host and cluster.
+    fn connection_permit(&self) -> Option<Permit> {
+        let breakers = &self.info.circuit_breakers;
+        let of_host = self.info.connections.max_per_host[self.priority as usize];
+        let first = self.open.get() == 0 && self.connecting.get() == 0;
+        // Those that are about to begin are not counted at the host yet.
+        let own = (self.open.get() + self.connecting.get()) as u64;
+        if self.host.stats().cx_active.load(Ordering::Relaxed).max(own) >= of_host {
+            breakers.count_overflow(self.priority, Resource::Connections);
+        } else if let Some(permit) = breakers.try_acquire(self.priority, Resource::Connections) {
+            return Some(permit);
+        }
+        // Every pool may have one connection, whatever the limits.
+        first.then(|| breakers.acquire(self.priority, Resource::Connections))
+    }
+
+    fn needs_connection(&self) -> bool {
+        let ratio = match self.info.connections.preconnect_ratio {
+            // Who is not well is not burdened with more than there is to do.
+            ratio if ratio > 1.0 && self.host.health() == Health::Healthy => ratio,
+            _ => 1.0,
+        };
+        let shared: usize = self.shared.borrow().iter().map(|connection| connection.room()).sum();
+        let load = Load {
+            pending: self.waiting.borrow().len(),
+            active: self.active.get(),
+            capacity: self.idle.borrow().len()
+                + shared
+                + self.connecting.get() * self.streams_of_new_connection(),
+        };
+        load.needs_connection(ratio)
+    }
+
+    /// Streams that a connection will take once it is there.
+    fn streams_of_new_connection(&self) -> usize {
+        if !self.http2 {
+            return 1;
+        }
+        let max = self.http2_options().max_concurrent_streams.unwrap_or(u32::MAX);
+        max.min(self.info.http.max_requests_per_connection.unwrap_or(u32::MAX)) as usize
     }
 
     async fn connect_one(self: Rc<Self>, permit: Permit) {
-        let connected = connect(&self.info, &self.host, &self.options, Some(permit)).await;
-        self.connecting.set(self.connecting.get() - 1);
-        match connected {
+        match connect(&self.info, &self.host, &self.options, Some(permit)).await {
             Ok(connection) => self.on_connected(connection).await,
-            Err(failure) => self.fail_waiting(&connect_failure(failure)),
+            Err(failure) => {
+                self.connecting.set(self.connecting.get() - 1);
+                self.fail_waiting(&connect_failure(failure));
+            }
         }
     }
 
     async fn on_connected(self: Rc<Self>, connection: UpstreamConnection) {
         let UpstreamConnection { transport, alpn, tls: _, local_address: _, guard } = connection;
-        let http2 = self.http2 || alpn.as_deref() == Some(b"h2");
         self.open.set(self.open.get() + 1);
-        if http2 {
-            self.on_http2_connected(transport, guard).await;
+        let expired = self.limit_life();
+        if self.http2 || alpn.as_deref() == Some(b"h2") {
+            self.on_http2_connected(transport, guard, expired).await;
             return;
         }
+        self.connecting.set(self.connecting.get() - 1);
         self.info.stats.upstream_cx_http1_total().inc();
         let wire = Wire::new(transport, self.worker.buffers().clone());
-        self.put(Box::new(H1Upstream::new(wire, guard, H1Settings::of(&self.info.http))));
+        let settings = H1Settings::of(&self.info.http);
+        self.put(Box::new(H1Upstream::new(wire, guard, settings, expired)));
     }
 
-    async fn on_http2_connected(self: Rc<Self>, transport: Transport, guard: ConnectionGuard) {
-        self.info.stats.upstream_cx_http2_total().inc();
-        let defaults = Http2Options::default();
-        let options = match &self.info.http.protocol {
+    fn http2_options(&self) -> &Http2Options {
+        static DEFAULTS: Http2Options = Http2Options::DEFAULT;
+        match &self.info.http.protocol {
             UpstreamProtocol::Http2(options)
             | UpstreamProtocol::Auto(_, options)
             | UpstreamProtocol::Downstream(_, options) => options,
-            UpstreamProtocol::Http1(_) => &defaults,
-        };
+            UpstreamProtocol::Http1(_) => &DEFAULTS,
+        }
+    }
+
+    async fn on_http2_connected(
+        self: Rc<Self>,
+        transport: Transport,
+        guard: ConnectionGuard,
+        expired: Option<Rc<Cell<bool>>>,
+    ) {
+        self.info.stats.upstream_cx_http2_total().inc();
         let pool = Rc::downgrade(&self);
         let on_end = move || {
             if let Some(pool) = pool.upgrade() {
@@ -340,12 +327,14 @@ impl HostPool {
                 pool.forget();
             }
         };
-        let max_requests = self.info.http.max_requests_per_connection;
-        match H2Connection::start(transport, guard, options, max_requests, on_end).await {
+        let limits = H2Limits { max_requests: self.info.http.max_requests_per_connection, expired };
+        let started = H2Connection::start(transport, guard, self.http2_options(), limits, on_end).await;
+        self.connecting.set(self.connecting.get() - 1);
+        match started {
             Ok(connection) => {
-                connection.idle_since.set(self.sweep.get());
                 self.shared.borrow_mut().push(connection);
                 self.serve_waiting();
+                self.watch_idle();
             }
             Err(reset) => {
                 self.forget();
@@ -365,23 +354,34 @@ impl HostPool {
     fn put(self: &Rc<Self>, mut connection: Box<H1Upstream>) {
         while let Some(waiter) = self.next_waiter() {
             match waiter.send(Ok(self.lend(connection))) {
-                Ok(()) => return,
-                Err(Ok(UpstreamStream::H1(mut refused))) => match refused.connection.take() {
-                    Some(back) => connection = back,
+                Ok(()) => {
+                    // As in Envoy each turn tries anew what limits did not allow before.
+                    if !self.waiting.borrow().is_empty() {
+                        self.connect_if_needed();
+                    }
+                    return;
+                }
+                Err(Ok(UpstreamStream::H1(mut refused))) => match refused.take_back() {
+                    Some(back) => {
+                        self.active.set(self.active.get() - 1);
+                        connection = back;
+                    }
                     None => return,
                 },
                 Err(_) => return,
             }
         }
-        if self.draining.get() {
+        if self.draining.get() || connection.has_expired() {
+            drop(connection);
             self.forget();
             return;
         }
-        connection.idle_since = self.sweep.get();
+        connection.idle_since = clock::now();
         self.idle.borrow_mut().push(connection);
+        self.watch_idle();
     }
 
-    fn next_waiter(&self) -> Option<oneshot::Sender<Result<UpstreamStream, Reset>>> {
+    fn next_waiter(&self) -> Option<Waiter> {
         let mut waiting = self.waiting.borrow_mut();
         loop {
             let waiter = waiting.pop_front()?;
@@ -394,19 +394,19 @@ impl HostPool {
     /// A connection is gone; a request that waits may have a new one.
     fn forget(self: &Rc<Self>) {
         self.open.set(self.open.get() - 1);
-        if !self.waiting.borrow().is_empty() {
+        if !self.draining.get()
+            && (!self.waiting.borrow().is_empty() || self.info.connections.preconnect_ratio > 1.0)
+        {
             self.connect_if_needed();
         }
     }
 
-    fn release(self: &Rc<Self>, connection: Box<H1Upstream>) {
+    /// A request gives its connection back.
+    pub(super) fn release(self: &Rc<Self>, connection: Box<H1Upstream>) {
+        self.active.set(self.active.get() - 1);
         let max = self.info.http.max_requests_per_connection;
         let worn_out = max.is_some_and(|max| connection.requests() >= max.into());
-        let reusable = connection.reusable();
-        if reusable && worn_out {
-            self.info.stats.upstream_cx_max_requests().inc();
-        }
-        if reusable && !worn_out {
+        if connection.reusable() && !worn_out {
             self.put(connection);
         } else {
             drop(connection);
@@ -414,36 +414,90 @@ impl HostPool {
         }
     }
 
-    fn sweep(self: &Rc<Self>, sweep: u32) {
-        self.sweep.set(sweep);
+    /// Closes connections that the host closed, and those idle for too long.
+    pub(super) fn sweep(self: &Rc<Self>) {
+        self.close_idle(|connection| connection.is_stale());
+        self.shared.borrow_mut().retain(|c| !(c.is_draining() && c.active() == 0));
+    }
+
+    /// Closes idle connections whose time is over, and those of HTTP/1 that are `unfit`.
+    fn close_idle(self: &Rc<Self>, unfit: impl Fn(&mut H1Upstream) -> bool) {
         let timeout = self.info.http.idle_timeout;
-        let mut gone = 0;
-        self.idle.borrow_mut().retain_mut(|connection| {
-            let idle = SWEEP_INTERVAL * sweep.wrapping_sub(connection.idle_since);
-            let timed_out = timeout.is_some_and(|timeout| idle >= timeout);
-            if timed_out {
+        let now = clock::now();
+        let timed_out = |since| {
+            let over = timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout);
+            if over {
                 self.info.stats.upstream_cx_idle_timeout().inc();
             }
-            let keep = !timed_out && !connection.is_stale();
-            gone += usize::from(!keep);
-            keep
-        });
-        for _ in 0..gone {
+            over
+        };
+        let mut gone = Vec::new();
+        gone.extend(self.idle.borrow_mut().extract_if(.., |connection| {
+            connection.has_expired() || unfit(connection) || timed_out(connection.idle_since)
+        }));
+        for connection in gone {
+            drop(connection);
             self.forget();
         }
         self.shared.borrow_mut().retain(|connection| {
-            let idle = SWEEP_INTERVAL * sweep.wrapping_sub(connection.idle_since.get());
-            let timed_out = connection.active() == 0 && timeout.is_some_and(|timeout| idle >= timeout);
-            if timed_out {
-                self.info.stats.upstream_cx_idle_timeout().inc();
-            }
-            let ended = connection.is_draining() && connection.active() == 0;
-            !(timed_out || ended)
+            connection.active() > 0 || !(connection.has_expired() || timed_out(connection.idle_since.get()))
         });
     }
 
-    fn is_unused(&self) -> bool {
-        self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
+    /// Sees to it that idle connections are closed in time where the sweep comes too seldom.
+    fn watch_idle(self: &Rc<Self>) {
+        let Some(timeout) = self.info.http.idle_timeout.filter(|timeout| *timeout < SHORT_IDLE_TIMEOUT)
+        else {
+            return;
+        };
+        if !self.watched.replace(true) {
+            tokio::task::spawn_local(watch_idle(Rc::downgrade(self), timeout));
+        }
+    }
+
+    /// Since when the connection that has been idle longest is.
+    fn idle_since(&self) -> Option<std::time::Instant> {
+        let shared = self.shared.borrow();
+        let shared = shared.iter().filter(|c| c.active() == 0).map(|c| c.idle_since.get()).min();
+        let exclusive = self.idle.borrow().iter().map(|c| c.idle_since).min();
+        exclusive.into_iter().chain(shared).min()
+    }
+
+    /// Starts the time that a new connection may be used for; the flag tells when it is over.
+    fn limit_life(self: &Rc<Self>) -> Option<Rc<Cell<bool>>> {
+        let duration = self.info.http.max_connection_duration?;
+        let expired = Rc::new(Cell::new(false));
+        let (pool, flag) = (Rc::downgrade(self), Rc::downgrade(&expired));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(duration).await;
+            if let (Some(pool), Some(flag)) = (pool.upgrade(), flag.upgrade()) {
+                flag.set(true);
+                pool.info.stats.upstream_cx_max_duration_reached().inc();
+                pool.close_idle(|_| false);
+            }
+        });
+        Some(expired)
+    }
+}
+
+/// Closes the connections of a pool when they were idle for `timeout`, until none is idle.
+async fn watch_idle(pool: Weak<HostPool>, timeout: Duration) {
+    loop {
+        let since = match pool.upgrade() {
+            None => return,
+            Some(pool) => match pool.idle_since() {
+                Some(since) => since,
+                None => {
+                    pool.watched.set(false);
+                    return;
+                }
+            },
+        };
+        tokio::time::sleep_until((since + timeout).into()).await;
+        clock::forget();
+        if let Some(pool) = pool.upgrade() {
+            pool.close_idle(|_| false);
+        }
     }
 }
 
@@ -454,61 +508,5 @@ impl fmt::Debug for HostPool {
             .field("open", &self.open.get())
             .field("waiting", &self.waiting.borrow().len())
             .finish_non_exhaustive()
-    }
-}
-
-/// An HTTP/1 connection on loan from its pool; dropping it gives it back, or closes it when it cannot be used again.
-pub(crate) struct PooledH1 {
-    connection: Option<Box<H1Upstream>>,
-    pool: Rc<HostPool>,
-}
-
-impl std::ops::Deref for PooledH1 {
-    type Target = H1Upstream;
-
-    fn deref(&self) -> &H1Upstream {
-        self.connection.as_ref().expect("the connection is taken out only when the loan ends")
-    }
-}
-
-impl std::ops::DerefMut for PooledH1 {
-    fn deref_mut(&mut self) -> &mut H1Upstream {
-        self.connection.as_mut().expect("the connection is taken out only when the loan ends")
-    }
-}
-
-impl Drop for PooledH1 {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.release(connection);
-        }
-    }
-}
-
-impl fmt::Debug for PooledH1 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PooledH1").field(&self.connection).finish()
-    }
-}
-
-/// A request that waits for a connection: its place under the circuit breaker and in the gauges.
-struct PendingGuard {
-    pool: Rc<HostPool>,
-    _permit: Permit,
-}
-
-impl PendingGuard {
-    fn new(pool: &Rc<HostPool>, permit: Permit) -> Self {
-        pool.info.stats.upstream_rq_pending_total().inc();
-        pool.info.stats.upstream_rq_pending_active().inc();
-        pool.host.stats().rq_pending_active.fetch_add(1, Ordering::Relaxed);
-        Self { pool: pool.clone(), _permit: permit }
-    }
-}
-
-impl Drop for PendingGuard {
-    fn drop(&mut self) {
-        self.pool.info.stats.upstream_rq_pending_active().dec();
-        self.pool.host.stats().rq_pending_active.fetch_sub(1, Ordering::Relaxed);
     }
 }

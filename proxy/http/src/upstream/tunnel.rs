@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use dhow_http::HeaderMap;
-use dhow_http::h1::{BodyFraming, BodyLength, HeaderKeyFormat, ResponseInfo, TrailerLimits, Version};
+use dhow_http::h1::{BodyFraming, BodyLength, ResponseInfo, TrailerLimits, Version};
 use dhow_proxy_upstream::{ClosedBy, ConnectionGuard};
 
 use crate::body::{BodySink, BodySource, BodyState};
@@ -88,7 +88,7 @@ impl BodySink for Tunnel {
         cx: &mut Context<'_>,
         _trailers: Option<&HeaderMap>,
     ) -> Poll<Result<(), Reset>> {
-        ready!(self.wire.poll_finish(cx, None, HeaderKeyFormat::Lower)).map_err(|e| Reset::of_io(&e))?;
+        ready!(self.wire.poll_finish(cx, None)).map_err(|e| Reset::of_io(&e))?;
         if !self.shut_down {
             // The client's end of data is the host's.
             ready!(self.wire.poll_shutdown(cx)).map_err(|_| Reset::new(ResetKind::ConnectionTermination))?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::envoy::config::core::v3::{RuntimeDouble, SocketOption};
+use dhow_proto::envoy::config::core::v3::RuntimeDouble;
 use dhow_proto::envoy::r#type::metadata::v3::{
     MetadataKey,
     metadata_key::{PathSegment as MetadataPathSegment, path_segment::Segment},
@@ -90,14 +90,6 @@ pub(crate) fn unpack<M: Message + Name + Default>(
     M::decode(&*resolved.value)
         .map(Some)
         .map_err(|error| ConfigError::new(path(), format!("cannot decode {}: {error}", any.type_url)))
-}
-
-/// Options of upstream sockets are passed on by level and number in Envoy; here the known ones have fields of their own.
-pub(crate) fn socket_options(
-    options: &[SocketOption],
-    path: impl FnOnce() -> FieldPath,
-) -> Result<(), ConfigError> {
-    if options.is_empty() { Ok(()) } else { Err(ConfigError::unsupported(path())) }
 }
 
 /// `envoy.type.metadata.v3.MetadataKey`: where in the dynamic metadata of a stream a value is.

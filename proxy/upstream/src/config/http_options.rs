@@ -6,9 +6,7 @@ use std::time::Duration;
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings,
-    UpstreamHttpProtocolOptions,
-    http_protocol_options::HeadersWithUnderscoresAction,
-    http1_protocol_options::{self, header_key_format::HeaderFormat},
+    UpstreamHttpProtocolOptions, http_protocol_options::HeadersWithUnderscoresAction,
 };
 use dhow_proto::envoy::extensions::filters::http::upstream_codec::v3::UpstreamCodec;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -295,37 +293,11 @@ fn lower_http1(
         notes.warn(path.field("ignore_http_11_upgrade"), "has no effect on an upstream");
     }
     Ok(Http1Options {
-        header_key_format: key_format(header_key_format, &path.field("header_key_format"))?,
+        header_key_format: HeaderKeyFormat::lower(header_key_format, &path.field("header_key_format"))?,
         enable_trailers,
         allow_chunked_length,
         send_fully_qualified_url,
     })
-}
-
-fn key_format(
-    format: Option<http1_protocol_options::HeaderKeyFormat>,
-    path: &FieldPath,
-) -> Result<HeaderKeyFormat, ConfigError> {
-    let Some(http1_protocol_options::HeaderKeyFormat { header_format }) = format else {
-        return Ok(HeaderKeyFormat::Lower);
-    };
-    match header_format {
-        Some(HeaderFormat::ProperCaseWords(_)) => Ok(HeaderKeyFormat::ProperCaseWords),
-        Some(HeaderFormat::StatefulFormatter(extension)) => {
-            let type_url = extension.typed_config.map(|any| any.type_url).unwrap_or_default();
-            if type_url.ends_with("header_formatters.preserve_case.v3.PreserveCaseFormatterConfig") {
-                Ok(HeaderKeyFormat::PreserveCase)
-            } else {
-                let reason = format!(
-                    "Didn't find a registered implementation for '{}' with type URL: '{}'",
-                    extension.name,
-                    type_url.trim_start_matches("type.googleapis.com/")
-                );
-                Err(ConfigError::new(path.field("stateful_formatter"), reason))
-            }
-        }
-        None => Err(ConfigError::new(path.field("header_format"), "is required")),
-    }
 }
 
 fn lower_http2(

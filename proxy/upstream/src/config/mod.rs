@@ -1,10 +1,12 @@
 //! `envoy.config.cluster.v3.Cluster` -> a validated configuration, field by field.
 
 mod assignment;
+mod connections;
 mod discovery;
 mod fields;
 mod health_check;
 mod http_options;
+mod key_format;
 mod load_balancing;
 mod outlier;
 mod sockets;
@@ -34,6 +36,7 @@ pub(crate) use sockets::TransportSockets;
 
 use crate::circuit_breakers::Thresholds;
 use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
+use crate::connection_options::ConnectionOptions;
 use crate::health_check::HealthCheckConfig;
 use crate::lb::LbPolicy;
 use crate::outlier::OutlierConfig;
@@ -52,6 +55,7 @@ pub(crate) struct ClusterConfig {
     pub(crate) tcp_idle_timeout: Option<Duration>,
     pub(crate) bind: Option<UpstreamBind>,
     pub(crate) tcp_keepalive: Option<TcpKeepalive>,
+    pub(crate) connections: ConnectionOptions,
     pub(crate) sockets: TransportSockets,
     pub(crate) thresholds: [Thresholds; 2],
     pub(crate) outlier: Option<OutlierConfig>,
@@ -155,8 +159,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         ("lrs_report_endpoint_metrics", !lrs_report_endpoint_metrics.is_empty()),
         ("track_timeout_budgets", track_timeout_budgets),
         ("track_cluster_stats", timeout_budgets || request_response_sizes || per_endpoint_stats),
-        ("preconnect_policy", preconnect_policy.is_some()),
-        ("connection_pool_per_downstream_connection", connection_pool_per_downstream_connection),
     ] {
         if is_set {
             notes.without_effect(path.field(field));
@@ -198,6 +200,17 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         policy: load_balancing_policy,
         subset: lb_subset_config,
     };
+    let bind_path = path.field("upstream_bind_config");
+    let (bind, socket_options) = sockets::lower_bind(upstream_bind_config, &bind_path, notes)?;
+    let (tcp_keepalive, families) = sockets::lower_connection_options(upstream_connection_options);
+    let breakers_path = path.field("circuit_breakers");
+    let connections = ConnectionOptions {
+        preconnect_ratio: connections::preconnect_ratio(preconnect_policy, &path.field("preconnect_policy"))?,
+        pool_per_client: connection_pool_per_downstream_connection,
+        max_per_host: connections::max_per_host(circuit_breakers.as_ref(), &breakers_path, notes),
+        families,
+        socket_options: socket_options.into(),
+    };
     Ok(ClusterConfig {
         observability_name: if alt_stat_name.is_empty() { name.clone() } else { alt_stat_name },
         discovery: discovery::lower(discovery, path, notes)?,
@@ -206,14 +219,11 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         balancing: load_balancing::lower(balancing, path, notes)?,
         http,
         tcp_idle_timeout,
-        bind: sockets::lower_bind(upstream_bind_config, &path.field("upstream_bind_config"), notes)?,
-        tcp_keepalive: sockets::lower_connection_options(
-            upstream_connection_options,
-            &path.field("upstream_connection_options"),
-            notes,
-        ),
+        bind,
+        tcp_keepalive,
+        connections,
         sockets: sockets::lower_transport_sockets(transport_socket, transport_socket_matches, path, notes)?,
-        thresholds: thresholds::lower(circuit_breakers, &path.field("circuit_breakers"), notes)?,
+        thresholds: thresholds::lower(circuit_breakers, &breakers_path, notes)?,
         outlier: outlier_detection
             .map(|message| outlier::lower(message, &path.field("outlier_detection")))
             .transpose()?,

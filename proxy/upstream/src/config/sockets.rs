@@ -4,20 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_net::proxy_protocol::{ProxyVersion, Tlv};
+use dhow_net::socket_option::SocketOption;
 use dhow_proto::envoy::config::cluster::v3::{UpstreamConnectionOptions, cluster::TransportSocketMatch};
 use dhow_proto::envoy::config::core::v3::{
-    BindConfig, ExtraSourceAddress, TcpKeepalive as KeepaliveMessage, TransportSocket as SocketMessage,
+    BindConfig, ExtraSourceAddress, ProxyProtocolConfig, ProxyProtocolPassThroughTlVs,
+    TcpKeepalive as KeepaliveMessage, TlvEntry, TransportSocket as SocketMessage,
+    proxy_protocol_config::Version, proxy_protocol_pass_through_tl_vs::PassTlVsMatchType,
     transport_socket::ConfigType,
 };
+use dhow_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use dhow_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use dhow_proto::google::protobuf::Struct;
 use dhow_tls::UpstreamTls;
 
 use super::assignment::source_address;
-use super::fields::{Notes, number, refuse, socket_options, unpack};
+use super::connections;
+use super::fields::{Notes, number, refuse, unpack};
 use crate::cluster_info::{TcpKeepalive, UpstreamBind};
+use crate::happy_eyeballs::FamilyOrder;
 use crate::metadata::{HostMetadata, TRANSPORT_SOCKET_MATCH_FILTER};
+use crate::proxy_protocol::{PassedTlvs, ProxyProtocolSocket};
 use crate::transport_socket::TransportSocket;
 
 /// The sockets of a cluster and what selects them.
@@ -101,6 +109,10 @@ fn transport_socket(
             let tls = UpstreamTls::from_message(&context, &typed_path, &mut notes.warnings)?;
             return Ok(TransportSocket::Tls(Arc::new(tls)));
         }
+        if let Some(outer) = unpack::<ProxyProtocolUpstreamTransport>(any, || typed_path.clone())? {
+            let socket = proxy_protocol(outer, &typed_path, notes)?;
+            return Ok(TransportSocket::ProxyProtocol(Arc::new(socket)));
+        }
     }
     let type_url = match &config_type {
         Some(ConfigType::TypedConfig(any)) => any.type_url.trim_start_matches("type.googleapis.com/"),
@@ -110,13 +122,57 @@ fn transport_socket(
     Err(ConfigError::new(typed_path, reason))
 }
 
+fn proxy_protocol(
+    message: ProxyProtocolUpstreamTransport,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<ProxyProtocolSocket, ConfigError> {
+    let ProxyProtocolUpstreamTransport {
+        config,
+        transport_socket: inner,
+        allow_unspecified_address,
+        tlv_as_pool_key,
+    } = message;
+    refuse(&allow_unspecified_address, || path.field("allow_unspecified_address"))?;
+    refuse(&tlv_as_pool_key, || path.field("tlv_as_pool_key"))?;
+    let ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } = config.unwrap_or_default();
+    let path_of_config = path.field("config");
+    let passed = match pass_through_tlvs {
+        None => PassedTlvs::None,
+        Some(ProxyProtocolPassThroughTlVs { match_type, tlv_type }) => {
+            if match_type == PassTlVsMatchType::IncludeAll as i32 {
+                PassedTlvs::All
+            } else {
+                PassedTlvs::Of(tlv_type.into_iter().filter_map(|kind| u8::try_from(kind).ok()).collect())
+            }
+        }
+    };
+    let mut added = Vec::with_capacity(added_tlvs.len());
+    for (index, TlvEntry { r#type: kind, value, format_string }) in added_tlvs.into_iter().enumerate() {
+        let path = path_of_config.field("added_tlvs").index(index);
+        refuse(&format_string, || path.field("format_string"))?;
+        let kind = u8::try_from(kind)
+            .map_err(|_| ConfigError::new(path.field("type"), "value must be less than 256"))?;
+        added.push(Tlv { kind, value });
+    }
+    let Some(inner) = inner else {
+        return Err(ConfigError::new(path.field("transport_socket"), "value is required"));
+    };
+    Ok(ProxyProtocolSocket {
+        version: if version == Version::V1 as i32 { ProxyVersion::V1 } else { ProxyVersion::V2 },
+        passed,
+        added,
+        inner: transport_socket(inner, &path.field("transport_socket"), notes)?,
+    })
+}
+
 pub(crate) fn lower_bind(
     message: Option<BindConfig>,
     path: &FieldPath,
     notes: &mut Notes,
-) -> Result<Option<UpstreamBind>, ConfigError> {
+) -> Result<(Option<UpstreamBind>, Vec<SocketOption>), ConfigError> {
     let Some(message) = message else {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     };
     #[allow(deprecated, reason = "still accepted by Envoy")]
     let BindConfig {
@@ -128,7 +184,7 @@ pub(crate) fn lower_bind(
         local_address_selector,
         validate_network_namespaces,
     } = message;
-    socket_options(&options, || path.field("socket_options"))?;
+    let options = SocketOption::from_messages(options, &path.field("socket_options"))?;
     refuse(&local_address_selector, || path.field("local_address_selector"))?;
     if validate_network_namespaces {
         notes.without_effect(path.field("validate_network_namespaces"));
@@ -148,31 +204,26 @@ pub(crate) fn lower_bind(
     for (index, address) in additional_source_addresses.into_iter().enumerate() {
         bind.sources.push(source_address(address, &path.field("additional_source_addresses").index(index))?);
     }
-    Ok((!bind.sources.is_empty()).then_some(bind))
+    Ok(((!bind.sources.is_empty()).then_some(bind), options))
 }
 
 pub(crate) fn lower_connection_options(
     message: Option<UpstreamConnectionOptions>,
-    path: &FieldPath,
-    notes: &mut Notes,
-) -> Option<TcpKeepalive> {
+) -> (Option<TcpKeepalive>, FamilyOrder) {
     let UpstreamConnectionOptions {
         tcp_keepalive,
-        set_local_interface_name_on_upstream_connections,
+        // Envoy keeps the name for its own debug log; nothing else reads it.
+        set_local_interface_name_on_upstream_connections: _,
         happy_eyeballs_config,
-    } = message?;
-    if set_local_interface_name_on_upstream_connections {
-        notes.without_effect(path.field("set_local_interface_name_on_upstream_connections"));
-    }
-    if happy_eyeballs_config.is_some() {
-        notes.without_effect(path.field("happy_eyeballs_config"));
-    }
-    tcp_keepalive.map(|KeepaliveMessage { keepalive_probes, keepalive_time, keepalive_interval }| {
-        let seconds = |value| number(value).map(|seconds| Duration::from_secs(seconds.into()));
-        TcpKeepalive {
-            probes: number(keepalive_probes),
-            time: seconds(keepalive_time),
-            interval: seconds(keepalive_interval),
-        }
-    })
+    } = message.unwrap_or_default();
+    let keepalive =
+        tcp_keepalive.map(|KeepaliveMessage { keepalive_probes, keepalive_time, keepalive_interval }| {
+            let seconds = |value| number(value).map(|seconds| Duration::from_secs(seconds.into()));
+            TcpKeepalive {
+                probes: number(keepalive_probes),
+                time: seconds(keepalive_time),
+                interval: seconds(keepalive_interval),
+            }
+        });
+    (keepalive, connections::families(happy_eyeballs_config))
 }

@@ -6,7 +6,7 @@ use dhow_proto::envoy::config::cluster::v3::{
     circuit_breakers::{Thresholds as Message, thresholds::RetryBudget as BudgetMessage},
 };
 
-use super::fields::{Notes, number, refuse};
+use super::fields::{Notes, number};
 use crate::circuit_breakers::{RetryBudget, Thresholds};
 
 /// The limits in the order of [`crate::RoutingPriority::ALL`]. The first entry of a priority counts, as in Envoy.
@@ -16,10 +16,13 @@ pub(crate) fn lower(
     notes: &mut Notes,
 ) -> Result<[Thresholds; 2], ConfigError> {
     let mut levels = [None; 2];
-    let Some(CircuitBreakers { thresholds, per_host_thresholds }) = message else {
+    let Some(CircuitBreakers {
+        thresholds,
+        per_host_thresholds: _, // read where connections are
+    }) = message
+    else {
         return Ok([Thresholds::default(); 2]);
     };
-    refuse(&per_host_thresholds, || path.field("per_host_thresholds"))?;
     for (index, message) in thresholds.into_iter().enumerate() {
         let path = path.field("thresholds").index(index);
         let level =

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{KnownHeader, SpellingRules};
 
 /// `GET / HTTP/1.1` with a host and these lines.
 fn get(lines: &str) -> Vec<u8> {
@@ -419,4 +420,50 @@ fn a_reused_map_holds_only_the_last_request() {
         parse_request(&raw, &mut HeadProgress::default(), &RequestOptions::default(), &mut head).unwrap();
     }
     assert_eq!(text(&head), ":method: GET|:path: /|:authority: a");
+}
+
+#[test]
+fn ignored_upgrades_leave_an_ordinary_request() {
+    let ignored = UpgradeFilter::new(|protocol| protocol.starts_with(b"TLS/"));
+    let options = RequestOptions { ignored_upgrades: Some(ignored), ..Default::default() };
+    let with = |upgrade: &str| {
+        let raw = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: {upgrade}\r\n\r\n");
+        let mut head = HeaderMap::new();
+        let parsed = parse_request(raw.as_bytes(), &mut HeadProgress::default(), &options, &mut head);
+        let Ok(Parsed::Complete { info, .. }) = parsed else { panic!("{parsed:?}") };
+        (info.upgrade, head.get_str("upgrade").map(<[u8]>::to_vec), head.get_str("connection").is_some())
+    };
+    assert_eq!(with("TLS/1.2"), (false, None, false));
+    assert_eq!(with("TLS/1.2, foo"), (true, Some(b"foo".to_vec()), true));
+}
+
+#[test]
+fn names_are_written_again_as_they_came() {
+    let options = RequestOptions { spelling: Some(SpellingRules::default()), ..Default::default() };
+    let raw = b"POST / HTTP/1.1\r\nHOST: a\r\nX-ReQ: 1\r\nTransfer-ENCODING: chunked\r\n\r\n";
+    let mut head = HeaderMap::new();
+    parse_request(raw, &mut HeadProgress::default(), &options, &mut head).unwrap();
+    head.append(b"x-new", b"2");
+    let mut out = Vec::new();
+    write_request_head(&mut out, &head, RequestWriteOptions::default(), false);
+    let expected = "POST / HTTP/1.1\r\nHOST: a\r\nX-ReQ: 1\r\nx-new: 2\r\nTransfer-ENCODING: chunked\r\n\r\n";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+    head.clear();
+    head.append_known(KnownHeader::Method, b"GET");
+    head.append_known(KnownHeader::Authority, b"a");
+    let mut out = Vec::new();
+    write_request_head(&mut out, &head, RequestWriteOptions::default(), true);
+    assert_eq!(out, b"GET  HTTP/1.1\r\nhost: a\r\n\r\n", "the spelling goes with the head it came with");
+}
+
+#[test]
+fn errors_of_whole_heads_are_answered_in_their_version() {
+    let old = RequestOptions { accept_http_10: true, ..Default::default() };
+    let raw = b"\r\nGET / HTTP/1.0\r\nhost: a\r\n\r\n";
+    assert_eq!(RequestError::InvalidTransferEncoding.version(raw, &old), Version::Http10);
+    assert_eq!(RequestError::CodecError.version(raw, &old), Version::Http11);
+    assert_eq!(
+        RequestError::InvalidTransferEncoding.version(raw, &RequestOptions::default()),
+        Version::Http11
+    );
 }

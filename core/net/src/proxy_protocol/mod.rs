@@ -1,6 +1,10 @@
 //! The PROXY protocol: the header in front of a connection's bytes that names its true ends.
 
+mod decode;
+
 use std::net::{IpAddr, SocketAddr};
+
+pub use decode::{Decoded, ProxyHeader, decode};
 
 /// First bytes of a header of version 2.
 pub const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";

@@ -1,0 +1,178 @@
+//! The connection pools of a worker: one per host, priority, protocol and transport-socket options, as in Envoy.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dhow_proxy_api::LocalFuture;
+use dhow_proxy_runtime::Worker;
+use dhow_proxy_upstream::{
+    ClusterInfo, ClusterObserver, ConnectFailure, ConnectFailureKind, Host, Resource, RoutingPriority,
+    SecureOptions, UpstreamProtocol, WorkerCluster,
+};
+use hashbrown::HashMap;
+
+use super::UpstreamStream;
+use super::pool::HostPool;
+use crate::reset::{Reset, ResetKind};
+
+/// How often idle connections are looked at: for those that the host closed, and for idle timeouts.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// All HTTP connection pools of one worker.
+pub(crate) struct HttpPools {
+    worker: Rc<Worker>,
+    pools: RefCell<HashMap<PoolKey, Rc<HostPool>, foldhash::fast::RandomState>>,
+}
+
+/// What requests must have in common to share connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PoolKey {
+    pub(super) host: usize,
+    pub(super) priority: RoutingPriority,
+    pub(super) http2: bool,
+    pub(super) options: SecureOptions,
+}
+
+impl Hash for PoolKey {
+    /// A host has many pools only where connections belong to one client each: the other parts are left to the
+    /// comparison.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.host);
+        if let Some(client) = self.options.client {
+            state.write_u64(client);
+        }
+        if let Some(proxied) = &self.options.proxied {
+            proxied.source.hash(state);
+        }
+    }
+}
+
+/// A stream to a host, at once or when a connection is ready.
+pub(crate) enum Acquired {
+    /// A connection was free.
+    Ready(UpstreamStream),
+    /// One is being made, or will be released. Dropping the future gives up the place in the queue.
+    Wait(LocalFuture<Result<UpstreamStream, Reset>>),
+    /// The cluster has as many pools as it may (`max_connection_pools`), and none that is idle.
+    NoPool,
+}
+
+impl HttpPools {
+    /// The pools of a worker; a local task watches over idle connections for as long as they exist.
+    pub(crate) fn start(worker: &Rc<Worker>) -> Rc<Self> {
+        let pools = Rc::new(Self { worker: worker.clone(), pools: RefCell::default() });
+        let weak = Rc::downgrade(&pools);
+        tokio::task::spawn_local(async move {
+            let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+            loop {
+                interval.tick().await;
+                let Some(pools) = weak.upgrade() else { return };
+                pools.sweep();
+            }
+        });
+        pools
+    }
+
+    fn sweep(&self) {
+        let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
+        for pool in pools {
+            pool.sweep();
+        }
+        self.pools.borrow_mut().retain(|_, pool| !pool.is_unused());
+    }
+
+    /// Takes a free connection to the host, or a place in the queue for one.
+    ///
+    /// # Errors
+    /// [`ResetKind::Overflow`] when the circuit breaker for waiting requests is open.
+    pub(crate) fn acquire(
+        self: &Rc<Self>,
+        cluster: &Rc<WorkerCluster>,
+        host: &Arc<Host>,
+        priority: RoutingPriority,
+        downstream_http2: bool,
+        options: SecureOptions,
+    ) -> Result<Acquired, Reset> {
+        let info = cluster.info();
+        let http2 = match info.http.protocol {
+            UpstreamProtocol::Http1(_) | UpstreamProtocol::Auto(..) => false,
+            UpstreamProtocol::Http2(_) => true,
+            UpstreamProtocol::Downstream(..) => downstream_http2,
+        };
+        let key = PoolKey { host: Arc::as_ptr(host) as usize, priority, http2, options };
+        let Some(pool) = self.pool(key, info, host) else { return Ok(Acquired::NoPool) };
+        if let Some(stream) = pool.take_ready() {
+            return Ok(Acquired::Ready(stream));
+        }
+        pool.enqueue().map(Acquired::Wait)
+    }
+
+    fn pool(&self, key: PoolKey, info: &Arc<ClusterInfo>, host: &Arc<Host>) -> Option<Rc<HostPool>> {
+        if let Some(pool) = self.pools.borrow().get(&key) {
+            return Some(pool.clone());
+        }
+        let breakers = &info.circuit_breakers;
+        if !breakers.has_room(key.priority, Resource::ConnectionPools) {
+            self.give_up_idle(&key);
+        }
+        let permit = breakers.try_acquire(key.priority, Resource::ConnectionPools)?;
+        let pool = HostPool::new(&self.worker, info, host, &key, permit);
+        self.pools.borrow_mut().insert(key, pool.clone());
+        Some(pool)
+    }
+
+    /// Closes a pool of the same host and priority in which nothing happens.
+    fn give_up_idle(&self, wanted: &PoolKey) {
+        let mut pools = self.pools.borrow_mut();
+        let idle = pools
+            .iter()
+            .find(|(key, pool)| key.host == wanted.host && key.priority == wanted.priority && pool.is_idle());
+        let Some(key) = idle.map(|(key, _)| key.clone()) else { return };
+        let pool = pools.remove(&key);
+        drop(pools);
+        if let Some(pool) = pool {
+            pool.drain();
+        }
+    }
+
+    fn drain_where(&self, gone: impl Fn(&HostPool) -> bool) {
+        let drained: Vec<_> =
+            self.pools.borrow_mut().extract_if(|_, pool| gone(pool)).map(|(_, p)| p).collect();
+        for pool in drained {
+            pool.drain();
+        }
+    }
+}
+
+impl ClusterObserver for HttpPools {
+    fn cluster_removed(&self, cluster: &Rc<WorkerCluster>) {
+        self.drain_where(|pool| pool.is_of(cluster.info()));
+    }
+
+    fn hosts_removed(&self, _cluster: &Rc<WorkerCluster>, hosts: &[Arc<Host>]) {
+        self.drain_where(|pool| hosts.iter().any(|host| pool.leads_to(host)));
+    }
+}
+
+impl fmt::Debug for HttpPools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpPools").field("pools", &self.pools.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// The reset that a failed connection attempt amounts to.
+pub(crate) fn connect_failure(failure: ConnectFailure) -> Reset {
+    let kind = match failure.kind {
+        ConnectFailureKind::Timeout => ResetKind::ConnectionTimeout,
+        ConnectFailureKind::Local => ResetKind::LocalConnectionFailure,
+        ConnectFailureKind::Remote => ResetKind::RemoteConnectionFailure,
+    };
+    match failure.text.is_empty() {
+        true => Reset::new(kind),
+        false => Reset::with_transport(kind, failure.text),
+    }
+}

@@ -1,0 +1,176 @@
+//! `envoy.filters.listener.proxy_protocol`: the header in front of a connection's bytes that says who the client is.
+
+use std::io;
+use std::net::SocketAddr;
+
+use dhow_base::{ConfigError, FieldPath};
+use dhow_net::proxy_protocol::{Decoded, ProxyHeader, ProxyVersion, decode};
+use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3 as pb;
+use dhow_stats::{Store, stat_group};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Bytes that are looked at first; what most headers fit in.
+const FIRST_LOOK: usize = 256;
+/// Longest header of version 2.
+const MAX_HEADER: usize = 16 + u16::MAX as usize;
+
+/// The filter as configured.
+#[derive(Debug)]
+pub(crate) struct ProxyProtocolConfig {
+    /// `allow_requests_without_proxy_protocol`.
+    allow_without: bool,
+    /// Whether versions 1 and 2 are not in `disallowed_versions`.
+    allowed: [bool; 2],
+    /// `stat_prefix`.
+    stat_prefix: String,
+}
+
+stat_group! {
+    /// `proxy_proto.*`.
+    struct FoundStats {
+        counters { not_found_allowed, not_found_disallowed }
+    }
+}
+
+stat_group! {
+    /// `proxy_proto.versions.v<n>.*`.
+    struct VersionStats {
+        counters { disallowed, error, found }
+    }
+}
+
+stat_group! {
+    /// An older name, at the root of all stats.
+    struct LegacyStats {
+        counters { downstream_cx_proxy_proto_error }
+    }
+}
+
+/// What the filter counts.
+#[derive(Debug)]
+pub(crate) struct ProxyProtocolStats {
+    found: FoundStats,
+    versions: [VersionStats; 2],
+    legacy: LegacyStats,
+}
+
+impl ProxyProtocolStats {
+    pub(crate) fn new(config: &ProxyProtocolConfig, store: &Store) -> Self {
+        let prefix = match config.stat_prefix.as_str() {
+            "" => "proxy_proto.".to_owned(),
+            prefix => format!("proxy_proto.{prefix}."),
+        };
+        let version = |number: u8| store.scope(&format!("{prefix}versions.v{number}.")).group();
+        Self {
+            found: store.scope(&prefix).group(),
+            versions: [version(1), version(2)],
+            legacy: store.scope("").group(),
+        }
+    }
+
+    fn of(&self, version: ProxyVersion) -> &VersionStats {
+        &self.versions[index(version)]
+    }
+}
+
+const fn index(version: ProxyVersion) -> usize {
+    match version {
+        ProxyVersion::V1 => 0,
+        ProxyVersion::V2 => 1,
+    }
+}
+
+impl ProxyProtocolConfig {
+    /// Lowers the message.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub(crate) fn lower(message: pb::ProxyProtocol, path: &FieldPath) -> Result<Self, ConfigError> {
+        let pb::ProxyProtocol {
+            rules,
+            allow_requests_without_proxy_protocol,
+            pass_through_tlvs,
+            disallowed_versions,
+            stat_prefix,
+            tlv_location: _, // where rules put what they find
+        } = message;
+        ConfigError::refuse_if(!rules.is_empty(), path, "rules")?;
+        ConfigError::refuse_if(pass_through_tlvs.is_some(), path, "pass_through_tlvs")?;
+        Ok(Self {
+            allow_without: allow_requests_without_proxy_protocol,
+            allowed: [0, 1].map(|version| !disallowed_versions.contains(&version)),
+            stat_prefix,
+        })
+    }
+
+    /// Takes the header off the connection: the addresses that it tells of, `None` where it tells of none.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the peer closed, `InvalidData` when the connection is to be refused, or what the socket reports.
+    pub(crate) async fn take_header(
+        &self,
+        stream: &TcpStream,
+        stats: &ProxyProtocolStats,
+    ) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+        let refused = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut buffer = vec![0; FIRST_LOOK];
+        let mut seen = 0;
+        loop {
+            let count = stream.peek(&mut buffer).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match self.look(&buffer[..count]) {
+                Decoded::Incomplete => {}
+                Decoded::NotFound if self.allow_without => {
+                    stats.found.not_found_allowed().inc();
+                    return Ok(None);
+                }
+                Decoded::NotFound => {
+                    stats.found.not_found_disallowed().inc();
+                    stats.legacy.downstream_cx_proxy_proto_error().inc();
+                    return Err(refused());
+                }
+                Decoded::Malformed(version) => {
+                    stats.of(version).error().inc();
+                    stats.legacy.downstream_cx_proxy_proto_error().inc();
+                    return Err(refused());
+                }
+                Decoded::Found(ProxyHeader { version, length, ends, tlvs: _ }) => {
+                    if !self.allowed[index(version)] {
+                        stats.of(version).disallowed().inc();
+                        stats.legacy.downstream_cx_proxy_proto_error().inc();
+                        return Err(refused());
+                    }
+                    stats.of(version).found().inc();
+                    skip(stream, &mut buffer[..length])?;
+                    return Ok(ends);
+                }
+            }
+            if count == buffer.len() {
+                buffer.resize((buffer.len() * 4).min(MAX_HEADER), 0);
+            } else if count == seen {
+                // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
+                stream.ready(Interest::READABLE).await?;
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            seen = count;
+        }
+    }
+
+    /// Where connections without a header are let through, one of a version that is not allowed is none.
+    fn look(&self, bytes: &[u8]) -> Decoded {
+        let [v1, v2] = self.allowed.map(|allowed| allowed || !self.allow_without);
+        decode(bytes, v1, v2)
+    }
+}
+
+/// Takes the bytes, which were seen a moment ago, off the stream.
+fn skip(stream: &TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = stream.try_read(bytes)?;
+        bytes = &mut bytes[count..];
+    }
+    Ok(())
+}
