@@ -211,7 +211,7 @@ pub(crate) fn append_quoted(
 
 /// Whether text stands in a JSON string as it is. Looks at every byte, so that many are compared at once.
 fn is_plain(text: &[u8]) -> bool {
-    let special = |byte: u8| (byte < b' ') | (byte >= 0x7f) | (byte == b'"') | (byte == b'\\');
+    let special = |byte: u8| !(b' '..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\');
     !text.iter().fold(false, |found, &byte| found | special(byte))
 }
 
