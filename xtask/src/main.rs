@@ -3,6 +3,8 @@
 mod bench;
 mod build;
 mod filters;
+mod fuzz;
+mod memcheck;
 mod soak;
 mod tidy;
 mod workspace;
@@ -30,6 +32,10 @@ enum Chore {
     Bench(bench::Options),
     /// Send mixed traffic through dhow-proxy while its upstreams fail and come back, and check what it says afterwards.
     Soak(soak::Options),
+    /// Feed the fuzz targets by coverage.
+    Fuzz(fuzz::Options),
+    /// Run the tests of crates with `unsafe` under valgrind or a sanitizer.
+    Memcheck(memcheck::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +54,7 @@ fn act(chore: Chore) -> Result<()> {
         Chore::Filters => filters::write(),
         Chore::Bench(options) => bench::run(options),
         Chore::Soak(options) => soak::run(options),
+        Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Memcheck(options) => memcheck::run(&options),
     }
 }

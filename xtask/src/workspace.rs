@@ -16,6 +16,8 @@ pub struct Workspace {
 
 /// One member.
 pub struct Package {
+    /// Its name.
+    pub name: String,
     /// Its folder, relative to the root, such as `core/base`.
     pub folder: String,
     /// What it depends on directly, in any section.
@@ -39,6 +41,7 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct RawPackage {
+    name: String,
     manifest_path: PathBuf,
     dependencies: Vec<RawDependency>,
 }
@@ -73,6 +76,7 @@ impl Workspace {
             .packages
             .into_iter()
             .map(|raw| Package {
+                name: raw.name,
                 folder: raw.manifest_path.parent().and_then(relative).unwrap_or_default(),
                 dependencies: raw
                     .dependencies

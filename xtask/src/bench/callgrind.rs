@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dhow_load::Spec;
 
-use super::installed;
 use super::job::{Arrival, Job};
 use super::lab::{Lab, Proxy};
 use super::rounds::Results;
+use crate::build::installed;
 
 /// Connections of the counted load.
 const CONNECTIONS: usize = 16;

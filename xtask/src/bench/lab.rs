@@ -14,7 +14,8 @@ use super::config::{self, Setting, TlsFiles};
 use super::job::{Arrival, Http, Job};
 use super::load::Tools;
 use super::peer::Peer;
-use super::{Options, Programs, START_LIMIT, WRAPPED_START_LIMIT, chain, installed, pinned};
+use super::{Options, Programs, START_LIMIT, WRAPPED_START_LIMIT, chain, pinned};
+use crate::build::installed;
 
 /// One proxy of a measurement.
 pub struct Proxy {

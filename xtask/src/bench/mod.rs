@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::build::build;
+use crate::build::{build, installed};
 use job::{Arrival, Job, RowName};
 use peer::Peer;
 use report::Section;
@@ -189,13 +189,6 @@ fn pinned(core: usize, program: &Path) -> (PathBuf, Vec<String>) {
         );
     }
     (program.to_owned(), Vec::new())
-}
-
-/// The path of a program on `PATH`, if it is installed. Administrative folders are searched too.
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
 /// How long a program may take to start listening.

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use dhow_load::Spec;
 use dhow_testkit::{ChildSpec, poll_until};
 
-use super::installed;
 use super::lab::{Lab, Proxy};
 use super::rounds::Results;
+use crate::build::installed;
 
 /// Requests and connections of the counted load.
 const REQUESTS: u64 = 4000;

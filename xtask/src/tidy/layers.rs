@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn refused(from: &str, to: &str, kind: Option<&str>) -> bool {
-        let package = Package { folder: from.to_owned(), dependencies: Vec::new() };
+        let package = Package { name: String::new(), folder: from.to_owned(), dependencies: Vec::new() };
         let dependency =
             Dependency { name: String::new(), kind: kind.map(str::to_owned), folder: Some(to.to_owned()) };
         refusal(&package, &dependency, to).is_some()

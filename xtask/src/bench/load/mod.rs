@@ -10,7 +10,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use dhow_load::{Pass, Spec};
 
-use super::{installed, pinned};
+use super::pinned;
+use crate::build::installed;
 
 /// The programs that a load may be sent with.
 pub struct Tools {

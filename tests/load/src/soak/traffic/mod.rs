@@ -224,7 +224,7 @@ impl Target {
                 status == 200 && body.len() == BIG && body.chunks(16).all(|c| c == b"0123456789abcdef")
             }
             Right::Status(wanted) => status == wanted,
-            Right::SmallOrError => small || matches!(status, 503 | 504),
+            Right::SmallOrError => small || matches!(status, 502..=504),
             Right::Any => (200..600).contains(&status),
         }
     }
