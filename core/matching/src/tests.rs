@@ -239,3 +239,51 @@ fn rewrites_replace_all_occurrences() {
     assert_eq!(rewrite("a", "\\2").apply(b"/abc"), b"/abc");
     assert_eq!(rewrite("a", "\\x").apply(b"/abc"), b"/abc");
 }
+
+/// The precedence of domains, said the plain way: exact, longest `*suffix`, longest `prefix*`, `*`.
+fn domain_in_order(domains: &[String], host: &str) -> Option<usize> {
+    let longest = |fits: &dyn Fn(&str) -> Option<usize>| {
+        let found = domains.iter().enumerate().filter_map(|(at, domain)| Some((fits(domain)?, at)));
+        found.max_by_key(|(length, _)| *length).map(|(_, at)| at)
+    };
+    let suffix = |domain: &str| {
+        let text = domain.strip_prefix('*').filter(|text| !text.is_empty())?;
+        (host.len() > text.len() && host.ends_with(text)).then_some(text.len())
+    };
+    let prefix = |domain: &str| {
+        let text = domain.strip_suffix('*').filter(|text| !text.is_empty())?;
+        (host.len() > text.len() && host.starts_with(text)).then_some(text.len())
+    };
+    let named = |wanted: &str| domains.iter().position(|domain| domain == wanted);
+    named(host).or_else(|| longest(&suffix)).or_else(|| longest(&prefix)).or_else(|| named("*"))
+}
+
+#[test]
+fn domains_are_found_as_by_a_search_in_order() {
+    for seed in 1..=50 {
+        let mut rng = dhow_base::Rng::seeded(seed);
+        let mut name = |longest: u64| {
+            let length = 1 + rng.below(longest);
+            (0..length).map(|_| ["a", "b", ".", "c"][rng.index(4)]).collect::<String>()
+        };
+        let mut domains: Vec<String> = (0..300)
+            .map(|at| match at % 3 {
+                0 => name(6),
+                1 => format!("*{}", name(5)),
+                _ => format!("{}*", name(5)),
+            })
+            .chain(["*".to_owned()].into_iter().filter(|_| seed % 2 == 0))
+            .collect();
+        domains.sort();
+        domains.dedup();
+        let mut index = DomainIndex::default();
+        for (at, domain) in domains.iter().enumerate() {
+            assert!(index.insert(domain, at), "seed {seed}: {domain} is there once");
+        }
+        for _ in 0..500 {
+            let host = name(8);
+            let found = index.find(host.as_bytes()).map(|(at, _)| *at);
+            assert_eq!(found, domain_in_order(&domains, &host), "seed {seed}, host {host}");
+        }
+    }
+}

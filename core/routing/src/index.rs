@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 /// From how many routes on an index pays.
 const WORTH_IT: usize = 16;
-/// Distinct lengths of prefixes that are looked up; routes with other lengths are always candidates.
+/// Distinct lengths that prefixes are looked up by. With more of them, a prefix is filed under as much of it as fits the next
+/// shorter length, so that a few of its neighbours are candidates too.
 const LENGTHS: usize = 30;
 
 type Positions = HashMap<Box<[u8]>, Box<[u32]>, FixedState>;
@@ -32,19 +33,19 @@ impl RouteIndex {
         if routes.len() < WORTH_IT {
             return None;
         }
-        let mut lengths: Vec<usize> =
-            routes.iter().filter_map(|route| prefix_of(route)).map(<[u8]>::len).collect();
-        lengths.sort_unstable();
-        lengths.dedup();
-        lengths.truncate(LENGTHS);
+        let lengths = filing_lengths(routes);
         let mut exact: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut prefixes: Vec<HashMap<&[u8], Vec<u32>>> = vec![HashMap::new(); lengths.len()];
         let mut others = Vec::new();
         for (at, route) in routes.iter().enumerate() {
             let at = at as u32;
-            let prefix = prefix_of(route).and_then(|p| Some((p, lengths.binary_search(&p.len()).ok()?)));
-            match (route.matched.path(), prefix) {
-                (_, Some((prefix, group))) => prefixes[group].entry(prefix).or_default().push(at),
+            let filed = prefix_of(route).map(|prefix| {
+                // The shortest prefix has a length of its own, so that there is one that fits.
+                let group = lengths.partition_point(|&length| length <= prefix.len()) - 1;
+                (group, &prefix[..lengths[group]])
+            });
+            match (route.matched.path(), filed) {
+                (_, Some((group, key))) => prefixes[group].entry(key).or_default().push(at),
                 (PathRule::Path(PathMatcher::Exact { path, ignore_case: false }), None) => {
                     exact.entry(path).or_default().push(at);
                 }
@@ -84,6 +85,18 @@ impl RouteIndex {
             }
         }
     }
+}
+
+/// The lengths of the prefixes, or as many of them as there may be, evenly chosen from the shortest on.
+fn filing_lengths(routes: &[Arc<RouteEntry>]) -> Vec<usize> {
+    let mut lengths: Vec<usize> =
+        routes.iter().filter_map(|route| prefix_of(route)).map(<[u8]>::len).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    if lengths.len() > LENGTHS {
+        lengths = (0..LENGTHS).map(|nth| lengths[nth * lengths.len() / LENGTHS]).collect();
+    }
+    lengths
 }
 
 fn prefix_of(route: &RouteEntry) -> Option<&[u8]> {

@@ -4,6 +4,7 @@ mod from_yaml;
 mod policies;
 mod rate_limits;
 mod rewriting;
+mod scale;
 mod selection;
 mod trees;
 
