@@ -37,6 +37,9 @@ pub(super) struct FrameSpec {
     /// Merged into what is at the place.
     #[serde(default)]
     pub(super) value: Json,
+    /// What else the bootstrap needs, merged into it first.
+    #[serde(default, rename = "bootstrap")]
+    pub(super) around: Json,
 }
 
 /// A value for a field that cannot be derived.

@@ -48,6 +48,7 @@ impl Walk<'_> {
                 .get(&frame.bootstrap)
                 .with_context(|| frame.bootstrap.clone())?
                 .clone();
+            merge(&mut bootstrap, &frame.around);
             let slot =
                 place.get_or_make(&mut bootstrap).ok_or_else(|| anyhow!("no place for {}", frame.at))?;
             merge(slot, &frame.value);
@@ -200,8 +201,13 @@ fn judge(verdict: &Verdict, place: &Place) -> Status {
 fn refusal(error: &str, place: &Place) -> Status {
     let (path, reason) = error.split_once(": ").unwrap_or(("", error));
     let unsupported = reason.contains("not supported") || reason.contains("Didn't find a registered");
-    let inside = Place::parse(path).is_some_and(|path| place.holds(&path) || path.holds(place));
-    if unsupported && inside { Status::Refused(one_line(reason)) } else { Status::Checked(one_line(error)) }
+    // A message that applies to several places may be refused at the one that it is copied to.
+    let about = |path: Place| place.holds(&path) || path.holds(place) || path.0.last() == place.0.last();
+    if unsupported && Place::parse(path).is_some_and(about) {
+        Status::Refused(one_line(reason))
+    } else {
+        Status::Checked(one_line(error))
+    }
 }
 
 fn one_line(text: &str) -> String {
@@ -227,13 +233,18 @@ fn inner(field: FieldType, place: &Place, bootstrap: Json) -> Option<Frame> {
     })
 }
 
-/// Puts `patch` over `value`: objects are merged, anything else is replaced.
+/// Puts `patch` over `value`: objects and lists are merged, anything else is replaced; a member that is null unsets what is there.
 pub(super) fn merge(value: &mut Json, patch: &Json) {
     match (value, patch) {
         (_, Json::Null) => {}
         (Json::Object(members), Json::Object(patch)) => {
             for (name, patch) in patch {
-                merge(members.entry(name.as_str()).or_insert(Json::Null), patch);
+                let member = members.entry(name.as_str()).or_insert(Json::Null);
+                if patch.is_null() {
+                    *member = Json::Null;
+                } else {
+                    merge(member, patch);
+                }
             }
         }
         (Json::Array(items), Json::Array(patch)) => {
