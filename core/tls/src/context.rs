@@ -6,6 +6,7 @@ use crate::identity::Identity;
 use crate::parameters::{Parameters, Side};
 use crate::pb::CommonTlsContext;
 use crate::pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+use crate::secrets::StaticSecrets;
 use crate::validation::Validation;
 
 /// What the message comes to.
@@ -21,6 +22,7 @@ impl Context {
     pub(crate) fn lower(
         message: Option<&CommonTlsContext>,
         side: Side,
+        secrets: &StaticSecrets,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Self, ConfigError> {
@@ -40,7 +42,6 @@ impl Context {
             validation_context_type,
         } = message.unwrap_or(&default);
         let refuse = |is_set: bool, name: &str| ConfigError::refuse_if(is_set, path, name);
-        refuse(!tls_certificate_sds_secret_configs.is_empty(), "tls_certificate_sds_secret_configs")?;
         refuse(tls_certificate_provider_instance.is_some(), "tls_certificate_provider_instance")?;
         refuse(custom_tls_certificate_selector.is_some(), "custom_tls_certificate_selector")?;
         refuse(tls_certificate_certificate_provider.is_some(), "tls_certificate_certificate_provider")?;
@@ -56,8 +57,13 @@ impl Context {
             let path = path.field("tls_certificates").index(index);
             identities.push(Identity::lower(certificate, &parameters.provider, &path, warnings)?);
         }
+        for (index, config) in tls_certificate_sds_secret_configs.iter().enumerate() {
+            let path = path.field("tls_certificate_sds_secret_configs").index(index);
+            let certificate = secrets.certificate(config, &path)?;
+            identities.push(Identity::lower(certificate, &parameters.provider, &path, warnings)?);
+        }
         Ok(Self {
-            validation: lower_validation(validation_context_type.as_ref(), path, warnings)?,
+            validation: lower_validation(validation_context_type.as_ref(), secrets, path, warnings)?,
             parameters,
             identities,
             alpn: alpn_protocols.iter().map(|protocol| protocol.clone().into_bytes()).collect(),
@@ -67,6 +73,7 @@ impl Context {
 
 fn lower_validation(
     message: Option<&ValidationContextType>,
+    secrets: &StaticSecrets,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Validation, ConfigError> {
@@ -77,10 +84,11 @@ fn lower_validation(
             return Validation::lower(context, &path.field("validation_context"), warnings);
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
-            return lower_combined(combined, &path.field("combined_validation_context"), warnings);
+            return lower_combined(combined, secrets, &path.field("combined_validation_context"), warnings);
         }
-        Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
-            "validation_context_sds_secret_config"
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
+            let path = path.field("validation_context_sds_secret_config");
+            return Validation::lower(&secrets.validation(config, None, &path)?, &path, warnings);
         }
         Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
             "validation_context_certificate_provider"
@@ -94,6 +102,7 @@ fn lower_validation(
 
 fn lower_combined(
     message: &CombinedCertificateValidationContext,
+    secrets: &StaticSecrets,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Validation, ConfigError> {
@@ -105,12 +114,16 @@ fn lower_combined(
         validation_context_certificate_provider_instance,
     } = message;
     let refuse = |is_set: bool, name: &str| ConfigError::refuse_if(is_set, path, name);
-    refuse(validation_context_sds_secret_config.is_some(), "validation_context_sds_secret_config")?;
     refuse(validation_context_certificate_provider.is_some(), "validation_context_certificate_provider")?;
     refuse(
         validation_context_certificate_provider_instance.is_some(),
         "validation_context_certificate_provider_instance",
     )?;
+    if let Some(config) = validation_context_sds_secret_config {
+        let path = path.field("validation_context_sds_secret_config");
+        let context = secrets.validation(config, default_validation_context.as_ref(), &path)?;
+        return Validation::lower(&context, &path, warnings);
+    }
     match default_validation_context {
         Some(context) => Validation::lower(context, &path.field("default_validation_context"), warnings),
         None => Ok(Validation::default()),

@@ -18,6 +18,7 @@ use crate::info::TlsInfo;
 use crate::parameters::Side;
 use crate::pb::DownstreamTlsContext;
 use crate::pb::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
+use crate::secrets::StaticSecrets;
 use crate::stream::{Blocking, TlsStream, or_pending};
 use crate::verifier::DownstreamVerifier;
 
@@ -33,12 +34,14 @@ pub struct DownstreamTls {
 }
 
 impl DownstreamTls {
-    /// Lowers the message, whose place in the configuration is `path`, and reads the files that it names.
+    /// Lowers the message, whose place in the configuration is `path`, and reads the files that it or the secrets that it
+    /// refers to name.
     ///
     /// # Errors
     /// Fields that are not supported, files that cannot be read, and certificates, keys or names that do not fit.
     pub fn from_message(
         message: &DownstreamTlsContext,
+        secrets: &StaticSecrets,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Self, ConfigError> {
@@ -68,7 +71,8 @@ impl DownstreamTls {
             }
         };
         let common_path = path.field("common_tls_context");
-        let context = Context::lower(common_tls_context.as_ref(), Side::Server, &common_path, warnings)?;
+        let context =
+            Context::lower(common_tls_context.as_ref(), Side::Server, secrets, &common_path, warnings)?;
         if context.identities.is_empty() {
             let reason = "No TLS certificates found for server context";
             return Err(ConfigError::new(common_path, reason));

@@ -18,6 +18,7 @@ use crate::failure::TlsFailure;
 use crate::info::TlsInfo;
 use crate::parameters::{Parameters, Side};
 use crate::pb::UpstreamTlsContext;
+use crate::secrets::StaticSecrets;
 use crate::stream::TlsStream;
 use crate::validation::Validation;
 use crate::verifier::UpstreamVerifier;
@@ -61,12 +62,14 @@ struct Variant {
 }
 
 impl UpstreamTls {
-    /// Lowers the message, whose place in the configuration is `path`, and reads the files that it names.
+    /// Lowers the message, whose place in the configuration is `path`, and reads the files that it or the secrets that it
+    /// refers to name.
     ///
     /// # Errors
     /// Fields that are not supported, files that cannot be read, and certificates, keys or names that do not fit.
     pub fn from_message(
         message: &UpstreamTlsContext,
+        secrets: &StaticSecrets,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Self, ConfigError> {
@@ -83,16 +86,17 @@ impl UpstreamTls {
         } = message;
         ConfigError::refuse_if(*allow_renegotiation, path, "allow_renegotiation")?;
         let common_path = path.field("common_tls_context");
-        let context = Context::lower(common_tls_context.as_ref(), Side::Client, &common_path, warnings)?;
+        let context =
+            Context::lower(common_tls_context.as_ref(), Side::Client, secrets, &common_path, warnings)?;
         let Context { parameters, identities, validation, alpn } = context;
         if identities.len() > 1 {
             let reason = "Multiple TLS certificates are not supported for client contexts";
             return Err(ConfigError::new(common_path.field("tls_certificates"), reason));
         }
-        if let Some(name) = Some(sni).filter(|name| !name.is_empty())
-            && ServerName::try_from(name.as_str()).is_err()
-        {
-            return Err(ConfigError::new(path.field("sni"), format!("'{name}' is not a server name")));
+        if !sni.is_empty() && ServerName::try_from(sni.as_str()).is_err() {
+            // Envoy sends whatever is configured.
+            let reason = format!("'{sni}' is not the name of a server: connections are made without one");
+            warnings.push(ConfigWarning::new(path.field("sni"), reason));
         }
         if *auto_sni_san_validation && validation.roots.is_none() {
             let reason = "'auto_sni_san_validation' was configured without configuring a trusted CA";
@@ -146,10 +150,9 @@ impl UpstreamTls {
         let config =
             self.config(Variant { alpn: self.offered(options), verify_names }).map_err(io::Error::other)?;
         // An address is no server name on the wire: rustls sends none for it.
-        let name = match server_name {
-            Some(name) => ServerName::try_from(name.clone()).map_err(io::Error::other)?,
-            None => ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into()),
-        };
+        let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        let name = server_name.and_then(|name| ServerName::try_from(name.clone()).ok());
+        let name = name.unwrap_or_else(nameless);
         let connection = ClientConnection::new(config, name).map_err(TlsFailure::from)?;
         let mut stream = TlsStream::new(transport, Connection::Client(connection));
         stream.handshake().await?;

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_matching::StringMatcher;
+use dhow_net::socket_option::SocketOption;
 use dhow_proto::envoy::config::bootstrap::v3 as pb;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::envoy::config::core::v3 as core;
@@ -13,6 +16,7 @@ use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_listener::socket_address;
 use dhow_proxy_upstream::check_source_file;
 use dhow_proxy_xds::{PathSource, Variant};
+use dhow_tls::StaticSecrets;
 
 use crate::cli::Options;
 use crate::log_pattern::LogPattern;
@@ -49,6 +53,15 @@ pub(crate) struct Ads {
     pub(crate) set_node_on_first_message_only: bool,
 }
 
+/// `admin`.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminSettings {
+    pub(crate) address: SocketAddr,
+    /// `allow_paths`; all paths are allowed when there are none.
+    pub(crate) allow_paths: Vec<StringMatcher>,
+    pub(crate) socket_options: Vec<SocketOption>,
+}
+
 /// What the process needs of its bootstrap.
 #[derive(Clone, Debug)]
 pub(crate) struct Bootstrap {
@@ -58,7 +71,7 @@ pub(crate) struct Bootstrap {
     pub(crate) cds: Option<TypeSource>,
     pub(crate) lds: Option<TypeSource>,
     pub(crate) ads: Option<Ads>,
-    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) admin: Option<AdminSettings>,
     pub(crate) runtime: Vec<LayerSource>,
     pub(crate) stats: StatsSettings,
     /// Form of log lines, where it is not the default or the command line's.
@@ -69,6 +82,8 @@ pub(crate) struct Bootstrap {
     pub(crate) ejection_log: Option<String>,
     /// `cluster_manager.upstream_bind_config`.
     pub(crate) upstream_bind: Option<core::BindConfig>,
+    /// `static_resources.secrets`.
+    pub(crate) secrets: Arc<StaticSecrets>,
 }
 
 /// Lowers the message; the command line overrides the node.
@@ -163,7 +178,7 @@ pub(crate) fn lower(
     let pb::bootstrap::StaticResources { listeners, clusters, secrets } =
         static_resources.unwrap_or_default();
     let static_path = root.field("static_resources");
-    ConfigError::refuse_if(!secrets.is_empty(), &static_path, "secrets")?;
+    let secrets = StaticSecrets::from_messages(secrets, &static_path.field("secrets"))?;
     let (cds, lds, ads) = lower_dynamic(dynamic_resources, &root.field("dynamic_resources"))?;
     let node = lower_node(node.unwrap_or_default(), options);
     if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
@@ -213,6 +228,7 @@ pub(crate) fn lower(
         local_cluster_name,
         ejection_log,
         upstream_bind,
+        secrets: Arc::new(secrets),
         stats,
         log_pattern,
     })
@@ -295,7 +311,7 @@ fn lower_admin(
     admin: pb::Admin,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Option<SocketAddr>, ConfigError> {
+) -> Result<Option<AdminSettings>, ConfigError> {
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let pb::Admin {
         access_log,
@@ -306,15 +322,21 @@ fn lower_admin(
         ignore_global_conn_limit: _, // there is no global limit
         allow_paths,
     } = admin;
-    ConfigError::refuse_if(!allow_paths.is_empty(), path, "allow_paths")?;
-    ConfigError::refuse_if(!socket_options.is_empty(), path, "socket_options")?;
+    let paths = allow_paths.iter().enumerate();
+    let allow_paths = paths
+        .map(|(index, matcher)| StringMatcher::compile(matcher, &path.field("allow_paths").index(index)))
+        .collect::<Result<_, _>>()?;
+    let socket_options = SocketOption::from_messages(socket_options, &path.field("socket_options"))?;
     if !access_log.is_empty() || !access_log_path.is_empty() {
         let why = "requests of the admin interface are not logged yet";
         warnings.push(ConfigWarning::new(path.field("access_log"), why));
     }
     match address {
         None => Ok(None),
-        Some(address) => socket_address(Some(&address), &path.field("address")).map(Some),
+        Some(address) => {
+            let address = socket_address(Some(&address), &path.field("address"))?;
+            Ok(Some(AdminSettings { address, allow_paths, socket_options }))
+        }
     }
 }
 

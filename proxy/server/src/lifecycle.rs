@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::{ConfigError, FieldPath, Rng};
+use dhow_net::socket_option::{self, SocketState};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{Admin, AdminState, ServerState};
 use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::admin_state::ProcessState;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{AdminSettings, Bootstrap};
 use crate::cli::{Mode, Options};
 use crate::configuration::{Configuration, DynamicChecks, warn_all};
 use crate::load::{LoadedBootstrap, load};
@@ -136,6 +137,7 @@ fn configuration(
         node_cluster: bootstrap.node.cluster.as_str().into(),
         node_id: bootstrap.node.id.as_str().into(),
         node_address: options.local_address(),
+        secrets: bootstrap.secrets.clone(),
     };
     let drain_time = Duration::from_secs(options.drain_time_s);
     clusters.set_proxy_facts(proxy_facts(options, bootstrap));
@@ -158,6 +160,7 @@ fn proxy_facts(options: &Options, bootstrap: &Bootstrap) -> ProxyFacts {
         locality: Locality { region: locality.region, zone: locality.zone, sub_zone: locality.sub_zone },
         local_cluster_name: bootstrap.local_cluster_name.clone(),
         upstream_bind: bootstrap.upstream_bind.clone(),
+        secrets: bootstrap.secrets.clone(),
     }
 }
 
@@ -340,9 +343,14 @@ async fn start_admin(
     bootstrap: &Bootstrap,
     process: &Rc<ProcessState>,
 ) -> Result<(), String> {
-    let Some(address) = bootstrap.admin else { return Ok(()) };
+    let Some(AdminSettings { address, allow_paths, socket_options }) = bootstrap.admin.clone() else {
+        return Ok(());
+    };
     let failed = |error: std::io::Error| format!("cannot bind admin address '{address}': {}", plain(&error));
     let listener = TcpListener::bind(address).await.map_err(failed)?;
+    for state in [SocketState::Prebind, SocketState::Bound, SocketState::Listening] {
+        socket_option::apply(&socket_options, state, address.is_ipv4(), &listener).map_err(failed)?;
+    }
     let bound = listener.local_addr().map_err(failed)?;
     tracing::info!("admin address: {bound}");
     if let Some(path) = &options.admin_address_path
@@ -350,7 +358,7 @@ async fn start_admin(
     {
         tracing::error!("cannot open admin address output file {} for writing: {error}", path.display());
     }
-    let admin = Rc::new(Admin::new(process.clone(), Vec::new()));
+    let admin = Rc::new(Admin::new(process.clone(), allow_paths));
     tokio::task::spawn_local(dhow_proxy_admin::serve(listener, admin));
     Ok(())
 }

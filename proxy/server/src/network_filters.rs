@@ -22,7 +22,7 @@ use dhow_proxy_tcp::TcpProxy;
 use dhow_proxy_upstream::ClusterManager;
 use dhow_proxy_xds::PathSource;
 use dhow_stats::Store;
-use dhow_tls::DownstreamTls;
+use dhow_tls::{DownstreamTls, StaticSecrets};
 
 use crate::route_tables::RouteTables;
 
@@ -36,6 +36,8 @@ pub(crate) struct FilterBuilder {
     pub(crate) node_cluster: Arc<str>,
     pub(crate) node_id: Arc<str>,
     pub(crate) node_address: IpAddr,
+    /// `static_resources.secrets`.
+    pub(crate) secrets: Arc<StaticSecrets>,
 }
 
 impl NetworkFilters for FilterBuilder {
@@ -88,7 +90,8 @@ impl NetworkFilters for FilterBuilder {
                 let config = config.unwrap_or_default();
                 let message: DownstreamTlsContext =
                     dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
-                DownstreamTls::from_message(&message, &path, warnings).map(|tls| Some(Arc::new(tls)))
+                DownstreamTls::from_message(&message, &self.secrets, &path, warnings)
+                    .map(|tls| Some(Arc::new(tls)))
             }
             (other, _) => Err(unknown(&name, other, path)),
         }

@@ -1,6 +1,7 @@
 //! The TCP proxy at work: choose a cluster and a host, connect, move bytes, log.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,12 +13,13 @@ use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
 use dhow_proxy_upstream::{
-    ClosedBy, LbContext, Resource, RoutingPriority, SecureOptions, UpstreamConnection, WorkerCluster,
-    WorkerClusters, connect,
+    ClosedBy, LbContext, ProxiedConnection, Resource, RoutingPriority, SecureOptions, UpstreamConnection,
+    WorkerCluster, WorkerClusters, connect,
 };
 use dhow_stats::Store;
+use twox_hash::XxHash64;
 
-use crate::config::TcpProxyConfig;
+use crate::config::{Target, TcpProxyConfig};
 use crate::copy::Direction;
 use crate::stats::TcpStats;
 
@@ -115,15 +117,15 @@ impl Handler {
     }
 
     async fn connect(&self, stream: &mut StreamInfo) -> Option<UpstreamConnection> {
-        let name = self.config.cluster(self.worker.random());
-        let Some(cluster) = self.clusters.get(name) else {
+        let target = self.config.target(self.worker.random());
+        let Some(cluster) = self.clusters.get(&target.cluster) else {
             self.stats.downstream_cx_no_route().inc();
             stream.flag(ResponseFlag::NoClusterFound);
             return None;
         };
         stream.upstream.cluster = Some(cluster.info().name.clone());
         for _ in 0..self.config.max_connect_attempts.max(1) {
-            match self.connect_once(&cluster, stream).await {
+            match self.connect_once(&cluster, target, stream).await {
                 Attempt::Connected(connection) => return Some(*connection),
                 Attempt::Failed => {}
                 Attempt::Hopeless => return None,
@@ -134,7 +136,12 @@ impl Handler {
         None
     }
 
-    async fn connect_once(&self, cluster: &Rc<WorkerCluster>, stream: &mut StreamInfo) -> Attempt {
+    async fn connect_once(
+        &self,
+        cluster: &Rc<WorkerCluster>,
+        target: &Target,
+        stream: &mut StreamInfo,
+    ) -> Attempt {
         let priority = RoutingPriority::Default;
         let breakers = &cluster.info().circuit_breakers;
         if !breakers.has_room(priority, Resource::Connections) {
@@ -145,6 +152,8 @@ impl Handler {
         let context = LbContext {
             original_destination: Some(stream.connection.local_address)
                 .filter(|_| stream.connection.local_address_restored),
+            hash: self.config.hash_source.then(|| hash_of(stream.client_address.ip())),
+            criteria: target.criteria.as_ref(),
             ..LbContext::default()
         };
         let Some(chosen) = cluster.choose_host(&context) else {
@@ -156,7 +165,15 @@ impl Handler {
         let permit = info.circuit_breakers.acquire(priority, Resource::Connections);
         stream.upstream.attempts += 1;
         stream.upstream.host = Some(host.address().to_string().into());
-        match connect(info, host, &SecureOptions::default(), Some(permit)).await {
+        let mut options = SecureOptions::default();
+        if host.transport_socket().names_client() {
+            options.proxied = Some(Arc::new(ProxiedConnection {
+                source: stream.connection.remote_address,
+                destination: stream.connection.local_address,
+                tlvs: Vec::new(),
+            }));
+        }
+        match connect(info, host, &options, Some(permit)).await {
             Ok(connection) => Attempt::Connected(Box::new(connection)),
             Err(failure) => {
                 stream.flag(ResponseFlag::UpstreamConnectionFailure);
@@ -177,6 +194,7 @@ impl Handler {
         let mut timer = DeadlineTimer::new();
         let begun = Instant::now();
         let mut active = begun;
+        let longest = self.config.max_duration(self.worker.random());
         poll_fn(|cx| {
             loop {
                 let before = sent.moved + received.moved;
@@ -197,7 +215,7 @@ impl Handler {
                     active = Instant::now();
                 }
                 let idle = self.config.idle_timeout.map(|timeout| active + timeout);
-                let max = self.config.max_duration.map(|max| begun + max);
+                let max = longest.map(|max| begun + max);
                 if timer.poll(cx, [idle, max].into_iter().flatten().min()).is_pending() {
                     return Poll::Pending;
                 }
@@ -234,4 +252,9 @@ fn reset(transport: &Transport) {
         // Fails only when the socket is gone already.
         let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
+}
+
+/// The hash of a client for clusters that choose hosts by hash.
+fn hash_of(address: IpAddr) -> u64 {
+    XxHash64::oneshot(0, address.to_string().as_bytes())
 }

@@ -17,7 +17,7 @@ use dhow_proxy_upstream::{
     LbRequest, Origin, SecureOptions, WorkerCluster, WorkerClusters, connect,
 };
 use dhow_stats::Store;
-use dhow_tls::DownstreamTls;
+use dhow_tls::{DownstreamTls, StaticSecrets};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -423,7 +423,9 @@ async fn tls_server() -> (u16, tokio::task::JoinHandle<()>) {
         "{{common_tls_context: {{alpn_protocols: [h2], tls_certificates: [{{certificate_chain: {{inline_string: {chain}}}, \
          private_key: {{inline_string: {key}}}}}]}}}}"
     ));
-    let tls = DownstreamTls::from_message(&context, &FieldPath::root(), &mut Vec::new()).unwrap();
+    let tls =
+        DownstreamTls::from_message(&context, &StaticSecrets::default(), &FieldPath::root(), &mut Vec::new())
+            .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = tokio::task::spawn_local(async move {

@@ -17,7 +17,7 @@ use crate::pb::{
     SubjectAltNameMatcher, TlsCertificate, TlsParameters, UpstreamTlsContext, data_source, string_matcher,
     subject_alt_name_matcher,
 };
-use crate::{ConnectOptions, DownstreamTls, TlsInfo, UpstreamTls};
+use crate::{ConnectOptions, DownstreamTls, StaticSecrets, TlsInfo, UpstreamTls};
 
 /// An authority that issues certificates.
 struct Authority {
@@ -97,12 +97,16 @@ fn client_message(common: CommonTlsContext) -> UpstreamTlsContext {
 
 fn server(message: &DownstreamTlsContext) -> Result<(DownstreamTls, Vec<ConfigWarning>), ConfigError> {
     let mut warnings = Vec::new();
-    DownstreamTls::from_message(message, &FieldPath::from("tls"), &mut warnings).map(|tls| (tls, warnings))
+    let secrets = StaticSecrets::default();
+    DownstreamTls::from_message(message, &secrets, &FieldPath::from("tls"), &mut warnings)
+        .map(|tls| (tls, warnings))
 }
 
 fn client(message: &UpstreamTlsContext) -> Result<(UpstreamTls, Vec<ConfigWarning>), ConfigError> {
     let mut warnings = Vec::new();
-    UpstreamTls::from_message(message, &FieldPath::from("tls"), &mut warnings).map(|tls| (tls, warnings))
+    let secrets = StaticSecrets::default();
+    UpstreamTls::from_message(message, &secrets, &FieldPath::from("tls"), &mut warnings)
+        .map(|tls| (tls, warnings))
 }
 
 type Side = std::io::Result<(Transport, TlsInfo)>;

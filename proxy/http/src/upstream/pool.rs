@@ -70,13 +70,17 @@ impl HostPool {
         key: &PoolKey,
         permit: Permit,
     ) -> Rc<Self> {
+        let mut options = key.options.clone();
+        if host.transport_socket().is_secure() {
+            options.alpn = info.http.protocol.alpn(key.http2);
+        }
         Rc::new(Self {
             worker: worker.clone(),
             info: info.clone(),
             host: host.clone(),
             priority: key.priority,
             http2: key.http2,
-            options: key.options.clone(),
+            options,
             idle: RefCell::default(),
             shared: RefCell::default(),
             waiting: RefCell::default(),

@@ -7,6 +7,7 @@ use dhow_base::ConfigWarning;
 use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_proto::google::protobuf::Any;
 use dhow_stats::stat_group;
+use dhow_tls::StaticSecrets;
 
 use crate::host::Locality;
 use crate::managed_cluster::Origin;
@@ -40,6 +41,8 @@ pub struct ProxyFacts {
     pub local_cluster_name: Option<String>,
     /// `cluster_manager.upstream_bind_config`: for clusters that have none of their own.
     pub upstream_bind: Option<BindConfig>,
+    /// `static_resources.secrets`: for TLS contexts that name them.
+    pub secrets: Arc<StaticSecrets>,
 }
 
 /// What an accepted cluster message did.

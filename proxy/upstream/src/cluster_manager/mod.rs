@@ -77,12 +77,13 @@ impl ClusterManager {
                 upstream_bind: None,
             }),
         };
+                secrets: Arc::default(),
         Self { inner: Arc::new_cyclic(inner) }
     }
 
     /// Sets what clusters know of the proxy that they are in. Call it before the first cluster is added.
     pub fn set_proxy_facts(&self, facts: ProxyFacts) {
-        let ProxyFacts { workers, locality, local_cluster_name, upstream_bind } = facts;
+        let ProxyFacts { workers, locality, local_cluster_name, upstream_bind, secrets } = facts;
         let mut state = self.inner.state.lock();
         state.site = Site {
             locality: Arc::new(locality),
@@ -94,6 +95,7 @@ impl ClusterManager {
         state.upstream_bind = upstream_bind;
     }
 
+        state.secrets = secrets;
     /// Accepts a cluster or says why not; nothing changes then. A message equal to the one in force changes nothing, and
     /// neither does a dynamic cluster with the name of a static one.
     pub fn add_or_update(
@@ -120,7 +122,7 @@ impl ClusterManager {
         if cluster.upstream_bind_config.is_none() {
             cluster.upstream_bind_config.clone_from(&state.upstream_bind);
         }
-        let (config, warnings) = config::lower_cluster(cluster)?;
+        let (config, warnings) = config::lower_cluster(cluster, &state.secrets)?;
         let events = self.inner.open_events(&config)?;
         let from = Provenance { id: state.next_id, message, version: version.to_owned(), origin };
         state.next_id += 1;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dhow_base::{ConfigError, FieldPath, Rng};
 use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_stats::Store;
+use dhow_tls::StaticSecrets;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -65,6 +66,8 @@ pub(super) struct State {
 }
 
 impl Inner {
+    /// `static_resources.secrets`.
+    pub(super) secrets: Arc<StaticSecrets>,
     pub(super) fn subscribe(&self, state: &mut State, managed: &mut ManagedCluster) {
         let Discovery::Eds(eds) = &managed.config.discovery else {
             return;

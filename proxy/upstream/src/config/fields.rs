@@ -1,5 +1,6 @@
 //! Fields that occur in many messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
@@ -10,13 +11,15 @@ use dhow_proto::envoy::r#type::metadata::v3::{
 };
 use dhow_proto::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
 use dhow_proto::{Message, Name, any};
+use dhow_tls::StaticSecrets;
 
 use crate::metadata::{MetadataPath, MetadataStep};
 
-/// What was noticed while a message was read.
+/// What was noticed while a message was read, and the secrets that it may name.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     pub(crate) warnings: Vec<ConfigWarning>,
+    pub(crate) secrets: Arc<StaticSecrets>,
 }
 
 impl Notes {

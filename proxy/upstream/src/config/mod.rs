@@ -24,6 +24,7 @@ use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, 
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
+use dhow_tls::StaticSecrets;
 pub(crate) use assignment::{AssignedEndpoint, Assignment, EndpointTarget};
 use discovery::DiscoveryFields;
 pub use discovery::EdsSource;
@@ -67,9 +68,12 @@ pub(crate) struct ClusterConfig {
     pub(crate) metadata: Metadata,
 }
 
-/// Reads a cluster; paths in errors and warnings start at the message.
-pub(crate) fn lower_cluster(cluster: Cluster) -> Result<(ClusterConfig, Vec<ConfigWarning>), ConfigError> {
-    let mut notes = Notes::default();
+/// Reads a cluster, which may name the secrets; paths in errors and warnings start at the message.
+pub(crate) fn lower_cluster(
+    cluster: Cluster,
+    secrets: &Arc<StaticSecrets>,
+) -> Result<(ClusterConfig, Vec<ConfigWarning>), ConfigError> {
+    let mut notes = Notes { secrets: secrets.clone(), ..Notes::default() };
     let config = lower(cluster, &FieldPath::root(), &mut notes)?;
     check_combinations(&config)?;
     Ok((config, notes.warnings))

@@ -106,7 +106,12 @@ fn transport_socket(
             return Ok(TransportSocket::RawBuffer);
         }
         if let Some(context) = unpack::<UpstreamTlsContext>(any, || typed_path.clone())? {
-            let tls = UpstreamTls::from_message(&context, &typed_path, &mut notes.warnings)?;
+            let tls = UpstreamTls::from_message(
+                &context,
+                &notes.secrets.clone(),
+                &typed_path,
+                &mut notes.warnings,
+            )?;
             return Ok(TransportSocket::Tls(Arc::new(tls)));
         }
         if let Some(outer) = unpack::<ProxyProtocolUpstreamTransport>(any, || typed_path.clone())? {
