@@ -104,7 +104,6 @@ pub enum TextFact {
     Hostname,
     LocalReplyBody,
     AccessLogType,
-    CustomFlags,
     TlsJa3Fingerprint,
     TlsJa4Fingerprint,
     /// About the downstream connection's TLS session.

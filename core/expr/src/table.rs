@@ -15,13 +15,23 @@ use crate::time::TimeFormat;
 const NOT_SUPPORTED: &[&str] = &[
     "CEL",
     "DOWNSTREAM_CX_RTT",
+    "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_ISSUER_SERIAL",
     "EMIT_TIME_LOCAL",
     "FILE_CONTENT",
     "REQUEST_TRAILER",
     "ROUNDTRIP_DURATION",
+    "ROUTE_RESOLUTION_COUNT",
+    "ROUTE_RESOLUTION_TIME_US",
     "SECRET",
     "START_TIME_LOCAL",
     "UNIQUE_ID",
+    "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_SERVER_NAME",
 ];
 
 /// Compiles a command from its parts.
@@ -295,7 +305,6 @@ fn text(name: &str) -> Option<TextFact> {
         "HOSTNAME" => TextFact::Hostname,
         "LOCAL_REPLY_BODY" => TextFact::LocalReplyBody,
         "ACCESS_LOG_TYPE" => TextFact::AccessLogType,
-        "CUSTOM_FLAGS" => TextFact::CustomFlags,
         "TLS_JA3_FINGERPRINT" => TextFact::TlsJa3Fingerprint,
         "TLS_JA4_FINGERPRINT" => TextFact::TlsJa4Fingerprint,
         _ => {
@@ -331,6 +340,8 @@ fn plain(name: &str) -> Option<Kind> {
         "UPSTREAM_HOST" => Kind::Address(AddressFact::UpstreamHost, AddressPart::WithPort),
         "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Kind::UpstreamHostNameWithoutPort,
         "QUERY_PARAMS" => Kind::QueryParams,
+        // No filter sets flags of its own.
+        "CUSTOM_FLAGS" => Kind::Fixed(Some(Box::default())),
         "REQUEST_HEADERS_BYTES" => Kind::HeaderBytes(Headers::Request),
         "RESPONSE_HEADERS_BYTES" => Kind::HeaderBytes(Headers::Response),
         "RESPONSE_TRAILERS_BYTES" => Kind::HeaderBytes(Headers::Trailers),

@@ -1,12 +1,13 @@
 //! The facts of a stream as format strings ask for them.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::ResponseFlags;
 use dhow_expr::{
-    Address, AddressFact, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact, TimePoint,
-    TlsFact,
+    Address, AddressFact, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact, TimeFormat,
+    TimePoint, TlsFact,
 };
 use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Struct;
@@ -57,10 +58,38 @@ impl<'a> StreamFormat<'a> {
             TlsFact::LocalUriSan => join(&local?.uris),
             TlsFact::LocalDnsSan => join(&local?.dns_names),
             TlsFact::LocalSubject => Some(local?.subject.as_str().into()),
-            // The other facts of certificates are not given out yet and read as absent.
-            _ => None,
+            TlsFact::PeerIpSan => join_addresses(&peer?.addresses),
+            TlsFact::PeerEmailSan => join(&peer?.emails),
+            TlsFact::LocalIpSan => join_addresses(&local?.addresses),
+            TlsFact::LocalEmailSan => join(&local?.emails),
+            TlsFact::PeerSerial => Some(peer?.serial.as_str().into()),
+            TlsFact::PeerFingerprint256 => Some(peer?.fingerprint.as_str().into()),
+            TlsFact::PeerCertVStart => timestamp(peer?.not_before),
+            TlsFact::PeerCertVEnd => timestamp(peer?.not_after),
+            // The other facts of sessions and certificates are not given out yet and read as absent.
+            TlsFact::TlsSessionId
+            | TlsFact::PeerOtherNameSan
+            | TlsFact::LocalOtherNameSan
+            | TlsFact::PeerFingerprint1
+            | TlsFact::PeerCertificate
+            | TlsFact::PeerChainFingerprints256
+            | TlsFact::PeerChainFingerprints1
+            | TlsFact::PeerChainSerials => None,
         }
     }
+}
+
+fn join_addresses(addresses: &[IpAddr]) -> Option<Cow<'static, str>> {
+    let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(",").into())
+}
+
+/// Seconds since 1970 as `2018-12-18T01:50:34.000Z`.
+fn timestamp(seconds: i64) -> Option<Cow<'static, str>> {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?);
+    let mut text = Vec::new();
+    TimeFormat::parse("").append(at, &mut text);
+    Some(String::from_utf8_lossy(&text).into_owned().into())
 }
 
 fn join(names: &[String]) -> Option<Cow<'_, str>> {
@@ -117,6 +146,8 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::BytesSent => Some(info.bytes_sent),
             NumberFact::ConnectionId => Some(info.connection.id),
             NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),
+            // As Envoy prints them where the kernel is not asked.
+            NumberFact::BytesRetransmitted | NumberFact::PacketsRetransmitted => Some(0),
             _ => None,
         }
     }
@@ -132,7 +163,14 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::UpstreamCluster | TextFact::UpstreamClusterRaw => {
                 info.upstream.cluster.as_deref().map(Into::into)
             }
-            TextFact::UpstreamHostName => info.upstream.hostname.as_deref().map(Into::into),
+            TextFact::UpstreamHostName => {
+                let name = info.upstream.hostname.as_deref().filter(|name| !name.is_empty());
+                name.or(info.upstream.host.as_deref()).map(Into::into)
+            }
+            TextFact::UpstreamProtocol => info.upstream.protocol.map(|p| p.as_str().into()),
+            // Whether the peer or this side reset a connection is not told apart yet.
+            TextFact::DownstreamDetectedCloseType => Some("Normal".into()),
+            TextFact::UpstreamDetectedCloseType => info.upstream.host.as_ref().map(|_| "Normal".into()),
             TextFact::UpstreamTransportFailureReason => {
                 info.upstream.transport_failure.as_deref().map(Into::into)
             }

@@ -49,6 +49,8 @@ pub struct UpstreamInfo {
     pub host: Option<Arc<str>>,
     /// Name of the host, when it has one.
     pub hostname: Option<Arc<str>>,
+    /// Protocol of the upstream stream; none before there is one, and for bytes.
+    pub protocol: Option<Protocol>,
     /// Metadata of the cluster, when it has some.
     pub cluster_metadata: Option<Arc<Metadata>>,
     /// Metadata of the host, when it has some.
@@ -76,6 +78,8 @@ pub struct OverrideHost {
     pub address: Box<str>,
     /// Whether the request fails when the host is not there or not healthy; else another one is chosen.
     pub strict: bool,
+    /// Status of the reply when it fails.
+    pub status: u16,
 }
 
 /// The facts of one stream.

@@ -16,6 +16,8 @@ pub(super) struct Settings {
     /// How sessions are told; none: there are none.
     pub(super) state: Option<SessionState>,
     pub(super) strict: bool,
+    /// Status of the reply when the host of a strict session is not there.
+    pub(super) strict_status: u16,
     pub(super) stat_prefix: Box<str>,
 }
 
@@ -32,13 +34,18 @@ impl Settings {
     fn of_message(message: StatefulSession, path: &FieldPath) -> Result<Self, ConfigError> {
         let StatefulSession { session_state, strict, stat_prefix, status_on_strict_destination_not_found } =
             message;
-        let field = "status_on_strict_destination_not_found";
-        ConfigError::refuse_if(!matches!(status_on_strict_destination_not_found, 0 | 503), path, field)?;
+        let strict_status = match status_on_strict_destination_not_found {
+            0 => 503,
+            status => u16::try_from(status).map_err(|_| {
+                let path = path.field("status_on_strict_destination_not_found");
+                ConfigError::new(path, "a status has three digits")
+            })?,
+        };
         let path = path.field("session_state");
         let state = session_state.map(|TypedExtensionConfig { name, typed_config }| {
             SessionState::read(&name, typed_config.as_ref(), &path)
         });
-        Ok(Self { state: state.transpose()?, strict, stat_prefix: stat_prefix.into() })
+        Ok(Self { state: state.transpose()?, strict, strict_status, stat_prefix: stat_prefix.into() })
     }
 }
 

@@ -62,7 +62,8 @@ impl HttpFilter for Filter {
         if self.active {
             self.asked = state.take_host(request, now());
             stream.info.override_host = self.asked.as_deref().map(|address| {
-                Box::new(OverrideHost { address: address.into(), strict: self.settings.strict })
+                let Settings { strict, strict_status: status, .. } = *self.settings;
+                Box::new(OverrideHost { address: address.into(), strict, status })
             });
         }
         HeadersVerdict::Continue

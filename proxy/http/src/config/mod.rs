@@ -138,6 +138,8 @@ pub struct RouterConfig {
     pub strict_headers: Arc<[StrictHeader]>,
     /// `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
+    /// `upstream_http_filters` in front of the codec: each attempt passes them.
+    pub upstream_filters: Vec<ConfiguredFilter>,
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
 }
@@ -150,6 +152,7 @@ impl Default for RouterConfig {
             strict_headers: [].into(),
             suppress_envoy_headers: false,
             respect_expected_rq_timeout: false,
+            upstream_filters: Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use dhow_http::h1::ResponseInfo;
+use dhow_http::h1::{BodyLength, ResponseInfo};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::UpstreamInfo;
 use dhow_proxy_runtime::DeadlineTimer;
@@ -179,6 +179,8 @@ impl Exchange {
         match result {
             Ok(head) => {
                 self.response = response;
+                // Filters of heads keep nothing of their attempt: those of the latest do for all.
+                self.filter_upstream_response(forwarding, head.body == BodyLength::None);
                 Outcome::Response(head, stream, guard, true)
             }
             Err(reset) => Outcome::Reset(reset),

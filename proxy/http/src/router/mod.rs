@@ -12,6 +12,7 @@ mod route_stats;
 mod shadow;
 mod timeouts;
 mod tunnel;
+mod upstream_filters;
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -20,9 +21,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dhow_base::ResponseFlag;
-use dhow_http::h1::ResponseInfo;
+use dhow_http::h1::{BodyLength, ResponseInfo};
 use dhow_http::{HeaderMap, KnownHeader};
-use dhow_proxy_api::{LocalReply, StreamFormat};
+use dhow_proxy_api::{HttpFilter, LocalReply, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_proxy_upstream::{ChosenHost, Host, HostResult, ResponseTraits, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
@@ -57,6 +58,8 @@ struct Forwarding {
     started: bool,
     /// The attempts that go on.
     hedges: Hedges,
+    /// The upstream filters of the latest attempt.
+    upstream_filters: Vec<Box<dyn HttpFilter>>,
     /// Whether the last outcome is that of an attempt in whose place another was made.
     replaced: bool,
     /// Whether the response says that it comes from a canary.
@@ -391,6 +394,7 @@ impl Exchange {
             host: None,
             started: false,
             hedges: Hedges::default(),
+            upstream_filters: Vec::new(),
             replaced: false,
             canary: false,
             timeout_status,
@@ -439,7 +443,12 @@ impl Exchange {
     ) -> Outcome {
         let Some(ChosenHost { host, member }) = self.choose_host(forwarding) else {
             forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
-            return Outcome::Final(no_healthy_upstream());
+            self.info.upstream.attempts += 1;
+            let mut reply = no_healthy_upstream();
+            if let Some(wanted) = self.info.override_host.as_deref().filter(|wanted| wanted.strict) {
+                reply.status = wanted.status;
+            }
+            return Outcome::Final(reply);
         };
         self.info.upstream.attempts += 1;
         self.info.upstream.host = Some(host.address_text().clone());
@@ -475,6 +484,8 @@ impl Exchange {
         forwarding.started = true;
         let begun = clock::now();
         self.info.upstream.first_tx = Some(begun);
+        self.info.upstream.protocol = upstream.protocol();
+        self.filter_upstream_request(forwarding);
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset(reset);
         }
@@ -533,6 +544,7 @@ impl Exchange {
                 let now = clock::now();
                 self.deadlines.on_response_head(now);
                 self.info.upstream.first_rx = Some(now);
+                self.filter_upstream_response(forwarding, head.body == BodyLength::None);
                 guard.on_head(&self.response, self.is_grpc());
                 return Outcome::Response(head, upstream, guard, request_done);
             }

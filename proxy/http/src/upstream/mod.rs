@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use dhow_http::HeaderMap;
 use dhow_http::h1::ResponseInfo;
+use dhow_proxy_api::Protocol;
 
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::Reset;
@@ -35,6 +36,15 @@ pub(crate) enum UpstreamStream {
 }
 
 impl UpstreamStream {
+    /// The protocol that it speaks; none for bytes.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::H1(_) => Some(Protocol::Http11),
+            Self::H2(_) => Some(Protocol::Http2),
+            Self::Tunnel(_) => None,
+        }
+    }
+
     /// Sends the request head, `end` when there is no body.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
         match self {
