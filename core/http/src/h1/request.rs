@@ -56,9 +56,11 @@ impl Default for RequestOptions {
     }
 }
 
+type UpgradeMatch = dyn Fn(&[u8]) -> bool + Send + Sync;
+
 /// Tells by a protocol in `upgrade` whether the request for it is ignored.
 #[derive(Clone)]
-pub struct UpgradeFilter(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+pub struct UpgradeFilter(Arc<UpgradeMatch>);
 
 impl UpgradeFilter {
     /// A filter that ignores what `matches` says yes to.
