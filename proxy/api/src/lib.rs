@@ -24,4 +24,4 @@ pub use http_filter::{
 pub use local_reply::LocalReply;
 pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};
 pub use stream_format::StreamFormat;
-pub use stream_info::{Details, OverrideHost, Protocol, StreamInfo, UpstreamInfo};
+pub use stream_info::{Details, LogMoment, OverrideHost, Protocol, StreamInfo, UpstreamInfo};

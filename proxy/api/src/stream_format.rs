@@ -13,7 +13,7 @@ use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Struct;
 
 use crate::filter_state::Sharing;
-use crate::stream_info::StreamInfo;
+use crate::stream_info::{LogMoment, StreamInfo};
 
 /// A stream, or a TCP connection, with the heads that are there at the moment.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,13 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::ListenerName => Some((&*info.connection.listener_name).into()),
             TextFact::RequestedServerName => info.connection.requested_server_name.as_deref().map(Into::into),
             TextFact::AccessLogType => {
-                Some(if info.protocol.is_some() { "DownstreamEnd" } else { "TcpConnectionEnd" }.into())
+                let moment = match info.log_moment {
+                    _ if info.protocol.is_none() => "TcpConnectionEnd",
+                    LogMoment::Start => "DownstreamStart",
+                    LogMoment::TunnelEstablished => "DownstreamTunnelSuccessfullyEstablished",
+                    LogMoment::End => "DownstreamEnd",
+                };
+                Some(moment.into())
             }
             TextFact::StreamId => Some(info.stream_id.to_string().into()),
             TextFact::LocalReplyBody => Some(String::from_utf8_lossy(self.local_reply_body)),

@@ -125,8 +125,22 @@ pub struct StreamInfo {
     pub override_host: Option<Box<OverrideHost>>,
     /// The upstream side.
     pub upstream: UpstreamInfo,
+    /// The moment that is being logged.
+    pub log_moment: LogMoment,
     /// Number of this stream for `%STREAM_ID%` and stable sampling.
     pub stream_id: u64,
+}
+
+/// When in the life of a stream an access log is written (`%ACCESS_LOG_TYPE%`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogMoment {
+    /// A request begins (`flush_access_log_on_new_request`).
+    Start,
+    /// An upgrade or CONNECT is granted (`flush_log_on_tunnel_successfully_established`).
+    TunnelEstablished,
+    /// The stream is over.
+    #[default]
+    End,
 }
 
 impl StreamInfo {
@@ -159,6 +173,7 @@ impl StreamInfo {
             health_check: false,
             override_host: None,
             upstream: UpstreamInfo::default(),
+            log_moment: LogMoment::End,
             stream_id,
         }
     }

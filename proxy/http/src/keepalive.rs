@@ -4,22 +4,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dhow_http::h2::Pinger;
-
-/// `envoy.config.core.v3.KeepaliveSettings`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct KeepaliveRules {
-    /// `interval` between two pings; `None` sends none by time.
-    pub interval: Option<Duration>,
-    /// `timeout`: how long an answer may take.
-    pub timeout: Duration,
-    /// `interval_jitter`: by how many percent an interval may be longer.
-    pub jitter_percent: f64,
-}
+use dhow_proxy_upstream::Http2Keepalive;
 
 /// The pings of one connection.
 #[derive(Debug)]
 pub(crate) struct Keepalive {
-    rules: KeepaliveRules,
+    rules: Http2Keepalive,
     pinger: Pinger,
     state: State,
 }
@@ -39,7 +29,7 @@ pub(crate) struct Unanswered;
 
 impl Keepalive {
     /// Starts at `now`; `random` spreads the pings of many connections.
-    pub(crate) fn new(rules: KeepaliveRules, pinger: Pinger, now: Instant, random: u64) -> Self {
+    pub(crate) fn new(rules: Http2Keepalive, pinger: Pinger, now: Instant, random: u64) -> Self {
         let mut this = Self { rules, pinger, state: State::Quiet };
         this.schedule(now, random);
         this

@@ -95,6 +95,12 @@ impl HttpStats {
         stats
     }
 
+    /// Counts a stream that ended in a panic, `http.<stat_prefix>.dhow_stream_panic`: a name of our own, which exists once
+    /// it happened.
+    pub(crate) fn count_panic(&self) {
+        self.manager.scope().counter("dhow_stream_panic").inc();
+    }
+
     /// `http1.*`, from the first HTTP/1 connection on.
     pub(crate) fn http1(&self) -> &Http1CodecStats {
         self.http1.get_or_init(|| self.root.group())

@@ -33,9 +33,15 @@ pub struct FrameLimits {
     pub window_updates_per_data: u32,
 }
 
+impl FrameLimits {
+    /// Envoy's defaults.
+    pub const DEFAULT: Self =
+        Self { consecutive_empty: 1, priorities_per_stream: 100, window_updates_per_data: 10 };
+}
+
 impl Default for FrameLimits {
     fn default() -> Self {
-        Self { consecutive_empty: 1, priorities_per_stream: 100, window_updates_per_data: 10 }
+        Self::DEFAULT
     }
 }
 

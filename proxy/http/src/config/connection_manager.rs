@@ -25,7 +25,7 @@ use super::routes::{compile_routes, lower_rds};
 use super::scalar::{is_true, timeout_or, warn};
 use super::upgrades::lower_upgrades;
 use super::{
-    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain,
+    CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain, LogMoments,
     NormalizationConfig, RouteSource, ServerHeader, StripPort, Timeouts, UserAgent,
 };
 
@@ -125,8 +125,7 @@ pub fn lower(
         return Err(ConfigError::new(path.field("codec_type"), reason));
     }
     refuse(access_log_flush_interval.is_some(), "access_log_flush_interval")?;
-    refuse(flush_access_log_on_new_request, "flush_access_log_on_new_request")?;
-    refuse(access_log_options.is_some(), "access_log_options")?;
+    let log_moments = lower_log_moments(access_log_options, flush_access_log_on_new_request, path)?;
     refuse(forward_client_cert_matcher.is_some(), "forward_client_cert_matcher")?;
     check_request_id_extension(request_id_extension, &path.field("request_id_extension"))?;
     if let Some(validation) = typed_header_validation_config {
@@ -321,6 +320,31 @@ pub fn lower(
         routes,
         chain,
         access_logs: dhow_proxy_access_log::lower(access_log, context.log_writer, &path.field("access_log"))?,
+        log_moments,
         stat_prefix: stat_prefix.into(),
+    })
+}
+
+/// `access_log_options`, or the older flag in its place.
+fn lower_log_moments(
+    options: Option<hcm::HcmAccessLogOptions>,
+    on_new_request: bool,
+    path: &FieldPath,
+) -> Result<LogMoments, ConfigError> {
+    let Some(options) = options else { return Ok(LogMoments { start: on_new_request, tunnel: false }) };
+    let path = path.field("access_log_options");
+    if on_new_request {
+        let reason = "Only one of flush_access_log_on_new_request or access_log_options can be specified.";
+        return Err(ConfigError::new(path, reason));
+    }
+    let hcm::HcmAccessLogOptions {
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        flush_log_on_tunnel_successfully_established,
+    } = options;
+    ConfigError::refuse_if(access_log_flush_interval.is_some(), &path, "access_log_flush_interval")?;
+    Ok(LogMoments {
+        start: flush_access_log_on_new_request,
+        tunnel: flush_log_on_tunnel_successfully_established,
     })
 }

@@ -16,10 +16,10 @@ use dhow_http::{h1, h2};
 use dhow_matching::CidrSet;
 use dhow_proxy_access_log::AccessLog;
 use dhow_proxy_api::HttpFilterFactory;
+use dhow_proxy_upstream::Http2Keepalive;
 use dhow_routing::{HeaderEdit, RouteTable};
 
 use crate::client_certificate::ClientCertificateConfig;
-use crate::keepalive::KeepaliveRules;
 use crate::local_reply::LocalReplyConfig;
 use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
@@ -270,6 +270,15 @@ pub struct Timeouts {
     pub delayed_close: Option<Duration>,
 }
 
+/// Moments at which access logs are written besides the end of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogMoments {
+    /// `flush_access_log_on_new_request`.
+    pub start: bool,
+    /// `flush_log_on_tunnel_successfully_established`.
+    pub tunnel: bool,
+}
+
 /// A connection manager as configured. Immutable; shared by all workers.
 #[derive(Debug)]
 pub struct ConnectionManagerConfig {
@@ -289,7 +298,7 @@ pub struct ConnectionManagerConfig {
     /// HTTP/2 settings.
     pub http2: h2::Settings,
     /// `http2_protocol_options.connection_keepalive`.
-    pub keepalive: Option<KeepaliveRules>,
+    pub keepalive: Option<Http2Keepalive>,
     /// `server_name`.
     pub server_name: Vec<u8>,
     /// `server_header_transformation`.
@@ -318,6 +327,8 @@ pub struct ConnectionManagerConfig {
     pub chain: HttpFilterChain,
     /// Access logs.
     pub access_logs: Vec<AccessLog>,
+    /// `access_log_options`: when they are written besides the end of a stream.
+    pub log_moments: LogMoments,
 }
 
 impl ConnectionManagerConfig {

@@ -8,9 +8,7 @@ use dhow_http::h2::{FrameLimits, Settings};
 use dhow_matching::StringMatcher;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::r#type::matcher::v3::StringMatcher as StringMatcherMessage;
-use dhow_proxy_upstream::HeaderKeyFormat as KeyFormat;
-
-use crate::keepalive::KeepaliveRules;
+use dhow_proxy_upstream::{HeaderKeyFormat as KeyFormat, Http2Keepalive};
 
 use super::scalar::{is_true, timeout_or, warn};
 
@@ -129,7 +127,7 @@ fn lower_ignored_upgrades(
 /// `http2_protocol_options`.
 pub(super) struct Http2 {
     pub(super) settings: Settings,
-    pub(super) keepalive: Option<KeepaliveRules>,
+    pub(super) keepalive: Option<Http2Keepalive>,
 }
 
 pub(super) fn lower_http2(
@@ -211,7 +209,7 @@ fn lower_keepalive(
     settings: Option<core::KeepaliveSettings>,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Option<KeepaliveRules>, ConfigError> {
+) -> Result<Option<Http2Keepalive>, ConfigError> {
     let Some(settings) = settings else { return Ok(None) };
     let path = path.field("connection_keepalive");
     let core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = settings;
@@ -221,7 +219,8 @@ fn lower_keepalive(
     }
     let timeout =
         timeout_or(timeout, None).ok_or_else(|| ConfigError::new(path.field("timeout"), "is required"))?;
-    Ok(Some(KeepaliveRules {
+    Ok(Some(Http2Keepalive {
+        idle_interval: None,
         interval: timeout_or(interval, None),
         timeout,
         jitter_percent: interval_jitter.map_or(15.0, |percent| percent.value),

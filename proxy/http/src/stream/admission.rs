@@ -1,6 +1,6 @@
 //! From a request's head to its route: normalisation, origin, the route and whether an upgrade is allowed.
 
-use dhow_proxy_api::{LocalReply, StreamFormat};
+use dhow_proxy_api::{LocalReply, LogMoment, StreamFormat};
 use dhow_routing::{ClientCertificate, RouteInput};
 use dhow_runtime_config::Current;
 
@@ -33,6 +33,9 @@ impl Exchange {
         self.info.client_address = origin.client_address;
         self.internal = origin.internal;
         self.select_route();
+        if config.log_moments.start {
+            self.log(LogMoment::Start);
+        }
         self.check_upgrade()
     }
 

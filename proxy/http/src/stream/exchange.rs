@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader, h1};
 use dhow_proxy_access_log::Logged;
-use dhow_proxy_api::{LocalReply, Protocol, StreamControl, StreamFormat, StreamInfo};
+use dhow_proxy_api::{LocalReply, LogMoment, Protocol, StreamControl, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::Action;
 
@@ -129,6 +129,10 @@ impl Exchange {
         }
         self.complete();
         ending
+            if self.response_started && ending == Ending::Broken {
+                // What was given to the connection goes out first: a reset drops what still waits.
+                tokio::task::yield_now().await;
+            }
     }
 
     /// Ends a stream whose head the codec does not accept, without an answer.
@@ -279,8 +283,7 @@ impl Exchange {
             Expired::MaxDuration => {
                 stats.manager.downstream_rq_max_duration_reached().inc();
                 let mut reply =
-                    LocalReply::new(incomplete, &b"downstream duration timeout"[..], "max_duration_timeout")
-                        .flag(ResponseFlag::DurationTimeout);
+                    LocalReply::new(incomplete, &b"downstream duration timeout"[..], "max_duration_timeout");
                 reply.grpc_status = Some(4);
                 reply
             }
@@ -318,7 +321,7 @@ impl Exchange {
             response: Some(&self.response),
             ..StreamFormat::new(&self.info)
         };
-        for log in &manager.config.access_logs {
+        for log in &self.manager.config.access_logs {
             log.log(&context, &Logged { info: &self.info, request: Some(&self.request) });
         }
     }
@@ -326,6 +329,12 @@ impl Exchange {
     /// Whether the client said that it speaks gRPC.
     pub(crate) fn is_grpc(&self) -> bool {
         let Some(kind) = self.request.get_known(KnownHeader::ContentType) else { return false };
+        self.log(LogMoment::End);
+    }
+
+    /// Writes the access logs.
+    pub(crate) fn log(&mut self, moment: LogMoment) {
+        self.info.log_moment = moment;
         match kind.strip_prefix(b"application/grpc") {
             Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
             None => false,
@@ -354,3 +363,8 @@ impl Drop for Exchange {
         }
     }
 }
+            if std::thread::panicking() {
+                // The task ends with its panic and nothing else does.
+                manager.stats.count_panic();
+                tracing::error!("a stream of '{}' panicked", manager.config.stat_prefix);
+            }

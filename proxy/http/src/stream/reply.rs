@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use dhow_http::{HeaderName, KnownHeader, format_decimal};
-use dhow_proxy_api::{LocalReply, Protocol, StreamFormat};
+use dhow_proxy_api::{LocalReply, LogMoment, Protocol, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::DirectResponse;
 
@@ -227,6 +227,9 @@ impl Exchange {
         self.info.first_downstream_tx = Some(clock::now());
         self.response_started = true;
         down.send_head(&mut self.response, end, close || manager.draining.get());
+        if upgraded && manager.config.log_moments.tunnel {
+            self.log(LogMoment::TunnelEstablished);
+        }
     }
 
     /// Sets `x-envoy-upstream-service-time` and its like to a number of milliseconds.

@@ -2,15 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::rc::Rc;
-use std::time::Instant;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
-use dhow_http::h2::{self, PendingResponse, SendBody, Sender, Settings};
+use dhow_http::h2::{
+    self, ClientConnection, ConnectionError, FrameCounts, PendingResponse, SendBody, Sender, Settings,
+    Violation,
+};
 use dhow_net::Transport;
-use dhow_proxy_runtime::clock;
-use dhow_proxy_upstream::{ClosedBy, ConnectionGuard, Http2Options};
+use dhow_proxy_runtime::{DeadlineTimer, Worker, clock};
+use dhow_proxy_upstream::{ClosedBy, ClusterInfo, ConnectionGuard, Http2Options};
 
+use crate::keepalive::Keepalive;
 use crate::reset::{Reset, ResetKind};
 
 /// A connection that streams can be opened on.
@@ -24,6 +32,11 @@ pub(crate) struct H2Connection {
     /// Most streams at a time by the cluster's configuration; the host may allow fewer.
     max_streams: usize,
     limits: H2Limits,
+    cluster: Arc<ClusterInfo>,
+    /// The host is to be asked whether it is there, before it is trusted with the stream that is being opened.
+    ping_wanted: Cell<bool>,
+    /// `connection_idle_interval`.
+    ping_after: Option<Duration>,
     /// When the last stream ended.
     pub(crate) idle_since: Cell<Instant>,
 }
@@ -42,12 +55,14 @@ impl H2Connection {
     pub(crate) async fn start(
         transport: Transport,
         guard: ConnectionGuard,
+        cluster: &Arc<ClusterInfo>,
         options: &Http2Options,
         limits: H2Limits,
+        worker: &Rc<Worker>,
         on_end: impl FnOnce() + 'static,
     ) -> Result<Rc<Self>, Reset> {
         let settings = settings(options);
-        let (sender, connection) = h2::connect(transport, &settings)
+        let (sender, mut connection) = h2::connect(transport, &settings)
             .await
             .map_err(|error| Reset::with_transport(ResetKind::RemoteConnectionFailure, error.to_string()))?;
         let this = Rc::new(Self {
@@ -59,14 +74,31 @@ impl H2Connection {
             max_streams: options.max_concurrent_streams.map_or(usize::MAX, |max| max as usize),
             limits,
             idle_since: Cell::new(clock::now()),
+            cluster: cluster.clone(),
+            ping_wanted: Cell::new(false),
+            ping_after: options.keepalive.and_then(|rules| rules.idle_interval),
         });
+        let now = clock::now();
+        let keepalive = options.keepalive.and_then(|rules| {
+            let pinger = connection.take_pinger()?;
+            Some(Keepalive::new(rules, pinger, now, worker.random()))
+        });
+        cluster.stats.http2().nghttp2_upstream_connections().inc();
+        let driver = Driver {
+            connection,
+            keepalive,
+            timer: DeadlineTimer::new(),
+            cluster: cluster.clone(),
+            shared: Rc::downgrade(&this),
+            worker: worker.clone(),
+        };
         let driven = Rc::downgrade(&this);
         tokio::task::spawn_local(async move {
-            let result = connection.await;
+            let end = driver.drive().await;
             if let Some(this) = driven.upgrade() {
                 this.closed.set(true);
-                this.guard.set_closed_by(ClosedBy::Remote);
-                this.guard.set_requests_active(result.is_err() && this.active.get() > 0);
+                this.guard.set_closed_by(if end == End::Ours { ClosedBy::Local } else { ClosedBy::Remote });
+                this.guard.set_requests_active(end != End::Peaceful && this.active.get() > 0);
             }
             on_end();
         });
@@ -108,7 +140,14 @@ impl H2Connection {
 
     /// Takes a place for a stream.
     pub(crate) fn take_slot(self: &Rc<Self>, on_release: Rc<dyn Fn()>) -> Rc<StreamSlot> {
+        if let Some(after) = self.ping_after
+            && self.active.get() == 0
+            && clock::now() >= self.idle_since.get() + after
+        {
+            self.ping_wanted.set(true);
+        }
         self.active.set(self.active.get() + 1);
+        self.cluster.stats.http2().streams_active().inc();
         self.requests.set(self.guard.count_request());
         Rc::new(StreamSlot { connection: self.clone(), on_release })
     }
@@ -117,6 +156,78 @@ impl H2Connection {
 impl fmt::Debug for H2Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("H2Connection").field("active", &self.active.get()).finish_non_exhaustive()
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nobody needs it any more, or the host said that it ends.
+    Peaceful,
+    /// The transport or the host broke it.
+    Broken,
+    /// The host did what it may not, or nothing at all.
+    Ours,
+}
+
+/// Moves the frames of a connection, and asks now and then whether the host is still there.
+struct Driver {
+    connection: ClientConnection<Transport>,
+    keepalive: Option<Keepalive>,
+    timer: DeadlineTimer,
+    cluster: Arc<ClusterInfo>,
+    shared: Weak<H2Connection>,
+    worker: Rc<Worker>,
+}
+
+impl Driver {
+    async fn drive(mut self) -> End {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let polled = Pin::new(&mut self.connection).poll(cx);
+            self.count();
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(result.map_or_else(|error| self.on_error(&error), |()| End::Peaceful));
+            }
+            let Some(keepalive) = &mut self.keepalive else { return Poll::Pending };
+            let now = clock::now();
+            let wanted = self.shared.upgrade().is_some_and(|shared| shared.ping_wanted.take());
+            let asked = if wanted { keepalive.ping(now) } else { Ok(()) };
+            if asked.and_then(|()| keepalive.poll(cx, now, || self.worker.random())).is_err() {
+                self.cluster.stats.http2().keepalive_timeout().inc();
+                return Poll::Ready(End::Ours);
+            }
+            if self.timer.poll(cx, keepalive.deadline()).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn count(&mut self) {
+        let counts = self.connection.take_counts();
+        if counts == FrameCounts::default() {
+            return;
+        }
+        let FrameCounts { resets_received, resets_sent, goaways_sent } = counts;
+        let stats = self.cluster.stats.http2();
+        stats.rx_reset().add(resets_received.into());
+        stats.tx_reset().add(resets_sent.into());
+        stats.goaway_sent().add(goaways_sent.into());
+    }
+
+    fn on_error(&self, error: &ConnectionError) -> End {
+        let ConnectionError::Violation(violation) = error else { return End::Broken };
+        let stats = self.cluster.stats.http2();
+        match violation {
+            Violation::EmptyFrames => stats.inbound_empty_frames_flood().inc(),
+            Violation::Priorities => stats.inbound_priority_frames_flood().inc(),
+            Violation::WindowUpdates => stats.inbound_window_update_frames_flood().inc(),
+            Violation::FirstFrame => {}
+        }
+        End::Ours
     }
 }
 
@@ -138,6 +249,7 @@ impl StreamSlot {
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.connection.active.set(self.connection.active.get() - 1);
+        self.connection.cluster.stats.http2().streams_active().dec();
         (self.on_release)();
     }
 }
@@ -155,6 +267,7 @@ fn settings(options: &Http2Options) -> Settings {
         max_concurrent_streams: options.max_concurrent_streams.unwrap_or(defaults.max_concurrent_streams),
         stream_window: options.initial_stream_window_size.unwrap_or(defaults.stream_window),
         connection_window: options.initial_connection_window_size.unwrap_or(defaults.connection_window),
+        limits: options.limits,
         ..defaults
     }
 }

@@ -302,6 +302,7 @@ impl HostPool {
         }
         self.connecting.set(self.connecting.get() - 1);
         self.info.stats.upstream_cx_http1_total().inc();
+        self.info.stats.http1();
         let wire = Wire::new(transport, self.worker.buffers().clone());
         let settings = H1Settings::of(&self.info.http);
         self.put(Box::new(H1Upstream::new(wire, guard, settings, expired)));
@@ -332,7 +333,16 @@ impl HostPool {
             }
         };
         let limits = H2Limits { max_requests: self.info.http.max_requests_per_connection, expired };
-        let started = H2Connection::start(transport, guard, self.http2_options(), limits, on_end).await;
+        let started = H2Connection::start(
+            transport,
+            guard,
+            &self.info,
+            self.http2_options(),
+            limits,
+            &self.worker,
+            on_end,
+        )
+        .await;
         self.connecting.set(self.connecting.get() - 1);
         match started {
             Ok(connection) => {
