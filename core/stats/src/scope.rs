@@ -23,7 +23,7 @@ pub struct Scope {
 
 pub(crate) struct ScopeInner {
     /// Without the dot at its end; empty for the root.
-    pub(crate) prefix: Box<str>,
+    pub(crate) prefix: Arc<str>,
     pub(crate) store: Weak<StoreInner>,
     pub(crate) entries: Mutex<Entries>,
 }
@@ -54,8 +54,8 @@ fn slot_named(stats: &mut Vec<(StatName, u32)>, name: StatName) -> u32 {
 }
 
 impl Scope {
-    pub(crate) fn new(prefix: &str, store: Weak<StoreInner>) -> Self {
-        Self { inner: Arc::new(ScopeInner { prefix: prefix.into(), store, entries: Mutex::default() }) }
+    pub(crate) fn new(prefix: Arc<str>, store: Weak<StoreInner>) -> Self {
+        Self { inner: Arc::new(ScopeInner { prefix, store, entries: Mutex::default() }) }
     }
 
     /// The prefix, without a dot at its end.
@@ -68,7 +68,7 @@ impl Scope {
         let prefix = join(&self.inner.prefix, name);
         match self.inner.store.upgrade() {
             Some(store) => store.scope(&prefix),
-            None => Self::new(&prefix, Weak::new()),
+            None => Self::new(prefix.into(), Weak::new()),
         }
     }
 

@@ -24,7 +24,7 @@ type NameFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 pub(crate) struct StoreInner {
-    scopes: Mutex<HashMap<Box<str>, Weak<ScopeInner>>>,
+    scopes: Mutex<HashMap<Arc<str>, Weak<ScopeInner>>>,
     merged: Mutex<HashMap<u32, Merged>>,
     settings: RwLock<Settings>,
 }
@@ -178,8 +178,9 @@ impl StoreInner {
         if let Some(inner) = scopes.get(&*prefix).and_then(Weak::upgrade) {
             return Scope { inner };
         }
-        let scope = Scope::new(&prefix, Arc::downgrade(self));
-        scopes.insert(prefix.into(), Arc::downgrade(&scope.inner));
+        let prefix: Arc<str> = prefix.into();
+        let scope = Scope::new(prefix.clone(), Arc::downgrade(self));
+        scopes.insert(prefix, Arc::downgrade(&scope.inner));
         scope
     }
 

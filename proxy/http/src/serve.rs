@@ -10,6 +10,7 @@ use dhow_proxy_api::{Connection, ConnectionInfo};
 use dhow_proxy_runtime::clock;
 
 use crate::config::CodecType;
+use crate::downstream::H1Downstream;
 use crate::manager::Manager;
 use crate::wire::Wire;
 
@@ -27,18 +28,20 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
         (codec, _) => codec,
     };
     match codec {
-        CodecType::Http1 => {
+        CodecType::Http2 => Box::pin(http2::serve(manager, info, transport, Vec::new())).await,
+        CodecType::Http1 | CodecType::Auto => {
+            // It stays in this place: an idle connection has the room of one, and none for HTTP/2.
             let wire = Wire::new(transport, manager.worker.buffers().clone());
-            http1::serve(manager, info, wire).await;
-        }
-        CodecType::Http2 => http2::serve(manager, info, transport, Vec::new()).await,
-        CodecType::Auto => {
-            let mut wire = Wire::new(transport, manager.worker.buffers().clone());
-            match sniff(&manager, &mut wire).await {
-                Sniffed::Http1 => http1::serve(manager, info, wire).await,
+            let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
+            let sniffed = match codec {
+                CodecType::Auto => sniff(&manager, down.wire()).await,
+                _ => Sniffed::Http1,
+            };
+            match sniffed {
+                Sniffed::Http1 => http1::serve(&manager, &info, &mut down).await,
                 Sniffed::Http2 => {
-                    let (transport, read) = wire.into_parts();
-                    http2::serve(manager, info, transport, read).await;
+                    let (transport, read) = down.into_wire().into_parts();
+                    Box::pin(http2::serve(manager, info, transport, read)).await;
                 }
                 Sniffed::Closed => {}
             }

@@ -13,7 +13,7 @@ use dhow_net::Transport;
 use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo};
 use dhow_proxy_runtime::Worker;
 use dhow_stats::Store;
-use dhow_tls::TlsStats;
+use dhow_tls::{DownstreamTls, TlsInfo, TlsStats};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
@@ -339,7 +339,14 @@ impl WorkerListener {
         let served = chain.clone();
         let task = tokio::task::spawn_local(async move {
             let _active = active;
-            let Some((transport, tls)) = listener.handshake(&served.chain, stream).await else { return };
+            let (transport, tls) = match &served.chain.tls {
+                None => (Transport::Tcp(stream), None),
+                // Boxed, so that a connection does not keep the room of its handshake.
+                Some(tls) => match Box::pin(listener.handshake(tls, &served.chain, stream)).await {
+                    Some((transport, info)) => (transport, Some(info)),
+                    None => return,
+                },
+            };
             // As in Envoy the name is only known to a listener that looks for it.
             let server_name = inspected.server_name;
             let info = ConnectionInfo {
@@ -365,10 +372,10 @@ impl WorkerListener {
 
     async fn handshake(
         &self,
+        tls: &DownstreamTls,
         chain: &FilterChain,
         stream: TcpStream,
-    ) -> Option<(Transport, Option<dhow_tls::TlsInfo>)> {
-        let Some(tls) = &chain.tls else { return Some((Transport::Tcp(stream), None)) };
+    ) -> Option<(Transport, TlsInfo)> {
         let handshake = tls.accept(Transport::Tcp(stream));
         let result = match chain.handshake_timeout {
             Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
@@ -384,7 +391,7 @@ impl WorkerListener {
             stats.count(result.as_ref().map(|(_, info)| info));
         }
         match result {
-            Ok((transport, info)) => Some((transport, Some(info))),
+            Ok(accepted) => Some(accepted),
             Err(error) => {
                 tracing::debug!("listener '{}': TLS handshake failed: {error}", self.shared.config.name);
                 None

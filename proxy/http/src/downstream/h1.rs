@@ -57,6 +57,11 @@ impl H1Downstream {
         }
     }
 
+    /// Gives up the connection to another codec.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
     pub(crate) fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }

@@ -20,7 +20,6 @@ use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
 use crate::response_headers;
 use crate::stream::{Ending, Exchange};
-use crate::wire::Wire;
 
 /// What the wait for a request head brought.
 enum Awaited {
@@ -31,12 +30,11 @@ enum Awaited {
 }
 
 /// Serves the requests of a connection.
-pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: Wire) {
+pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
     manager.stats.manager.downstream_cx_http1_total().inc();
     manager.stats.manager.downstream_cx_http1_active().inc();
     manager.stats.http1();
     let _active = Http1Gauge(manager.clone());
-    let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
     let mut timer = DeadlineTimer::new();
     let mut requests = 0u32;
     let mut aging = Aging::new(&manager, &info);
@@ -46,16 +44,17 @@ pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: 
         max_count: manager.config.http1.max_headers,
     };
     loop {
-        match await_request(&manager, &mut down, &mut timer, &mut aging).await {
+        match await_request(manager, down, &mut timer, &mut aging).await {
             Awaited::Request(head, request) => {
                 requests += 1;
                 down.begin(request, limits);
                 // Boxed so that an idle connection does not hold the room that a request under way needs; made in the box,
                 // as it is large.
                 let room = Box::new_uninit();
-                let exchange = one_exchange(&manager, &info, &mut down, &mut timer, head, request, requests);
-                let ending = Box::into_pin(Box::write(room, exchange)).await;
-                count_bytes(&manager, &mut down);
+                let exchange =
+                    Box::write(room, one_exchange(manager, info, down, &mut timer, head, request, requests));
+                let ending = Box::into_pin(exchange).await;
+                count_bytes(manager, down);
                 aging.on_time(clock::now());
                 if ending == Ending::Gone {
                     return;
@@ -65,19 +64,21 @@ pub(super) async fn serve(manager: Rc<Manager>, info: Rc<ConnectionInfo>, wire: 
                 }
             }
             Awaited::Refused(error) => {
-                refuse(&manager, &info, &mut down, error).await;
+                Box::pin(refuse(manager, info, down, error)).await;
                 break;
             }
             Awaited::HeaderTimeout => {
-                header_timeout(&manager, &info, &mut down).await;
+                Box::pin(header_timeout(manager, info, down)).await;
                 break;
             }
             Awaited::Closed => return,
         }
     }
-    close_gently(&manager, &mut down).await;
+    Box::pin(close_gently(manager, down)).await;
 }
 
+/// Not inlined, so that it is made in its box instead of being copied there.
+#[inline(never)]
 async fn one_exchange(
     manager: &Rc<Manager>,
     info: &Rc<ConnectionInfo>,

@@ -1,5 +1,6 @@
 //! One request and its response: admission, filters, the route's action, the end.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ pub(crate) enum Ending {
     /// A redirect of the upstream is followed: the request, changed, starts over.
     Redirected,
 }
+
+/// What ends an exchange out of the ordinary, in a box of its own.
+pub(crate) type BoxedEnding<'a> = Pin<Box<dyn Future<Output = Ending> + 'a>>;
 
 /// A request that is being served.
 pub(crate) struct Exchange {
@@ -195,7 +199,16 @@ impl Exchange {
     }
 
     /// Ends the exchange after the client went away or one of the stream's own deadlines passed.
-    pub(crate) async fn interrupted<D: Downstream>(
+    pub(crate) fn interrupted<'a, D: Downstream>(
+        &'a mut self,
+        down: &'a mut D,
+        timer: &'a mut DeadlineTimer,
+        interruption: Interruption,
+    ) -> BoxedEnding<'a> {
+        Box::pin(self.end_interrupted(down, timer, interruption))
+    }
+
+    async fn end_interrupted<D: Downstream>(
         &mut self,
         down: &mut D,
         timer: &mut DeadlineTimer,

@@ -87,14 +87,14 @@ impl Exchange {
             let stopped = match verdict {
                 HeadersVerdict::Continue => Ok(()),
                 HeadersVerdict::LocalReply(reply) => {
-                    return Err(Box::pin(self.reply(down, timer, reply)).await);
+                    return Err(self.reply(down, timer, reply).await);
                 }
                 HeadersVerdict::Wait(work) => Box::pin(self.decode_waiting(down, timer, at, work)).await,
                 HeadersVerdict::Hold if end_stream => Ok(()),
                 HeadersVerdict::Hold => Box::pin(self.decode_held(down, timer)).await,
             };
             if let Err(interruption) = stopped {
-                return Err(Box::pin(self.interrupted(down, timer, interruption)).await);
+                return Err(self.interrupted(down, timer, interruption).await);
             }
             if std::mem::take(&mut self.control.reselect_route) {
                 self.reselect_route(at);

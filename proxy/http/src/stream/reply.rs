@@ -9,7 +9,7 @@ use dhow_proxy_api::{LocalReply, LogMoment, Protocol, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::DirectResponse;
 
-use super::exchange::{Ending, Exchange};
+use super::exchange::{BoxedEnding, Ending, Exchange};
 use super::filtering::FilteredResponse;
 use super::filters::Encoded;
 use crate::body::{BufferedBody, poll_transfer};
@@ -17,25 +17,25 @@ use crate::downstream::Downstream;
 use crate::response_headers;
 
 impl Exchange {
-    /// Sends a reply of our own instead of an upstream's.
-    pub(crate) async fn reply<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
+    /// Sends a reply of our own instead of an upstream's. Boxed: requests that are forwarded need not have the room for it.
+    pub(crate) fn reply<'a, D: Downstream>(
+        &'a mut self,
+        down: &'a mut D,
+        timer: &'a mut DeadlineTimer,
         reply: LocalReply,
-    ) -> Ending {
-        self.send_reply(down, timer, reply, true).await
+    ) -> BoxedEnding<'a> {
+        Box::pin(self.send_reply(down, timer, reply, true))
     }
 
     /// Sends a reply of our own past the filters: the answer of one of them to a response.
-    pub(crate) async fn reply_as_is<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
+    pub(crate) fn reply_as_is<'a, D: Downstream>(
+        &'a mut self,
+        down: &'a mut D,
+        timer: &'a mut DeadlineTimer,
         reply: LocalReply,
-    ) -> Ending {
+    ) -> BoxedEnding<'a> {
         self.filters.response_body = None;
-        self.send_reply(down, timer, reply, false).await
+        Box::pin(self.send_reply(down, timer, reply, false))
     }
 
     async fn send_reply<D: Downstream>(
@@ -93,7 +93,7 @@ impl Exchange {
                 let stopped = self.encode_reply_stopped(timer, &mut source, end, encoded);
                 match Box::pin(stopped).await {
                     Ok(()) => {}
-                    Err(Some(reply)) => return Box::pin(self.reply_as_is(down, timer, *reply)).await,
+                    Err(Some(reply)) => return self.reply_as_is(down, timer, *reply).await,
                     Err(None) => return Ending::Gone,
                 }
             }
