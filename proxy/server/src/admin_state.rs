@@ -139,6 +139,7 @@ impl AdminState for ProcessState {
 
     fn config_dump(&self, include_eds: bool) -> Vec<ConfigPart> {
         let written = BootstrapMessage::decode(&*self.bootstrap).expect("it was encoded by this process");
+        let secrets = config_dump::secrets(&written);
         let bootstrap = pb::BootstrapConfigDump {
             bootstrap: Some(BootstrapMessage { node: Some(self.node.clone()), ..written }),
             last_updated: Some(timestamp(self.begun_at)),
@@ -152,7 +153,7 @@ impl AdminState for ProcessState {
         parts.push(part("envoy.admin.v3.ListenersConfigDump", &config_dump::listeners(&configuration)));
         parts.push(part("envoy.admin.v3.ScopedRoutesConfigDump", &pb::ScopedRoutesConfigDump::default()));
         parts.push(part("envoy.admin.v3.RoutesConfigDump", &config_dump::routes(&configuration)));
-        parts.push(part("envoy.admin.v3.SecretsConfigDump", &pb::SecretsConfigDump::default()));
+        parts.push(part("envoy.admin.v3.SecretsConfigDump", &secrets));
         parts
     }
 

@@ -3,12 +3,14 @@
 use dhow_proto::Name;
 use dhow_proto::any;
 use dhow_proto::envoy::admin::v3 as pb;
+use dhow_proto::envoy::config::bootstrap::v3::Bootstrap;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::envoy::config::core::v3::Locality;
 use dhow_proto::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
 use dhow_proto::envoy::config::listener::v3::Listener;
+use dhow_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use dhow_proto::google::protobuf::{Any, UInt32Value};
 use dhow_proxy_listener::Origin as ListenerOrigin;
 use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
@@ -149,6 +151,17 @@ pub(crate) fn listeners(configuration: &Configuration) -> pb::ListenersConfigDum
         }
     }
     dump
+}
+
+/// `SecretsConfigDump`: those of the bootstrap, as Envoy without a time.
+pub(crate) fn secrets(bootstrap: &Bootstrap) -> pb::SecretsConfigDump {
+    let secrets = bootstrap.static_resources.iter().flat_map(|resources| &resources.secrets);
+    let dumped = |secret: &Secret| pb::secrets_config_dump::StaticSecret {
+        name: secret.name.clone(),
+        secret: Some(any::pack(secret)),
+        last_updated: None,
+    };
+    pb::SecretsConfigDump { static_secrets: secrets.map(dumped).collect(), ..Default::default() }
 }
 
 /// `RoutesConfigDump`.

@@ -10,6 +10,8 @@ use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{TransportSocket, transport_socket};
 use dhow_proto::envoy::config::listener::v3::{Filter, filter};
+use dhow_proto::envoy::extensions::filters::network::direct_response::v3::Config as DirectResponseMessage;
+use dhow_proto::envoy::extensions::filters::network::echo::v3::Echo as EchoMessage;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as HcmMessage;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
@@ -18,7 +20,7 @@ use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_api::NetworkFilter;
 use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource};
 use dhow_proxy_listener::{FilterContext, NetworkFilters};
-use dhow_proxy_tcp::TcpProxy;
+use dhow_proxy_tcp::{DirectResponse, Echo, TcpProxy};
 use dhow_proxy_upstream::ClusterManager;
 use dhow_proxy_xds::PathSource;
 use dhow_stats::Store;
@@ -68,6 +70,15 @@ impl NetworkFilters for FilterBuilder {
                     dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
                 let config = dhow_proxy_tcp::lower(message, &self.log_writer, &path, warnings)?;
                 Ok(Arc::new(TcpProxy::new(config, &self.store)))
+            }
+            "envoy.extensions.filters.network.echo.v3.Echo" => {
+                let EchoMessage {} = dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                Ok(Arc::new(Echo))
+            }
+            "envoy.extensions.filters.network.direct_response.v3.Config" => {
+                let message: DirectResponseMessage =
+                    dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
+                Ok(Arc::new(DirectResponse::from_message(message, &path)?))
             }
             other => Err(unknown(&name, other, &path)),
         }

@@ -1,10 +1,12 @@
-//! The TCP proxy: bytes between a downstream connection and a connection to a host of a cluster. It must not know how
-//! connections are accepted or how hosts are chosen.
+//! The terminal network filters that know no protocol: the TCP proxy between a downstream connection and a host of a
+//! cluster, and those that answer by themselves. It must not know how connections are accepted or how hosts are chosen.
 
+mod answering;
 mod config;
 mod copy;
 mod filter;
 mod stats;
 
+pub use answering::{DirectResponse, Echo};
 pub use config::lower;
 pub use filter::TcpProxy;
