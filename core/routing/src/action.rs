@@ -58,6 +58,17 @@ pub struct UpgradeConfig {
     pub terminate_connect: bool,
     /// `connect_config.allow_post`: POST requests are treated alike.
     pub allow_post: bool,
+    /// `connect_config.proxy_protocol_config`: the header in front of the payload.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// `ProxyProtocolConfig.version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// The line of text.
+    V1,
+    /// The binary header.
+    V2,
 }
 
 /// A compiled `envoy.config.route.v3.RouteAction`.
@@ -83,10 +94,16 @@ pub struct ForwardAction {
     pub flush_timeout: Option<Duration>,
     /// Life of the stream; `None`: the connection manager's; zero: not limited.
     pub max_stream_duration: Option<Duration>,
-    /// Upper bound of a time-out from `grpc-timeout`; `None`: the header is not used; zero: no bound.
+    /// Whether `max_stream_duration` is there at all: `timeout` does not count then.
+    pub has_stream_duration: bool,
+    /// Upper bound of a life that `grpc-timeout` asks for; `None`: the header is not used; zero: no bound.
     pub grpc_timeout_header_max: Option<Duration>,
-    /// Taken off a time-out from `grpc-timeout`.
+    /// Taken off a life that `grpc-timeout` asks for.
     pub grpc_timeout_header_offset: Option<Duration>,
+    /// `max_grpc_timeout`: upper bound of a `timeout` that `grpc-timeout` asks for; `None`: the header is not used; zero: no bound.
+    pub max_grpc_timeout: Option<Duration>,
+    /// `grpc_timeout_offset`: taken off such a `timeout` that is longer.
+    pub grpc_timeout_offset: Option<Duration>,
     /// The route's retry policy, or its virtual host's.
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// The route's hedge policy, or its virtual host's.

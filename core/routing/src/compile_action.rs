@@ -7,13 +7,13 @@ use dhow_expr::Format;
 use dhow_http::HeaderName;
 use dhow_matching::{MetadataCriteria, RegexRewrite};
 
-use crate::action::{ForwardAction, HostRewrite, Priority, UpgradeConfig};
+use crate::action::{ForwardAction, HostRewrite, Priority, ProxyProtocol, UpgradeConfig};
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
 use crate::compile::{Compiler, LevelHeaders, RouteLevel, mirrors, refuse};
 use crate::filter_config::FilterConfigs;
 use crate::hash::HashPolicy;
 use crate::internal_redirect::InternalRedirectPolicy;
-use crate::pb::core::RoutingPriority;
+use crate::pb::core::{ProxyProtocolConfig, RoutingPriority, proxy_protocol_config::Version};
 use crate::pb::route::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
     UpgradeConfig as UpgradeMessage, upgrade_config::ConnectConfig,
@@ -112,12 +112,11 @@ pub(crate) fn forward(
         idle_timeout: duration(idle_timeout.as_ref(), path, "idle_timeout")?,
         flush_timeout: duration(flush_timeout.as_ref(), path, "flush_timeout")?,
         max_stream_duration: duration(max_duration.as_ref(), &stream, "max_stream_duration")?,
-        grpc_timeout_header_max: grpc_max.or(duration(max_grpc_timeout.as_ref(), path, "max_grpc_timeout")?),
-        grpc_timeout_header_offset: grpc_offset.or(duration(
-            grpc_timeout_offset.as_ref(),
-            path,
-            "grpc_timeout_offset",
-        )?),
+        has_stream_duration: max_stream_duration.is_some(),
+        grpc_timeout_header_max: grpc_max,
+        grpc_timeout_header_offset: grpc_offset,
+        max_grpc_timeout: duration(max_grpc_timeout.as_ref(), path, "max_grpc_timeout")?,
+        grpc_timeout_offset: duration(grpc_timeout_offset.as_ref(), path, "grpc_timeout_offset")?,
         retry_policy: compiler
             .retry_policy(retry_policy.as_ref(), path)?
             .or_else(|| level.host.retry_policy.clone()),
@@ -199,13 +198,11 @@ fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[Upgrad
             let reason = format!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig");
             return Err(ConfigError::new(path.index(at), reason));
         }
-        let mut allows_post = false;
+        let (mut allows_post, mut proxy_protocol) = (false, None);
         if let Some(ConnectConfig { proxy_protocol_config, allow_post }) = connect_config {
-            refuse(
-                proxy_protocol_config.is_some(),
-                &path.index(at).field("connect_config"),
-                "proxy_protocol_config",
-            )?;
+            let path = path.index(at).field("connect_config").field("proxy_protocol_config");
+            let header = proxy_protocol_config.as_ref().map(|config| proxy_protocol_version(config, &path));
+            proxy_protocol = header.transpose()?;
             allows_post = *allow_post;
         }
         upgrades.push(UpgradeConfig {
@@ -213,9 +210,25 @@ fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[Upgrad
             enabled: enabled.as_ref().is_none_or(|wrapped| wrapped.value),
             terminate_connect: connect_config.is_some(),
             allow_post: allows_post,
+            proxy_protocol,
         });
     }
     Ok(upgrades.into())
+}
+
+/// The version of the header in front of the bytes of a CONNECT that ends here.
+fn proxy_protocol_version(
+    message: &ProxyProtocolConfig,
+    path: &FieldPath,
+) -> Result<ProxyProtocol, ConfigError> {
+    let ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } = message;
+    refuse(pass_through_tlvs.is_some(), path, "pass_through_tlvs")?;
+    refuse(!added_tlvs.is_empty(), path, "added_tlvs")?;
+    match Version::try_from(*version) {
+        Ok(Version::V1) => Ok(ProxyProtocol::V1),
+        Ok(Version::V2) => Ok(ProxyProtocol::V2),
+        Err(_) => Err(bad_enum(path, "version")),
+    }
 }
 
 /// The policy; the older fields stand for one when it is not there.

@@ -2,6 +2,7 @@
 //! response. It must not know how connections are accepted or how hosts are discovered.
 
 mod body;
+mod body_copy;
 mod client_certificate;
 mod config;
 mod downstream;

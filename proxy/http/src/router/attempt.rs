@@ -161,11 +161,6 @@ impl RequestGuard {
         });
     }
 
-    /// The response is a redirect that is followed here; the rest of it is dropped.
-    pub(super) fn on_redirected(&self) {
-        self.cluster.info().stats.upstream_rq_cancelled().inc();
-    }
-
     /// The attempt ended without a whole response.
     pub(super) fn on_failure(&self) {
         self.settle(&self.host.stats().rq_error);

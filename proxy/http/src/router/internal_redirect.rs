@@ -1,10 +1,10 @@
 //! Redirects of upstreams that are followed here: the request starts over with the location that the response names.
 
 use dhow_expr::FormatContext;
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::KnownHeader;
 use dhow_proxy_api::{Protocol, StreamFormat};
 use dhow_proxy_runtime::clock;
-use dhow_routing::{InternalRedirectPolicy, RedirectPredicate, RouteEntry, RouteInput, SelectedRoute};
+use dhow_routing::{InternalRedirectPolicy, RedirectPredicate, RouteInput, SelectedRoute};
 use dhow_runtime_config::Current;
 
 use crate::stream::{Exchange, KeptBody};
@@ -14,8 +14,8 @@ use crate::stream::{Exchange, KeptBody};
 pub(crate) struct RedirectTrail {
     /// Redirects followed so far.
     followed: u32,
-    /// The routes that were redirected, for `previous_routes`.
-    routes: Vec<SelectedRoute>,
+    /// Names of routes and of those that their redirects led to, for `previous_routes`.
+    taken: Vec<[Box<str>; 2]>,
     /// The body of the request, for the next attempt.
     pub(super) body: Option<KeptBody>,
 }
@@ -37,10 +37,10 @@ struct Location<'a> {
 }
 
 impl<'a> Location<'a> {
-    /// An absolute URL with a scheme of HTTP, or a path of the request's own host.
-    fn parse(text: &'a [u8], request: &'a HeaderMap) -> Option<Self> {
+    /// An absolute URL with a scheme of HTTP, or a path, which has no scheme.
+    fn parse(text: &'a [u8]) -> Option<Self> {
         if text.first() == Some(&b'/') && !text.starts_with(b"//") {
-            return Some(Self { scheme: request.scheme(), authority: request.authority(), path: text });
+            return Some(Self { scheme: b"", authority: b"", path: text });
         }
         let at = text.windows(3).position(|window| window == b"://")?;
         let (scheme, rest) = (&text[..at], &text[at + 3..]);
@@ -65,6 +65,8 @@ impl<'a> Location<'a> {
 impl Exchange {
     /// Readies the exchange for the request that a redirect made of it: a new stream on the same connection.
     pub(crate) fn start_over(&mut self) {
+        let replayed = self.redirects.body.as_ref().map_or(0, KeptBody::len) as u64;
+        let received = self.info.bytes_received + replayed;
         let manager = self.manager.clone();
         let protocol = self.info.protocol.unwrap_or(Protocol::Http11);
         let connection = self.info.connection.clone();
@@ -73,6 +75,8 @@ impl Exchange {
         next.redirects = std::mem::take(&mut self.redirects);
         next.internal = self.internal;
         next.info.client_address = self.info.client_address;
+        // Bytes that are sent again count again.
+        next.info.bytes_received = received;
         // The body is here already, kept or empty.
         next.info.request_complete = Some(clock::now());
         next.deadlines.request = None;
@@ -89,18 +93,18 @@ impl Exchange {
         status: u16,
     ) -> bool {
         let Some(location) = self.response.get_known(KnownHeader::Location).map(<[u8]>::to_vec) else {
-            self.manager.stats.redirects.passthrough_internal_redirect_bad_location().inc();
             return false;
         };
         let stats = self.manager.stats.clone();
         let original = self.request.clone();
-        let Some(location) = Location::parse(&location, &original) else {
+        let Some(location) = Location::parse(&location) else {
             stats.redirects.passthrough_internal_redirect_bad_location().inc();
             return false;
         };
         let secure = location.scheme.eq_ignore_ascii_case(b"https");
         let was_secure = self.request.scheme().eq_ignore_ascii_case(b"https");
-        if secure != was_secure && !policy.allow_cross_scheme {
+        let relative = location.scheme.is_empty();
+        if relative || (secure != was_secure && !policy.allow_cross_scheme) {
             stats.redirects.passthrough_internal_redirect_unsafe_scheme().inc();
             return false;
         }
@@ -118,17 +122,16 @@ impl Exchange {
             self.request = original;
             return false;
         };
-        let allowed = policy
-            .predicates
-            .iter()
-            .all(|predicate| self.redirect_allowed(predicate, route, target.entry(), secure || !was_secure));
+        let target = target.entry().name().to_owned();
+        let safe = was_secure || !secure;
+        let allowed =
+            policy.predicates.iter().all(|predicate| self.redirect_allowed(predicate, route, &target, safe));
         if !allowed {
             stats.redirects.passthrough_internal_redirect_predicate().inc();
             self.request = original;
             return false;
         }
         self.redirects.followed += 1;
-        self.redirects.routes.push(route.clone());
         true
     }
 
@@ -158,18 +161,20 @@ impl Exchange {
     }
 
     fn redirect_allowed(
-        &self,
+        &mut self,
         predicate: &RedirectPredicate,
         current: &SelectedRoute,
-        target: &RouteEntry,
+        target: &str,
         safe: bool,
     ) -> bool {
         match predicate {
             RedirectPredicate::PreviousRoutes => {
-                let taken = self.redirects.routes.iter().chain([current]);
-                !taken.into_iter().any(|route| std::ptr::eq(route.entry(), target))
+                let step = [current.entry().name().into(), target.into()];
+                let fresh = !self.redirects.taken.contains(&step);
+                self.redirects.taken.push(step);
+                fresh
             }
-            RedirectPredicate::AllowListedRoutes(names) => names.iter().any(|name| **name == *target.name()),
+            RedirectPredicate::AllowListedRoutes(names) => names.iter().any(|name| **name == *target),
             RedirectPredicate::SafeCrossScheme => safe,
             RedirectPredicate::FilterState { key, if_absent } => {
                 let context = StreamFormat::new(&self.info);
@@ -191,12 +196,8 @@ mod tests {
 
     #[test]
     fn locations_are_absolute_or_a_path() {
-        let mut request = HeaderMap::new();
-        for (name, value) in [(":scheme", "http"), (":authority", "a"), (":path", "/p")] {
-            request.append(name.as_bytes(), value.as_bytes());
-        }
         let parts = |text: &str| {
-            let location = Location::parse(text.as_bytes(), &request)?;
+            let location = Location::parse(text.as_bytes())?;
             let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             Some((string(location.scheme), string(location.authority), string(&location.target())))
         };
@@ -206,7 +207,7 @@ mod tests {
         assert_eq!(parts("http://b:1/x?q#f"), some("http", "b:1", "/x?q"));
         assert_eq!(parts("HTTPS://b"), some("HTTPS", "b", "/"));
         assert_eq!(parts("http://b?q"), some("http", "b", "/?q"));
-        assert_eq!(parts("/x"), some("http", "a", "/x"));
+        assert_eq!(parts("/x"), some("", "", "/x"));
         for bad in ["", "x", "ftp://b/", "//b/", "http:///x"] {
             assert_eq!(parts(bad), None, "{bad}");
         }

@@ -9,6 +9,7 @@ mod internal_redirect;
 mod response;
 mod retry;
 mod route_stats;
+mod sending;
 mod shadow;
 mod timeouts;
 mod tunnel;
@@ -21,26 +22,26 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dhow_base::ResponseFlag;
-use dhow_http::h1::{BodyLength, ResponseInfo};
+use dhow_http::h1::ResponseInfo;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{HttpFilter, LocalReply, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::{ChosenHost, Host, HostResult, ResponseTraits, RoutingPriority, WorkerCluster};
-use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute, set_authority};
+use dhow_proxy_upstream::{Host, ResponseTraits, RoutingPriority, WorkerCluster};
+use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute};
 
 use crate::config::RouterConfig;
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody, Pump, RequestBody};
+use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody};
 use crate::upstream::UpstreamStream;
 use attempt::RequestGuard;
 use hedge::{First, Hedge, Hedges, reset_status};
-use host_selection::{is_canary, no_healthy_upstream};
+use host_selection::is_canary;
 pub(crate) use internal_redirect::RedirectTrail;
 use retry::{RetryDecision, RetryScope, RetryState};
 pub(crate) use route_stats::{RequestGroups, RouteStats};
-use shadow::Shadows;
 use timeouts::RequestTimeouts;
+pub(crate) use timeouts::{parse_grpc_timeout, set_grpc_timeout};
 
 /// What lasts over the attempts of one request.
 struct Forwarding {
@@ -69,8 +70,6 @@ struct Forwarding {
     cookies: Vec<String>,
     /// Where the request is counted beside its cluster.
     groups: RequestGroups,
-    /// Copies that are sent once the request is here as a whole.
-    shadows: Shadows,
 }
 
 /// How one attempt ended.
@@ -90,14 +89,10 @@ enum Outcome {
 }
 
 impl Forwarding {
-    /// Sends the copies of a request that is here as a whole.
-    fn send_shadows(&mut self, trailers: Option<&HeaderMap>) {
-        if self.shadows.is_empty() {
-            return;
-        }
-        match self.kept.as_ref().filter(|kept| kept.can_retry()) {
-            Some(kept) => self.shadows.send(kept.bytes(), trailers),
-            None => self.shadows.abandon(),
+    /// The request was sent whole.
+    fn finish_copies(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some(kept) = &mut self.kept {
+            kept.finish_copies(trailers);
         }
     }
 
@@ -351,8 +346,9 @@ impl Exchange {
             self.charge(&cluster, &groups, reply.status, &traits);
             return Err(reply);
         }
-        let timeouts = RequestTimeouts::of(action, router, &mut self.request);
-        self.set_expected_timeout(&timeouts);
+        let grpc = self.is_grpc();
+        let timeouts = RequestTimeouts::of(action, router, &mut self.request, grpc);
+        self.set_expected_timeout(&timeouts, action);
         if route.virtual_host().include_request_attempt_count() {
             self.request.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
@@ -373,17 +369,18 @@ impl Exchange {
             Priority::High => RoutingPriority::High,
         };
         let limit = route.entry().request_body_buffer_limit().map_or(limit, |limit| limit as usize);
-        let mut shadows = self.shadows(action, priority, timeouts.global);
-        if self.end_stream {
-            shadows.send(b"", None);
-        }
+        let copies = self.send_shadows(action, priority, timeouts.global);
         // The body of a request that was redirected was kept for this.
-        let replayed = self.redirects.body.take();
-        let keeps = retry.is_some() || !shadows.is_empty() || action.internal_redirect_policy.is_some();
+        let mut kept = self.redirects.body.take();
+        if retry.is_some() || action.internal_redirect_policy.is_some() {
+            kept = kept.or_else(|| Some(KeptBody::with_limit(limit)));
+        }
+        if !copies.is_empty() {
+            kept.get_or_insert_with(KeptBody::unkept).copy_to(copies);
+        }
         Ok(Forwarding {
-            kept: replayed.or_else(|| keeps.then(|| KeptBody::with_limit(limit))),
+            kept,
             groups,
-            shadows,
             cluster,
             route: route.clone(),
             priority,
@@ -402,13 +399,20 @@ impl Exchange {
         })
     }
 
-    fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts) {
+    fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts, action: &ForwardAction) {
+        let elapsed = self.since_request(clock::now());
+        let expected = timeouts.expected_millis(elapsed);
+        if let Some(millis) =
+            expected.filter(|_| action.max_grpc_timeout.is_some() && !action.has_stream_duration)
+            && self.is_grpc()
+        {
+            set_grpc_timeout(&mut self.request, Duration::from_millis(millis));
+        }
         let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
         if suppressed {
             return;
         }
-        let elapsed = self.since_request(clock::now());
-        match timeouts.expected_millis(elapsed) {
+        match expected {
             Some(millis) => self.request.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis),
             None => {
                 self.request.remove_known(KnownHeader::XEnvoyExpectedRqTimeoutMs);
@@ -433,198 +437,6 @@ impl Exchange {
             make_cookie: &mut make_cookie,
         };
         HashPolicy::combined(&action.hash_policies, &mut input)
-    }
-
-    async fn attempt<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
-        forwarding: &mut Forwarding,
-    ) -> Outcome {
-        let Some(ChosenHost { host, member }) = self.choose_host(forwarding) else {
-            forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
-            self.info.upstream.attempts += 1;
-            let mut reply = no_healthy_upstream();
-            if let Some(wanted) = self.info.override_host.as_deref().filter(|wanted| wanted.strict) {
-                reply.status = wanted.status;
-            }
-            return Outcome::Final(reply);
-        };
-        self.info.upstream.attempts += 1;
-        self.info.upstream.host = Some(host.address_text().clone());
-        self.info.upstream.hostname = host.shared_hostname().cloned();
-        forwarding.host = Some(host.clone());
-        forwarding.replaced = false;
-        self.update_for_attempt(forwarding, &host);
-        if forwarding.retry.is_some() {
-            forwarding.tried.push(host.clone());
-        }
-        let cluster = member.unwrap_or_else(|| forwarding.cluster.clone());
-        let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
-        let mut upstream = match stream {
-            Ok(stream) => stream,
-            Err(Interruption::Upstream(reset)) => {
-                if reset.kind != ResetKind::Overflow {
-                    cluster.note_result(&host, HostResult::ConnectFailed);
-                    return Outcome::Reset(reset);
-                }
-                return self.overflowed(forwarding);
-            }
-            Err(Interruption::Answered(reply, _)) => {
-                self.forget_host(forwarding);
-                return Outcome::Final(*reply);
-            }
-            Err(interruption) => return Outcome::Interrupted(interruption),
-        };
-        let Some(guard) = RequestGuard::begin(cluster, &host, forwarding.priority) else {
-            return self.overflowed(forwarding);
-        };
-        guard.on_connected();
-        forwarding.groups.each(|group| group.upstream_rq_total().inc());
-        forwarding.started = true;
-        let begun = clock::now();
-        self.info.upstream.first_tx = Some(begun);
-        self.info.upstream.protocol = upstream.protocol();
-        self.filter_upstream_request(forwarding);
-        if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
-            return Outcome::Reset(reset);
-        }
-        self.await_response(down, timer, forwarding, upstream, guard).await
-    }
-
-    /// The limits of the cluster left no room for the attempt: it had no host.
-    fn overflowed(&mut self, forwarding: &mut Forwarding) -> Outcome {
-        self.forget_host(forwarding);
-        Outcome::Reset(Reset::new(ResetKind::Overflow))
-    }
-
-    fn forget_host(&mut self, forwarding: &mut Forwarding) {
-        self.info.upstream.host = None;
-        self.info.upstream.hostname = None;
-        forwarding.host = None;
-    }
-
-    /// Sends the request and waits for the head of the final response.
-    async fn await_response<D: Downstream>(
-        &mut self,
-        down: &mut D,
-        timer: &mut DeadlineTimer,
-        forwarding: &mut Forwarding,
-        mut upstream: UpstreamStream,
-        guard: RequestGuard,
-    ) -> Outcome {
-        let manager = self.manager.clone();
-        let (stream, deadlines) = self.parts();
-        let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
-        let mut pump = Pump {
-            body: &mut body,
-            upstream: &mut upstream,
-            deadlines,
-            timer,
-            request_done: false,
-            response_timeout: forwarding.timeouts.global,
-            upgraded: false,
-        };
-        let result = loop {
-            match pump.await_head().await {
-                Ok(head) if head.informational => {
-                    if manager.config.proxy_100_continue {
-                        pump.body.down.send_informational(pump.body.stream.response);
-                    }
-                }
-                other => break other,
-            }
-        };
-        let request_done = pump.request_done;
-        if request_done {
-            forwarding.send_shadows(down.trailers());
-        }
-        let interruption = match result {
-            Ok(head) => {
-                let now = clock::now();
-                self.deadlines.on_response_head(now);
-                self.info.upstream.first_rx = Some(now);
-                self.filter_upstream_response(forwarding, head.body == BodyLength::None);
-                guard.on_head(&self.response, self.is_grpc());
-                return Outcome::Response(head, upstream, guard, request_done);
-            }
-            Err(interruption) => interruption,
-        };
-        self.deadlines.end_attempt();
-        let idle = match interruption {
-            Interruption::Expired(Expired::PerTry) => false,
-            Interruption::Expired(Expired::PerTryIdle) => true,
-            other => return self.broken_off(forwarding, &upstream, &guard, other),
-        };
-        guard.on_timeout();
-        if forwarding.timeouts.hedging {
-            return Outcome::SoftTimeout(Box::new(Hedge {
-                stream: upstream,
-                guard,
-                host: forwarding.host.clone().expect("an attempt has a host"),
-                upstream: self.info.upstream.clone(),
-                response: HeaderMap::new(),
-                replaced: false,
-            }));
-        }
-        guard.count_end(&upstream, &interruption);
-        guard.on_timed_out();
-        let stats = &forwarding.cluster.info().stats;
-        match idle {
-            false => stats.upstream_rq_per_try_timeout().inc(),
-            true => stats.upstream_rq_per_try_idle_timeout().inc(),
-        }
-        Outcome::PerTryTimeout { idle }
-    }
-
-    /// What becomes of an attempt that ended without response, not by limits of its own.
-    fn broken_off(
-        &self,
-        forwarding: &Forwarding,
-        upstream: &UpstreamStream,
-        guard: &RequestGuard,
-        interruption: Interruption,
-    ) -> Outcome {
-        guard.count_end(upstream, &interruption);
-        match interruption {
-            Interruption::Upstream(reset) => {
-                guard.on_failure();
-                Outcome::Reset(reset)
-            }
-            Interruption::Expired(Expired::Response) => {
-                guard.on_timeout();
-                guard.on_timed_out();
-                Outcome::Interrupted(Interruption::Expired(Expired::Response))
-            }
-            interruption => {
-                forwarding.cluster.info().stats.upstream_rq_cancelled().inc();
-                Outcome::Interrupted(interruption)
-            }
-        }
-    }
-
-    /// What differs from attempt to attempt: counts, what is left of the time, the host's name.
-    fn update_for_attempt(&mut self, forwarding: &Forwarding, host: &Arc<Host>) {
-        let attempts = self.info.upstream.attempts;
-        if attempts > 1 {
-            self.set_expected_timeout(&forwarding.timeouts);
-            if forwarding.route.virtual_host().include_request_attempt_count() {
-                self.request.set_known_number(KnownHeader::XEnvoyAttemptCount, attempts.into());
-            }
-        }
-        if let Some(action) = forwarding.route.forward()
-            && action.is_auto_host_rewrite()
-            && !host.hostname().is_empty()
-        {
-            let append = action.append_x_forwarded_host && attempts == 1;
-            set_authority(&mut self.request, host.hostname().as_bytes(), append, attempts == 1);
-        }
-        if self.manager.config.forwarding.scheme.match_upstream {
-            let scheme: &[u8] = if host.transport_socket().is_secure() { b"https" } else { b"http" };
-            self.request.set_known(KnownHeader::Scheme, scheme);
-        }
-        let per_try = &forwarding.timeouts;
-        self.deadlines.begin_attempt(per_try.per_try, per_try.per_try_idle);
     }
 
     /// Waits before a retry.

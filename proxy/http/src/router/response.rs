@@ -59,7 +59,6 @@ impl Exchange {
         match outcome {
             Outcome::Response(head, upstream, guard, request_done) => {
                 if let Some(ending) = self.redirect_internally(down, forwarding, head.status, request_done) {
-                    guard.on_redirected();
                     return ending;
                 }
                 self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
@@ -183,7 +182,7 @@ impl Exchange {
         self.send_response_head(down, end, false);
         let http1 = down.protocol() != Protocol::Http2;
         let (stream, deadlines) = self.parts();
-        let kept = forwarding.kept.as_mut().filter(|_| !forwarding.shadows.is_empty());
+        let kept = forwarding.kept.as_mut().filter(|kept| kept.is_copied());
         let mut body = RequestBody { down, kept, stream };
         let mut pump = Pump {
             body: &mut body,
@@ -198,7 +197,7 @@ impl Exchange {
         let result = pump.relay().await;
         let request_done = pump.request_done;
         if request_done {
-            forwarding.send_shadows(down.trailers());
+            forwarding.finish_copies(down.trailers());
         }
         let done = clock::now();
         self.info.upstream.last_rx = Some(done);

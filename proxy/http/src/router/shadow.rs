@@ -15,19 +15,14 @@ use dhow_runtime_config::Current;
 
 use super::attempt::RequestGuard;
 use super::hedge::reset_status;
-use crate::body::{BodySource, BodyState, BufferedBody, poll_transfer};
+use crate::body::{BodySource, BodyState, BufferedBody, TransferError, poll_transfer};
+use crate::body_copy::{self, CopyReader, CopyWriter};
 use crate::manager::Manager;
 use crate::reset::Reset;
 use crate::stream::Exchange;
 use crate::upstream::{Acquired, UpstreamStream};
 
-/// The copies that wait for the end of the request.
-#[derive(Default)]
-pub(super) struct Shadows {
-    waiting: Vec<Shadow>,
-}
-
-/// One copy.
+/// One copy of a request.
 struct Shadow {
     manager: Rc<Manager>,
     cluster: Rc<WorkerCluster>,
@@ -36,51 +31,38 @@ struct Shadow {
     timeout: Option<Duration>,
 }
 
-impl Shadows {
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Sends the copies, with what was kept of the request's body.
-    pub(super) fn send(&mut self, body: &[u8], trailers: Option<&HeaderMap>) {
-        for shadow in self.waiting.drain(..) {
-            let (body, trailers) = (body.to_vec(), trailers.cloned());
-            tokio::task::spawn_local(shadow.run(body, trailers));
-        }
-    }
-
-    /// The body is too long to be kept: nothing is mirrored.
-    pub(super) fn abandon(&mut self) {
-        self.waiting.clear();
-    }
-}
-
 impl Exchange {
-    /// The copies that the route wants of the request, which is rewritten already.
-    pub(super) fn shadows(
+    /// Sends the copies that the route wants of the request, which is rewritten already. Their bodies follow through what is
+    /// given back.
+    pub(super) fn send_shadows(
         &self,
         action: &ForwardAction,
         priority: RoutingPriority,
         timeout: Option<Duration>,
-    ) -> Shadows {
+    ) -> Vec<CopyWriter> {
+        let mut bodies = Vec::new();
         if action.mirror_policies.is_empty() || self.request.method() == b"CONNECT" {
-            return Shadows::default();
+            return bodies;
         }
-        let chosen = action.mirror_policies.iter().filter(|policy| {
-            policy.fraction.as_ref().is_none_or(|fraction| fraction.contains(self.random, &Current))
-        });
-        let shadows = chosen.filter_map(|policy| {
-            let cluster = self.manager.clusters.get(policy.cluster.name(&self.request)?)?;
-            Some(Shadow {
-                manager: self.manager.clone(),
-                cluster,
-                priority,
-                head: self.shadow_head(policy),
-                timeout,
-            })
-        });
-        Shadows { waiting: shadows.collect() }
+        for policy in &*action.mirror_policies {
+            if !policy.fraction.as_ref().is_none_or(|fraction| fraction.contains(self.random, &Current)) {
+                continue;
+            }
+            let cluster = policy.cluster.name(&self.request).and_then(|name| self.manager.clusters.get(name));
+            let Some(cluster) = cluster else { continue };
+            let limit = cluster.info().per_connection_buffer_limit as usize;
+            let manager = self.manager.clone();
+            let head = self.shadow_head(policy);
+            let shadow = Shadow { manager, cluster, priority, head, timeout };
+            if self.end_stream {
+                tokio::task::spawn_local(shadow.run(None));
+            } else {
+                let (writer, reader) = body_copy::copy(limit);
+                bodies.push(writer);
+                tokio::task::spawn_local(shadow.run(Some(reader)));
+            }
+        }
+        bodies
     }
 
     fn shadow_head(&self, policy: &MirrorPolicy) -> HeaderMap {
@@ -120,10 +102,10 @@ fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {
 }
 
 impl Shadow {
-    async fn run(self, body: Vec<u8>, trailers: Option<HeaderMap>) {
+    async fn run(self, body: Option<CopyReader>) {
         self.manager.stats.async_client.rq_total().inc();
         let started = clock::now();
-        let exchange = self.exchange(&body, trailers.as_ref());
+        let exchange = self.exchange(body);
         let status = match self.timeout {
             None => exchange.await,
             Some(timeout) => match tokio::time::timeout(timeout, exchange).await {
@@ -144,7 +126,7 @@ impl Shadow {
     }
 
     /// Sends the copy and drops the response; gives the status to count.
-    async fn exchange(&self, body: &[u8], trailers: Option<&HeaderMap>) -> u16 {
+    async fn exchange(&self, body: Option<CopyReader>) -> u16 {
         let Some(chosen) = self.cluster.choose_host(&LbContext::default()) else {
             self.cluster.info().stats.upstream_cx_none_healthy().inc();
             return 503;
@@ -160,7 +142,11 @@ impl Shadow {
         };
         let Ok(mut upstream) = stream else { return 503 };
         let Some(guard) = RequestGuard::begin(cluster, &host, self.priority) else { return 503 };
-        match self.drive(&mut upstream, &guard, body, trailers).await {
+        let driven = match body {
+            Some(mut body) => self.drive(&mut upstream, &guard, &mut body, false).await,
+            None => self.drive(&mut upstream, &guard, &mut BufferedBody::new(b"", None), true).await,
+        };
+        match driven {
             Ok(status) => status,
             Err(reset) => {
                 let status = reset_status(&reset);
@@ -171,22 +157,20 @@ impl Shadow {
         }
     }
 
-    async fn drive(
+    async fn drive<S: BodySource>(
         &self,
         upstream: &mut UpstreamStream,
         guard: &RequestGuard,
-        body: &[u8],
-        trailers: Option<&HeaderMap>,
+        source: &mut S,
+        end: bool,
     ) -> Result<u16, Reset> {
-        let end = body.is_empty() && trailers.is_none();
         upstream.begin(&self.head, end)?;
         let mut response = HeaderMap::new();
-        let mut source = BufferedBody::new(body, trailers);
         let (mut sent, mut moved) = (false, 0);
         let status = poll_fn(|cx| {
-            if !sent && let Poll::Ready(result) = poll_transfer(cx, &mut source, upstream, &mut moved) {
+            if !sent && let Poll::Ready(result) = poll_transfer(cx, source, upstream, &mut moved) {
                 sent = true;
-                if let Err(crate::body::TransferError::Sink(reset)) = result {
+                if let Err(TransferError::Sink(reset) | TransferError::Source(reset)) = result {
                     return Poll::Ready(Err(reset));
                 }
             }

@@ -23,22 +23,30 @@ pub(super) struct RequestTimeouts {
 
 impl RequestTimeouts {
     /// Reads the limits; headers that set them are consumed.
-    pub(super) fn of(action: &ForwardAction, router: &RouterConfig, request: &mut HeaderMap) -> Self {
-        let mut global = action.timeout;
-        if let Some(max) = action.grpc_timeout_header_max
-            && let Some(asked) = request.get_known(KnownHeader::GrpcTimeout).and_then(parse_grpc_timeout)
-        {
-            let offset = action.grpc_timeout_header_offset.unwrap_or_default();
-            let asked = if asked > offset { asked - offset } else { asked };
-            global = Some(if max.is_zero() { asked } else { asked.min(max) });
+    pub(super) fn of(
+        action: &ForwardAction,
+        router: &RouterConfig,
+        request: &mut HeaderMap,
+        grpc: bool,
+    ) -> Self {
+        // A stream whose duration is limited has no other limit of the route.
+        let mut global = action.timeout.filter(|_| !action.has_stream_duration);
+        if let Some(max) = action.max_grpc_timeout.filter(|_| grpc && !action.has_stream_duration) {
+            let asked = request.get_known(KnownHeader::GrpcTimeout).and_then(parse_grpc_timeout);
+            let asked = asked.unwrap_or_default();
+            let offset = action.grpc_timeout_offset.filter(|offset| *offset < asked).unwrap_or_default();
+            let asked = asked - offset;
+            let capped = !max.is_zero() && (asked.is_zero() || asked > max);
+            global = Some(if capped { max } else { asked });
         }
-        if router.respect_expected_rq_timeout
-            && let Some(expected) = take_millis(request, KnownHeader::XEnvoyExpectedRqTimeoutMs)
-        {
-            global = Some(expected);
-        }
-        if let Some(asked) = take_millis(request, KnownHeader::XEnvoyUpstreamRqTimeoutMs) {
-            global = Some(asked);
+        let expected = request.get_known(KnownHeader::XEnvoyExpectedRqTimeoutMs).and_then(parse_millis);
+        match expected.filter(|_| router.respect_expected_rq_timeout) {
+            Some(expected) => global = Some(expected),
+            None => {
+                if let Some(asked) = take_millis(request, KnownHeader::XEnvoyUpstreamRqTimeoutMs) {
+                    global = Some(asked);
+                }
+            }
         }
         let mut per_try = action.retry_policy.as_ref().and_then(|policy| policy.per_try_timeout);
         if let Some(asked) = take_millis(request, KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs) {
@@ -63,13 +71,17 @@ impl RequestTimeouts {
 }
 
 fn take_millis(request: &mut HeaderMap, name: KnownHeader) -> Option<Duration> {
-    let millis = std::str::from_utf8(request.get_known(name)?).ok().and_then(|text| text.parse().ok());
+    let millis = parse_millis(request.get_known(name)?);
     request.remove_known(name);
-    millis.map(Duration::from_millis)
+    millis
+}
+
+fn parse_millis(value: &[u8]) -> Option<Duration> {
+    std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
 /// `grpc-timeout`: up to eight digits and a unit.
-fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
+pub(crate) fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 {
         return None;
@@ -86,6 +98,19 @@ fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
+/// Sets `grpc-timeout`, in the finest unit of milliseconds and coarser ones that needs no more than eight digits.
+pub(crate) fn set_grpc_timeout(request: &mut HeaderMap, timeout: Duration) {
+    const MOST: u128 = 99_999_999;
+    let millis = timeout.as_millis();
+    let units = [(1, 'm'), (1000, 'S'), (60_000, 'M'), (3_600_000, 'H')];
+    let (amount, unit) = units
+        .iter()
+        .map(|(length, unit)| (millis / length, *unit))
+        .find(|(amount, _)| *amount <= MOST)
+        .unwrap_or((MOST, 'H'));
+    request.set_known(KnownHeader::GrpcTimeout, format!("{amount}{unit}").as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +123,19 @@ mod tests {
         for bad in [&b""[..], b"S", b"15", b"123456789S", b"-1S"] {
             assert_eq!(parse_grpc_timeout(bad), None);
         }
+    }
+
+    #[test]
+    fn grpc_timeouts_have_at_most_eight_digits() {
+        let text = |timeout| {
+            let mut request = HeaderMap::new();
+            set_grpc_timeout(&mut request, timeout);
+            String::from_utf8(request.get_known(KnownHeader::GrpcTimeout).unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(text(Duration::ZERO), "0m");
+        assert_eq!(text(Duration::from_secs(3)), "3000m");
+        assert_eq!(text(Duration::from_millis(99_999_999)), "99999999m");
+        assert_eq!(text(Duration::from_secs(100_000)), "100000S");
     }
 
     #[test]

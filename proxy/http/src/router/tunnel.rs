@@ -4,8 +4,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use dhow_net::proxy_protocol::{append_v1, append_v2};
 use dhow_proxy_runtime::DeadlineTimer;
 use dhow_proxy_upstream::{Host, Resource, SecureOptions, WorkerCluster, connect};
+use dhow_routing::ProxyProtocol;
 
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
@@ -58,6 +60,24 @@ impl Exchange {
         });
         let connection = connected.await?;
         let wire = Wire::new(connection.transport, self.manager.worker.buffers().clone());
-        Ok(UpstreamStream::Tunnel(Box::new(Tunnel::new(wire, connection.guard, &[]))))
+        let greeting = self.tunnel_greeting();
+        Ok(UpstreamStream::Tunnel(Box::new(Tunnel::new(wire, connection.guard, &greeting))))
+    }
+
+    /// The PROXY protocol header that tells the host about the client's connection, where the route wants one.
+    fn tunnel_greeting(&self) -> Vec<u8> {
+        let mut header = Vec::new();
+        let forward = self.info.route.as_ref().and_then(|route| route.forward());
+        let version =
+            forward.and_then(|action| action.upgrade("connect")).and_then(|rule| rule.proxy_protocol);
+        let (client, own) = (self.info.connection.remote_address, self.info.connection.local_address);
+        match version {
+            Some(ProxyProtocol::V1) => append_v1(&mut header, client, own),
+            Some(ProxyProtocol::V2) => {
+                append_v2(&mut header, client, own, &[]);
+            }
+            None => {}
+        }
+        header
     }
 }

@@ -1,12 +1,16 @@
 //! From a request's head to its route: normalisation, origin, the route and whether an upgrade is allowed.
 
+use std::time::Duration;
+
+use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{LocalReply, LogMoment, StreamFormat};
-use dhow_routing::{ClientCertificate, RouteInput};
+use dhow_routing::{ClientCertificate, ForwardAction, RouteInput};
 use dhow_runtime_config::Current;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, is_grpc};
 use crate::config::HttpFilterChain;
 use crate::request_headers;
+use crate::router::{parse_grpc_timeout, set_grpc_timeout};
 use crate::upgrade::{self, ActiveUpgrade};
 
 impl Exchange {
@@ -65,9 +69,9 @@ impl Exchange {
             if let Some(idle) = action.idle_timeout {
                 self.deadlines.set_idle_timeout(Some(idle).filter(|idle| !idle.is_zero()));
             }
-            if let Some(max) = action.max_stream_duration {
-                let max = Some(max).filter(|max| !max.is_zero());
-                self.deadlines.max_duration = max.map(|max| self.info.start + max);
+            let limit = duration_limit(action, &mut self.request);
+            if let Some(limit) = limit {
+                self.deadlines.max_duration = limit.map(|limit| self.info.start + limit);
             }
         }
         self.info.route = Some(selected);
@@ -100,4 +104,20 @@ impl Exchange {
     pub(crate) fn chain(&self) -> &HttpFilterChain {
         self.manager.config.chain_of(self.upgrade_chain)
     }
+}
+
+/// How long a stream may last by its route: not at all limited (`Some(None)`), or as the connection manager says (`None`). A
+/// call of gRPC may say so itself where the route allows it, and upstream learns what came of that.
+fn duration_limit(action: &ForwardAction, request: &mut HeaderMap) -> Option<Option<Duration>> {
+    let asked = action.grpc_timeout_header_max.and_then(|max| {
+        let asked = request.get_known(KnownHeader::GrpcTimeout).filter(|_| is_grpc(request))?;
+        Some((max, parse_grpc_timeout(asked)?))
+    });
+    let Some((max, asked)) = asked else {
+        return action.max_stream_duration.map(|max| Some(max).filter(|max| !max.is_zero()));
+    };
+    let capped = if max.is_zero() { asked } else { asked.min(max) };
+    let limit = capped.saturating_sub(action.grpc_timeout_header_offset.unwrap_or_default());
+    set_grpc_timeout(request, limit);
+    Some(Some(limit))
 }

@@ -129,14 +129,14 @@ impl Exchange {
             ending = Box::pin(self.serve(down, timer)).await;
         }
         if ending != Ending::Complete {
-            down.reset();
-        }
-        self.complete();
-        ending
             if self.response_started && ending == Ending::Broken {
                 // What was given to the connection goes out first: a reset drops what still waits.
                 tokio::task::yield_now().await;
             }
+            down.reset();
+        }
+        self.complete();
+        ending
     }
 
     /// Ends a stream whose head the codec does not accept, without an answer.
@@ -329,6 +329,12 @@ impl Exchange {
         for slot in &mut self.filters.slots {
             slot.filter.on_stream_complete(&self.info);
         }
+        self.log(LogMoment::End);
+    }
+
+    /// Writes the access logs.
+    pub(crate) fn log(&mut self, moment: LogMoment) {
+        self.info.log_moment = moment;
         let context = StreamFormat {
             request: Some(&self.request),
             response: Some(&self.response),
@@ -341,17 +347,7 @@ impl Exchange {
 
     /// Whether the client said that it speaks gRPC.
     pub(crate) fn is_grpc(&self) -> bool {
-        let Some(kind) = self.request.get_known(KnownHeader::ContentType) else { return false };
-        self.log(LogMoment::End);
-    }
-
-    /// Writes the access logs.
-    pub(crate) fn log(&mut self, moment: LogMoment) {
-        self.info.log_moment = moment;
-        match kind.strip_prefix(b"application/grpc") {
-            Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
-            None => false,
-        }
+        is_grpc(&self.request)
     }
 
     /// Time since the request was received whole, or zero before that.
@@ -365,6 +361,15 @@ impl Exchange {
     }
 }
 
+/// Whether the type of a request is that of gRPC.
+pub(super) fn is_grpc(request: &HeaderMap) -> bool {
+    let Some(kind) = request.get_known(KnownHeader::ContentType) else { return false };
+    match kind.strip_prefix(b"application/grpc") {
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+        None => false,
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         let manager = self.manager.clone();
@@ -373,11 +378,11 @@ impl Drop for Exchange {
         if self.info.end.is_none() {
             // The stream was cut off: its connection was closed under it.
             manager.stats.manager.downstream_rq_active().dec();
-        }
-    }
-}
             if std::thread::panicking() {
                 // The task ends with its panic and nothing else does.
                 manager.stats.count_panic();
                 tracing::error!("a stream of '{}' panicked", manager.config.stat_prefix);
             }
+        }
+    }
+}

@@ -8,6 +8,7 @@ use dhow_http::HeaderMap;
 use super::body_pipe::BodyPipe;
 use super::filtering::{Direction, StreamParts};
 use crate::body::{BodySource, BodyState};
+use crate::body_copy::CopyWriter;
 use crate::reset::Reset;
 
 /// What was sent of a request body, for a retry to send again.
@@ -18,12 +19,39 @@ pub(crate) struct KeptBody {
     /// Bytes of `bytes` that the current attempt has sent.
     replayed: usize,
     overflowed: bool,
+    /// Where copies of it go.
+    copies: Vec<CopyWriter>,
 }
 
 impl KeptBody {
     /// Keeps up to `limit` bytes (`per_connection_buffer_limit_bytes`).
     pub(crate) fn with_limit(limit: usize) -> Self {
         Self { limit, ..Self::default() }
+    }
+
+    /// Keeps nothing: the body is only copied.
+    pub(crate) fn unkept() -> Self {
+        Self { overflowed: true, ..Self::default() }
+    }
+
+    /// Sends copies of the body there too.
+    pub(crate) fn copy_to(&mut self, copies: Vec<CopyWriter>) {
+        self.copies = copies;
+    }
+
+    /// Whether the body is copied, and not whole yet.
+    pub(crate) fn is_copied(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// The body is whole.
+    pub(crate) fn finish_copies(&mut self, trailers: Option<&HeaderMap>) {
+        self.copies.drain(..).for_each(|copy| copy.finish(trailers));
+    }
+
+    /// Bytes that are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Whether a retry is possible: everything sent so far was kept.
@@ -36,12 +64,11 @@ impl KeptBody {
         self.replayed = 0;
     }
 
-    /// What is kept, and whether that is all there is of the body so far.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     fn keep(&mut self, bytes: &[u8]) {
+        if !self.copies.is_empty() {
+            let copied = Bytes::copy_from_slice(bytes);
+            self.copies.iter_mut().for_each(|copy| copy.push(&copied));
+        }
         if self.overflowed {
             return;
         }

@@ -1,0 +1,211 @@
+//! One attempt, from the choice of a host to the head of a response.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dhow_http::h1::BodyLength;
+use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_upstream::{ChosenHost, Host, HostResult};
+use dhow_routing::set_authority;
+
+use super::attempt::RequestGuard;
+use super::hedge::Hedge;
+use super::host_selection::no_healthy_upstream;
+use super::{Forwarding, Outcome};
+use crate::downstream::Downstream;
+use crate::reset::{Reset, ResetKind};
+use crate::stream::{Exchange, Expired, Interruption, Pump, RequestBody};
+use crate::upstream::UpstreamStream;
+
+impl Exchange {
+    /// Sends the request to a host and waits for the head of the response.
+    pub(super) async fn attempt<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+    ) -> Outcome {
+        let Some(ChosenHost { host, member }) = self.choose_host(forwarding) else {
+            forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
+            self.info.upstream.attempts += 1;
+            let mut reply = no_healthy_upstream();
+            if let Some(wanted) = self.info.override_host.as_deref().filter(|wanted| wanted.strict) {
+                reply.status = wanted.status;
+            }
+            return Outcome::Final(reply);
+        };
+        self.info.upstream.attempts += 1;
+        self.info.upstream.host = Some(host.address_text().clone());
+        self.info.upstream.hostname = host.shared_hostname().cloned();
+        forwarding.host = Some(host.clone());
+        forwarding.replaced = false;
+        self.update_for_attempt(forwarding, &host);
+        if forwarding.retry.is_some() {
+            forwarding.tried.push(host.clone());
+        }
+        let cluster = member.unwrap_or_else(|| forwarding.cluster.clone());
+        let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
+        let mut upstream = match stream {
+            Ok(stream) => stream,
+            Err(Interruption::Upstream(reset)) => {
+                if reset.kind != ResetKind::Overflow {
+                    cluster.note_result(&host, HostResult::ConnectFailed);
+                    host.stats().rq_error.fetch_add(1, Ordering::Relaxed);
+                    return Outcome::Reset(reset);
+                }
+                return self.overflowed(forwarding);
+            }
+            Err(Interruption::Answered(reply, _)) => {
+                self.forget_host(forwarding);
+                return Outcome::Final(*reply);
+            }
+            Err(interruption) => {
+                cluster.info().stats.upstream_rq_cancelled().inc();
+                return Outcome::Interrupted(interruption);
+            }
+        };
+        let Some(guard) = RequestGuard::begin(cluster, &host, forwarding.priority) else {
+            return self.overflowed(forwarding);
+        };
+        guard.on_connected();
+        forwarding.groups.each(|group| group.upstream_rq_total().inc());
+        forwarding.started = true;
+        let begun = clock::now();
+        self.info.upstream.first_tx = Some(begun);
+        self.info.upstream.protocol = upstream.protocol();
+        self.filter_upstream_request(forwarding);
+        if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
+            return Outcome::Reset(reset);
+        }
+        self.await_response(down, timer, forwarding, upstream, guard).await
+    }
+
+    /// The limits of the cluster left no room for the attempt: it had no host.
+    fn overflowed(&mut self, forwarding: &mut Forwarding) -> Outcome {
+        self.forget_host(forwarding);
+        Outcome::Reset(Reset::new(ResetKind::Overflow))
+    }
+
+    fn forget_host(&mut self, forwarding: &mut Forwarding) {
+        self.info.upstream.host = None;
+        self.info.upstream.hostname = None;
+        forwarding.host = None;
+    }
+
+    /// Sends the request and waits for the head of the final response.
+    async fn await_response<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
+        mut upstream: UpstreamStream,
+        guard: RequestGuard,
+    ) -> Outcome {
+        let manager = self.manager.clone();
+        let (stream, deadlines) = self.parts();
+        let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
+        let mut pump = Pump {
+            body: &mut body,
+            upstream: &mut upstream,
+            deadlines,
+            timer,
+            request_done: false,
+            response_timeout: forwarding.timeouts.global,
+            upgraded: false,
+        };
+        let result = loop {
+            match pump.await_head().await {
+                Ok(head) if head.informational => {
+                    if manager.config.proxy_100_continue {
+                        pump.body.down.send_informational(pump.body.stream.response);
+                    }
+                }
+                other => break other,
+            }
+        };
+        let request_done = pump.request_done;
+        if request_done {
+            forwarding.finish_copies(down.trailers());
+        }
+        let interruption = match result {
+            Ok(head) => {
+                let now = clock::now();
+                self.deadlines.on_response_head(now);
+                self.info.upstream.first_rx = Some(now);
+                self.filter_upstream_response(forwarding, head.body == BodyLength::None);
+                guard.on_head(&self.response, self.is_grpc());
+                return Outcome::Response(head, upstream, guard, request_done);
+            }
+            Err(interruption) => interruption,
+        };
+        self.deadlines.end_attempt();
+        let idle = match interruption {
+            Interruption::Expired(Expired::PerTry) => false,
+            Interruption::Expired(Expired::PerTryIdle) => true,
+            other => return broken_off(&upstream, &guard, other),
+        };
+        guard.on_timeout();
+        if forwarding.timeouts.hedging {
+            return Outcome::SoftTimeout(Box::new(Hedge {
+                stream: upstream,
+                guard,
+                host: forwarding.host.clone().expect("an attempt has a host"),
+                upstream: self.info.upstream.clone(),
+                response: HeaderMap::new(),
+                replaced: false,
+            }));
+        }
+        guard.count_end(&upstream, &interruption);
+        guard.on_timed_out();
+        let stats = &forwarding.cluster.info().stats;
+        match idle {
+            false => stats.upstream_rq_per_try_timeout().inc(),
+            true => stats.upstream_rq_per_try_idle_timeout().inc(),
+        }
+        Outcome::PerTryTimeout { idle }
+    }
+
+    /// What differs from attempt to attempt: counts, what is left of the time, the host's name.
+    fn update_for_attempt(&mut self, forwarding: &Forwarding, host: &Arc<Host>) {
+        let attempts = self.info.upstream.attempts;
+        if attempts > 1 {
+            if let Some(action) = forwarding.route.forward() {
+                self.set_expected_timeout(&forwarding.timeouts, action);
+            }
+            if forwarding.route.virtual_host().include_request_attempt_count() {
+                self.request.set_known_number(KnownHeader::XEnvoyAttemptCount, attempts.into());
+            }
+        }
+        if let Some(action) = forwarding.route.forward()
+            && action.is_auto_host_rewrite()
+            && !host.hostname().is_empty()
+        {
+            let append = action.append_x_forwarded_host && attempts == 1;
+            set_authority(&mut self.request, host.hostname().as_bytes(), append, attempts == 1);
+        }
+        if self.manager.config.forwarding.scheme.match_upstream {
+            let scheme: &[u8] = if host.transport_socket().is_secure() { b"https" } else { b"http" };
+            self.request.set_known(KnownHeader::Scheme, scheme);
+        }
+        let per_try = &forwarding.timeouts;
+        self.deadlines.begin_attempt(per_try.per_try, per_try.per_try_idle);
+    }
+}
+
+/// What becomes of an attempt that ended without response, not by limits of its own.
+fn broken_off(upstream: &UpstreamStream, guard: &RequestGuard, interruption: Interruption) -> Outcome {
+    guard.count_end(upstream, &interruption);
+    match interruption {
+        Interruption::Upstream(reset) => {
+            guard.on_failure();
+            Outcome::Reset(reset)
+        }
+        Interruption::Expired(Expired::Response) => {
+            guard.on_timeout();
+            guard.on_timed_out();
+            Outcome::Interrupted(Interruption::Expired(Expired::Response))
+        }
+        interruption => Outcome::Interrupted(interruption),
+    }
+}
