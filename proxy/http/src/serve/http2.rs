@@ -56,7 +56,7 @@ pub(super) async fn serve(
     };
     loop {
         match poll_fn(|cx| server.poll_stream(cx)).await {
-            Accepted::Stream(stream) => {
+            Ok(stream) => {
                 server.on_stream();
                 let (manager, info, ended) = (manager.clone(), info.clone(), server.last_stream.clone());
                 tokio::task::spawn_local(async move {
@@ -64,21 +64,21 @@ pub(super) async fn serve(
                     ended.set(clock::now());
                 });
             }
-            Accepted::Failed(error) => {
+            Err(Over::Failed(error)) => {
                 count_failure(&manager, &error);
                 stats.downstream_cx_destroy_remote().inc();
                 return;
             }
-            Accepted::Unanswered => {
+            Err(Over::Unanswered) => {
                 manager.stats.http2().keepalive_timeout().inc();
                 stats.downstream_cx_destroy_local().inc();
                 return;
             }
-            Accepted::Ended if server.draining => {
+            Err(Over::Ended) if server.draining => {
                 stats.downstream_cx_destroy_local().inc();
                 return;
             }
-            Accepted::Ended => {
+            Err(Over::Ended) => {
                 stats.downstream_cx_destroy_remote().inc();
                 return;
             }
@@ -86,9 +86,8 @@ pub(super) async fn serve(
     }
 }
 
-/// What came of the wait for the next stream.
-enum Accepted {
-    Stream(ServerStream),
+/// Why there is no further stream.
+enum Over {
     Failed(ConnectionError),
     /// The client did not answer a ping.
     Unanswered,
@@ -109,20 +108,20 @@ struct Server {
 }
 
 impl Server {
-    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Accepted> {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerStream, Over>> {
         loop {
             let accepted = self.connection.poll_accept(cx);
             count_frames(&self.manager, self.connection.take_counts());
             match accepted {
-                Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Accepted::Stream(stream)),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Accepted::Failed(error)),
-                Poll::Ready(None) => return Poll::Ready(Accepted::Ended),
+                Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Ok(stream)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Over::Failed(error))),
+                Poll::Ready(None) => return Poll::Ready(Err(Over::Ended)),
                 Poll::Pending => {}
             }
             let mut pong = None;
             if let Some(keepalive) = &mut self.keepalive {
                 if keepalive.poll(cx, clock::now(), || self.manager.worker.random()).is_err() {
-                    return Poll::Ready(Accepted::Unanswered);
+                    return Poll::Ready(Err(Over::Unanswered));
                 }
                 pong = keepalive.deadline();
             }
