@@ -163,6 +163,27 @@ pub trait Clusters {
     /// The scope of a cluster's statistics, `cluster.<name>`; it lives as long as the cluster does. None when there is no
     /// such cluster.
     fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope>;
+
+    /// What a cluster whose hosts are those that requests name knows of the host `authority`; it looks for it if need be.
+    fn resolve_host(&self, _cluster: &str, _authority: &str) -> HostResolution {
+        HostResolution::NotDynamic
+    }
+}
+
+/// The answer to [`Clusters::resolve_host`].
+pub enum HostResolution {
+    /// There is no such cluster, or its hosts are none of the request's business.
+    NotDynamic,
+    /// The host is known.
+    Ready,
+    /// There is no such host; why.
+    Failed(Arc<str>),
+    /// It is being looked for. The future ends with an error as in [`HostResolution::Failed`].
+    Wait(LocalFuture<Result<(), Arc<str>>>),
+    /// As many hosts are known as there may be, and this is not one of them.
+    CacheFull,
+    /// As many requests wait as may.
+    TooManyPending,
 }
 
 /// The hosts of a cluster, counted.

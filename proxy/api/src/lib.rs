@@ -18,8 +18,8 @@ pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
     BodyPart, Clusters, ConfigureFilter, DataVerdict, FilterContext, FilterStream, HeadersVerdict,
-    HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Membership, NoClusters, Resumption, StreamControl,
-    TrailersVerdict, Watches,
+    HostResolution, HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Membership, NoClusters, Resumption,
+    StreamControl, TrailersVerdict, Watches,
 };
 pub use local_reply::LocalReply;
 pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};

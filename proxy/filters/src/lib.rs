@@ -8,6 +8,7 @@ use dhow_proxy_api::HttpFilterDescriptor;
 mod buffer;
 mod cors;
 mod csrf;
+mod dynamic_forward_proxy;
 mod fault;
 #[cfg(test)]
 mod fixtures;

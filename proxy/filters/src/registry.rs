@@ -8,6 +8,7 @@ pub fn descriptors() -> Vec<HttpFilterDescriptor> {
         crate::buffer::descriptor(),
         crate::cors::descriptor(),
         crate::csrf::descriptor(),
+        crate::dynamic_forward_proxy::descriptor(),
         crate::fault::descriptor(),
         crate::grpc_stats::descriptor(),
         crate::header_mutation::descriptor(),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
-use dhow_proxy_api::{Clusters, ConnectionInfo, Membership};
+use dhow_proxy_api::{Clusters, ConnectionInfo, HostResolution, Membership};
 use dhow_proxy_runtime::Worker;
-use dhow_proxy_upstream::WorkerClusters;
+use dhow_proxy_upstream::{Resolution, WorkerClusters};
 use dhow_routing::{RouteTable, SelectedRoute};
 
 use crate::config::{ConnectionManagerConfig, RouteSource};
@@ -139,5 +139,19 @@ impl Clusters for Manager {
 
     fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope> {
         Some(self.clusters.get(cluster)?.info().stats.scope().clone())
+    }
+
+    fn resolve_host(&self, cluster: &str, authority: &str) -> HostResolution {
+        let Some(cluster) = self.clusters.get(cluster) else {
+            return HostResolution::NotDynamic;
+        };
+        match cluster.resolve(authority) {
+            None => HostResolution::NotDynamic,
+            Some(Resolution::Ready) => HostResolution::Ready,
+            Some(Resolution::Failed(why)) => HostResolution::Failed(why),
+            Some(Resolution::Wait(answer)) => HostResolution::Wait(answer),
+            Some(Resolution::CacheFull) => HostResolution::CacheFull,
+            Some(Resolution::TooManyPending) => HostResolution::TooManyPending,
+        }
     }
 }

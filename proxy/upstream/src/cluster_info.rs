@@ -31,6 +31,8 @@ pub enum DiscoveryType {
     OriginalDst,
     /// `envoy.clusters.aggregate`: those of other clusters.
     Aggregate,
+    /// `envoy.clusters.dynamic_forward_proxy`: the hosts that requests name.
+    DynamicForwardProxy,
 }
 
 impl DiscoveryType {
@@ -43,6 +45,7 @@ impl DiscoveryType {
             Self::Eds => "EDS",
             Self::OriginalDst => "ORIGINAL_DST",
             Self::Aggregate => "envoy.clusters.aggregate",
+            Self::DynamicForwardProxy => "envoy.clusters.dynamic_forward_proxy",
         }
     }
 }

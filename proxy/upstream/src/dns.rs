@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{MAX_TTL, TokioResolver};
 use parking_lot::Mutex;
 
 /// `dns_lookup_family`.
@@ -48,8 +48,23 @@ pub struct ResolverOptions {
 pub(crate) struct Answer {
     /// In the order of the answer; never empty.
     pub(crate) addresses: Vec<IpAddr>,
-    /// How long the answer holds.
+    /// How long the answer holds; zero when it does not say.
     pub(crate) ttl: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LookupError {
+    /// The name has no addresses: an answer, in a way.
+    pub(crate) no_records: bool,
+    /// The reason in words.
+    pub(crate) text: String,
+}
+
+impl LookupError {
+    fn no_records() -> Self {
+        Self { no_records: true, text: "cares_norecords:Domain name not found".to_owned() }
+    }
 }
 
 /// Resolvers by their options, so that clusters share them.
@@ -85,8 +100,11 @@ impl Resolvers {
 
 impl Resolver {
     /// Asks for the addresses of `name`. `/etc/hosts` and the name `localhost` are answered without a query.
-    pub(crate) async fn lookup(&self, name: &str) -> Result<Answer, String> {
-        let answer = self.inner.lookup_ip(name).await.map_err(|error| error.to_string())?;
+    pub(crate) async fn lookup(&self, name: &str) -> Result<Answer, LookupError> {
+        let answer = self.inner.lookup_ip(name).await.map_err(|error| match error.is_no_records_found() {
+            true => LookupError::no_records(),
+            false => LookupError { no_records: false, text: error.to_string() },
+        })?;
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in answer.iter() {
             if !addresses.contains(&address) {
@@ -94,9 +112,14 @@ impl Resolver {
             }
         }
         if addresses.is_empty() {
-            return Err("no addresses".to_owned());
+            return Err(LookupError::no_records());
         }
-        Ok(Answer { addresses, ttl: answer.valid_until().saturating_duration_since(Instant::now()) })
+        // What the library has from a file has the longest time to live there is, counted from when it read the file: how long
+        // such an answer holds is not known.
+        let records = answer.as_lookup().answers();
+        let is_known = records.iter().any(|record| record.ttl < MAX_TTL);
+        let ttl = answer.valid_until().saturating_duration_since(Instant::now());
+        Ok(Answer { addresses, ttl: if is_known { ttl } else { Duration::ZERO } })
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod connect;
 mod connection_options;
 mod dns;
+mod dns_cache;
 mod event_log;
 mod happy_eyeballs;
 mod health_check;
@@ -42,6 +43,7 @@ pub use connect::{
     ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
 };
 pub use connection_options::{ConnectionOptions, ProxiedConnection};
+pub use dns_cache::Resolution;
 pub use happy_eyeballs::FamilyOrder;
 pub use host::{
     ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec, HostStats, Locality,

@@ -15,10 +15,12 @@ use crate::circuit_breakers::CircuitBreakers;
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::cluster_manager::ClusterManagerStats;
 use crate::config::{AssignedEndpoint, Assignment, ClusterConfig, Discovery, EndpointTarget};
+use crate::dns_cache::DnsCache;
 use crate::event_log::EventFile;
 use crate::health_check::{HealthChecks, OnChecked};
 use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
 use crate::lb::{HostSetOptions, LbPolicy, LocalCluster, LocalityGroup, PrioritySet};
+use crate::original_hosts::OriginalHosts;
 use crate::outlier::{Ejections, HostReports, OutlierDetector, ReportSender};
 use crate::snapshot::ActiveCluster;
 use crate::stats::ClusterStats;
@@ -132,16 +134,23 @@ impl ManagedCluster {
             ..HostSetOptions::default()
         };
         let warming = match &config.discovery {
-            Discovery::Static(_) | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => Warming::Done,
+            Discovery::Static(_)
+            | Discovery::OriginalDst(_)
+            | Discovery::Aggregate(_)
+            | Discovery::DynamicForwardProxy(_) => Warming::Done,
             Discovery::Eds(_) => Warming::Assignment,
             Discovery::Dns(dns) => {
                 let names: HashSet<usize> = names(&dns.assignment).map(|(at, ..)| at).collect();
                 if names.is_empty() { Warming::Done } else { Warming::Names(names) }
             }
         };
+        let dns_cache = match &config.discovery {
+            Discovery::DynamicForwardProxy(settings) => Some(DnsCache::new(settings.clone(), store)),
+            _ => None,
+        };
         let mut cluster = Self {
             id: from.id,
-            active: ActiveCluster::new(info, PrioritySet::new(&[], &options)),
+            active: ActiveCluster::new(info, PrioritySet::new(&[], &options), dns_cache),
             ejections,
             health: None,
             config,
@@ -416,9 +425,10 @@ impl ManagedCluster {
         true
     }
 
-    /// Makes the hosts of an `ORIGINAL_DST` cluster those that requests asked for.
-    pub(crate) fn follow_original_hosts(&mut self) {
-        let Some(hosts) = self.active.original_hosts().map(|hosts| hosts.all()) else {
+    /// Makes the hosts of an `ORIGINAL_DST` cluster or a dynamic forward proxy those that requests asked for.
+    pub(crate) fn follow_requested_hosts(&mut self) {
+        let original = self.active.original_hosts().map(OriginalHosts::all);
+        let Some(hosts) = original.or_else(|| self.active.dns_cache().map(|cache| cache.hosts())) else {
             return;
         };
         self.groups = vec![LocalityGroup { priority: 0, locality: Arc::default(), weight: 0, hosts }];
@@ -506,6 +516,7 @@ fn cluster_info(
             Discovery::Eds(_) => DiscoveryType::Eds,
             Discovery::OriginalDst(_) => DiscoveryType::OriginalDst,
             Discovery::Aggregate(_) => DiscoveryType::Aggregate,
+            Discovery::DynamicForwardProxy(_) => DiscoveryType::DynamicForwardProxy,
         },
         connect_timeout: config.connect_timeout,
         per_connection_buffer_limit: config.per_connection_buffer_limit,

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
+use crate::dns_cache::DnsCache;
 use crate::lb::PrioritySet;
 use crate::original_hosts::OriginalHosts;
 
@@ -19,12 +20,24 @@ pub struct ActiveCluster {
     generation: AtomicU64,
     /// Of an `ORIGINAL_DST` cluster.
     original: Option<OriginalHosts>,
+    /// Of a dynamic forward proxy.
+    dns_cache: Option<Arc<DnsCache>>,
 }
 
 impl ActiveCluster {
-    pub(crate) fn new(info: Arc<ClusterInfo>, hosts: PrioritySet) -> Arc<Self> {
+    pub(crate) fn new(
+        info: Arc<ClusterInfo>,
+        hosts: PrioritySet,
+        dns_cache: Option<Arc<DnsCache>>,
+    ) -> Arc<Self> {
         let original = (info.discovery == DiscoveryType::OriginalDst).then(OriginalHosts::default);
-        Arc::new(Self { info, hosts: ArcSwap::from_pointee(hosts), generation: AtomicU64::new(1), original })
+        Arc::new(Self {
+            info,
+            hosts: ArcSwap::from_pointee(hosts),
+            generation: AtomicU64::new(1),
+            original,
+            dns_cache,
+        })
     }
 
     /// The settings.
@@ -45,6 +58,11 @@ impl ActiveCluster {
     /// The hosts that requests asked for, of an `ORIGINAL_DST` cluster.
     pub(crate) fn original_hosts(&self) -> Option<&OriginalHosts> {
         self.original.as_ref()
+    }
+
+    /// The names that requests asked for, of a dynamic forward proxy.
+    pub(crate) fn dns_cache(&self) -> Option<&Arc<DnsCache>> {
+        self.dns_cache.as_ref()
     }
 
     pub(crate) fn replace_hosts(&self, hosts: PrioritySet) {

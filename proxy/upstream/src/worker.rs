@@ -13,6 +13,7 @@ use dhow_runtime_config::{Current, RuntimeValues};
 
 use crate::aggregate::{Aggregate, Share};
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
+use crate::dns_cache::{Resolution, default_port_appended};
 use crate::host::{HealthFlag, Host, uptime_millis};
 use crate::lb::{Cursors, Outcome, Pick, PrioritySet};
 use crate::outlier::{Finding, HostResult};
@@ -224,6 +225,8 @@ struct HostState {
     removed: Vec<Arc<Host>>,
     /// Hosts of an `ORIGINAL_DST` cluster that this worker has used, by address.
     original: HashMap<SocketAddr, Arc<Host>>,
+    /// Hosts of a dynamic forward proxy that this worker has used, by name.
+    dynamic: HashMap<String, Arc<Host>>,
 }
 
 /// The present on the clock of slow start, where it is read at all.
@@ -237,7 +240,14 @@ impl WorkerCluster {
         let hosts = active.hosts();
         let now = slow_start_clock(active.info());
         let cursors = Cursors::new(&active.info().lb, &hosts, rng.borrow_mut().next_u64(), now);
-        let state = HostState { generation, hosts, cursors, removed: Vec::new(), original: HashMap::new() };
+        let state = HostState {
+            generation,
+            hosts,
+            cursors,
+            removed: Vec::new(),
+            original: HashMap::new(),
+            dynamic: HashMap::new(),
+        };
         Rc::new(Self { active, rng, state: RefCell::new(state), siblings, aggregate: RefCell::default() })
     }
 
@@ -265,6 +275,15 @@ impl WorkerCluster {
         match &self.info().discovery {
             DiscoveryType::OriginalDst => self.original_destination(context).map(ChosenHost::own),
             DiscoveryType::Aggregate => self.choose_from_members(context),
+            DiscoveryType::DynamicForwardProxy => {
+                let name = self.dynamic_name(context.request?.header(":authority")?);
+                let host = self.dynamic_host(&name);
+                if let (None, Some(cache)) = (&host, self.active.dns_cache()) {
+                    // No filter has asked for the name. The next request for it finds the answer.
+                    drop(cache.resolve(&name));
+                }
+                host.map(ChosenHost::own)
+            }
             _ => self.choose_own(context, None).map(ChosenHost::own),
         }
     }
@@ -358,6 +377,9 @@ impl WorkerCluster {
         for host in gone.iter().filter_map(|host| host.address().as_ip()) {
             state.original.remove(&host);
         }
+        if !state.dynamic.is_empty() {
+            state.dynamic.retain(|_, host| !gone.iter().any(|gone| Arc::ptr_eq(gone, host)));
+        }
         state.removed.extend(gone);
         state.cursors = state.cursors.renewed(&self.info().lb, &hosts, slow_start_clock(self.info()));
         state.hosts = hosts;
@@ -367,6 +389,35 @@ impl WorkerCluster {
     fn take_removed(&self) -> Vec<Arc<Host>> {
         self.take_hosts();
         std::mem::take(&mut self.state.borrow_mut().removed)
+    }
+
+    /// What a dynamic forward proxy knows of the host that a request names; `None` for other clusters.
+    pub fn resolve(&self, authority: &str) -> Option<Resolution> {
+        let cache = self.active.dns_cache()?;
+        self.take_hosts();
+        let name = self.dynamic_name(authority);
+        if self.state.borrow().dynamic.contains_key(&name) {
+            return Some(Resolution::Ready);
+        }
+        Some(cache.resolve(&name))
+    }
+
+    /// The name of a host with the port that it has unless it says otherwise.
+    fn dynamic_name(&self, authority: &str) -> String {
+        let port = if self.info().transport_socket.is_secure() { 443 } else { 80 };
+        default_port_appended(authority, port)
+    }
+
+    fn dynamic_host(&self, name: &str) -> Option<Arc<Host>> {
+        let mut state = self.state.borrow_mut();
+        if let Some(host) = state.dynamic.get(name) {
+            host.touch();
+            return Some(host.clone());
+        }
+        let host = self.active.dns_cache()?.host(name)?;
+        host.touch();
+        state.dynamic.insert(name.to_owned(), host.clone());
+        Some(host)
     }
 
     /// The host at the address that metadata, a header or the connection asks for, made on first use.

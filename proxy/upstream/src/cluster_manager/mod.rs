@@ -1,6 +1,7 @@
 //! The main thread's side: every cluster, its discovery and its warming, and what workers get to see.
 
 mod description;
+mod dynamic_hosts;
 mod state;
 mod tasks;
 
@@ -68,6 +69,7 @@ impl ClusterManager {
                 assignments: HashMap::new(),
                 staleness: HashMap::new(),
                 services: HashMap::new(),
+                dns_caches: HashMap::new(),
                 batches: 0,
                 site: Site::default(),
                 local_cluster: None,
@@ -75,9 +77,9 @@ impl ClusterManager {
                 reports: Some(receiver),
                 rng: Rng::from_entropy(),
                 upstream_bind: None,
+                secrets: Arc::default(),
             }),
         };
-                secrets: Arc::default(),
         Self { inner: Arc::new_cyclic(inner) }
     }
 
@@ -93,9 +95,9 @@ impl ClusterManager {
         };
         state.local_cluster = local_cluster_name.map(|name| (name, 0));
         state.upstream_bind = upstream_bind;
+        state.secrets = secrets;
     }
 
-        state.secrets = secrets;
     /// Accepts a cluster or says why not; nothing changes then. A message equal to the one in force changes nothing, and
     /// neither does a dynamic cluster with the name of a static one.
     pub fn add_or_update(
@@ -123,6 +125,7 @@ impl ClusterManager {
             cluster.upstream_bind_config.clone_from(&state.upstream_bind);
         }
         let (config, warnings) = config::lower_cluster(cluster, &state.secrets)?;
+        state.check_dns_cache(&config)?;
         let events = self.inner.open_events(&config)?;
         let from = Provenance { id: state.next_id, message, version: version.to_owned(), origin };
         state.next_id += 1;

@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::description::{ClusterManagerStats, Initialization};
-use super::tasks;
+use super::{dynamic_hosts, tasks};
 use crate::config::{Assignment, ClusterConfig, Discovery};
 use crate::connect::system_text;
-use crate::dns::{Answer, Resolvers};
+use crate::dns::{Answer, LookupError, Resolvers};
+use crate::dns_cache::DnsCacheSettings;
 use crate::event_log::{EventFile, EventLogs};
 use crate::host::Host;
 use crate::lb::LocalCluster;
@@ -54,6 +55,8 @@ pub(super) struct State {
     pub(super) staleness: HashMap<String, AbortHandle>,
     /// Names of the clusters per service.
     pub(super) services: HashMap<String, BTreeSet<String>>,
+    /// The settings of DNS caches by their names, which clusters may share.
+    pub(super) dns_caches: HashMap<String, DnsCacheSettings>,
     pub(super) batches: usize,
     pub(super) site: Site,
     /// `local_cluster_name`, and the generation of its hosts that clusters know of.
@@ -63,11 +66,11 @@ pub(super) struct State {
     pub(super) rng: Rng,
     /// `cluster_manager.upstream_bind_config`.
     pub(super) upstream_bind: Option<BindConfig>,
+    /// `static_resources.secrets`.
+    pub(super) secrets: Arc<StaticSecrets>,
 }
 
 impl Inner {
-    /// `static_resources.secrets`.
-    pub(super) secrets: Arc<StaticSecrets>,
     pub(super) fn subscribe(&self, state: &mut State, managed: &mut ManagedCluster) {
         let Discovery::Eds(eds) = &managed.config.discovery else {
             return;
@@ -258,6 +261,11 @@ impl Inner {
                 managed.tasks.push(tokio::spawn(task).abort_handle());
             }
         }
+        if let Some(requests) = managed.active.dns_cache().and_then(|cache| cache.take_requests()) {
+            let (weak, active) = (Arc::downgrade(inner), managed.active.clone());
+            let task = dynamic_hosts::resolve_on_request(weak, active, managed.id, requests);
+            managed.tasks.push(tokio::spawn(task).abort_handle());
+        }
         if let Discovery::OriginalDst(interval) = &managed.config.discovery {
             let task = tasks::follow_original_hosts(
                 Arc::downgrade(inner),
@@ -371,7 +379,7 @@ impl Inner {
         name: &str,
         id: u64,
         at: usize,
-        answer: &Result<Answer, String>,
+        answer: &Result<Answer, LookupError>,
     ) -> bool {
         self.with_cluster(name, id, |inner, cluster| {
             let stats = &cluster.info().stats;
@@ -383,7 +391,7 @@ impl Inner {
                 }
                 Err(error) => {
                     stats.update_failure().inc();
-                    tracing::debug!(cluster = name, %error, "DNS resolution failed");
+                    tracing::debug!(cluster = name, error = %error.text, "DNS resolution failed");
                     cluster.answer(at, None);
                 }
             }
@@ -392,6 +400,20 @@ impl Inner {
 }
 
 impl State {
+    /// Refuses a cluster whose DNS cache is known with other settings.
+    pub(super) fn check_dns_cache(&mut self, config: &ClusterConfig) -> Result<(), ConfigError> {
+        let Discovery::DynamicForwardProxy(settings) = &config.discovery else {
+            return Ok(());
+        };
+        let known = self.dns_caches.entry(settings.name.clone()).or_insert_with(|| settings.clone());
+        if known == settings {
+            return Ok(());
+        }
+        let path = FieldPath::root().field("cluster_type").field("typed_config").field("dns_cache_config");
+        let reason = format!("config specified DNS cache '{}' with different settings", settings.name);
+        Err(ConfigError::new(path, reason))
+    }
+
     /// Does something with every cluster that has its hosts from `service`.
     fn each_of_service(&mut self, service: &str, mut action: impl FnMut(&mut ManagedCluster)) {
         let Self { active, warming, services, .. } = self;

@@ -7,7 +7,7 @@ use dhow_base::{Backoff, Rng};
 
 use super::state::Inner;
 use crate::config::DnsDiscovery;
-use crate::dns::Answer;
+use crate::dns::{Answer, LookupError};
 use crate::outlier::Moment;
 use crate::snapshot::ActiveCluster;
 
@@ -34,7 +34,7 @@ pub(super) async fn resolve_again_and_again(
         };
         let answer = match resolver {
             Ok(resolver) => resolver.lookup(&name).await,
-            Err(error) => Err(error),
+            Err(text) => Err(LookupError { no_records: false, text }),
         };
         match inner.upgrade() {
             Some(inner) if inner.take_answer(&cluster, id, at, &answer) => {}
@@ -47,7 +47,7 @@ pub(super) async fn resolve_again_and_again(
 /// When to ask again.
 pub(super) fn next_refresh(
     dns: &DnsDiscovery,
-    answer: &Result<Answer, String>,
+    answer: &Result<Answer, LookupError>,
     backoff: &mut Option<Backoff>,
     rng: &mut Rng,
 ) -> Duration {
@@ -115,7 +115,7 @@ pub(super) async fn follow_original_hosts(
             return;
         };
         let found = inner.with_cluster(&active.info().name, id, |inner, cluster| {
-            cluster.follow_original_hosts();
+            cluster.follow_requested_hosts();
             inner.publisher.wake();
         });
         if !found {

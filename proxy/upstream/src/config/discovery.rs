@@ -15,13 +15,17 @@ use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_proto::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
 use dhow_proto::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as TypedLookupFamily;
 use dhow_proto::envoy::extensions::clusters::dns::v3::{DnsCluster, dns_cluster};
+use dhow_proto::envoy::extensions::clusters::dynamic_forward_proxy::v3::ClusterConfig as DynamicForwardProxy;
 use dhow_proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use dhow_proto::envoy::extensions::network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proto::{Name, any::type_name};
 
 use super::assignment::{self, Assignment, source_address};
+use super::dns_cache;
 use super::fields::{Notes, duration, unpack};
 use crate::dns::{LookupFamily, ResolverOptions};
+use crate::dns_cache::DnsCacheSettings;
 use crate::source_file::check_source_file;
 
 /// `cleanup_interval` unless configured.
@@ -37,6 +41,8 @@ pub(crate) enum Discovery {
     OriginalDst(Duration),
     /// `envoy.clusters.aggregate`: the clusters in order of preference.
     Aggregate(Vec<String>),
+    /// `envoy.clusters.dynamic_forward_proxy`.
+    DynamicForwardProxy(DnsCacheSettings),
 }
 
 impl Discovery {
@@ -49,6 +55,7 @@ impl Discovery {
             Self::Eds(_) => "envoy.cluster.eds",
             Self::OriginalDst(_) => "envoy.cluster.original_dst",
             Self::Aggregate(_) => "envoy.clusters.aggregate",
+            Self::DynamicForwardProxy(_) => "envoy.clusters.dynamic_forward_proxy",
         }
     }
 }
@@ -108,6 +115,8 @@ pub(crate) struct DiscoveryFields {
     pub(crate) dns_resolution_config: Option<DnsResolutionConfig>,
     pub(crate) typed_dns_resolver_config: Option<TypedExtensionConfig>,
     pub(crate) cleanup_interval: Option<ProtoDuration>,
+    /// `auto_sni` and `auto_san_validation`: connections are checked to be to the host that requests name.
+    pub(crate) checks_names: bool,
 }
 
 pub(crate) fn lower(
@@ -147,6 +156,17 @@ pub(crate) fn lower(
             let interval = duration(fields.cleanup_interval, || path.field("cleanup_interval"))?;
             Ok(Discovery::OriginalDst(interval.unwrap_or(ORIGINAL_DST_CLEANUP)))
         }
+    }
+}
+
+/// Whether a cluster of this type has the hosts that requests name.
+pub(crate) fn is_dynamic_forward_proxy(kind: Option<&ClusterDiscoveryType>) -> bool {
+    match kind {
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            let any = custom.typed_config.as_ref();
+            any.is_some_and(|any| type_name(&any.type_url) == DynamicForwardProxy::full_name())
+        }
+        _ => false,
     }
 }
 
@@ -238,18 +258,9 @@ fn lower_dns(
         dns_resolution_config: _,
         typed_dns_resolver_config: _,
         cleanup_interval: _,
+        checks_names: _,
     } = fields;
-    let family = match DnsLookupFamily::try_from(dns_lookup_family) {
-        Ok(DnsLookupFamily::Auto) => LookupFamily::Auto,
-        Ok(DnsLookupFamily::V4Only) => LookupFamily::V4Only,
-        Ok(DnsLookupFamily::V6Only) => LookupFamily::V6Only,
-        Ok(DnsLookupFamily::V4Preferred) => LookupFamily::V4Preferred,
-        Ok(DnsLookupFamily::All) => LookupFamily::All,
-        Err(_) => {
-            let path = path.field("dns_lookup_family");
-            return Err(ConfigError::new(path, "value must be one of the defined enum values"));
-        }
-    };
+    let family = lookup_family(dns_lookup_family, path)?;
     let failure = dns_failure_refresh_rate
         .map(|RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
     let assignment_path = path.field("load_assignment");
@@ -282,6 +293,21 @@ fn check_logical(assignment: &Assignment, path: &FieldPath) -> Result<(), Config
     }
 }
 
+/// `dns_lookup_family` of the message at `path`.
+pub(super) fn lookup_family(value: i32, path: &FieldPath) -> Result<LookupFamily, ConfigError> {
+    match DnsLookupFamily::try_from(value) {
+        Ok(DnsLookupFamily::Auto) => Ok(LookupFamily::Auto),
+        Ok(DnsLookupFamily::V4Only) => Ok(LookupFamily::V4Only),
+        Ok(DnsLookupFamily::V6Only) => Ok(LookupFamily::V6Only),
+        Ok(DnsLookupFamily::V4Preferred) => Ok(LookupFamily::V4Preferred),
+        Ok(DnsLookupFamily::All) => Ok(LookupFamily::All),
+        Err(_) => {
+            let path = path.field("dns_lookup_family");
+            Err(ConfigError::new(path, "value must be one of the defined enum values"))
+        }
+    }
+}
+
 fn refresh_rate(value: Option<ProtoDuration>, path: impl Fn() -> FieldPath) -> Result<Duration, ConfigError> {
     match duration(value, &path)? {
         None => Ok(Duration::from_secs(5)),
@@ -290,7 +316,7 @@ fn refresh_rate(value: Option<ProtoDuration>, path: impl Fn() -> FieldPath) -> R
     }
 }
 
-fn failure_rate(
+pub(super) fn failure_rate(
     value: Option<(Option<ProtoDuration>, Option<ProtoDuration>)>,
     path: &FieldPath,
 ) -> Result<Option<(Duration, Duration)>, ConfigError> {
@@ -324,6 +350,17 @@ fn lower_custom(
             return Err(ConfigError::new(path, "value must contain at least 1 item(s)"));
         }
         return Ok(Discovery::Aggregate(clusters));
+    }
+    if let Some(any) = &typed_config
+        && let Some(message) = unpack::<DynamicForwardProxy>(any, || type_path.clone())?
+    {
+        let (cache, insecure) = dns_cache::lower_cluster(message, &type_path, notes)?;
+        if !insecure && !fields.checks_names {
+            let reason = "dynamic_forward_proxy cluster must have auto_sni and auto_san_validation true unless \
+                          allow_insecure_cluster_options is set.";
+            return Err(ConfigError::new(type_path, reason));
+        }
+        return Ok(Discovery::DynamicForwardProxy(cache));
     }
     let dns = match &typed_config {
         Some(any) => unpack::<DnsCluster>(any, || type_path.clone())?,
@@ -384,15 +421,33 @@ fn resolver(
     path: &FieldPath,
     notes: &mut Notes,
 ) -> Result<ResolverOptions, ConfigError> {
-    let mut options =
-        ResolverOptions { use_tcp: fields.use_tcp_for_dns_lookups, ..ResolverOptions::default() };
-    options.servers = servers(&fields.dns_resolvers, &path.field("dns_resolvers"))?;
-    if let Some(DnsResolutionConfig { resolvers, dns_resolver_options }) = &fields.dns_resolution_config {
+    resolver_of(
+        &fields.dns_resolvers,
+        fields.use_tcp_for_dns_lookups,
+        fields.dns_resolution_config.as_ref(),
+        fields.typed_dns_resolver_config.as_ref(),
+        path,
+        notes,
+    )
+}
+
+/// How to resolve, from the fields of the message at `path` that say it; the last of them counts.
+pub(super) fn resolver_of(
+    dns_resolvers: &[Address],
+    use_tcp: bool,
+    resolution: Option<&DnsResolutionConfig>,
+    typed: Option<&TypedExtensionConfig>,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<ResolverOptions, ConfigError> {
+    let mut options = ResolverOptions { use_tcp, ..ResolverOptions::default() };
+    options.servers = servers(dns_resolvers, &path.field("dns_resolvers"))?;
+    if let Some(DnsResolutionConfig { resolvers, dns_resolver_options }) = resolution {
         let path = path.field("dns_resolution_config");
         options.servers = servers(resolvers, &path.field("resolvers"))?;
         apply_options(dns_resolver_options.as_ref(), &mut options);
     }
-    if let Some(config) = &fields.typed_dns_resolver_config {
+    if let Some(config) = typed {
         typed_resolver(config.clone(), &mut options, &path.field("typed_dns_resolver_config"), notes)?;
     }
     Ok(options)

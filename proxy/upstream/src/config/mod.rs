@@ -3,6 +3,7 @@
 mod assignment;
 mod connections;
 mod discovery;
+mod dns_cache;
 mod fields;
 mod health_check;
 mod http_options;
@@ -23,8 +24,8 @@ use dhow_proto::envoy::config::cluster::v3::TrackClusterStats;
 use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbPolicy as LegacyPolicy};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
-
 use dhow_tls::StaticSecrets;
+
 pub(crate) use assignment::{AssignedEndpoint, Assignment, EndpointTarget};
 use discovery::DiscoveryFields;
 pub use discovery::EdsSource;
@@ -176,8 +177,14 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         http2: http2_protocol_options,
         use_downstream_protocol: protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32,
     };
-    let (http, tcp_idle_timeout) =
+    // A proxy to any host checks that it reached the one that was named, unless it is told how.
+    let checks_by_default = typed_extension_protocol_options.is_empty()
+        && legacy.upstream.is_none()
+        && discovery::is_dynamic_forward_proxy(cluster_discovery_type.as_ref());
+    let (mut http, tcp_idle_timeout) =
         http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
+    http.auto_sni |= checks_by_default;
+    http.auto_san_validation |= checks_by_default;
     let http2 = !matches!(http.protocol, UpstreamProtocol::Http1(_));
     let health_check = health_check::lower(health_checks, http2, &name, &path.field("health_checks"), notes)?;
     let discovery = DiscoveryFields {
@@ -195,6 +202,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         dns_resolution_config,
         typed_dns_resolver_config,
         cleanup_interval,
+        checks_names: http.auto_sni && http.auto_san_validation,
     };
     let balancing = LoadBalancingFields {
         cluster_name: name.clone(),
@@ -269,7 +277,7 @@ fn check_combinations(config: &ClusterConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::new(path("common_lb_config"), reason));
     }
     match (&config.discovery, provided) {
-        (Discovery::Aggregate(_), false) => {
+        (Discovery::Aggregate(_) | Discovery::DynamicForwardProxy(_), false) => {
             let reason = format!(
                 "cluster manager: cluster provided LB not specified but cluster '{}' provided one. Check cluster \
                  documentation.",

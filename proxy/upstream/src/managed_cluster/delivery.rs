@@ -62,10 +62,10 @@ impl Delivery {
             }
             Verdict::Wait { timer } => {
                 self.waiting = Some(hosts);
-                if let Some(after) = timer {
-                    if let Some(older) = self.timer.replace(later.0(after)) {
-                        older.abort();
-                    }
+                if let Some(after) = timer
+                    && let Some(older) = self.timer.replace(later.0(after))
+                {
+                    older.abort();
                 }
                 None
             }
