@@ -255,7 +255,9 @@ fn append_address(
 fn append_flags(context: &dyn FormatContext, long: bool, out: &mut Vec<u8>) -> bool {
     let flags = context.response_flags();
     if flags.is_empty() {
-        return false;
+        // Envoy's value for none, in JSON too.
+        out.push(b'-');
+        return true;
     }
     for (at, flag) in flags.iter().enumerate() {
         if at > 0 {

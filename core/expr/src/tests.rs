@@ -321,3 +321,11 @@ fn dates_before_and_after_the_epoch() {
     assert_eq!(print(-1, "%F %T"), "1969-12-31 23:59:59");
     assert_eq!(print(0, "%Q %"), "%Q %");
 }
+
+#[test]
+fn no_flags_are_a_dash_even_where_what_is_missing_is_left_out() {
+    let mut out = Vec::new();
+    let format = Format::parse("%RESPONSE_FLAGS%%RESPONSE_FLAGS_LONG%%PROTOCOL%").unwrap();
+    format.omitting_empty(true).append(&EmptyContext, &mut out);
+    assert_eq!(out, b"--");
+}
