@@ -31,6 +31,9 @@ enum Action {
         /// Print every case, not only those that differ.
         #[arg(long)]
         all: bool,
+        /// Write the numbers as a page.
+        #[arg(long)]
+        page: Option<PathBuf>,
     },
     /// Write the page that says of every field whether it is honoured, warned about or refused.
     Ledger {
@@ -62,8 +65,8 @@ fn main() -> ExitCode {
 
 fn act(action: Action) -> Result<bool> {
     match action {
-        Action::Corpus { folder, proxy, dhow, all } => {
-            let corpus = Corpus { folder, validator: Validator::new(&proxy)?, dhow, print_all: all };
+        Action::Corpus { folder, proxy, dhow, all, page } => {
+            let corpus = Corpus { folder, validator: Validator::new(&proxy)?, dhow, print_all: all, page };
             corpus::run(&corpus)
         }
         Action::Ledger { proxy, page, check, verbose } => {

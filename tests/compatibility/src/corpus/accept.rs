@@ -75,8 +75,11 @@ fn unsupported(error: &str) -> Option<String> {
     }
     // The place in this file says nothing about other files: its last fields do.
     let field: Vec<&str> = path.rsplit('.').take(2).collect();
-    let field: Vec<&str> =
-        field.into_iter().rev().map(|part| part.split('[').next().unwrap_or(part)).collect();
+    let field: Vec<&str> = field
+        .into_iter()
+        .rev()
+        .map(|part| part.split('[').next().unwrap_or(part).trim_end_matches(['"', ']']))
+        .collect();
     Some(if reason == "this field is not supported yet" {
         field.join(".")
     } else {
@@ -126,6 +129,11 @@ mod tests {
             unsupported("a[0]: Didn't find a registered implementation for 'envoy.filters.http.lua' with type URL: 'a.b.Lua'")
                 .as_deref(),
             Some("a.b.Lua")
+        );
+        assert_eq!(
+            unsupported("c[0].options[\"a.b.Options\"].filters[0]: this field is not supported yet")
+                .as_deref(),
+            Some("Options.filters")
         );
         assert_eq!(unsupported("a: value is required"), None);
     }

@@ -4,9 +4,10 @@ mod accept;
 mod route_check;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::Validator;
 
@@ -21,6 +22,8 @@ pub struct Corpus {
     pub dhow: PathBuf,
     /// Print the cases that agree too.
     pub print_all: bool,
+    /// Where to write the numbers as a page.
+    pub page: Option<PathBuf>,
 }
 
 /// Runs the cases of one family.
@@ -68,16 +71,43 @@ impl Tally {
         }
     }
 
+    fn summary(&self) -> String {
+        let Self { agreed, differs, unsupported, missing: _ } = self; // Listed apart.
+        format!("{agreed} agreed, {differs} differ, {unsupported} unsupported")
+    }
+
+    /// What is missing, that which stands in the way of most cases first.
+    fn missing(&self) -> Vec<(&str, usize)> {
+        let mut missing: Vec<_> = self.missing.iter().map(|(what, count)| (what.as_str(), *count)).collect();
+        missing.sort_by_key(|(what, count)| (std::cmp::Reverse(*count), *what));
+        missing
+    }
+
     fn print(&self, family: &str) {
-        let Self { agreed, differs, unsupported, missing } = self;
-        println!("{family}: {agreed} agreed, {differs} differ, {unsupported} unsupported");
-        let mut missing: Vec<_> = missing.iter().collect();
-        missing.sort_by_key(|(what, count)| (std::cmp::Reverse(**count), *what));
-        for (what, count) in missing {
+        println!("{family}: {}", self.summary());
+        for (what, count) in self.missing() {
             println!("  {count:>4}  {what}");
         }
     }
+
+    fn page_section(&self, family: &str) -> String {
+        let mut text = format!("\n## {family}\n\n{}.\n", self.summary());
+        if !self.missing.is_empty() {
+            text.push_str("\n| bootstraps | what they need |\n|---|---|\n");
+        }
+        for (what, count) in self.missing() {
+            text.push_str(&format!("| {count} | `{what}` |\n"));
+        }
+        text
+    }
 }
+
+const PAGE_HEAD: &str = "# Envoy's own configurations
+
+Complete bootstraps from Envoy's documentation, configurations and examples, each with the verdict of Envoy 1.40, and the route tables
+of its router check tool. Written by `cargo run -p dhow-compatibility -- corpus FOLDER --page docs/compatibility/corpus.md`; the folder is
+not part of this repository. A bootstrap that needs what is not supported counts as unsupported, under the first such type or field.
+";
 
 /// Runs every family that the folder has; whether none of the cases differs.
 ///
@@ -96,6 +126,11 @@ pub fn run(corpus: &Corpus) -> Result<bool> {
     }
     for (family, tally) in &tallies {
         tally.print(family);
+    }
+    if let Some(page) = &corpus.page {
+        let sections = tallies.iter().map(|(family, tally)| tally.page_section(family));
+        let text = PAGE_HEAD.to_owned() + &sections.collect::<String>();
+        fs::write(page, text).with_context(|| page.display().to_string())?;
     }
     Ok(tallies.iter().all(|(_, tally)| tally.differs == 0))
 }
