@@ -66,7 +66,7 @@ impl Exchange {
             }
         };
         let Some(guard) = RequestGuard::begin(cluster, &host, forwarding.priority) else {
-            return self.overflowed(forwarding);
+            return Outcome::Reset(Reset::new(ResetKind::Overflow));
         };
         guard.on_connected();
         forwarding.groups.each(|group| group.upstream_rq_total().inc());
@@ -81,7 +81,7 @@ impl Exchange {
         self.await_response(down, timer, forwarding, upstream, guard).await
     }
 
-    /// The limits of the cluster left no room for the attempt: it had no host.
+    /// The limits of the cluster left no room to wait for a connection: the attempt had no host.
     fn overflowed(&mut self, forwarding: &mut Forwarding) -> Outcome {
         self.forget_host(forwarding);
         Outcome::Reset(Reset::new(ResetKind::Overflow))
