@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_http::SpellingRules;
+use dhow_http::h2::FrameLimits;
 use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
@@ -119,6 +120,8 @@ pub struct Http2Options {
     pub stream_error_on_invalid_message: bool,
     /// `connection_keepalive`.
     pub keepalive: Option<Http2Keepalive>,
+    /// `max_consecutive_inbound_frames_with_empty_payload` and its like.
+    pub limits: FrameLimits,
 }
 
 impl Http2Options {
@@ -131,6 +134,7 @@ impl Http2Options {
         allow_connect: false,
         stream_error_on_invalid_message: false,
         keepalive: None,
+        limits: FrameLimits::DEFAULT,
     };
 }
 

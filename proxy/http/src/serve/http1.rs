@@ -37,7 +37,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
     let _active = Http1Gauge(manager.clone());
     let mut timer = DeadlineTimer::new();
     let mut requests = 0u32;
-    let mut aging = Aging::new(&manager, &info);
+    let mut aging = Aging::new(manager, info);
     down.close_from(aging.end);
     let limits = TrailerLimits {
         max_bytes: manager.config.http1.max_head_bytes,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_http::h2::FrameLimits;
 use dhow_proto::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings,
     UpstreamHttpProtocolOptions, http_protocol_options::HeadersWithUnderscoresAction,
@@ -313,7 +314,7 @@ fn lower_http2(
         initial_connection_window_size,
         allow_connect,
         allow_metadata,
-        // Limits on what a peer may make us send or read; the HTTP/2 library has its own.
+        // What the codec bounds in another way.
         max_outbound_frames,
         max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload,
@@ -336,15 +337,6 @@ fn lower_http2(
     for (field, is_set) in [
         ("max_outbound_frames", max_outbound_frames.is_some()),
         ("max_outbound_control_frames", max_outbound_control_frames.is_some()),
-        (
-            "max_consecutive_inbound_frames_with_empty_payload",
-            max_consecutive_inbound_frames_with_empty_payload.is_some(),
-        ),
-        ("max_inbound_priority_frames_per_stream", max_inbound_priority_frames_per_stream.is_some()),
-        (
-            "max_inbound_window_update_frames_per_data_frame_sent",
-            max_inbound_window_update_frames_per_data_frame_sent.is_some(),
-        ),
         ("max_metadata_size", max_metadata_size.is_some()),
         ("enable_huffman_encoding", enable_huffman_encoding.is_some()),
         ("max_header_field_size_kb", max_header_field_size_kb.is_some()),
@@ -365,6 +357,14 @@ fn lower_http2(
         stream_error_on_invalid_message: override_stream_error_on_invalid_http_message
             .map_or(stream_error_on_invalid_http_messaging, |value| value.value),
         keepalive: keepalive(connection_keepalive, &path.field("connection_keepalive"))?,
+        limits: FrameLimits {
+            consecutive_empty: number(max_consecutive_inbound_frames_with_empty_payload)
+                .unwrap_or(FrameLimits::DEFAULT.consecutive_empty),
+            priorities_per_stream: number(max_inbound_priority_frames_per_stream)
+                .unwrap_or(FrameLimits::DEFAULT.priorities_per_stream),
+            window_updates_per_data: number(max_inbound_window_update_frames_per_data_frame_sent)
+                .unwrap_or(FrameLimits::DEFAULT.window_updates_per_data),
+        },
     })
 }
 
