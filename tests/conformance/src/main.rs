@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use dhow_conformance::environment::Environment;
-use dhow_conformance::scenario::Scenario;
+use dhow_conformance::scenario::{AllStats, Scenario};
 use dhow_conformance::{Options, Targets, run, scenario_folder, target};
 
 /// Runs scenario files against dhow-proxy and the real Envoy and compares what happened.
@@ -39,6 +39,9 @@ enum Action {
         /// Where the scenarios are, instead of this repository's folder.
         #[arg(long)]
         folder: Option<PathBuf>,
+        /// Compare every counter and gauge with this prefix, too, where a scenario does not say which.
+        #[arg(long)]
+        all_stats: Vec<String>,
         /// Print what was recorded as JSON, with the target's log.
         #[arg(long)]
         show: bool,
@@ -64,9 +67,20 @@ fn main() -> ExitCode {
 
 fn act(action: Action) -> Result<ExitCode> {
     match action {
-        Action::Run { target, filter, ours, envoy, jobs, folder, show } => {
+        Action::Run { target, filter, ours, envoy, jobs, folder, all_stats, show } => {
+            let all_stats =
+                (!all_stats.is_empty()).then(|| AllStats { of: all_stats, ..AllStats::default() });
             let ours = Some(ours);
-            let options = Options { targets: target, filter, ours, envoy, jobs, folder, show_outcomes: show };
+            let options = Options {
+                targets: target,
+                filter,
+                ours,
+                envoy,
+                jobs,
+                folder,
+                all_stats,
+                show_outcomes: show,
+            };
             let summary = run::run(&options)?;
             return Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

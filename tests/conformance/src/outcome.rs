@@ -20,6 +20,9 @@ pub struct Outcome {
     /// The statistics that the scenario asks for.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub stats: IndexMap<String, Option<u64>>,
+    /// All statistics under the prefixes that the scenario compares as a whole.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub all_stats: IndexMap<String, u64>,
     /// The access log, if the scenario writes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<Vec<String>>,

@@ -12,10 +12,10 @@ use crate::ads::AdsFacts;
 use crate::environment::Environment;
 use crate::outcome::{Outcome, StepOutcome};
 use crate::report::differences;
-use crate::scenario::{Scenario, Validate};
+use crate::scenario::{AllStats, Scenario, Validate};
 use crate::scenario_folder;
 use crate::target::{Kind, Target};
-use crate::traffic::{Traffic, settled};
+use crate::traffic::{Traffic, settled, settled_under};
 
 /// How long a target may take to end after SIGTERM, before it is killed and the run goes on.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -50,6 +50,8 @@ pub struct Options {
     pub jobs: usize,
     /// Where the scenarios are; the folder of this repository when absent.
     pub folder: Option<PathBuf>,
+    /// Compare these statistics as a whole where a scenario does not say which.
+    pub all_stats: Option<AllStats>,
     /// Print the recorded outcome of each scenario as JSON.
     pub show_outcomes: bool,
 }
@@ -112,7 +114,7 @@ pub fn run(options: &Options) -> Result<Summary> {
         for _ in 0..jobs.min(scenarios.len()) {
             scope.spawn(|| {
                 while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let verdict = judge(scenario, &targets, options.show_outcomes);
+                    let verdict = judge(scenario, &targets, options);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     print_verdict(scenario, &verdict);
                     if verdict.problems.is_empty() {
@@ -161,7 +163,7 @@ fn print_verdict(scenario: &Scenario, verdict: &Verdict) {
 }
 
 /// Runs one scenario against each target and compares.
-fn judge(scenario: &Scenario, targets: &[Target], show_outcomes: bool) -> Verdict {
+fn judge(scenario: &Scenario, targets: &[Target], options: &Options) -> Verdict {
     let start = Instant::now();
     let mut problems = Vec::new();
     let mut shown = Vec::new();
@@ -171,12 +173,12 @@ fn judge(scenario: &Scenario, targets: &[Target], show_outcomes: bool) -> Verdic
     for target in targets {
         // Expectations of a scenario that differs on purpose describe ours.
         let expects = scenario.differs.is_none() || target.kind == Kind::Ours;
-        match run_one(scenario, target) {
+        match run_one(scenario, target, options) {
             Ok((outcome, faults)) => {
                 if expects {
                     problems.extend(faults.into_iter().map(|fault| format!("{}: {fault}", target.kind)));
                 }
-                if show_outcomes {
+                if options.show_outcomes {
                     let json = serde_json::to_string_pretty(&outcome).unwrap_or_default();
                     shown.push(format!("{}: {json}\n{}", target.kind, outcome.log));
                 }
@@ -217,13 +219,13 @@ fn take_differing_steps(ours: &mut Outcome, envoy: &mut Outcome) -> Vec<String> 
     lines
 }
 
-fn run_one(scenario: &Scenario, target: &Target) -> Result<(Outcome, Vec<String>)> {
+fn run_one(scenario: &Scenario, target: &Target, options: &Options) -> Result<(Outcome, Vec<String>)> {
     let environment = Arc::new(Environment::new(scenario)?);
     if let Some(validate) = &scenario.validate {
         return run_validate(scenario, validate, target, &environment);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run_traffic(scenario, target, environment))
+    runtime.block_on(run_traffic(scenario, target, environment, options))
 }
 
 fn run_validate(
@@ -253,6 +255,7 @@ async fn run_traffic(
     scenario: &Scenario,
     target: &Target,
     environment: Arc<Environment>,
+    options: &Options,
 ) -> Result<(Outcome, Vec<String>)> {
     let mut child = target.serve(&environment, scenario).await?;
     let mut outcome = Outcome::default();
@@ -282,6 +285,10 @@ async fn run_traffic(
         let (stats, stat_faults) = settled(&environment, &scenario.stats).await?;
         outcome.stats = stats;
         faults.extend(stat_faults);
+    }
+    let all_stats = scenario.all_stats.as_ref().or(options.all_stats.as_ref());
+    if let Some(all) = all_stats.filter(|_| scenario.differs.is_none() && child.exited().is_none()) {
+        outcome.all_stats = settled_under(&environment, all).await?;
     }
     outcome.ads = settled_facts(&environment).await;
     child.terminate(STOP_LIMIT).with_context(|| format!("{} does not end after SIGTERM", target.kind))?;

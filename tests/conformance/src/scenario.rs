@@ -64,6 +64,9 @@ pub struct Scenario {
     /// Statistics to record after the traffic, with the value they must reach, if that is given.
     #[serde(default)]
     pub stats: IndexMap<String, Option<u64>>,
+    /// Compare every counter and gauge under these prefixes after the traffic, whether or not `stats` names it.
+    #[serde(default)]
+    pub all_stats: Option<AllStats>,
     /// Expected lines of `{{dir}}/access.log`. Recorded, and compared, whenever the file exists.
     #[serde(default)]
     pub access_log: Option<Vec<String>>,
@@ -73,6 +76,17 @@ pub struct Scenario {
     /// Compare the order of headers too.
     #[serde(default)]
     pub header_order: bool,
+}
+
+/// Which statistics to compare as a whole. What counts bytes or time is left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllStats {
+    /// Prefixes of names, such as `cluster.` or `http.ingress.`.
+    pub of: Vec<String>,
+    /// Names, or their ends, that may differ, each with the reason.
+    #[serde(default)]
+    pub except: IndexMap<String, String>,
 }
 
 /// The short form of an HTTP listener.

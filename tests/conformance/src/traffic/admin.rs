@@ -12,11 +12,15 @@ use serde_json::Value;
 use crate::environment::Environment;
 use crate::normalise::Normaliser;
 use crate::outcome::{AdminFacts, Seen};
+use crate::scenario::AllStats;
 use crate::steps::Step;
 use crate::target::ADMIN_LIMIT;
 
 /// How long statistics may take to settle after the traffic that they count.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long all statistics have to stay the same to count as final.
+const QUIET: Duration = Duration::from_millis(100);
 
 async fn request(environment: &Environment, line: &str) -> Result<Http1Response> {
     let (method, target) =
@@ -138,6 +142,41 @@ pub async fn settled(
         }
         last = next;
     }
+}
+
+/// Ends of names whose values are a matter of bytes or of time.
+const VOLATILE: [&str; 6] =
+    ["_bytes_total", "_bytes_buffered", "_ms", "_time", "bytes_sent", "bytes_received"];
+
+/// Every counter and gauge under the prefixes of `all`, once they have stopped changing. Placeholders stand for ports in names.
+pub async fn settled_under(environment: &Environment, all: &AllStats) -> Result<IndexMap<String, u64>> {
+    let start = tokio::time::Instant::now();
+    let mut last = under(environment, all).await?;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let next = under(environment, all).await?;
+        if next == last || start.elapsed() > SETTLE_LIMIT {
+            return Ok(next);
+        }
+        last = next;
+    }
+}
+
+async fn under(environment: &Environment, all: &AllStats) -> Result<IndexMap<String, u64>> {
+    let response = request(environment, "GET /stats").await?;
+    let text = String::from_utf8_lossy(&response.body);
+    let normaliser = environment.normaliser();
+    let mut found = IndexMap::new();
+    for (name, value) in text.lines().filter_map(|line| line.rsplit_once(": ")) {
+        let Ok(value) = value.parse() else { continue };
+        let left_out = VOLATILE.iter().any(|end| name.ends_with(end))
+            || all.except.keys().any(|end| name.ends_with(end.as_str()));
+        if !left_out && all.of.iter().any(|prefix| name.starts_with(prefix.as_str())) {
+            found.insert(normaliser.text(name), value);
+        }
+    }
+    found.sort_unstable_keys();
+    Ok(found)
 }
 
 fn shown(value: Option<u64>) -> String {

@@ -19,7 +19,7 @@ use crate::normalise::Normaliser;
 use crate::outcome::{RequestFacts, Seen, StepOutcome};
 use crate::steps::Step;
 use crate::target::Kind;
-pub use admin::settled;
+pub use admin::{settled, settled_under};
 use exchange::{Connection, exchange};
 
 /// How long a step may take unless it says otherwise.
