@@ -2,9 +2,9 @@
 
 use dhow_base::Rng;
 use dhow_http::h1::{
-    Answering, BodyFraming, BodyLength, BodyReader, HeadProgress, Parsed, RequestInfo, RequestOptions,
-    RequestWriteOptions, ResponseInfo, ResponseOptions, ResponseWriteOptions, Underscores, parse_request,
-    parse_response, write_request_head, write_response_head,
+    Answering, BodyFraming, BodyLength, BodyReader, HeadProgress, Parsed, RequestError, RequestInfo,
+    RequestOptions, RequestWriteOptions, ResponseError, ResponseInfo, ResponseOptions, ResponseWriteOptions,
+    Underscores, parse_request, parse_response, write_request_head, write_response_head,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 
@@ -137,6 +137,15 @@ fn ended<T, E>(parsed: Result<Parsed<T>, E>) -> Head<T, E> {
     }
 }
 
+/// Whether two readings agree. A head that is too large and has another fault may be refused for either: the limit can be
+/// reached before the other fault has arrived.
+fn agree<T: PartialEq, E: PartialEq>(one: &Head<T, E>, other: &Head<T, E>, too_large: &E) -> bool {
+    match (one, other) {
+        (Some(Err(one)), Some(Err(other))) => one == other || one == too_large || other == too_large,
+        (one, other) => one == other,
+    }
+}
+
 fn lines(map: &HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
     map.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
 }
@@ -158,7 +167,8 @@ fn request(bytes: &[u8]) {
     let at_once = ended(parse_request(bytes, &mut HeadProgress::default(), &options, &mut whole));
     let mut progress = HeadProgress::default();
     let by_pieces = grown(bytes, seed, |bytes| parse_request(bytes, &mut progress, &options, &mut cut));
-    assert_eq!(at_once, by_pieces);
+    let agreed = agree(&at_once, &by_pieces, &RequestError::HeadersTooLarge);
+    assert!(agreed, "{at_once:?} at once, {by_pieces:?} in pieces");
     let Some(Ok((consumed, info))) = at_once else { return };
     assert!(consumed <= bytes.len());
     assert_eq!(lines(&whole), lines(&cut));
@@ -167,6 +177,10 @@ fn request(bytes: &[u8]) {
 
 /// Writes what was read, and reads it again: no request may turn into another one on its way.
 fn request_again(head: &HeaderMap, info: RequestInfo, options: &RequestOptions) {
+    // The connection manager answers any other path itself.
+    if !info.connect && !head.path().starts_with(b"/") && head.path() != b"*" {
+        return;
+    }
     let mut wire = Vec::new();
     let framing =
         write_request_head(&mut wire, head, RequestWriteOptions::default(), info.body == BodyLength::None);
@@ -212,7 +226,8 @@ fn response(bytes: &[u8]) {
     let at_once = ended(parse(bytes, &mut HeadProgress::default(), &mut whole));
     let mut progress = HeadProgress::default();
     let by_pieces = grown(bytes, seed, |bytes| parse(bytes, &mut progress, &mut cut));
-    assert_eq!(at_once, by_pieces);
+    let agreed = agree(&at_once, &by_pieces, &ResponseError::HeadersTooLarge);
+    assert!(agreed, "{at_once:?} at once, {by_pieces:?} in pieces");
     let Some(Ok((consumed, info))) = at_once else { return };
     assert!(consumed <= bytes.len());
     assert_eq!(lines(&whole), lines(&cut));
