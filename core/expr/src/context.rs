@@ -49,25 +49,11 @@ pub enum NumberFact {
     ResponseCode,
     BytesReceived,
     BytesSent,
-    DownstreamWireBytesReceived,
-    DownstreamWireBytesSent,
-    DownstreamHeaderBytesReceived,
-    DownstreamHeaderBytesSent,
-    DownstreamDecompressedHeaderBytesReceived,
-    DownstreamDecompressedHeaderBytesSent,
-    UpstreamWireBytesReceived,
-    UpstreamWireBytesSent,
-    UpstreamHeaderBytesReceived,
-    UpstreamHeaderBytesSent,
-    UpstreamDecompressedHeaderBytesReceived,
-    UpstreamDecompressedHeaderBytesSent,
     BytesRetransmitted,
     PacketsRetransmitted,
     ConnectionId,
     UpstreamConnectionId,
     UpstreamRequestAttemptCount,
-    /// In milliseconds.
-    UpstreamConnectionPoolReadyDuration,
 }
 
 /// A text of a stream or connection.
@@ -104,8 +90,6 @@ pub enum TextFact {
     Hostname,
     LocalReplyBody,
     AccessLogType,
-    TlsJa3Fingerprint,
-    TlsJa4Fingerprint,
     /// About the downstream connection's TLS session.
     Downstream(TlsFact),
     /// About the upstream connection's TLS session.
@@ -116,7 +100,6 @@ pub enum TextFact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is the end of the command of the same name in upper case")]
 pub enum TlsFact {
-    TlsSessionId,
     TlsCipher,
     TlsVersion,
     TlsGroup,
@@ -135,11 +118,6 @@ pub enum TlsFact {
     LocalOtherNameSan,
     PeerSerial,
     PeerFingerprint256,
-    PeerFingerprint1,
-    PeerCertificate,
-    PeerChainFingerprints256,
-    PeerChainFingerprints1,
-    PeerChainSerials,
     /// Start of validity, in Envoy's form `2018-12-18T01:50:34.000Z`.
     PeerCertVStart,
     /// End of validity, in the same form.

@@ -220,7 +220,6 @@ fn prefix_length(name: &str, args: &str) -> Result<PrefixLength, String> {
 
 fn tls(name: &str) -> Option<TlsFact> {
     Some(match name {
-        "TLS_SESSION_ID" => TlsFact::TlsSessionId,
         "TLS_CIPHER" => TlsFact::TlsCipher,
         "TLS_VERSION" => TlsFact::TlsVersion,
         "TLS_GROUP" => TlsFact::TlsGroup,
@@ -239,11 +238,6 @@ fn tls(name: &str) -> Option<TlsFact> {
         "LOCAL_OTHERNAME_SAN" => TlsFact::LocalOtherNameSan,
         "PEER_SERIAL" => TlsFact::PeerSerial,
         "PEER_FINGERPRINT_256" => TlsFact::PeerFingerprint256,
-        "PEER_FINGERPRINT_1" => TlsFact::PeerFingerprint1,
-        "PEER_CERT" => TlsFact::PeerCertificate,
-        "PEER_CHAIN_FINGERPRINTS_256" => TlsFact::PeerChainFingerprints256,
-        "PEER_CHAIN_FINGERPRINTS_1" => TlsFact::PeerChainFingerprints1,
-        "PEER_CHAIN_SERIALS" => TlsFact::PeerChainSerials,
         "PEER_CERT_V_START" => TlsFact::PeerCertVStart,
         "PEER_CERT_V_END" => TlsFact::PeerCertVEnd,
         _ => return None,
@@ -255,26 +249,11 @@ fn number(name: &str) -> Option<NumberFact> {
         "RESPONSE_CODE" => NumberFact::ResponseCode,
         "BYTES_RECEIVED" => NumberFact::BytesReceived,
         "BYTES_SENT" => NumberFact::BytesSent,
-        "DOWNSTREAM_WIRE_BYTES_RECEIVED" => NumberFact::DownstreamWireBytesReceived,
-        "DOWNSTREAM_WIRE_BYTES_SENT" => NumberFact::DownstreamWireBytesSent,
-        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => NumberFact::DownstreamHeaderBytesReceived,
-        "DOWNSTREAM_HEADER_BYTES_SENT" => NumberFact::DownstreamHeaderBytesSent,
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => {
-            NumberFact::DownstreamDecompressedHeaderBytesReceived
-        }
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => NumberFact::DownstreamDecompressedHeaderBytesSent,
-        "UPSTREAM_WIRE_BYTES_RECEIVED" => NumberFact::UpstreamWireBytesReceived,
-        "UPSTREAM_WIRE_BYTES_SENT" => NumberFact::UpstreamWireBytesSent,
-        "UPSTREAM_HEADER_BYTES_RECEIVED" => NumberFact::UpstreamHeaderBytesReceived,
-        "UPSTREAM_HEADER_BYTES_SENT" => NumberFact::UpstreamHeaderBytesSent,
-        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => NumberFact::UpstreamDecompressedHeaderBytesReceived,
-        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => NumberFact::UpstreamDecompressedHeaderBytesSent,
         "BYTES_RETRANSMITTED" => NumberFact::BytesRetransmitted,
         "PACKETS_RETRANSMITTED" => NumberFact::PacketsRetransmitted,
         "CONNECTION_ID" => NumberFact::ConnectionId,
         "UPSTREAM_CONNECTION_ID" => NumberFact::UpstreamConnectionId,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => NumberFact::UpstreamRequestAttemptCount,
-        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => NumberFact::UpstreamConnectionPoolReadyDuration,
         _ => return None,
     })
 }
@@ -305,8 +284,6 @@ fn text(name: &str) -> Option<TextFact> {
         "HOSTNAME" => TextFact::Hostname,
         "LOCAL_REPLY_BODY" => TextFact::LocalReplyBody,
         "ACCESS_LOG_TYPE" => TextFact::AccessLogType,
-        "TLS_JA3_FINGERPRINT" => TextFact::TlsJa3Fingerprint,
-        "TLS_JA4_FINGERPRINT" => TextFact::TlsJa4Fingerprint,
         _ => {
             if let Some(rest) = name.strip_prefix("DOWNSTREAM_") {
                 return tls(rest).map(TextFact::Downstream);

@@ -66,15 +66,8 @@ impl<'a> StreamFormat<'a> {
             TlsFact::PeerFingerprint256 => Some(peer?.fingerprint.as_str().into()),
             TlsFact::PeerCertVStart => timestamp(peer?.not_before),
             TlsFact::PeerCertVEnd => timestamp(peer?.not_after),
-            // The other facts of sessions and certificates are not given out yet and read as absent.
-            TlsFact::TlsSessionId
-            | TlsFact::PeerOtherNameSan
-            | TlsFact::LocalOtherNameSan
-            | TlsFact::PeerFingerprint1
-            | TlsFact::PeerCertificate
-            | TlsFact::PeerChainFingerprints256
-            | TlsFact::PeerChainFingerprints1
-            | TlsFact::PeerChainSerials => None,
+            // Names of other kinds are not read from certificates.
+            TlsFact::PeerOtherNameSan | TlsFact::LocalOtherNameSan => None,
         }
     }
 }
@@ -145,10 +138,10 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::BytesReceived => Some(info.bytes_received),
             NumberFact::BytesSent => Some(info.bytes_sent),
             NumberFact::ConnectionId => Some(info.connection.id),
+            NumberFact::UpstreamConnectionId => info.upstream.connection_id,
             NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),
             // As Envoy prints them where the kernel is not asked.
             NumberFact::BytesRetransmitted | NumberFact::PacketsRetransmitted => Some(0),
-            _ => None,
         }
     }
 

@@ -57,6 +57,8 @@ pub struct UpstreamInfo {
     pub host_metadata: Option<Arc<Metadata>>,
     /// Local address of the upstream connection.
     pub local_address: Option<SocketAddr>,
+    /// Number of the upstream connection: `%UPSTREAM_CONNECTION_ID%`.
+    pub connection_id: Option<u64>,
     /// Attempts made, retries included.
     pub attempts: u32,
     /// Why the transport failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dhow_net::Transport;
@@ -114,7 +114,9 @@ pub async fn connect(
         Ok((transport, tls)) => {
             info.stats.upstream_cx_connect_ms().record(millis(guard.begun.elapsed()));
             let alpn = tls.as_ref().and_then(|tls| tls.alpn.clone());
-            Ok(UpstreamConnection { local_address: transport.local_address(), transport, alpn, tls, guard })
+            let local_address = transport.local_address();
+            guard.local_address.set(local_address);
+            Ok(UpstreamConnection { local_address, transport, alpn, tls, guard })
         }
         Err(failure) => {
             info.stats.upstream_cx_connect_fail().inc();
@@ -297,12 +299,16 @@ fn millis(duration: Duration) -> u64 {
 pub struct ConnectionGuard {
     info: Arc<ClusterInfo>,
     host: Arc<Host>,
+    id: u64,
+    local_address: Cell<Option<SocketAddr>>,
     begun: Instant,
     requests: Cell<u64>,
     closed_by: Cell<ClosedBy>,
     requests_active: Cell<bool>,
     _permit: Option<Permit>,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl ConnectionGuard {
     fn new(info: Arc<ClusterInfo>, host: Arc<Host>, permit: Option<Permit>) -> Self {
@@ -313,12 +319,24 @@ impl ConnectionGuard {
         Self {
             info,
             host,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            local_address: Cell::default(),
             begun: Instant::now(),
             requests: Cell::new(0),
             closed_by: Cell::default(),
             requests_active: Cell::new(false),
             _permit: permit,
         }
+    }
+
+    /// Tells this connection from the others of the process, `%UPSTREAM_CONNECTION_ID%`.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// This end of the connection; none where it is not an IP address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address.get()
     }
 
     /// The host at the other end.

@@ -112,8 +112,8 @@ pub fn lower(
         proxy_status_config,
         typed_header_validation_config,
         append_x_forwarded_port,
-        append_local_overload: _,               // there is no overload manager yet
-        add_proxy_protocol_connection_state: _, // there is no PROXY protocol yet
+        append_local_overload: _, // there is no overload manager yet
+        add_proxy_protocol_connection_state,
         forward_proto_config,
         route_specifier,
         strip_port_mode,
@@ -140,6 +140,10 @@ pub fn lower(
     if forward_proto_config.is_some() {
         let why = "without effect: no listener filter restores the destination that it looks at";
         warn(warnings, path, "forward_proto_config", why);
+    }
+    if add_proxy_protocol_connection_state.is_some_and(|state| !state.value) {
+        let why = "without effect: PROXY protocol upstreams are told the client's address all the same";
+        warn(warnings, path, "add_proxy_protocol_connection_state", why);
     }
     if path_normalization_options.is_some() {
         warn(warnings, path, "path_normalization_options", "without effect, as in Envoy 1.40");

@@ -37,6 +37,8 @@ impl Exchange {
         };
         self.info.upstream.attempts += 1;
         self.info.upstream.host = Some(host.address_text().clone());
+        self.info.upstream.local_address = None;
+        self.info.upstream.connection_id = None;
         self.info.upstream.hostname = host.shared_hostname().cloned();
         forwarding.host = Some(host.clone());
         forwarding.replaced = false;
@@ -74,6 +76,8 @@ impl Exchange {
         let begun = clock::now();
         self.info.upstream.first_tx = Some(begun);
         self.info.upstream.protocol = upstream.protocol();
+        self.info.upstream.local_address = upstream.connection().local_address();
+        self.info.upstream.connection_id = Some(upstream.connection().id());
         self.filter_upstream_request(forwarding);
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset(reset);

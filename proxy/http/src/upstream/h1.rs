@@ -99,6 +99,11 @@ impl H1Upstream {
         }
     }
 
+    /// What counts the connection.
+    pub(crate) fn guard(&self) -> &ConnectionGuard {
+        &self.guard
+    }
+
     /// Whether the connection is to carry no further request because of its age.
     pub(crate) fn has_expired(&self) -> bool {
         self.expired.as_ref().is_some_and(|expired| expired.get())

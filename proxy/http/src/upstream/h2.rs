@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dhow_http::h1::{BodyLength, ResponseInfo, Version};
 use dhow_http::h2::{PendingResponse, SendBody};
 use dhow_http::{HeaderMap, KnownHeader};
+use dhow_proxy_upstream::ConnectionGuard;
 
 use super::h2_connection::StreamSlot;
 use crate::body::{BodySink, BodySource, BodyState};
@@ -27,6 +28,11 @@ pub(crate) struct H2Upstream {
 }
 
 impl H2Upstream {
+    /// What counts the connection.
+    pub(crate) fn guard(&self) -> &ConnectionGuard {
+        self.slot.guard()
+    }
+
     pub(crate) fn new(slot: Rc<StreamSlot>) -> Self {
         Self { slot, sending: None, pending: None, body: None, request_done: false, upgrade: None }
     }

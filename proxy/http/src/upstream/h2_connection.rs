@@ -238,6 +238,11 @@ pub(crate) struct StreamSlot {
 }
 
 impl StreamSlot {
+    /// What counts the connection.
+    pub(crate) fn guard(&self) -> &ConnectionGuard {
+        &self.connection.guard
+    }
+
     /// Opens the stream.
     pub(crate) fn open(&self, head: &HeaderMap, end: bool) -> Result<(PendingResponse, SendBody), Reset> {
         // The sender of the connection may be waiting for a stream to be opened on the wire; a handle of our own is not.

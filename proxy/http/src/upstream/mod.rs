@@ -15,6 +15,7 @@ use bytes::Bytes;
 use dhow_http::HeaderMap;
 use dhow_http::h1::ResponseInfo;
 use dhow_proxy_api::Protocol;
+use dhow_proxy_upstream::ConnectionGuard;
 
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::Reset;
@@ -42,6 +43,15 @@ impl UpstreamStream {
             Self::H1(_) => Some(Protocol::Http11),
             Self::H2(_) => Some(Protocol::Http2),
             Self::Tunnel(_) => None,
+        }
+    }
+
+    /// The connection that carries it.
+    pub(crate) fn connection(&self) -> &ConnectionGuard {
+        match self {
+            Self::H1(stream) => stream.guard(),
+            Self::H2(stream) => stream.guard(),
+            Self::Tunnel(tunnel) => tunnel.guard(),
         }
     }
 

@@ -19,6 +19,11 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
+    /// What counts the connection.
+    pub(crate) fn guard(&self) -> &ConnectionGuard {
+        &self.guard
+    }
+
     /// A tunnel over the connection; `greeting` goes to the host before everything else.
     pub(crate) fn new(mut wire: Wire, guard: ConnectionGuard, greeting: &[u8]) -> Self {
         guard.count_request();
