@@ -10,7 +10,7 @@
 //! | UUIDs (request ids) | `<uuid>` |
 //! | `date` | `<date>` when it is one |
 //! | `x-envoy-upstream-service-time` | `<ms>` when it is a number |
-//! | `x-envoy-expected-rq-timeout-ms` | rounded up to a multiple of 100 |
+//! | `x-envoy-expected-rq-timeout-ms` | rounded up to a multiple of 100, of 1000 beyond five seconds: waiting before a retry shortens it |
 //! | certificate hashes of `x-forwarded-client-cert` | `<hash>` |
 //! | time, duration and service time of a default access log line | `<time>`, `<ms>` |
 //! | times of JSON events | `<time>`, `<s>` |
@@ -105,7 +105,9 @@ impl Normaliser {
         let value = match (name.to_ascii_lowercase().as_str(), number) {
             ("date", _) if DATE.is_match(value) => "<date>".to_owned(),
             ("x-envoy-upstream-service-time", Some(_)) => "<ms>".to_owned(),
-            ("x-envoy-expected-rq-timeout-ms", Some(ms)) => ms.next_multiple_of(100).to_string(),
+            ("x-envoy-expected-rq-timeout-ms", Some(ms)) => {
+                ms.next_multiple_of(if ms > 5000 { 1000 } else { 100 }).to_string()
+            }
             ("x-forwarded-port", Some(port)) => self.port(port).unwrap_or_else(|| value.to_owned()),
             ("x-forwarded-client-cert", _) => {
                 CERT_HASH.replace_all(&self.text(value), "Hash=<hash>").into_owned()
@@ -219,7 +221,8 @@ mod tests {
         assert_eq!(value("date", "Sat, 21 Nov 2026 09:02:39 GMT"), "<date>");
         assert_eq!(value("date", "yesterday"), "yesterday");
         assert_eq!(value("X-Envoy-Upstream-Service-Time", "3"), "<ms>");
-        assert_eq!(value("x-envoy-expected-rq-timeout-ms", "14999"), "15000");
+        assert_eq!(value("x-envoy-expected-rq-timeout-ms", "14050"), "15000");
+        assert_eq!(value("x-envoy-expected-rq-timeout-ms", "777"), "800");
         assert_eq!(value("x-envoy-expected-rq-timeout-ms", "15000"), "15000");
         assert_eq!(value("x-request-id", "0f8fad5b-d9cb-469f-a165-70867728950e"), "<uuid>");
         assert_eq!(value("x-forwarded-for", "1.2.3.4,10.1.2.3"), "1.2.3.4,<local-ip>");
