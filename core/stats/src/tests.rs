@@ -108,7 +108,9 @@ fn names_are_sanitised() {
 #[test]
 fn gauges_can_be_set_over_what_threads_added() {
     let store = Store::new();
-    let gauge = store.scope("a").gauge("g");
+    // A handle is as good as its scope: without it another test gets the slot.
+    let scope = store.scope("a");
+    let gauge = scope.gauge("g");
     gauge.add(5);
     gauge.set(2);
     assert_eq!(gauge.value(), 2);
