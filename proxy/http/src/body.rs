@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dhow_http::HeaderMap;
 
 use crate::reset::Reset;
+use crate::watermarks::Pressure;
 
 /// Where a body stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub(crate) trait BodySink {
 
     /// Ends the body; ready when everything was pushed to the peer.
     fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>>;
+
+    /// What happened since the last time to the buffer for what the peer does not take yet.
+    fn take_pressure(&mut self) -> Pressure;
 }
 
 /// Which side of a transfer failed.

@@ -8,6 +8,7 @@ mod config;
 mod downstream;
 mod filter;
 mod h2_body;
+mod h2_send;
 mod keepalive;
 mod local_reply;
 mod manager;
@@ -25,6 +26,7 @@ mod stats;
 mod stream;
 mod upgrade;
 mod upstream;
+mod watermarks;
 mod wire;
 
 pub use client_certificate::{ClientCertificateConfig, ForwardMode};

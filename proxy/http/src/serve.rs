@@ -20,7 +20,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Serves a connection to its end.
 pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
     let Connection { transport, info } = connection;
-    let _active = ActiveConnection::new(&manager, &info);
+    let mut active = ActiveConnection::new(&manager, &info);
     let alpn = info.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     let codec = match (manager.config.codec, alpn) {
         (CodecType::Auto, Some(b"h2")) => CodecType::Http2,
@@ -28,36 +28,62 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
         (codec, _) => codec,
     };
     match codec {
-        CodecType::Http2 => Box::pin(http2::serve(manager, info, transport, Vec::new())).await,
+        CodecType::Http2 => active.end = Box::pin(http2::serve(manager, info, transport, Vec::new())).await,
         CodecType::Http1 | CodecType::Auto => {
             // It stays in this place: an idle connection has the room of one, and none for HTTP/2.
-            let wire = Wire::new(transport, manager.worker.buffers().clone());
+            let wire = Wire::new(transport, manager.worker.buffers().clone(), info.buffer_limit);
             let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
             let sniffed = match codec {
-                CodecType::Auto => sniff(&manager, down.wire()).await,
+                CodecType::Auto => sniff(&manager, &info, down.wire()).await,
                 _ => Sniffed::Http1,
             };
             match sniffed {
-                Sniffed::Http1 => http1::serve(&manager, &info, &mut down).await,
+                Sniffed::Http1 => active.end = http1::serve(&manager, &info, &mut down).await,
                 Sniffed::Http2 => {
                     let (transport, read) = down.into_wire().into_parts();
-                    Box::pin(http2::serve(manager, info, transport, read)).await;
+                    active.end = Box::pin(http2::serve(manager, info, transport, read)).await;
                 }
-                Sniffed::Closed => {}
+                Sniffed::Closed(end) => active.end = end,
             }
         }
+    }
+}
+
+/// Which side ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Local,
+    Remote,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    by: Side,
+    /// Requests were under way.
+    cut_off: bool,
+}
+
+impl End {
+    const LOCAL: Self = Self { by: Side::Local, cut_off: false };
+    const REMOTE: Self = Self { by: Side::Remote, cut_off: false };
+
+    /// The same, with requests under way or not.
+    const fn cutting_off(self, cut_off: bool) -> Self {
+        Self { cut_off, ..self }
     }
 }
 
 enum Sniffed {
     Http1,
     Http2,
-    Closed,
+    Closed(End),
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1 by the first bytes.
-async fn sniff(manager: &Manager, wire: &mut Wire) -> Sniffed {
+async fn sniff(manager: &Manager, info: &ConnectionInfo, wire: &mut Wire) -> Sniffed {
     let idle = manager.config.timeouts.idle.map(|idle| clock::now() + idle);
+    let aged = manager.connection_end(info);
     let mut timer = dhow_proxy_runtime::DeadlineTimer::new();
     poll_fn(|cx| {
         loop {
@@ -75,13 +101,18 @@ async fn sniff(manager: &Manager, wire: &mut Wire) -> Sniffed {
                 std::task::Poll::Ready(_) if !wire.read.is_empty() => {
                     return std::task::Poll::Ready(Sniffed::Http1);
                 }
-                std::task::Poll::Ready(_) => return std::task::Poll::Ready(Sniffed::Closed),
+                std::task::Poll::Ready(_) => return std::task::Poll::Ready(Sniffed::Closed(End::REMOTE)),
                 std::task::Poll::Pending => {
-                    if timer.poll(cx, idle).is_ready() {
-                        manager.stats.manager.downstream_cx_idle_timeout().inc();
-                        return std::task::Poll::Ready(Sniffed::Closed);
+                    std::task::ready!(timer.poll(cx, [idle, aged].into_iter().flatten().min()));
+                    let now = clock::now();
+                    if aged.is_some_and(|aged| aged <= now) {
+                        manager.stats.manager.downstream_cx_max_duration_reached().inc();
+                        return std::task::Poll::Ready(Sniffed::Closed(End::LOCAL));
                     }
-                    return std::task::Poll::Pending;
+                    if idle.is_some_and(|idle| idle <= now) {
+                        manager.stats.manager.downstream_cx_idle_timeout().inc();
+                        return std::task::Poll::Ready(Sniffed::Closed(End::LOCAL));
+                    }
                 }
             }
         }
@@ -93,6 +124,7 @@ async fn sniff(manager: &Manager, wire: &mut Wire) -> Sniffed {
 struct ActiveConnection {
     manager: Rc<Manager>,
     info: Rc<ConnectionInfo>,
+    end: End,
 }
 
 impl ActiveConnection {
@@ -104,7 +136,7 @@ impl ActiveConnection {
             stats.downstream_cx_ssl_total().inc();
             stats.downstream_cx_ssl_active().inc();
         }
-        Self { manager: manager.clone(), info: info.clone() }
+        Self { manager: manager.clone(), info: info.clone(), end: End::LOCAL }
     }
 }
 
@@ -112,6 +144,20 @@ impl Drop for ActiveConnection {
     fn drop(&mut self) {
         let stats = &self.manager.stats.manager;
         stats.downstream_cx_destroy().inc();
+        let End { by, cut_off } = self.end;
+        let (ended, with_requests) = match by {
+            Side::Local => {
+                (stats.downstream_cx_destroy_local(), stats.downstream_cx_destroy_local_active_rq())
+            }
+            Side::Remote => {
+                (stats.downstream_cx_destroy_remote(), stats.downstream_cx_destroy_remote_active_rq())
+            }
+        };
+        ended.inc();
+        if cut_off {
+            with_requests.inc();
+            stats.downstream_cx_destroy_active_rq().inc();
+        }
         stats.downstream_cx_active().dec();
         if self.info.tls.is_some() {
             stats.downstream_cx_ssl_active().dec();

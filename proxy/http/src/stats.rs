@@ -95,6 +95,12 @@ impl HttpStats {
         stats
     }
 
+    /// Counts an interim response that the client is sent.
+    pub(crate) fn charge_interim(&self, status: u16) {
+        self.codes.charge_class(status);
+        self.listener_codes.charge_class(status);
+    }
+
     /// Counts a stream that ended in a panic, `http.<stat_prefix>.dhow_stream_panic`: a name of our own, which exists once
     /// it happened.
     pub(crate) fn count_panic(&self) {

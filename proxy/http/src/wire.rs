@@ -14,6 +14,7 @@ use dhow_proxy_runtime::{BufferPool, ReadBuffer, clock};
 
 use crate::body::{BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
+use crate::watermarks::{Pressure, Watermarks};
 
 /// Body bytes up to this size are copied behind the head instead of being written from where they lie: the copy is
 /// cheaper than a second slice, and what follows (the end of a chunk) joins the same write.
@@ -29,6 +30,7 @@ pub(crate) struct Wire {
     written: usize,
     framing: BodyFraming,
     chunk_left: usize,
+    marks: Watermarks,
     body: BodyReader,
     /// Bytes of body at the front of `read`.
     data: usize,
@@ -39,7 +41,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(transport: Transport, pool: Rc<BufferPool>) -> Self {
+    /// A connection on which up to `limit` bytes wait for a peer that is slow to read.
+    pub(crate) fn new(transport: Transport, pool: Rc<BufferPool>, limit: u32) -> Self {
         Self {
             transport,
             read: ReadBuffer::new(pool.clone()),
@@ -48,6 +51,7 @@ impl Wire {
             written: 0,
             framing: BodyFraming::None,
             chunk_left: 0,
+            marks: Watermarks::new(limit),
             body: BodyReader::new(BodyLength::None),
             data: 0,
             trailers: HeaderMap::new(),
@@ -141,11 +145,13 @@ impl Wire {
         if self.out.capacity() > 0 {
             self.pool.give_write(std::mem::take(&mut self.out));
             self.written = 0;
+            self.marks.update(0);
         }
         self.transport.poll_flush(cx)
     }
 
-    /// Takes body bytes: copies small ones behind what is buffered, writes large ones together with it.
+    /// Takes body bytes: copies small ones behind what is buffered, writes large ones together with it, and keeps what a slow
+    /// peer does not take up to the limit.
     pub(crate) fn poll_write_body(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self.framing {
             BodyFraming::None => return Poll::Ready(Ok(data.len())),
@@ -161,11 +167,18 @@ impl Wire {
         } else {
             data
         };
-        let count = if self.out.len() - self.written + offered.len() <= COPY_LIMIT {
+        let count = if self.unwritten() + offered.len() <= COPY_LIMIT {
             self.out().extend_from_slice(offered);
             offered.len()
         } else {
-            ready!(self.poll_write_with_buffered(cx, offered))?
+            match self.poll_write_with_buffered(cx, offered) {
+                Poll::Ready(count) => count?,
+                Poll::Pending if self.marks.has_room(self.unwritten()) => {
+                    self.keep(offered);
+                    offered.len()
+                }
+                Poll::Pending => return Poll::Pending,
+            }
         };
         if self.framing == BodyFraming::Chunked {
             self.chunk_left -= count;
@@ -176,9 +189,29 @@ impl Wire {
         Poll::Ready(Ok(count))
     }
 
+    /// Bytes that the peer did not take yet.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// What happened since the last time to the bytes that the peer did not take yet.
+    pub(crate) fn take_pressure(&mut self) -> Pressure {
+        self.marks.take_pressure()
+    }
+
+    /// Appends bytes to those that the peer did not take yet. What it took goes when it is the larger part, so that the buffer
+    /// does not grow with all that passes.
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.written > self.out.len() / 2 {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+        self.out().extend_from_slice(bytes);
+    }
+
     fn poll_write_with_buffered(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            let buffered = self.out.len() - self.written;
+            let buffered = self.unwritten();
             let slices = [IoSlice::new(&self.out[self.written..]), IoSlice::new(data)];
             let slices = if buffered == 0 { &slices[1..] } else { &slices[..] };
             let count = ready!(self.transport.poll_write_vectored(cx, slices))?;

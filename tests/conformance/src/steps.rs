@@ -40,6 +40,8 @@ pub struct Step {
     pub arrived: Option<IndexMap<String, usize>>,
     /// Wait until these statistics have these values.
     pub reach: Option<IndexMap<String, u64>>,
+    /// Wait until these statistics have at least these values: for what happens a number of times that is a matter of the moment.
+    pub reach_at_least: Option<IndexMap<String, u64>>,
     /// Wait for the result of a background step.
     pub join: Option<String>,
     /// Close a named connection.
@@ -171,6 +173,7 @@ impl Step {
             ("ads", self.ads.as_ref().map(|_| String::new())),
             ("arrived", self.arrived.as_ref().map(|m| joined(m.keys()))),
             ("reach", self.reach.as_ref().map(|m| joined(m.keys()))),
+            ("reach_at_least", self.reach_at_least.as_ref().map(|m| joined(m.keys()))),
             ("join", self.join.clone()),
             ("close", self.close.clone()),
             ("together", self.together.as_ref().map(|s| format!("{} steps", s.len()))),
@@ -195,6 +198,7 @@ impl Step {
             self.ads.is_some(),
             self.arrived.is_some(),
             self.reach.is_some(),
+            self.reach_at_least.is_some(),
             self.join.is_some(),
             self.close.is_some(),
             self.together.is_some(),

@@ -75,6 +75,13 @@ pub enum ConnectionError {
     Protocol(String),
 }
 
+impl ConnectionError {
+    /// Whether the peer or the transport ended the connection, and not this side.
+    pub fn is_by_peer(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::RemoteGoAway(_))
+    }
+}
+
 impl From<h2::Error> for ConnectionError {
     fn from(error: h2::Error) -> Self {
         if error.is_io() {

@@ -19,7 +19,7 @@ pub struct Settings {
     pub max_header_bytes: u32,
     /// `allow_connect`: take CONNECT with `:protocol` (WebSocket over HTTP/2).
     pub allow_extended_connect: bool,
-    /// Bytes per stream that may wait to be sent before the stream is told to stop (`per_connection_buffer_limit_bytes`).
+    /// Bytes per stream that may wait for the connection to send them before the stream is told to stop.
     pub send_buffer: usize,
     /// `override_stream_error_on_invalid_http_message`, on a server: a malformed request ends its stream instead of the
     /// connection.
@@ -47,7 +47,15 @@ impl Default for Settings {
     }
 }
 
+/// Most bytes of a stream that wait in the codec itself.
+const MAX_SEND_BUFFER: u32 = 256 * 1024;
+
 impl Settings {
+    /// For a connection of which only so many bytes may wait for the peer (`per_connection_buffer_limit_bytes`).
+    pub fn with_buffer_limit(self, bytes: u32) -> Self {
+        Self { send_buffer: bytes.clamp(1, MAX_SEND_BUFFER) as usize, ..self }
+    }
+
     pub(super) fn server(&self) -> h2::server::Builder {
         let mut builder = h2::server::Builder::new();
         builder

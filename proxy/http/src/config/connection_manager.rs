@@ -161,9 +161,6 @@ pub fn lower(
     if tracing.is_some() {
         warn(warnings, path, "tracing", "tracing is not supported yet: no spans are reported");
     }
-    if stream_flush_timeout.is_some() {
-        warn(warnings, path, "stream_flush_timeout", "the stream idle timeout applies to flushing");
-    }
 
     let common =
         lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
@@ -217,6 +214,7 @@ pub fn lower(
         let reason = "Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set.";
         return Err(ConfigError::new(path.field("strip_any_host_port"), reason));
     }
+    let stream_idle = timeout_or(stream_idle_timeout, Some(Duration::from_secs(300)));
     let server_name = if server_name.is_empty() { "envoy".to_owned() } else { server_name };
     let proxy_status = match proxy_status_config {
         None => None,
@@ -311,7 +309,8 @@ pub fn lower(
             max_connection_duration: common.max_connection_duration,
             max_connection_duration_jitter: common.max_connection_duration_jitter,
             max_stream_duration: common.max_stream_duration,
-            stream_idle: timeout_or(stream_idle_timeout, Some(Duration::from_secs(300))),
+            stream_idle,
+            stream_flush: timeout_or(stream_flush_timeout, stream_idle),
             request: timeout_or(request_timeout, None),
             request_headers: timeout_or(request_headers_timeout, None),
             drain: timeout_or(drain_timeout, Some(Duration::from_secs(5))).unwrap_or_default(),

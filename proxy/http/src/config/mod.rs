@@ -256,6 +256,9 @@ pub struct Timeouts {
     pub max_stream_duration: Option<Duration>,
     /// `stream_idle_timeout`, 5 min.
     pub stream_idle: Option<Duration>,
+    /// `stream_flush_timeout`: for a client of HTTP/2 to take the next part of a response that is complete;
+    /// `stream_idle_timeout` unless set.
+    pub stream_flush: Option<Duration>,
     /// `request_timeout`.
     pub request: Option<Duration>,
     /// `request_headers_timeout`.

@@ -14,6 +14,7 @@ use dhow_proxy_runtime::clock;
 use super::Downstream;
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
+use crate::watermarks::Pressure;
 use crate::wire::Wire;
 
 /// Bytes of following requests that are read ahead while one is served, so that a closed connection is noticed.
@@ -26,7 +27,11 @@ pub(crate) struct H1Downstream {
     request: RequestInfo,
     request_done: bool,
     response_started: bool,
+    /// The whole response was given to the connection.
+    finishing: bool,
     close: bool,
+    /// The client does not expect the end of the connection, and may still be sending.
+    delay_close: bool,
     keys: HeaderKeyFormat,
     pass_trailers: bool,
     close_from: Option<Instant>,
@@ -50,7 +55,9 @@ impl H1Downstream {
             request,
             request_done: true,
             response_started: false,
+            finishing: false,
             close: false,
+            delay_close: false,
             keys,
             pass_trailers,
             close_from: None,
@@ -71,7 +78,9 @@ impl H1Downstream {
         self.request = request;
         self.request_done = request.body == BodyLength::None;
         self.response_started = false;
+        self.finishing = false;
         self.close = !request.keep_alive;
+        self.delay_close = false;
         self.wire.begin_body(request.body, limits);
     }
 
@@ -93,6 +102,11 @@ impl H1Downstream {
     /// Whether another request can be read from the connection after this stream.
     pub(crate) fn reusable(&self) -> bool {
         !self.close && self.request_done
+    }
+
+    /// Whether the client is to have a while for ending the connection itself.
+    pub(crate) fn closes_with_delay(&self) -> bool {
+        self.delay_close
     }
 
     fn write_options(&self) -> ResponseWriteOptions {
@@ -148,8 +162,13 @@ impl BodySink for H1Downstream {
         self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
     }
 
+    fn take_pressure(&mut self) -> Pressure {
+        self.wire.take_pressure()
+    }
+
     fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
         let trailers = trailers.filter(|_| self.pass_trailers);
+        self.finishing = true;
         self.wire.poll_finish(cx, trailers).map_err(|e| Reset::of_io(&e))
     }
 }
@@ -164,6 +183,10 @@ impl Downstream for H1Downstream {
 
     fn request_complete(&self) -> bool {
         self.request_done
+    }
+
+    fn unflushed(&self) -> usize {
+        if self.finishing { self.wire.unwritten() } else { 0 }
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
@@ -185,8 +208,9 @@ impl Downstream for H1Downstream {
         self.response_started = true;
         let status = head.status().unwrap_or(0);
         let upgraded = status == 101 || (self.request.connect && (200..300).contains(&status));
-        self.close |= close || upgraded || !self.request_done;
-        self.close |= self.close_from.is_some_and(|at| at <= clock::now());
+        let drained = self.close_from.is_some_and(|at| at <= clock::now());
+        self.delay_close = close || drained || upgraded || !self.request_done;
+        self.close |= self.delay_close;
         if self.close && !upgraded {
             head.set_known(KnownHeader::Connection, b"close");
         } else if self.request.version == Version::Http10 {

@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use dhow_http::HeaderMap;
 use dhow_http::h2::{RecvBody, ResetCode, Responder, SendBody};
 use dhow_proxy_api::Protocol;
@@ -10,8 +10,10 @@ use dhow_proxy_api::Protocol;
 use super::Downstream;
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::h2_body::ReceivedBody;
+use crate::h2_send::SendQueue;
 use crate::reset::{Reset, ResetKind};
 use crate::upgrade;
+use crate::watermarks::Pressure;
 
 /// A request stream on an HTTP/2 connection.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(crate) struct H2Downstream {
     body: ReceivedBody,
     responder: Responder,
     sender: Option<SendBody>,
+    queue: SendQueue,
     head_failed: bool,
     head_ends: bool,
     is_head_request: bool,
@@ -26,11 +29,13 @@ pub(crate) struct H2Downstream {
 }
 
 impl H2Downstream {
-    pub(crate) fn new(body: RecvBody, responder: Responder, is_head_request: bool) -> Self {
+    /// A stream whose response may wait for the client's window with up to `limit` bytes.
+    pub(crate) fn new(body: RecvBody, responder: Responder, is_head_request: bool, limit: u32) -> Self {
         Self {
             body: ReceivedBody::new(body),
             responder,
             sender: None,
+            queue: SendQueue::new(limit),
             head_failed: false,
             head_ends: false,
             is_head_request,
@@ -73,33 +78,30 @@ impl BodySink for H2Downstream {
             source.consume(count);
             return Poll::Ready(Ok(count));
         };
-        let ready = ready!(sender.poll_capacity(cx, source.chunk().len()))?;
-        let bytes = source.split(ready);
-        let count = bytes.remaining();
-        sender.send_data(bytes, false)?;
-        Poll::Ready(Ok(count))
+        self.queue.poll_write(cx, sender, source)
     }
 
-    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
         if self.head_failed {
             return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
         }
-        Poll::Ready(Ok(()))
+        match &mut self.sender {
+            Some(sender) => self.queue.poll_drain(cx, sender),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
-    fn poll_finish(
-        &mut self,
-        _cx: &mut Context<'_>,
-        trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), Reset>> {
-        if let Some(mut sender) = self.sender.take() {
-            match trailers {
-                Some(trailers) if !trailers.is_empty() => sender.send_trailers(trailers)?,
-                _ => sender.send_data(Bytes::new(), true)?,
-            }
+    fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        if let Some(sender) = &mut self.sender {
+            ready!(self.queue.poll_finish(cx, sender, trailers))?;
+            self.sender = None;
         }
         self.finished = true;
         Poll::Ready(Ok(()))
+    }
+
+    fn take_pressure(&mut self) -> Pressure {
+        self.queue.take_pressure()
     }
 }
 
@@ -110,6 +112,10 @@ impl Downstream for H2Downstream {
 
     fn request_complete(&self) -> bool {
         self.body.is_complete()
+    }
+
+    fn unflushed(&self) -> usize {
+        self.queue.unfinished()
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {

@@ -22,6 +22,9 @@ pub(crate) trait Downstream: BodySource + BodySink {
     /// Whether the last byte of the request was received and consumed.
     fn request_complete(&self) -> bool;
 
+    /// Bytes of the response that wait for the client once the whole response was given to its connection; 0 before that.
+    fn unflushed(&self) -> usize;
+
     /// Notices that the client went away while nothing is read from it.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset>;
 

@@ -217,7 +217,12 @@ impl Exchange {
                     cluster.record_request_time(millis, &forwarding.traits(self.internal));
                     forwarding.groups.record_time(millis);
                 }
-                Ending::Complete
+                if down.unflushed() == 0 {
+                    return Ending::Complete;
+                }
+                // The host's connection is free for others while the client takes its time.
+                drop((upstream, guard));
+                self.flush(down, timer).await
             }
             Err(Interruption::Expired(Expired::Response)) => {
                 cluster.upstream_rq_timeout().inc();

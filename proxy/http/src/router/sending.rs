@@ -118,10 +118,13 @@ impl Exchange {
             response_timeout: forwarding.timeouts.global,
             upgraded: false,
         };
+        let mut interim = Vec::new();
         let result = loop {
             match pump.await_head().await {
                 Ok(head) if head.informational => {
+                    interim.push(head.status);
                     if manager.config.proxy_100_continue {
+                        manager.stats.charge_interim(head.status);
                         pump.body.down.send_informational(pump.body.stream.response);
                     }
                 }
@@ -131,6 +134,10 @@ impl Exchange {
         let request_done = pump.request_done;
         if request_done {
             forwarding.finish_copies(down.trailers());
+        }
+        for status in interim {
+            let traits = forwarding.traits(self.internal);
+            self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
         }
         let interruption = match result {
             Ok(head) => {

@@ -59,7 +59,8 @@ impl Exchange {
             poll_deadlines(cx, timer, &self.deadlines).map(Err)
         });
         let connection = connected.await?;
-        let wire = Wire::new(connection.transport, self.manager.worker.buffers().clone());
+        let limit = cluster.info().per_connection_buffer_limit;
+        let wire = Wire::new(connection.transport, self.manager.worker.buffers().clone(), limit);
         let greeting = self.tunnel_greeting();
         Ok(UpstreamStream::Tunnel(Box::new(Tunnel::new(wire, connection.guard, &greeting))))
     }

@@ -20,17 +20,20 @@ use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
 use crate::response_headers;
 use crate::stream::{Ending, Exchange};
+use crate::wire::Wire;
+
+use super::End;
 
 /// What the wait for a request head brought.
 enum Awaited {
     Request(HeaderMap, RequestInfo),
     Refused(RequestError),
     HeaderTimeout,
-    Closed,
+    Closed(End),
 }
 
 /// Serves the requests of a connection.
-pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
+pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream) -> End {
     manager.stats.manager.downstream_cx_http1_total().inc();
     manager.stats.manager.downstream_cx_http1_active().inc();
     manager.stats.http1();
@@ -57,24 +60,29 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
                 count_bytes(manager, down);
                 aging.on_time(clock::now());
                 if ending == Ending::Gone {
-                    return;
+                    return End::REMOTE.cutting_off(true);
                 }
                 if ending == Ending::Broken || !down.reusable() {
-                    break;
+                    let at_once = ending == Ending::Complete && !down.closes_with_delay();
+                    return Box::pin(close_gently(manager, down, at_once)).await;
                 }
             }
             Awaited::Refused(error) => {
                 Box::pin(refuse(manager, info, down, error)).await;
-                break;
+                return Box::pin(close_gently(manager, down, false)).await;
             }
             Awaited::HeaderTimeout => {
                 Box::pin(header_timeout(manager, info, down)).await;
-                break;
+                return Box::pin(close_gently(manager, down, false)).await;
             }
-            Awaited::Closed => return,
+            Awaited::Closed(end) => {
+                if end.cut_off {
+                    abandoned_head(manager, info);
+                }
+                return end;
+            }
         }
     }
-    Box::pin(close_gently(manager, down)).await;
 }
 
 /// Not inlined, so that it is made in its box instead of being copied there.
@@ -90,6 +98,7 @@ async fn one_exchange(
 ) -> Ending {
     if request.expect_continue && !manager.config.proxy_100_continue {
         head.remove_known(KnownHeader::Expect);
+        manager.stats.charge_interim(100);
         down.send_continue();
     }
     let max = manager.config.max_requests_per_connection;
@@ -190,8 +199,8 @@ async fn await_request(
             match wire.poll_fill(cx) {
                 Poll::Ready(Ok(count)) if count > 0 => continue,
                 Poll::Ready(_) => {
-                    manager.stats.manager.downstream_cx_destroy_remote().inc();
-                    return Poll::Ready(Awaited::Closed);
+                    let end = End::REMOTE.cutting_off(head_begun.is_some());
+                    return Poll::Ready(Awaited::Closed(end));
                 }
                 Poll::Pending => {}
             }
@@ -206,12 +215,12 @@ async fn await_request(
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Deadline::MaxDuration) => {
                     if aging.on_time(clock::now()) {
-                        return Poll::Ready(Awaited::Closed);
+                        return Poll::Ready(Awaited::Closed(End::LOCAL));
                     }
                 }
                 Poll::Ready(Deadline::First) if what => {
                     manager.stats.manager.downstream_cx_idle_timeout().inc();
-                    return Poll::Ready(Awaited::Closed);
+                    return Poll::Ready(Awaited::Closed(End::LOCAL));
                 }
                 Poll::Ready(Deadline::First) => return Poll::Ready(Awaited::HeaderTimeout),
             }
@@ -312,6 +321,8 @@ impl Answer {
         let stats = &manager.stats;
         stats.manager.downstream_rq_total().inc();
         stats.manager.downstream_rq_http1_total().inc();
+        stats.manager.downstream_rq_response_before_rq_complete().inc();
+        stats.manager.downstream_rq_rx_reset().inc();
         info.response_code = Some(status);
         info.details = Some(details.into());
         if let Some(flag) = flag {
@@ -348,53 +359,76 @@ impl Answer {
     }
 }
 
-/// Ends our direction and waits a while for the client to end its own, so that a response that is still in flight is not
-/// lost to a reset (`delayed_close_timeout`).
-async fn close_gently(manager: &Manager, down: &mut H1Downstream) {
-    manager.stats.manager.downstream_cx_destroy_local().inc();
+/// Counts and logs a request whose client went away within its head.
+fn abandoned_head(manager: &Manager, connection: &Rc<ConnectionInfo>) {
+    let stats = &manager.stats.manager;
+    stats.downstream_rq_total().inc();
+    stats.downstream_rq_http1_total().inc();
+    stats.downstream_rq_rx_reset().inc();
+    let now = clock::now();
+    let mut info = StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
+    info.flag(ResponseFlag::DownstreamConnectionTermination);
+    info.details = Some("downstream_remote_disconnect".into());
+    info.end = Some(now);
+    let context = StreamFormat::new(&info);
+    for log in &manager.config.access_logs {
+        log.log(&context, &Logged { info: &info, request: None });
+    }
+}
+
+/// Ends the connection once everything is written: `at_once` where the client expects it, else after a while in which the
+/// client may end it (`delayed_close_timeout`), so that a response that is still in flight is not lost to a reset.
+async fn close_gently(manager: &Manager, down: &mut H1Downstream, at_once: bool) -> End {
     let delay = manager.config.timeouts.delayed_close;
     let mut timer = DeadlineTimer::new();
     let mut deadline = delay.map(|delay| clock::now() + delay);
     let mut written = down.wire().bytes_written;
-    let ended = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(result) = down.wire().poll_shutdown(cx) {
-                return Poll::Ready(result.is_ok());
-            }
-            if std::mem::replace(&mut written, down.wire().bytes_written) != written {
-                deadline = delay.map(|delay| clock::now() + delay);
-            }
-            if timer.poll(cx, deadline).is_pending() {
-                return Poll::Pending;
-            }
-            if deadline.is_some_and(|at| at <= clock::now()) {
-                manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
-                return Poll::Ready(false);
-            }
-        }
-    })
-    .await;
-    let Some(delay) = delay.filter(|_| ended) else { return };
-    let deadline = clock::now() + delay;
+    let mut flushed = false;
     poll_fn(|cx| {
         loop {
-            let wire = down.wire();
-            let unread = wire.read.len();
-            wire.read.consume(unread);
-            match wire.poll_fill(cx) {
-                Poll::Ready(Ok(count)) if count > 0 => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    if timer.poll(cx, Some(deadline)).is_ready() {
-                        manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
-                        return Poll::Ready(());
-                    }
-                    return Poll::Pending;
+            if !flushed {
+                match down.wire().poll_flush(cx) {
+                    Poll::Ready(Ok(())) => flushed = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(End::REMOTE),
+                    Poll::Pending => {}
                 }
+                // The client has as long again for each part that it takes.
+                if std::mem::replace(&mut written, down.wire().bytes_written) != written {
+                    deadline = delay.map(|delay| clock::now() + delay);
+                }
+            }
+            if flushed && (at_once || delay.is_none()) {
+                // A client that does not take our end is told by the reset that follows.
+                std::task::ready!(down.wire().poll_shutdown(cx)).ok();
+                return Poll::Ready(End::LOCAL);
+            }
+            if flushed && poll_ended(cx, down.wire()).is_ready() {
+                return Poll::Ready(End::REMOTE);
+            }
+            std::task::ready!(timer.poll(cx, deadline));
+            if deadline.is_some_and(|at| at <= clock::now()) {
+                manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
+                return Poll::Ready(End::LOCAL);
             }
         }
     })
-    .await;
+    .await
+}
+
+/// Ready when the client ended its direction; what it sends before is dropped.
+fn poll_ended(cx: &mut Context<'_>, wire: &mut Wire) -> Poll<()> {
+    loop {
+        let unread = wire.read.len();
+        wire.read.consume(unread);
+        if wire.peer_ended() {
+            return Poll::Ready(());
+        }
+        match wire.poll_fill(cx) {
+            Poll::Ready(Ok(count)) if count > 0 => {}
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
 }
 
 fn count_bytes(manager: &Manager, down: &mut H1Downstream) {

@@ -22,22 +22,25 @@ use crate::manager::Manager;
 use crate::stream::Exchange;
 use crate::upgrade;
 
+use super::End;
+
 /// Serves the streams of a connection. `read` was read from it already.
 pub(super) async fn serve(
     manager: Rc<Manager>,
     info: Rc<ConnectionInfo>,
     transport: Transport,
     read: Vec<u8>,
-) {
+) -> End {
     let stats = &manager.stats.manager;
     stats.downstream_cx_http2_total().inc();
     stats.downstream_cx_http2_active().inc();
     manager.stats.http2().nghttp2_downstream_connections().inc();
     let _active = Http2Gauge(manager.clone());
     let io = Rewound { read, at: 0, transport };
-    let Ok(mut connection) = ServerConnection::handshake(io, &manager.config.http2).await else {
+    let settings = manager.config.http2.clone().with_buffer_limit(info.buffer_limit);
+    let Ok(mut connection) = ServerConnection::handshake(io, &settings).await else {
         stats.downstream_cx_protocol_error().inc();
-        return;
+        return End::LOCAL;
     };
     let keepalive = manager.config.keepalive.and_then(|rules| {
         let pinger = connection.take_pinger()?;
@@ -49,7 +52,7 @@ pub(super) async fn serve(
         keepalive,
         timer: DeadlineTimer::new(),
         draining: false,
-        last_stream: Rc::new(Cell::new(clock::now())),
+        streams: Rc::new(Streams { active: Cell::new(0), last_end: Cell::new(clock::now()) }),
         max_duration,
         requests: 0,
         manager: manager.clone(),
@@ -58,29 +61,28 @@ pub(super) async fn serve(
         match poll_fn(|cx| server.poll_stream(cx)).await {
             Ok(stream) => {
                 server.on_stream();
-                let (manager, info, ended) = (manager.clone(), info.clone(), server.last_stream.clone());
+                let (manager, info, streams) = (manager.clone(), info.clone(), server.streams.clone());
+                streams.active.set(streams.active.get() + 1);
                 tokio::task::spawn_local(async move {
                     serve_stream(manager, info, stream).await;
-                    ended.set(clock::now());
+                    streams.active.set(streams.active.get() - 1);
+                    streams.last_end.set(clock::now());
                 });
             }
-            Err(Over::Failed(error)) => {
-                count_failure(&manager, &error);
-                stats.downstream_cx_destroy_remote().inc();
-                return;
-            }
-            Err(Over::Unanswered) => {
-                manager.stats.http2().keepalive_timeout().inc();
-                stats.downstream_cx_destroy_local().inc();
-                return;
-            }
-            Err(Over::Ended) if server.draining => {
-                stats.downstream_cx_destroy_local().inc();
-                return;
-            }
-            Err(Over::Ended) => {
-                stats.downstream_cx_destroy_remote().inc();
-                return;
+            Err(over) => {
+                let end = match over {
+                    Over::Failed(error) => {
+                        count_failure(&manager, &error);
+                        if error.is_by_peer() { End::REMOTE } else { End::LOCAL }
+                    }
+                    Over::Unanswered => {
+                        manager.stats.http2().keepalive_timeout().inc();
+                        End::LOCAL
+                    }
+                    Over::Ended if server.draining => End::LOCAL,
+                    Over::Ended => End::REMOTE,
+                };
+                return end.cutting_off(server.streams.active.get() > 0);
             }
         }
     }
@@ -101,10 +103,16 @@ struct Server {
     keepalive: Option<Keepalive>,
     timer: DeadlineTimer,
     draining: bool,
-    /// When the last stream ended.
-    last_stream: Rc<Cell<Instant>>,
+    streams: Rc<Streams>,
     max_duration: Option<Instant>,
     requests: u32,
+}
+
+/// The streams of a connection.
+struct Streams {
+    active: Cell<usize>,
+    /// When the last one ended.
+    last_end: Cell<Instant>,
 }
 
 impl Server {
@@ -128,7 +136,7 @@ impl Server {
             let timeouts = &self.manager.config.timeouts;
             let idle = match self.connection.has_streams() {
                 true => None,
-                false => timeouts.idle.map(|idle| self.last_stream.get() + idle),
+                false => timeouts.idle.map(|idle| self.streams.last_end.get() + idle),
             };
             let max = self.max_duration.filter(|_| !self.draining);
             if self.timer.poll(cx, [idle, max, pong].into_iter().flatten().min()).is_pending() {
@@ -142,7 +150,7 @@ impl Server {
             } else if idle.is_some_and(|idle| idle <= now) {
                 stats.downstream_cx_idle_timeout().inc();
                 self.drain();
-                self.last_stream.set(now);
+                self.streams.last_end.set(now);
             }
         }
     }
@@ -201,10 +209,12 @@ async fn serve_stream(manager: Rc<Manager>, info: Rc<ConnectionInfo>, stream: Se
     let fields = stream.field_count();
     let (body, responder) = stream.into_parts(&mut head);
     let refusal = refuse_head(&manager, &mut head, fields);
-    let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD");
+    let limit = info.buffer_limit.min(manager.config.http2.stream_window);
+    let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit);
     if refusal.is_none() && !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
         let mut interim = manager.take_head();
         interim.set_status(100);
+        manager.stats.charge_interim(100);
         down.send_informational(&interim);
         manager.give_head(interim);
         head.remove_known(KnownHeader::Expect);

@@ -1,7 +1,9 @@
 //! One request and its response: admission, filters, the route's action, the end.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
@@ -128,6 +130,7 @@ impl Exchange {
             self.start_over();
             ending = Box::pin(self.serve(down, timer)).await;
         }
+        self.count_reset(down, ending);
         if ending != Ending::Complete {
             if self.response_started && ending == Ending::Broken {
                 // What was given to the connection goes out first: a reset drops what still waits.
@@ -137,6 +140,25 @@ impl Exchange {
         }
         self.complete();
         ending
+    }
+
+    /// Counts a stream that ends before its time, as resets from both sides: Envoy does not tell them apart. A client that is
+    /// gone was counted already.
+    fn count_reset<D: Downstream>(&self, down: &D, ending: Ending) {
+        let stats = &self.manager.stats.manager;
+        match ending {
+            Ending::Broken if down.unflushed() == 0 => {
+                stats.downstream_rq_tx_reset().inc();
+                stats.downstream_rq_rx_reset().inc();
+            }
+            Ending::Complete if !self.saw_request_end(down) => stats.downstream_rq_rx_reset().inc(),
+            _ => {}
+        }
+    }
+
+    /// Whether the request was there as a whole before its response. That of an upgrade never is.
+    fn saw_request_end<D: Downstream>(&self, down: &D) -> bool {
+        down.request_complete() && self.info.request_complete.is_some()
     }
 
     /// Ends a stream whose head the codec does not accept, without an answer.
@@ -260,6 +282,47 @@ impl Exchange {
             .flag(ResponseFlag::DownstreamProtocolError)
             .closing();
         self.reply(down, timer, reply).await
+    }
+
+    /// Waits until the client took the whole response, which its connection has already. The time that a client of HTTP/2 has
+    /// for the next part is `stream_flush_timeout`; on HTTP/1 the connection counts as idle.
+    pub(crate) fn flush<'a, D: Downstream>(
+        &'a mut self,
+        down: &'a mut D,
+        timer: &'a mut DeadlineTimer,
+    ) -> BoxedEnding<'a> {
+        Box::pin(async move {
+            let http2 = down.protocol() == Protocol::Http2;
+            let timeouts = &self.manager.config.timeouts;
+            let timeout = if http2 { timeouts.stream_flush } else { timeouts.idle };
+            self.deadlines = Deadlines::new(timeout, clock::now());
+            let mut unflushed = down.unflushed();
+            let flushed = poll_fn(|cx| {
+                if let Poll::Ready(result) = down.poll_finish(cx, None) {
+                    return Poll::Ready(result.map_err(Some));
+                }
+                if std::mem::replace(&mut unflushed, down.unflushed()) != unflushed {
+                    self.deadlines.touch(clock::now());
+                }
+                if let Poll::Ready(reset) = down.poll_closed(cx) {
+                    return Poll::Ready(Err(Some(reset)));
+                }
+                self.deadlines.poll_expired(cx, timer).map(|_| Err(None))
+            })
+            .await;
+            match flushed {
+                Ok(()) => Ending::Complete,
+                Err(Some(reset)) => self.downstream_gone(&reset),
+                Err(None) if http2 => {
+                    self.manager.stats.http2().tx_flush_timeout().inc();
+                    Ending::Broken
+                }
+                Err(None) => {
+                    self.manager.stats.manager.downstream_cx_idle_timeout().inc();
+                    Ending::Broken
+                }
+            }
+        })
     }
 
     fn downstream_gone(&mut self, reset: &Reset) -> Ending {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use dhow_http::h1::ResponseInfo;
 use dhow_proxy_api::{LocalFuture, LocalReply, Resumption};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_upstream::ClusterStats;
 
 use super::deadlines::{Deadlines, Expired};
 use super::filtering::{Direction, FilteredResponse};
 use super::request_body::RequestBody;
-use crate::body::{TransferError, poll_transfer};
+use crate::body::{BodySink, TransferError, poll_transfer};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::upstream::UpstreamStream;
@@ -75,7 +76,8 @@ impl<D: Downstream> Pump<'_, '_, D> {
         .await
     }
 
-    /// Sends the response body, and what is left of the request, until the response is complete. Counts its bytes.
+    /// Sends the response body, and what is left of the request, until the response is complete, or waits in the client's
+    /// connection as a whole. Counts its bytes.
     pub(crate) async fn relay(&mut self) -> Result<(), Interruption> {
         poll_fn(|cx| {
             if !self.request_done
@@ -95,6 +97,7 @@ impl<D: Downstream> Pump<'_, '_, D> {
                 stream.info.bytes_sent += moved;
                 self.deadlines.touch(clock::now());
             }
+            self.count_response_pressure();
             match polled {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(TransferError::Source(reset))) => {
@@ -102,6 +105,9 @@ impl<D: Downstream> Pump<'_, '_, D> {
                 }
                 Poll::Ready(Err(TransferError::Sink(reset))) => {
                     return Poll::Ready(Err(Interruption::Downstream(reset)));
+                }
+                Poll::Pending if self.request_done && self.body.down.unflushed() > 0 => {
+                    return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {}
             }
@@ -172,6 +178,7 @@ impl<D: Downstream> Pump<'_, '_, D> {
         if moved > 0 {
             self.deadlines.touch(clock::now());
         }
+        self.count_request_pressure();
         match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if self.upgraded => {
@@ -187,6 +194,34 @@ impl<D: Downstream> Pump<'_, '_, D> {
             }
             Poll::Ready(Err(TransferError::Sink(reset))) => Poll::Ready(Ok(Some(reset))),
         }
+    }
+
+    /// Counts how often the client was not read because the host was slow.
+    fn count_request_pressure(&mut self) {
+        let pressure = self.upstream.take_pressure();
+        if pressure.is_none() {
+            return;
+        }
+        let (cluster, manager) = (self.cluster_stats(), &self.body.stream.manager.stats.manager);
+        cluster.upstream_flow_control_backed_up_total().add(pressure.backed_up.into());
+        cluster.upstream_flow_control_drained_total().add(pressure.drained.into());
+        manager.downstream_flow_control_paused_reading_total().add(pressure.backed_up.into());
+        manager.downstream_flow_control_resumed_reading_total().add(pressure.drained.into());
+    }
+
+    /// Counts how often the host was not read because the client was slow.
+    fn count_response_pressure(&mut self) {
+        let pressure = self.body.down.take_pressure();
+        if pressure.is_none() {
+            return;
+        }
+        let cluster = self.cluster_stats();
+        cluster.upstream_flow_control_paused_reading_total().add(pressure.backed_up.into());
+        cluster.upstream_flow_control_resumed_reading_total().add(pressure.drained.into());
+    }
+
+    fn cluster_stats(&self) -> &ClusterStats {
+        &self.upstream.connection().info().stats
     }
 
     fn on_request_sent(&mut self) {

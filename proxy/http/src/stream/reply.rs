@@ -213,7 +213,7 @@ impl Exchange {
         }
         // A reply that closes was made before the end of the request was looked at, even if it had arrived.
         let request_complete = down.request_complete() && !(close && self.info.request_complete.is_none());
-        if !request_complete && !upgraded {
+        if !request_complete {
             manager.stats.manager.downstream_rq_response_before_rq_complete().inc();
         }
         if manager.draining.get() {

@@ -17,6 +17,7 @@ use dhow_proxy_upstream::{
 
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
+use crate::watermarks::Pressure;
 use crate::wire::Wire;
 
 /// A connection to a host, and the request on it.
@@ -248,6 +249,10 @@ impl BodySink for H1Upstream {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
         self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
+    }
+
+    fn take_pressure(&mut self) -> Pressure {
+        self.wire.take_pressure()
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {

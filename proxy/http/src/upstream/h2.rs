@@ -12,14 +12,17 @@ use dhow_proxy_upstream::ConnectionGuard;
 use super::h2_connection::StreamSlot;
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::h2_body::ReceivedBody;
+use crate::h2_send::SendQueue;
 use crate::reset::{Reset, ResetKind};
 use crate::upgrade;
+use crate::watermarks::Pressure;
 
 /// One request on an HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct H2Upstream {
     slot: Rc<StreamSlot>,
     sending: Option<SendBody>,
+    queue: SendQueue,
     pending: Option<PendingResponse>,
     body: Option<ReceivedBody>,
     request_done: bool,
@@ -34,7 +37,8 @@ impl H2Upstream {
     }
 
     pub(crate) fn new(slot: Rc<StreamSlot>) -> Self {
-        Self { slot, sending: None, pending: None, body: None, request_done: false, upgrade: None }
+        let queue = SendQueue::new(slot.stream_buffer());
+        Self { slot, sending: None, queue, pending: None, body: None, request_done: false, upgrade: None }
     }
 
     /// Sends the request head.
@@ -118,30 +122,26 @@ impl BodySink for H2Upstream {
         let Some(sending) = &mut self.sending else {
             return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
         };
-        let ready = ready!(sending.poll_capacity(cx, source.chunk().len()))?;
-        let bytes = source.split(ready);
-        let count = bytes.len();
-        sending.send_data(bytes, false)?;
-        Poll::Ready(Ok(count))
+        self.queue.poll_write(cx, sending, source)
     }
 
-    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
-        // The connection's own task writes at the end of the turn.
-        Poll::Ready(Ok(()))
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        // What is sent here the connection's own task writes at the end of the turn.
+        match &mut self.sending {
+            Some(sending) => self.queue.poll_drain(cx, sending),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
-    fn poll_finish(
-        &mut self,
-        _cx: &mut Context<'_>,
-        trailers: Option<&HeaderMap>,
-    ) -> Poll<Result<(), Reset>> {
+    fn take_pressure(&mut self) -> Pressure {
+        self.queue.take_pressure()
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
         if let Some(sending) = &mut self.sending
             && !self.request_done
         {
-            match trailers {
-                Some(trailers) if !trailers.is_empty() => sending.send_trailers(trailers)?,
-                _ => sending.send_data(Bytes::new(), true)?,
-            }
+            ready!(self.queue.poll_finish(cx, sending, trailers))?;
         }
         self.request_done = true;
         Poll::Ready(Ok(()))

@@ -31,6 +31,8 @@ pub(crate) struct H2Connection {
     requests: Cell<u64>,
     /// Most streams at a time by the cluster's configuration; the host may allow fewer.
     max_streams: usize,
+    /// Bytes that may wait on a stream for the host's window.
+    stream_buffer: u32,
     limits: H2Limits,
     cluster: Arc<ClusterInfo>,
     /// The host is to be asked whether it is there, before it is trusted with the stream that is being opened.
@@ -61,7 +63,7 @@ impl H2Connection {
         worker: &Rc<Worker>,
         on_end: impl FnOnce() + 'static,
     ) -> Result<Rc<Self>, Reset> {
-        let settings = settings(options);
+        let settings = settings(options).with_buffer_limit(cluster.per_connection_buffer_limit);
         let (sender, mut connection) = h2::connect(transport, &settings)
             .await
             .map_err(|error| Reset::with_transport(ResetKind::RemoteConnectionFailure, error.to_string()))?;
@@ -72,6 +74,7 @@ impl H2Connection {
             closed: Cell::new(false),
             requests: Cell::new(0),
             max_streams: options.max_concurrent_streams.map_or(usize::MAX, |max| max as usize),
+            stream_buffer: cluster.per_connection_buffer_limit.min(settings.stream_window),
             limits,
             idle_since: Cell::new(clock::now()),
             cluster: cluster.clone(),
@@ -241,6 +244,11 @@ impl StreamSlot {
     /// What counts the connection.
     pub(crate) fn guard(&self) -> &ConnectionGuard {
         &self.connection.guard
+    }
+
+    /// Bytes of a request that may wait for the host's window.
+    pub(crate) fn stream_buffer(&self) -> u32 {
+        self.connection.stream_buffer
     }
 
     /// Opens the stream.

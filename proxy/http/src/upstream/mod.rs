@@ -19,6 +19,7 @@ use dhow_proxy_upstream::ConnectionGuard;
 
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::Reset;
+use crate::watermarks::Pressure;
 
 use h2::H2Upstream;
 use loan::PooledH1;
@@ -141,6 +142,14 @@ impl BodySink for UpstreamStream {
             Self::H1(stream) => stream.poll_flush(cx),
             Self::H2(stream) => stream.poll_flush(cx),
             Self::Tunnel(tunnel) => tunnel.poll_flush(cx),
+        }
+    }
+
+    fn take_pressure(&mut self) -> Pressure {
+        match self {
+            Self::H1(stream) => stream.take_pressure(),
+            Self::H2(stream) => stream.take_pressure(),
+            Self::Tunnel(tunnel) => tunnel.take_pressure(),
         }
     }
 

@@ -303,7 +303,7 @@ impl HostPool {
         self.connecting.set(self.connecting.get() - 1);
         self.info.stats.upstream_cx_http1_total().inc();
         self.info.stats.http1();
-        let wire = Wire::new(transport, self.worker.buffers().clone());
+        let wire = Wire::new(transport, self.worker.buffers().clone(), self.info.per_connection_buffer_limit);
         let settings = H1Settings::of(&self.info.http);
         self.put(Box::new(H1Upstream::new(wire, guard, settings, expired)));
     }

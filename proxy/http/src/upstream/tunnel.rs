@@ -8,6 +8,7 @@ use dhow_proxy_upstream::{ClosedBy, ConnectionGuard};
 
 use crate::body::{BodySink, BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
+use crate::watermarks::Pressure;
 use crate::wire::Wire;
 
 /// A connection whose bytes are the body of a CONNECT request and its response.
@@ -86,6 +87,10 @@ impl BodySink for Tunnel {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
         self.wire.poll_flush(cx).map_err(|e| Reset::of_io(&e))
+    }
+
+    fn take_pressure(&mut self) -> Pressure {
+        self.wire.take_pressure()
     }
 
     fn poll_finish(

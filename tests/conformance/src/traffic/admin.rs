@@ -184,12 +184,19 @@ fn shown(value: Option<u64>) -> String {
 }
 
 /// Waits until the named statistics have these values.
-pub async fn reach(environment: &Environment, wanted: &IndexMap<String, u64>) -> Result<()> {
+pub async fn reach(
+    environment: &Environment,
+    wanted: &IndexMap<String, u64>,
+    is_reached: impl Fn(u64, u64) -> bool,
+) -> Result<()> {
     let names: Vec<String> = wanted.keys().cloned().collect();
     let mut found = IndexMap::new();
     let reached = poll_until_async(SETTLE_LIMIT, || async {
         match stats(environment, &names).await {
-            Ok(values) => wanted.iter().all(|(n, v)| values[n] == Some(*v)).then_some(Ok(())),
+            Ok(values) => wanted
+                .iter()
+                .all(|(n, v)| values[n].is_some_and(|found| is_reached(found, *v)))
+                .then_some(Ok(())),
             Err(error) => Some(Err(error)),
         }
     })

@@ -144,7 +144,10 @@ impl Traffic {
             self.arrived(counts).await?;
         }
         if let Some(stats) = &step.reach {
-            admin::reach(&self.environment, stats).await?;
+            admin::reach(&self.environment, stats, |found, wanted| found == wanted).await?;
+        }
+        if let Some(stats) = &step.reach_at_least {
+            admin::reach(&self.environment, stats, |found, wanted| found >= wanted).await?;
         }
         if let Some(change) = &step.ads {
             self.environment.change_resources(change)?;
