@@ -14,7 +14,7 @@ use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_listener::socket_address;
-use dhow_proxy_upstream::check_source_file;
+use dhow_proxy_upstream::{ResolverOptions, check_source_file};
 use dhow_proxy_xds::{PathSource, Variant};
 use dhow_tls::StaticSecrets;
 
@@ -82,6 +82,8 @@ pub(crate) struct Bootstrap {
     pub(crate) ejection_log: Option<String>,
     /// `cluster_manager.upstream_bind_config`.
     pub(crate) upstream_bind: Option<core::BindConfig>,
+    /// `typed_dns_resolver_config` and its like.
+    pub(crate) resolver: ResolverOptions,
     /// `static_resources.secrets`.
     pub(crate) secrets: Arc<StaticSecrets>,
 }
@@ -144,8 +146,6 @@ pub(crate) fn lower(
     refuse(tracing.is_some(), "tracing")?;
     refuse(overload_manager.is_some(), "overload_manager")?;
     refuse(!header_prefix.is_empty(), "header_prefix")?;
-    refuse(use_tcp_for_dns_lookups, "use_tcp_for_dns_lookups")?;
-    refuse(dns_resolution_config.is_some(), "dns_resolution_config")?;
     refuse(!bootstrap_extensions.is_empty(), "bootstrap_extensions")?;
     refuse(!fatal_actions.is_empty(), "fatal_actions")?;
     refuse(!config_sources.is_empty(), "config_sources")?;
@@ -160,7 +160,6 @@ pub(crate) fn lower(
         (watchdog.is_some() || watchdogs.is_some(), "watchdogs"),
         (enable_dispatcher_stats, "enable_dispatcher_stats"),
         (stats_server_version_override.is_some(), "stats_server_version_override"),
-        (typed_dns_resolver_config.is_some(), "typed_dns_resolver_config"),
         (!inline_headers.is_empty(), "inline_headers"),
         (!perf_tracing_file_path.is_empty(), "perf_tracing_file_path"),
         (default_regex_engine.is_some(), "default_regex_engine"),
@@ -173,6 +172,13 @@ pub(crate) fn lower(
             warnings.push(ConfigWarning::new(root.field(field), "accepted, and without effect yet"));
         }
     }
+    let resolver = ResolverOptions::of_bootstrap(
+        use_tcp_for_dns_lookups,
+        dns_resolution_config.as_ref(),
+        typed_dns_resolver_config.as_ref(),
+        &root,
+        warnings,
+    )?;
     let cluster_manager = lower_cluster_manager(cluster_manager, &root.field("cluster_manager"))?;
     let ClusterManagerSettings { local_cluster_name, ejection_log, upstream_bind } = cluster_manager;
     let pb::bootstrap::StaticResources { listeners, clusters, secrets } =
@@ -228,6 +234,7 @@ pub(crate) fn lower(
         local_cluster_name,
         ejection_log,
         upstream_bind,
+        resolver,
         secrets: Arc::new(secrets),
         stats,
         log_pattern,

@@ -161,6 +161,7 @@ fn proxy_facts(options: &Options, bootstrap: &Bootstrap) -> ProxyFacts {
         local_cluster_name: bootstrap.local_cluster_name.clone(),
         upstream_bind: bootstrap.upstream_bind.clone(),
         secrets: bootstrap.secrets.clone(),
+        resolver: bootstrap.resolver.clone(),
     }
 }
 

@@ -43,6 +43,7 @@ pub use connect::{
     ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
 };
 pub use connection_options::{ConnectionOptions, ProxiedConnection};
+pub use dns::ResolverOptions;
 pub use dns_cache::Resolution;
 pub use happy_eyeballs::FamilyOrder;
 pub use host::{

@@ -2,8 +2,8 @@
 
 mod delivery;
 
-use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,6 +15,7 @@ use crate::circuit_breakers::CircuitBreakers;
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::cluster_manager::ClusterManagerStats;
 use crate::config::{AssignedEndpoint, Assignment, ClusterConfig, Discovery, EndpointTarget};
+use crate::dns::LookupError;
 use crate::dns_cache::DnsCache;
 use crate::event_log::EventFile;
 use crate::health_check::{HealthChecks, OnChecked};
@@ -189,6 +190,11 @@ impl ManagedCluster {
         }
     }
 
+    /// Whether the hosts stay what they are after this error.
+    pub(crate) fn is_dns_failure(&self, error: &LookupError) -> bool {
+        matches!(&self.config.discovery, Discovery::Dns(dns) if dns.is_failure(error))
+    }
+
     /// Takes an answer for the name at `at`; `None` is a failure, which keeps the hosts. True when the hosts changed.
     pub(crate) fn answer(&mut self, at: usize, addresses: Option<Vec<IpAddr>>) -> bool {
         if let Warming::Names(missing) = &mut self.warming {
@@ -223,7 +229,10 @@ impl ManagedCluster {
                 };
                 let addresses = self.answers.get(&position).map_or(&[][..], Vec::as_slice);
                 let used = if logical { addresses.len().min(1) } else { addresses.len() };
+                let others = addresses[used..].iter().map(|ip| (*ip, *port).into());
+                let others: Vec<SocketAddr> = others.collect();
                 group.endpoints.extend(addresses[..used].iter().map(|ip| AssignedEndpoint {
+                    additional: others.clone(),
                     target: EndpointTarget::Address(HostAddress::Ip((*ip, *port).into())),
                     hostname: if endpoint.hostname.is_empty() {
                         name.clone()
@@ -246,7 +255,7 @@ impl ManagedCluster {
             .map(|host| (host.address().clone(), host.clone()))
             .collect();
         let mut seen = HashSet::new();
-        let (mut added, mut changed) = (0, false);
+        let (mut changed, mut moved) = (false, BTreeSet::new());
         let mut groups = Vec::with_capacity(assignment.groups.len());
         for group in &assignment.groups {
             let mut hosts = Vec::with_capacity(group.endpoints.len());
@@ -267,10 +276,13 @@ impl ManagedCluster {
                     }
                     Some(host) => {
                         changed = true;
+                        if host.priority() != group.priority {
+                            moved.extend([host.priority(), group.priority]);
+                        }
                         hosts.push(Arc::new(host.succeeded_by(spec)));
                     }
                     None => {
-                        added += 1;
+                        moved.insert(group.priority);
                         hosts.push(Arc::new(self.unchecked(Host::new(spec))));
                     }
                 }
@@ -289,19 +301,36 @@ impl ManagedCluster {
             ..self.options.clone()
         };
         self.keep_healthy(&mut before, &mut groups);
-        let membership_changed = added > 0 || !before.is_empty();
+        moved.extend(before.values().map(|host| host.priority()));
+        self.note_weights(&groups);
+        let membership_changed = !moved.is_empty();
         if !membership_changed && !changed && options == self.options && same_shape(&groups, &self.groups) {
             return false;
         }
         self.groups = groups;
         self.options = options;
-        if membership_changed {
-            self.info().stats.membership_change().inc();
-        }
+        // Envoy looks at each priority for itself.
+        self.info().stats.membership_change().add(moved.len() as u64);
         self.forget_ejections();
         self.follow_checks();
         self.rebuild(!membership_changed);
         true
+    }
+
+    /// The gauge of weights, which Envoy has for hosts that come and go, and sets priority by priority.
+    fn note_weights(&self, groups: &[LocalityGroup]) {
+        let comes_and_goes = match &self.config.discovery {
+            Discovery::Eds(_) => true,
+            Discovery::Dns(dns) => !dns.logical && !self.answers.is_empty(),
+            _ => false,
+        };
+        if !comes_and_goes {
+            return;
+        }
+        let last = groups.iter().map(|group| group.priority).max();
+        let hosts = groups.iter().filter(|group| Some(group.priority) == last).flat_map(|group| &group.hosts);
+        let heaviest = hosts.map(|host| u64::from(host.weight())).max();
+        self.info().stats.max_host_weight().set(heaviest.unwrap_or(1));
     }
 
     /// A new host as it is before its first check: unhealthy, where hosts are checked.

@@ -189,7 +189,6 @@ impl ClusterStats {
     pub fn new(scope: &Scope, eds: bool, secure: bool) -> Self {
         let codes = |prefix: &str| scope.scope(prefix).response_codes("upstream_rq");
         let traffic: TrafficStats = scope.group();
-        traffic.max_host_weight().set(1);
         scope.counter("default.total_match_count");
         Self {
             traffic,
@@ -293,7 +292,7 @@ impl ClusterStats {
         self.tls.as_ref()
     }
 
-    /// The gauge of hosts that `single_host_per_subset` leaves out; it exists once there are some.
+    /// The gauge of hosts that `single_host_per_subset` leaves out, which exists where there are subsets.
     pub(crate) fn set_single_host_duplicates(&self, hosts: u64) {
         self.traffic.scope().gauge("lb_subsets_single_host_per_subset_duplicate").set(hosts);
     }

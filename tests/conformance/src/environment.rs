@@ -3,6 +3,7 @@
 //! | placeholder | stands for |
 //! |---|---|
 //! | `{{port.NAME}}` | a free port, made on first use |
+//! | `{{port.dns}}` | the port of the name server, where the scenario has one |
 //! | `{{upstream.NAME}}` | the port of an upstream |
 //! | `{{session.NAME}}` | the address of an upstream as a header of a stateful session has it |
 //! | `{{session.cookie.NAME}}` | ... as a cookie of a stateful session that never ends has it |
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use anyhow::{Context, Result, anyhow, bail};
 use dhow_testkit::certs::{Identity, TestCa, client_config};
 use dhow_testkit::client::TlsOptions;
+use dhow_testkit::dns::{DnsAnswer, DnsServer};
 use dhow_testkit::ports::UnansweredPort;
 use dhow_testkit::upstream::{Record, Speaks, Upstream};
 use dhow_testkit::{HeldPort, TempDir};
@@ -38,6 +40,7 @@ pub struct Environment {
     ports: Mutex<BTreeMap<String, HeldPort>>,
     upstreams: IndexMap<String, Backend>,
     ads: Option<AdsServer>,
+    dns: Option<DnsServer>,
     certs: OnceLock<Arc<Certs>>,
 }
 
@@ -74,6 +77,7 @@ impl Environment {
             ports: Mutex::default(),
             upstreams: IndexMap::new(),
             ads: None,
+            dns: None,
             certs: OnceLock::new(),
         };
         for (name, spec) in &scenario.upstreams {
@@ -85,6 +89,10 @@ impl Environment {
             let first = AdsChange { set: spec.set.clone(), ..AdsChange::default() };
             environment.change_resources(&first)?;
         }
+        if let Some(names) = &scenario.dns {
+            environment.dns = Some(DnsServer::start()?);
+            environment.change_names(names)?;
+        }
         for (name, contents) in &scenario.files {
             environment.put(name, contents)?;
         }
@@ -95,7 +103,15 @@ impl Environment {
     }
 
     fn backend(&self, name: &str, spec: &UpstreamSpec) -> Result<Backend> {
-        let port = HeldPort::new()?;
+        let port = match (spec.ip, &spec.port_of) {
+            (ip, Some(other)) => {
+                let other =
+                    self.upstreams.get(other).with_context(|| format!("no upstream `{other}` before"))?;
+                HeldPort::at(SocketAddr::new(ip.unwrap_or(other.address().ip()), other.address().port()))?
+            }
+            (Some(ip), None) => HeldPort::on(ip)?,
+            (None, None) => HeldPort::new()?,
+        };
         let tls = match spec.protocol {
             Protocol::Refused => return Ok(Backend::Refused(port)),
             Protocol::Unanswered => return Ok(Backend::Unanswered(UnansweredPort::new()?)),
@@ -166,6 +182,13 @@ impl Environment {
         server.apply(&AdsChange { set, ..change.clone() })
     }
 
+    /// Gives names other answers at the name server.
+    pub fn change_names(&self, names: &IndexMap<String, DnsAnswer>) -> Result<()> {
+        let server = self.dns.as_ref().context("the scenario has no name server (`dns`)")?;
+        names.iter().for_each(|(name, answer)| server.set(name, answer.clone()));
+        Ok(())
+    }
+
     /// What the target asked of the management server, where there is one.
     pub fn ads_facts(&self) -> Option<AdsFacts> {
         self.ads.as_ref().map(AdsServer::facts)
@@ -192,6 +215,7 @@ impl Environment {
         names.extend(ports.iter().map(|(name, port)| (port.port(), format!("port.{name}"))));
         names.extend(self.upstreams.iter().map(|(name, b)| (b.address().port(), format!("upstream.{name}"))));
         names.extend(self.ads.iter().map(|ads| (ads.address().port(), "port.ads".to_owned())));
+        names.extend(self.dns.iter().map(|dns| (dns.address().port(), "port.dns".to_owned())));
         Normaliser::new(names, self.dir.path().display().to_string())
     }
 
@@ -240,6 +264,9 @@ impl Environment {
             return Ok(self.dir.path().display().to_string());
         }
         if let (Some(server), "port.ads") = (&self.ads, name) {
+            return Ok(server.address().port().to_string());
+        }
+        if let (Some(server), "port.dns") = (&self.dns, name) {
             return Ok(server.address().port().to_string());
         }
         if let Some(port) = name.strip_prefix("port.") {

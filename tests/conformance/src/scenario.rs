@@ -1,8 +1,10 @@
 //! The scenario file: its fields, and reading it.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use dhow_testkit::dns::DnsAnswer;
 use dhow_testkit::upstream::{FramesScript, Reply, Rule, Script, TcpScript};
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -58,6 +60,9 @@ pub struct Scenario {
     /// (cluster `ads`).
     #[serde(default)]
     pub ads: Option<AdsSpec>,
+    /// Run a name server on `{{port.dns}}`, over UDP and TCP, with these answers; what is not here does not exist (NXDOMAIN).
+    #[serde(default)]
+    pub dns: Option<IndexMap<String, DnsAnswer>>,
     /// The traffic.
     #[serde(default)]
     pub steps: Vec<Step>,
@@ -117,6 +122,10 @@ pub struct HttpListener {
 pub struct UpstreamSpec {
     /// What it speaks.
     pub protocol: Protocol,
+    /// The address of this machine to listen on; 127.0.0.1 unless given.
+    pub ip: Option<IpAddr>,
+    /// Listen on the port of this upstream, which comes before and is on another address.
+    pub port_of: Option<String>,
     /// Its answers in turn, the last repeated. One 200 with the upstream's name as body unless given.
     pub replies: Vec<Reply>,
     /// Answers by path and method, before `replies`.

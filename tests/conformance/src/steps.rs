@@ -1,6 +1,7 @@
 //! The steps of a scenario's traffic, as they are written in its file.
 
 use anyhow::{Result, ensure};
+use dhow_testkit::dns::DnsAnswer;
 use dhow_testkit::raw_http2::FrameScript;
 use dhow_testkit::upstream::{Body, Headers, Reply, Rule, header_lines};
 use indexmap::IndexMap;
@@ -36,6 +37,8 @@ pub struct Step {
     pub rule: Option<IndexMap<String, Rule>>,
     /// Change the resources of the management server.
     pub ads: Option<AdsChange>,
+    /// Give names other answers at the name server.
+    pub dns: Option<IndexMap<String, DnsAnswer>>,
     /// Wait until each named upstream has seen that many new requests, and record them here.
     pub arrived: Option<IndexMap<String, usize>>,
     /// Wait until these statistics have these values.
@@ -170,6 +173,7 @@ impl Step {
             ("link", self.link.as_ref().map(|m| joined(m.keys()))),
             ("answer", self.answer.as_ref().map(|m| joined(m.keys()))),
             ("rule", self.rule.as_ref().map(|m| joined(m.keys()))),
+            ("dns", self.dns.as_ref().map(|m| joined(m.keys()))),
             ("ads", self.ads.as_ref().map(|_| String::new())),
             ("arrived", self.arrived.as_ref().map(|m| joined(m.keys()))),
             ("reach", self.reach.as_ref().map(|m| joined(m.keys()))),
@@ -195,6 +199,7 @@ impl Step {
             self.link.is_some(),
             self.answer.is_some(),
             self.rule.is_some(),
+            self.dns.is_some(),
             self.ads.is_some(),
             self.arrived.is_some(),
             self.reach.is_some(),

@@ -8,6 +8,7 @@
 pub mod allocations;
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod envoy;
 mod h2_frames;
 pub mod poll;

@@ -24,11 +24,15 @@ impl HeldPort {
 
     /// Reserves a free port of `ip`, which has to be an address of this machine.
     pub fn on(ip: IpAddr) -> io::Result<Self> {
-        let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        Self::at(SocketAddr::new(ip, 0))
+    }
+
+    /// Reserves this very port, as it is wanted on several addresses of this machine; a free one when it is 0.
+    pub fn at(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&SocketAddr::new(ip, 0).into())?;
+        socket.bind(&address.into())?;
         let address = socket
             .local_addr()?
             .as_socket()

@@ -282,7 +282,27 @@ impl HostPool {
         max.min(self.info.http.max_requests_per_connection.unwrap_or(u32::MAX)) as usize
     }
 
+    /// Whether connections speak what the other side chooses in the handshake.
+    fn speaks_as_agreed(&self) -> bool {
+        matches!(self.info.http.protocol, UpstreamProtocol::Auto(..))
+    }
+
+    /// Counts a connection by its protocol: an attempt, too, where the protocol is known before.
+    fn count_protocol(&self, http2: bool) {
+        let stats = &self.info.stats;
+        if http2 {
+            stats.upstream_cx_http2_total().inc();
+            stats.http2();
+        } else {
+            stats.upstream_cx_http1_total().inc();
+            stats.http1();
+        }
+    }
+
     async fn connect_one(self: Rc<Self>, permit: Permit) {
+        if !self.speaks_as_agreed() {
+            self.count_protocol(self.http2);
+        }
         match connect(&self.info, &self.host, &self.options, Some(permit)).await {
             Ok(connection) => self.on_connected(connection).await,
             Err(failure) => {
@@ -296,13 +316,15 @@ impl HostPool {
         let UpstreamConnection { transport, alpn, tls: _, local_address: _, guard } = connection;
         self.open.set(self.open.get() + 1);
         let expired = self.limit_life();
-        if self.http2 || alpn.as_deref() == Some(b"h2") {
+        let http2 = self.http2 || alpn.as_deref() == Some(b"h2");
+        if self.speaks_as_agreed() {
+            self.count_protocol(http2);
+        }
+        if http2 {
             self.on_http2_connected(transport, guard, expired).await;
             return;
         }
         self.connecting.set(self.connecting.get() - 1);
-        self.info.stats.upstream_cx_http1_total().inc();
-        self.info.stats.http1();
         let wire = Wire::new(transport, self.worker.buffers().clone(), self.info.per_connection_buffer_limit);
         let settings = H1Settings::of(&self.info.http);
         self.put(Box::new(H1Upstream::new(wire, guard, settings, expired)));
@@ -324,7 +346,6 @@ impl HostPool {
         guard: ConnectionGuard,
         expired: Option<Rc<Cell<bool>>>,
     ) {
-        self.info.stats.upstream_cx_http2_total().inc();
         let pool = Rc::downgrade(&self);
         let on_end = move || {
             if let Some(pool) = pool.upgrade() {

@@ -9,6 +9,7 @@ use dhow_proto::google::protobuf::Any;
 use dhow_stats::stat_group;
 use dhow_tls::StaticSecrets;
 
+use crate::dns::ResolverOptions;
 use crate::host::Locality;
 use crate::managed_cluster::Origin;
 use crate::outlier::RateSummary;
@@ -43,6 +44,8 @@ pub struct ProxyFacts {
     pub upstream_bind: Option<BindConfig>,
     /// `static_resources.secrets`: for TLS contexts that name them.
     pub secrets: Arc<StaticSecrets>,
+    /// How the bootstrap says that names are resolved: for clusters that do not say it.
+    pub resolver: ResolverOptions,
 }
 
 /// What an accepted cluster message did.

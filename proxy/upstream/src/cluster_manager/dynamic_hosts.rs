@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::state::Inner;
-use crate::dns::{Answer, LookupError};
+use crate::dns::{Answer, LookupError, LookupFailure};
 use crate::dns_cache::{DnsCache, split_port};
 use crate::snapshot::ActiveCluster;
 
@@ -77,15 +77,15 @@ async fn look_up(inner: &Weak<Inner>, cache: &DnsCache, name: &str) -> Option<Re
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let answer = match resolver {
         Ok(resolver) => tokio::time::timeout(settings.query_timeout, resolver.lookup(host)).await,
-        Err(text) => Ok(Err(LookupError { no_records: false, text })),
+        Err(text) => Ok(Err(LookupError::other(text))),
     };
     let answer = answer.unwrap_or_else(|_| {
         stats.dns_query_timeout().inc();
-        Err(LookupError { no_records: false, text: "resolve_timeout".to_owned() })
+        Err(LookupError { kind: LookupFailure::Timeout, text: "resolve_timeout".to_owned() })
     });
     match &answer {
         // An answer that there is nothing is an answer.
-        Ok(_) | Err(LookupError { no_records: true, .. }) => stats.dns_query_success().inc(),
+        Ok(_) | Err(LookupError { kind: LookupFailure::NoRecords, .. }) => stats.dns_query_success().inc(),
         Err(_) => stats.dns_query_failure().inc(),
     }
     Some(answer)

@@ -53,9 +53,9 @@ impl ClusterManager {
         let inner = |this: &Weak<Inner>| Inner {
             this: this.clone(),
             stats: Arc::new(store.scope("cluster_manager").group()),
+            resolvers: Resolvers::new(store.clone()),
             store,
             publisher: Publisher::new(),
-            resolvers: Resolvers::default(),
             reports,
             event_logs: EventLogs::default(),
             outlier_events: Mutex::default(),
@@ -78,6 +78,7 @@ impl ClusterManager {
                 rng: Rng::from_entropy(),
                 upstream_bind: None,
                 secrets: Arc::default(),
+                resolver: Arc::default(),
             }),
         };
         Self { inner: Arc::new_cyclic(inner) }
@@ -85,7 +86,7 @@ impl ClusterManager {
 
     /// Sets what clusters know of the proxy that they are in. Call it before the first cluster is added.
     pub fn set_proxy_facts(&self, facts: ProxyFacts) {
-        let ProxyFacts { workers, locality, local_cluster_name, upstream_bind, secrets } = facts;
+        let ProxyFacts { workers, locality, local_cluster_name, upstream_bind, secrets, resolver } = facts;
         let mut state = self.inner.state.lock();
         state.site = Site {
             locality: Arc::new(locality),
@@ -96,6 +97,7 @@ impl ClusterManager {
         state.local_cluster = local_cluster_name.map(|name| (name, 0));
         state.upstream_bind = upstream_bind;
         state.secrets = secrets;
+        state.resolver = Arc::new(resolver);
     }
 
     /// Accepts a cluster or says why not; nothing changes then. A message equal to the one in force changes nothing, and
@@ -124,7 +126,7 @@ impl ClusterManager {
         if cluster.upstream_bind_config.is_none() {
             cluster.upstream_bind_config.clone_from(&state.upstream_bind);
         }
-        let (config, warnings) = config::lower_cluster(cluster, &state.secrets)?;
+        let (config, warnings) = config::lower_cluster(cluster, &state.secrets, &state.resolver)?;
         state.check_dns_cache(&config)?;
         let events = self.inner.open_events(&config)?;
         let from = Provenance { id: state.next_id, message, version: version.to_owned(), origin };

@@ -16,7 +16,7 @@ use super::description::{ClusterManagerStats, Initialization};
 use super::{dynamic_hosts, tasks};
 use crate::config::{Assignment, ClusterConfig, Discovery};
 use crate::connect::system_text;
-use crate::dns::{Answer, LookupError, Resolvers};
+use crate::dns::{Answer, LookupError, ResolverOptions, Resolvers};
 use crate::dns_cache::DnsCacheSettings;
 use crate::event_log::{EventFile, EventLogs};
 use crate::host::Host;
@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) upstream_bind: Option<BindConfig>,
     /// `static_resources.secrets`.
     pub(super) secrets: Arc<StaticSecrets>,
+    /// How names are resolved unless a cluster says it.
+    pub(super) resolver: Arc<ResolverOptions>,
 }
 
 impl Inner {
@@ -383,7 +385,12 @@ impl Inner {
     ) -> bool {
         self.with_cluster(name, id, |inner, cluster| {
             let stats = &cluster.info().stats;
+            let nothing = answer.as_ref().is_err_and(|error| !cluster.is_dns_failure(error));
             match answer {
+                Err(_) if nothing => {
+                    stats.update_success().inc();
+                    inner.note_update(cluster, |cluster| cluster.answer(at, Some(Vec::new())));
+                }
                 Ok(answer) => {
                     stats.update_success().inc();
                     let addresses = answer.addresses.clone();

@@ -34,7 +34,7 @@ pub(super) async fn resolve_again_and_again(
         };
         let answer = match resolver {
             Ok(resolver) => resolver.lookup(&name).await,
-            Err(text) => Err(LookupError { no_records: false, text }),
+            Err(text) => Err(LookupError::other(text)),
         };
         match inner.upgrade() {
             Some(inner) if inner.take_answer(&cluster, id, at, &answer) => {}
@@ -51,9 +51,14 @@ pub(super) fn next_refresh(
     backoff: &mut Option<Backoff>,
     rng: &mut Rng,
 ) -> Duration {
+    let failed = answer.as_ref().is_err_and(|error| dns.is_failure(error));
     let delay = match (answer, &mut *backoff) {
-        (Err(_), Some(backoff)) => return backoff.next(rng),
+        (Err(_), Some(backoff)) if failed => return backoff.next(rng),
         (Err(_), None) => dns.refresh_rate,
+        (Err(_), Some(backoff)) => {
+            backoff.reset();
+            dns.refresh_rate
+        }
         (Ok(answer), backoff) => {
             if let Some(backoff) = backoff {
                 backoff.reset();

@@ -1,6 +1,5 @@
 //! `type`, `cluster_type` and their settings -> how the hosts are found.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
@@ -8,23 +7,21 @@ use dhow_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, RefreshRate,
 };
 use dhow_proto::envoy::config::core::v3::{
-    Address, ConfigSource, DnsResolutionConfig, DnsResolverOptions, TypedExtensionConfig,
-    config_source::ConfigSourceSpecifier,
+    Address, ConfigSource, DnsResolutionConfig, TypedExtensionConfig, config_source::ConfigSourceSpecifier,
 };
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_proto::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateConfig;
 use dhow_proto::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as TypedLookupFamily;
 use dhow_proto::envoy::extensions::clusters::dns::v3::{DnsCluster, dns_cluster};
 use dhow_proto::envoy::extensions::clusters::dynamic_forward_proxy::v3::ClusterConfig as DynamicForwardProxy;
-use dhow_proto::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
-use dhow_proto::envoy::extensions::network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proto::{Name, any::type_name};
 
-use super::assignment::{self, Assignment, source_address};
+use super::assignment::{self, Assignment};
 use super::dns_cache;
 use super::fields::{Notes, duration, unpack};
-use crate::dns::{LookupFamily, ResolverOptions};
+use super::resolver::{resolver_of, typed_resolver};
+use crate::dns::{LookupError, LookupFamily, ResolverOptions};
 use crate::dns_cache::DnsCacheSettings;
 use crate::source_file::check_source_file;
 
@@ -75,6 +72,14 @@ pub(crate) struct DnsDiscovery {
     pub(crate) min_refresh_rate: Duration,
     pub(crate) family: LookupFamily,
     pub(crate) resolver: ResolverOptions,
+}
+
+impl DnsDiscovery {
+    /// Whether this is a failure, after which the hosts stay what they are. That there is no such name is an answer, unless
+    /// there has to be an address.
+    pub(crate) fn is_failure(&self, error: &LookupError) -> bool {
+        self.logical || !error.is_no_records()
+    }
 }
 
 /// `EDS`.
@@ -391,10 +396,14 @@ fn lower_custom(
             return Err(ConfigError::new(path, "value must be one of the defined enum values"));
         }
     };
-    let mut resolver = ResolverOptions::default();
-    if let Some(config) = typed_dns_resolver_config {
-        typed_resolver(config, &mut resolver, &type_path.field("typed_dns_resolver_config"), notes)?;
-    }
+    let resolver = match typed_dns_resolver_config {
+        None => (*notes.resolver).clone(),
+        Some(config) => {
+            let mut resolver = ResolverOptions::default();
+            typed_resolver(config, &mut resolver, &type_path.field("typed_dns_resolver_config"), notes)?;
+            resolver
+        }
+    };
     let assignment_path = path.field("load_assignment");
     let assignment = assigned(fields.load_assignment, true, &assignment_path, notes)?;
     if all_addresses_in_single_endpoint {
@@ -416,111 +425,24 @@ fn lower_custom(
     }))
 }
 
+/// How the names of a cluster are resolved: as it says itself, where it names servers or a resolver, and else as the bootstrap
+/// says.
 fn resolver(
     fields: &DiscoveryFields,
     path: &FieldPath,
     notes: &mut Notes,
 ) -> Result<ResolverOptions, ConfigError> {
-    resolver_of(
-        &fields.dns_resolvers,
-        fields.use_tcp_for_dns_lookups,
-        fields.dns_resolution_config.as_ref(),
-        fields.typed_dns_resolver_config.as_ref(),
-        path,
-        notes,
-    )
-}
-
-/// How to resolve, from the fields of the message at `path` that say it; the last of them counts.
-pub(super) fn resolver_of(
-    dns_resolvers: &[Address],
-    use_tcp: bool,
-    resolution: Option<&DnsResolutionConfig>,
-    typed: Option<&TypedExtensionConfig>,
-    path: &FieldPath,
-    notes: &mut Notes,
-) -> Result<ResolverOptions, ConfigError> {
-    let mut options = ResolverOptions { use_tcp, ..ResolverOptions::default() };
-    options.servers = servers(dns_resolvers, &path.field("dns_resolvers"))?;
-    if let Some(DnsResolutionConfig { resolvers, dns_resolver_options }) = resolution {
-        let path = path.field("dns_resolution_config");
-        options.servers = servers(resolvers, &path.field("resolvers"))?;
-        apply_options(dns_resolver_options.as_ref(), &mut options);
-    }
-    if let Some(config) = typed {
-        typed_resolver(config.clone(), &mut options, &path.field("typed_dns_resolver_config"), notes)?;
-    }
-    Ok(options)
-}
-
-fn apply_options(message: Option<&DnsResolverOptions>, into: &mut ResolverOptions) {
-    if let Some(DnsResolverOptions { use_tcp_for_dns_lookups, no_default_search_domain }) = message {
-        into.use_tcp = *use_tcp_for_dns_lookups;
-        into.no_search_domain = *no_default_search_domain;
-    }
-}
-
-fn typed_resolver(
-    config: TypedExtensionConfig,
-    into: &mut ResolverOptions,
-    path: &FieldPath,
-    notes: &mut Notes,
-) -> Result<(), ConfigError> {
-    let TypedExtensionConfig { name, typed_config } = config;
-    let path = path.field("typed_config");
-    let any = typed_config.unwrap_or_default();
-    if unpack::<GetAddrInfoDnsResolverConfig>(&any, || path.clone())?.is_some() {
-        return Ok(());
-    }
-    let Some(config) = unpack::<CaresDnsResolverConfig>(&any, || path.clone())? else {
-        let type_url = any.type_url.trim_start_matches("type.googleapis.com/");
-        let reason =
-            format!("Didn't find a registered implementation for '{name}' with type URL: '{type_url}'");
-        return Err(ConfigError::new(path, reason));
-    };
-    let CaresDnsResolverConfig {
-        resolvers,
-        use_resolvers_as_fallback,
-        filter_unroutable_families,
-        dns_resolver_options,
-        udp_max_queries,
-        query_timeout_seconds,
-        query_tries,
-        rotate_nameservers,
-        edns0_max_payload_size,
-        // How the library keeps its sockets and its cache.
-        max_udp_channel_duration: _,
-        reinit_channel_on_timeout: _,
-        qcache_max_ttl: _,
-    } = config;
-    for (field, is_set) in [
-        ("use_resolvers_as_fallback", use_resolvers_as_fallback),
-        ("filter_unroutable_families", filter_unroutable_families),
-        ("udp_max_queries", udp_max_queries.is_some()),
-        ("rotate_nameservers", rotate_nameservers),
-        ("edns0_max_payload_size", edns0_max_payload_size.is_some()),
-    ] {
-        if is_set {
-            notes.without_effect(path.field(field));
+    let resolution = fields.dns_resolution_config.as_ref();
+    let typed = fields.typed_dns_resolver_config.as_ref();
+    let has_own = typed.is_some()
+        || resolution.is_some_and(|resolution| !resolution.resolvers.is_empty())
+        || !fields.dns_resolvers.is_empty();
+    if !has_own {
+        if fields.use_tcp_for_dns_lookups {
+            let reason = "has an effect beside dns_resolvers only, as in Envoy";
+            notes.warn(path.field("use_tcp_for_dns_lookups"), reason);
         }
+        return Ok((*notes.resolver).clone());
     }
-    into.servers = servers(&resolvers, &path.field("resolvers"))?;
-    apply_options(dns_resolver_options.as_ref(), into);
-    into.timeout = query_timeout_seconds.map(|seconds| Duration::from_secs(seconds.value));
-    into.attempts = query_tries.map(|tries| tries.value);
-    Ok(())
-}
-
-fn servers(addresses: &[Address], path: &FieldPath) -> Result<Vec<SocketAddr>, ConfigError> {
-    let server = |(index, address): (usize, &Address)| match &address.address {
-        Some(dhow_proto::envoy::config::core::v3::address::Address::SocketAddress(address)) => {
-            let mut address = source_address(address.clone(), &path.index(index).field("socket_address"))?;
-            if address.port() == 0 {
-                address.set_port(53);
-            }
-            Ok(address)
-        }
-        _ => Err(ConfigError::new(path.index(index), "must be a socket address")),
-    };
-    addresses.iter().enumerate().map(server).collect()
+    resolver_of(&fields.dns_resolvers, fields.use_tcp_for_dns_lookups, resolution, typed, path, notes)
 }

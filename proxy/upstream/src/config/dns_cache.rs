@@ -12,8 +12,9 @@ use dhow_proto::envoy::extensions::common::dynamic_forward_proxy::v3::{
     DnsCacheCircuitBreakers, DnsCacheConfig,
 };
 
-use super::discovery::{failure_rate, lookup_family, resolver_of};
+use super::discovery::{failure_rate, lookup_family};
 use super::fields::{Notes, duration, number, refuse};
+use super::resolver::resolver_of;
 use crate::dns_cache::{DnsCacheSettings, default_port_appended};
 
 /// Reads the cluster type: the cache, and whether names of certificates may go unchecked.

@@ -13,6 +13,7 @@ use dhow_proto::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
 use dhow_proto::{Message, Name, any};
 use dhow_tls::StaticSecrets;
 
+use crate::dns::ResolverOptions;
 use crate::metadata::{MetadataPath, MetadataStep};
 
 /// What was noticed while a message was read, and the secrets that it may name.
@@ -20,6 +21,8 @@ use crate::metadata::{MetadataPath, MetadataStep};
 pub(crate) struct Notes {
     pub(crate) warnings: Vec<ConfigWarning>,
     pub(crate) secrets: Arc<StaticSecrets>,
+    /// How names are resolved unless the message says it.
+    pub(crate) resolver: Arc<ResolverOptions>,
 }
 
 impl Notes {

@@ -10,6 +10,7 @@ mod http_options;
 mod key_format;
 mod load_balancing;
 mod outlier;
+mod resolver;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub(crate) use sockets::TransportSockets;
 use crate::circuit_breakers::Thresholds;
 use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
 use crate::connection_options::ConnectionOptions;
+use crate::dns::ResolverOptions;
 use crate::health_check::HealthCheckConfig;
 use crate::lb::LbPolicy;
 use crate::outlier::OutlierConfig;
@@ -69,12 +71,14 @@ pub(crate) struct ClusterConfig {
     pub(crate) metadata: Metadata,
 }
 
-/// Reads a cluster, which may name the secrets; paths in errors and warnings start at the message.
+/// Reads a cluster, which may name the secrets and is resolved by the resolver unless it has its own; paths in errors and
+/// warnings start at the message.
 pub(crate) fn lower_cluster(
     cluster: Cluster,
     secrets: &Arc<StaticSecrets>,
+    resolver: &Arc<ResolverOptions>,
 ) -> Result<(ClusterConfig, Vec<ConfigWarning>), ConfigError> {
-    let mut notes = Notes { secrets: secrets.clone(), ..Notes::default() };
+    let mut notes = Notes { secrets: secrets.clone(), resolver: resolver.clone(), warnings: Vec::new() };
     let config = lower(cluster, &FieldPath::root(), &mut notes)?;
     check_combinations(&config)?;
     Ok((config, notes.warnings))

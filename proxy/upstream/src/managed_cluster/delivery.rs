@@ -129,7 +129,6 @@ impl ManagedCluster {
         stats.membership_healthy().set(sum(|set| set.healthy.len()));
         stats.membership_degraded().set(sum(|set| set.degraded.len()));
         stats.membership_excluded().set(sum(|set| set.excluded));
-        stats.max_host_weight().set(hosts.hosts().map(|host| u64::from(host.weight())).max().unwrap_or(1));
         if let Some(table) = hosts.levels().first().and_then(|level| level.table.as_ref()) {
             stats.describe_table(table);
         }
@@ -143,9 +142,7 @@ impl ManagedCluster {
         stats.lb_subsets_created().add(created as u64 * self.site.balancers);
         stats.lb_subsets_removed().add(removed as u64 * self.site.balancers);
         stats.lb_subsets_active().set(now.len() as u64 * self.site.balancers);
-        if now.duplicates > 0 {
-            stats.set_single_host_duplicates(now.duplicates);
-        }
+        stats.set_single_host_duplicates(now.duplicates);
     }
 
     /// Counts a look at zones, once per load balancer.

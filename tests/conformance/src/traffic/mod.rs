@@ -149,6 +149,9 @@ impl Traffic {
         if let Some(stats) = &step.reach_at_least {
             admin::reach(&self.environment, stats, |found, wanted| found >= wanted).await?;
         }
+        if let Some(names) = &step.dns {
+            self.environment.change_names(names)?;
+        }
         if let Some(change) = &step.ads {
             self.environment.change_resources(change)?;
         }
