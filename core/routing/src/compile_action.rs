@@ -130,7 +130,7 @@ pub(crate) fn forward(
         hash_policies: hash_policies.collect::<Result<_, _>>()?,
         rate_limits: RateLimitRule::compile_all(rate_limits, &path.field("rate_limits"))?,
         include_virtual_host_rate_limits: include_vh_rate_limits.as_ref().is_some_and(|w| w.value),
-        upgrades: upgrades(upgrade_configs, path)?,
+        upgrades: upgrades(compiler, upgrade_configs, path)?,
         internal_redirect_policy: internal_redirects(
             internal_redirect_policy.as_ref(),
             *internal_redirect_action,
@@ -186,7 +186,11 @@ fn host_rewrite(
     })
 }
 
-fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[UpgradeConfig]>, ConfigError> {
+fn upgrades(
+    compiler: &mut Compiler<'_, '_>,
+    messages: &[UpgradeMessage],
+    path: &FieldPath,
+) -> Result<Box<[UpgradeConfig]>, ConfigError> {
     let path = path.field("upgrade_configs");
     let mut upgrades: Vec<UpgradeConfig> = Vec::new();
     for (at, UpgradeMessage { upgrade_type, enabled, connect_config }) in messages.iter().enumerate() {
@@ -201,7 +205,8 @@ fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[Upgrad
         let (mut allows_post, mut proxy_protocol) = (false, None);
         if let Some(ConnectConfig { proxy_protocol_config, allow_post }) = connect_config {
             let path = path.index(at).field("connect_config").field("proxy_protocol_config");
-            let header = proxy_protocol_config.as_ref().map(|config| proxy_protocol_version(config, &path));
+            let header =
+                proxy_protocol_config.as_ref().map(|config| proxy_protocol_version(compiler, config, &path));
             proxy_protocol = header.transpose()?;
             allows_post = *allow_post;
         }
@@ -218,12 +223,15 @@ fn upgrades(messages: &[UpgradeMessage], path: &FieldPath) -> Result<Box<[Upgrad
 
 /// The version of the header in front of the bytes of a CONNECT that ends here.
 fn proxy_protocol_version(
+    compiler: &mut Compiler<'_, '_>,
     message: &ProxyProtocolConfig,
     path: &FieldPath,
 ) -> Result<ProxyProtocol, ConfigError> {
     let ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } = message;
-    refuse(pass_through_tlvs.is_some(), path, "pass_through_tlvs")?;
-    refuse(!added_tlvs.is_empty(), path, "added_tlvs")?;
+    let unused = [(pass_through_tlvs.is_some(), "pass_through_tlvs"), (!added_tlvs.is_empty(), "added_tlvs")];
+    for (_, field) in unused.iter().filter(|(is_set, _)| *is_set) {
+        compiler.warn(path.field(field), "without effect, as in Envoy: this header has no extensions");
+    }
     match Version::try_from(*version) {
         Ok(Version::V1) => Ok(ProxyProtocol::V1),
         Ok(Version::V2) => Ok(ProxyProtocol::V2),

@@ -1,11 +1,13 @@
 //! `RequestMirrorPolicy`.
 
+use std::sync::Arc;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::FormatContext;
 use dhow_http::{HeaderMap, HeaderName};
 
 use crate::cluster::ClusterSource;
-use crate::compile::CompileOptions;
+use crate::compile::{CompileOptions, mirrors};
 use crate::headers::{HeaderMutations, Side};
 use crate::pb::mutation::{HeaderMutation, header_mutation::Action};
 use crate::pb::route::route_action::RequestMirrorPolicy;
@@ -28,6 +30,18 @@ pub struct MirrorPolicy {
 }
 
 impl MirrorPolicy {
+    /// Compiles the policies that something under `path` has under `request_mirror_policies`. Whether their clusters exist is not
+    /// asked.
+    ///
+    /// # Errors
+    /// When one has not exactly one of cluster and cluster header.
+    pub fn compile_all(
+        messages: &[RequestMirrorPolicy],
+        path: &FieldPath,
+    ) -> Result<Arc<[Self]>, ConfigError> {
+        mirrors(messages, path, None)
+    }
+
     /// Compiles the message.
     ///
     /// # Errors

@@ -209,13 +209,14 @@ impl RetryPolicy {
             rate_limited_retry_back_off,
             retriable_headers,
             retriable_request_headers,
-            refresh_cluster_on_retry,
+            // Matters to plugins that choose clusters; every other choice stays what it was.
+            refresh_cluster_on_retry: _,
         } = message;
-        if !retry_options_predicates.is_empty() {
-            return Err(ConfigError::unsupported(path.field("retry_options_predicates")));
-        }
-        if *refresh_cluster_on_retry {
-            return Err(ConfigError::unsupported(path.field("refresh_cluster_on_retry")));
+        // Envoy comes without any such extension.
+        if let Some(predicate) = retry_options_predicates.first() {
+            let url = predicate.typed_config.as_ref().map(|any| any.type_url.as_str());
+            let path = path.field("retry_options_predicates").index(0);
+            return Err(unknown_extension(&predicate.name, url, &path));
         }
         let headers =
             |list: &[route::HeaderMatcher], field| HeaderMatcher::compile_all(list, &path.field(field));

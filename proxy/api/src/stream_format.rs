@@ -138,7 +138,7 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::BytesReceived => Some(info.bytes_received),
             NumberFact::BytesSent => Some(info.bytes_sent),
             NumberFact::ConnectionId => Some(info.connection.id),
-            NumberFact::UpstreamConnectionId => info.upstream.connection_id,
+            NumberFact::UpstreamConnectionId => Some(info.upstream.connection_id.unwrap_or(0)),
             NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),
             // As Envoy prints them where the kernel is not asked.
             NumberFact::BytesRetransmitted | NumberFact::PacketsRetransmitted => Some(0),
@@ -168,20 +168,30 @@ impl FormatContext for StreamFormat<'_> {
                 info.upstream.transport_failure.as_deref().map(Into::into)
             }
             TextFact::RouteName => info.route_name().map(Cow::Borrowed),
+            TextFact::VirtualClusterName => {
+                let names = info.route.as_ref()?.virtual_host().virtual_cluster_names();
+                names.skip(info.virtual_cluster?.into()).next().map(Into::into)
+            }
             TextFact::VirtualHostName => info.virtual_host_name().map(Cow::Borrowed),
             TextFact::FilterChainName => Some((&*info.connection.filter_chain_name).into()),
             TextFact::ListenerName => Some((&*info.connection.listener_name).into()),
             TextFact::RequestedServerName => info.connection.requested_server_name.as_deref().map(Into::into),
             TextFact::AccessLogType => {
                 let moment = match info.log_moment {
-                    _ if info.protocol.is_none() => "TcpConnectionEnd",
                     LogMoment::Start => "DownstreamStart",
                     LogMoment::TunnelEstablished => "DownstreamTunnelSuccessfullyEstablished",
+                    LogMoment::UpstreamStream => "UpstreamPoolReady",
+                    LogMoment::UpstreamEnd => "UpstreamEnd",
+                    LogMoment::End if info.protocol.is_none() => "TcpConnectionEnd",
                     LogMoment::End => "DownstreamEnd",
                 };
                 Some(moment.into())
             }
-            TextFact::StreamId => Some(info.stream_id.to_string().into()),
+            TextFact::StreamId => {
+                let of_attempt =
+                    matches!(info.log_moment, LogMoment::UpstreamStream | LogMoment::UpstreamEnd);
+                (!of_attempt).then(|| info.stream_id.to_string().into())
+            }
             TextFact::LocalReplyBody => Some(String::from_utf8_lossy(self.local_reply_body)),
             TextFact::Downstream(fact) => self.downstream_tls(fact),
             _ => None,

@@ -123,6 +123,8 @@ pub struct StreamInfo {
     pub filter_state: FilterState,
     /// The request is somebody's health check: it is not counted as a request.
     pub health_check: bool,
+    /// Which virtual cluster of the virtual host the router counts the request under.
+    pub virtual_cluster: Option<u16>,
     /// The host that a filter asked for.
     pub override_host: Option<Box<OverrideHost>>,
     /// The upstream side.
@@ -140,6 +142,10 @@ pub enum LogMoment {
     Start,
     /// An upgrade or CONNECT is granted (`flush_log_on_tunnel_successfully_established`).
     TunnelEstablished,
+    /// An attempt has its stream to a host (`flush_upstream_log_on_upstream_stream`).
+    UpstreamStream,
+    /// An attempt is over.
+    UpstreamEnd,
     /// The stream is over.
     #[default]
     End,
@@ -173,6 +179,7 @@ impl StreamInfo {
             dynamic_metadata: DynamicMetadata::default(),
             filter_state: FilterState::default(),
             health_check: false,
+            virtual_cluster: None,
             override_host: None,
             upstream: UpstreamInfo::default(),
             log_moment: LogMoment::End,

@@ -32,6 +32,7 @@ mod wire;
 pub use client_certificate::{ClientCertificateConfig, ForwardMode};
 pub use config::{
     ConnectionManagerConfig, FilterRegistry, LowerContext, RouteFile, RouteSource, compile_routes, lower,
+    lower_cluster_options,
 };
 pub use dhow_routing::RouteTable;
 pub use filter::HttpConnectionManager;

@@ -10,9 +10,12 @@ use dhow_base::{ConfigError, FieldPath, Rng};
 use dhow_net::socket_option::{self, SocketState};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{Admin, AdminState, ServerState};
+use dhow_proxy_http::{FilterRegistry, lower_cluster_options};
 use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
 use dhow_proxy_runtime::{Worker, Workers};
-use dhow_proxy_upstream::{ClusterManager, Locality, Origin as ClusterOrigin, ProxyFacts, WorkerClusters};
+use dhow_proxy_upstream::{
+    ClusterManager, ForwardingLowering, Locality, Origin as ClusterOrigin, ProxyFacts, WorkerClusters,
+};
 use dhow_proxy_xds::Connector;
 use dhow_stats::Store;
 use tokio::net::TcpListener;
@@ -140,7 +143,7 @@ fn configuration(
         secrets: bootstrap.secrets.clone(),
     };
     let drain_time = Duration::from_secs(options.drain_time_s);
-    clusters.set_proxy_facts(proxy_facts(options, bootstrap));
+    clusters.set_proxy_facts(proxy_facts(options, bootstrap, store));
     let listeners = ListenerManager::new(store.clone(), workers, drain_time);
     Configuration {
         clusters,
@@ -153,7 +156,7 @@ fn configuration(
     }
 }
 
-fn proxy_facts(options: &Options, bootstrap: &Bootstrap) -> ProxyFacts {
+fn proxy_facts(options: &Options, bootstrap: &Bootstrap, store: &Arc<Store>) -> ProxyFacts {
     let locality = bootstrap.node.locality.clone().unwrap_or_default();
     ProxyFacts {
         workers: options.workers(),
@@ -162,7 +165,16 @@ fn proxy_facts(options: &Options, bootstrap: &Bootstrap) -> ProxyFacts {
         upstream_bind: bootstrap.upstream_bind.clone(),
         secrets: bootstrap.secrets.clone(),
         resolver: bootstrap.resolver.clone(),
+        forwarding: forwarding_lowering(store.clone(), bootstrap.node.cluster.clone()),
     }
+}
+
+/// How what clusters say about the forwarding of requests is read.
+fn forwarding_lowering(store: Arc<Store>, node_cluster: String) -> ForwardingLowering {
+    ForwardingLowering::new(move |message| {
+        let registry = FilterRegistry { filters: dhow_proxy_filters::all() };
+        lower_cluster_options(message, registry, &store, &node_cluster)
+    })
 }
 
 /// `--mode validate`: builds everything, binds nothing, connects to nobody.

@@ -1,10 +1,13 @@
 //! Aggregate clusters on a worker: the priority levels of several clusters one after the other.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use dhow_runtime_config::Current;
 
-use crate::lb::{PriorityHealth, PriorityLoad, panic_threshold};
+use crate::host::Host;
+use crate::lb::{PreviousPriorities, PriorityHealth, PriorityLoad, panic_threshold};
 use crate::worker::{WorkerCluster, WorkerClusters};
 
 /// A priority level of one of the clusters, and whether its degraded hosts are meant.
@@ -25,18 +28,19 @@ pub(crate) struct Aggregate {
     members: Vec<(Rc<WorkerCluster>, u64)>,
     /// Member and level within it, by the level of the aggregate.
     levels: Vec<(usize, usize)>,
+    /// Their figures.
+    healths: Vec<PriorityHealth>,
     load: PriorityLoad,
 }
 
 impl Aggregate {
-    /// The level for one request; `draw` is any number. `None` when no cluster of the list has a host.
-    pub(crate) fn choose(
+    /// Follows the clusters and their hosts.
+    pub(crate) fn up_to_date(
         &mut self,
         names: &[String],
         clusters: &WorkerClusters,
         threshold: u32,
-        draw: u64,
-    ) -> Option<Share> {
+    ) -> &Self {
         let published = clusters.generation();
         if published != self.published {
             self.published = published;
@@ -48,23 +52,41 @@ impl Aggregate {
             }
             self.line_up(threshold);
         }
-        let (at, degraded) = self.load.choose(draw);
+        self
+    }
+
+    /// The level for one request; `draw` is any number. `None` when no cluster of the list has a host.
+    pub(crate) fn choose(&self, previous: Option<&RefCell<PreviousPriorities>>, draw: u64) -> Option<Share> {
+        let (at, degraded) = match previous {
+            None => self.load.choose(draw),
+            Some(previous) => {
+                let mut previous = previous.borrow_mut();
+                previous.choose(&self.load, &self.healths, |host| self.level_of(host), draw)
+            }
+        };
         let &(member, level) = self.levels.get(at)?;
         Some(Share { cluster: self.members[member].0.clone(), level, degraded })
+    }
+
+    /// The level that a host is on.
+    fn level_of(&self, host: &Arc<Host>) -> Option<usize> {
+        self.levels
+            .iter()
+            .position(|&(member, level)| self.members[member].0.hosts().level_of(host) == Some(level))
     }
 
     /// Puts the levels that have hosts one after the other and shares the traffic out among them.
     fn line_up(&mut self, threshold: u32) {
         self.levels.clear();
-        let mut healths: Vec<PriorityHealth> = Vec::new();
+        self.healths.clear();
         for (member, (cluster, _)) in self.members.iter().enumerate() {
             let hosts = cluster.hosts();
             for (level, health) in hosts.healths().iter().enumerate().filter(|(_, health)| health.total > 0) {
                 self.levels.push((member, level));
-                healths.push(*health);
+                self.healths.push(*health);
             }
         }
-        self.load = PriorityLoad::compute(&healths, panic_threshold(threshold, &Current));
+        self.load = PriorityLoad::compute(&self.healths, panic_threshold(threshold, &Current));
     }
 }
 

@@ -1,10 +1,15 @@
 //! Limits on what a cluster may have under way, shared by all workers and checked without a lock, so that they can be
 //! overshot by a few, as in Envoy.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use dhow_stats::{Counter, Gauge, Scope};
+use parking_lot::Mutex;
+
+use crate::host::uptime_millis;
 
 /// `envoy.config.core.v3.RoutingPriority`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -36,6 +41,8 @@ pub struct RetryBudget {
     pub percent: f64,
     /// Retries that are always allowed.
     pub min_concurrency: u64,
+    /// `budget_interval`: it is the requests that began in this time which count, not those under way.
+    pub interval: Option<Duration>,
 }
 
 /// `envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority, defaults filled in.
@@ -133,6 +140,8 @@ struct Level {
     /// Keeps the gauges alive.
     _scope: Scope,
     limits: [Limit; 5],
+    /// When requests began, for a budget that counts those of an interval; in milliseconds.
+    recent: Option<Mutex<VecDeque<u64>>>,
 }
 
 #[derive(Debug)]
@@ -157,6 +166,7 @@ impl CircuitBreakers {
             let scope = scope.scope("circuit_breakers").scope(priority.name());
             Arc::new(Level {
                 thresholds,
+                recent: thresholds.retry_budget.and_then(|budget| budget.interval).map(|_| Mutex::default()),
                 _scope: scope.clone(),
                 limits: Resource::ALL.map(|resource| {
                     let max = thresholds.max(resource);
@@ -243,13 +253,37 @@ impl Level {
         let (Resource::Retries, Some(budget)) = (resource, self.thresholds.retry_budget) else {
             return self.limit(resource).max;
         };
-        let under_way = self.limit(Resource::Requests).in_use.load(Ordering::Relaxed)
-            + self.limit(Resource::PendingRequests).in_use.load(Ordering::Relaxed);
+        let under_way = match (&self.recent, budget.interval) {
+            (Some(recent), Some(interval)) => {
+                let mut recent = recent.lock();
+                forget_before(&mut recent, uptime_millis().saturating_sub(interval.as_millis() as u64));
+                recent.len() as u64
+            }
+            _ => {
+                self.limit(Resource::Requests).in_use.load(Ordering::Relaxed)
+                    + self.limit(Resource::PendingRequests).in_use.load(Ordering::Relaxed)
+            }
+        };
         ((budget.percent / 100.0 * under_way as f64) as u64).max(budget.min_concurrency)
+    }
+
+    #[cold]
+    fn note_request(&self, recent: &Mutex<VecDeque<u64>>) {
+        let interval = self.thresholds.retry_budget.and_then(|budget| budget.interval).unwrap_or_default();
+        let now = uptime_millis();
+        let mut recent = recent.lock();
+        forget_before(&mut recent, now.saturating_sub(interval.as_millis() as u64));
+        recent.push_back(now);
     }
 
     fn has_room(&self, resource: Resource) -> bool {
         self.limit(resource).in_use.load(Ordering::Relaxed) < self.max(resource)
+    }
+}
+
+fn forget_before(recent: &mut VecDeque<u64>, start: u64) {
+    while recent.front().is_some_and(|&begun| begun < start) {
+        recent.pop_front();
     }
 }
 
@@ -287,6 +321,9 @@ impl Permit {
         let in_use = limit.in_use.fetch_add(1, Ordering::Relaxed) + 1;
         limit.remaining.dec();
         limit.note_open(in_use, limit.max);
+        if let (Some(recent), Resource::Requests) = (&level.recent, resource) {
+            level.note_request(recent);
+        }
         Self { level, resource }
     }
 }
@@ -304,7 +341,10 @@ impl Drop for Permit {
 mod tests {
     use dhow_stats::Store;
 
-    use super::{CircuitBreakers, Resource, RetryBudget, RoutingPriority, Thresholds};
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::{CircuitBreakers, Resource, RetryBudget, RoutingPriority, Thresholds, forget_before};
 
     const DEFAULT: RoutingPriority = RoutingPriority::Default;
 
@@ -347,10 +387,34 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_budget_may_count_the_requests_of_an_interval() {
+        let store = Store::new();
+        let scope = store.scope("cluster.a");
+        let interval = Some(Duration::from_secs(3600));
+        let budget = RetryBudget { percent: 20.0, min_concurrency: 0, interval };
+        let thresholds = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
+        let breakers = CircuitBreakers::new([thresholds; 2], &scope, |name| scope.counter(name));
+        for _ in 0..4 {
+            drop(breakers.acquire(DEFAULT, Resource::Requests));
+        }
+        assert!(!breakers.has_room(DEFAULT, Resource::Retries));
+        drop(breakers.acquire(DEFAULT, Resource::Requests));
+        assert!(breakers.has_room(DEFAULT, Resource::Retries));
+        assert!(!breakers.has_room(RoutingPriority::High, Resource::Retries));
+    }
+
+    #[test]
+    fn what_began_before_the_interval_is_forgotten() {
+        let mut recent = VecDeque::from([10, 20, 30]);
+        forget_before(&mut recent, 20);
+        assert_eq!(recent, [20, 30]);
+    }
+
+    #[test]
     fn a_retry_budget_follows_the_requests_under_way() {
         let store = Store::new();
         let scope = store.scope("cluster.a");
-        let budget = RetryBudget { percent: 20.0, min_concurrency: 1 };
+        let budget = RetryBudget { percent: 20.0, min_concurrency: 1, interval: None };
         let thresholds = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
         let breakers = CircuitBreakers::new([thresholds; 2], &scope, |name| scope.counter(name));
         let retry = breakers.try_acquire(DEFAULT, Resource::Retries);

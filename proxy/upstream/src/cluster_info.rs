@@ -10,6 +10,7 @@ use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
 use crate::connection_options::ConnectionOptions;
+use crate::forwarding_options::ForwardingOptions;
 use crate::lb::LbConfig;
 use crate::metadata::MetadataPath;
 use crate::outlier::{HostReports, OutlierDetector};
@@ -174,6 +175,8 @@ pub struct HttpOptions {
     pub auto_san_validation: bool,
     /// `override_auto_sni_header`: the header to take the SNI from instead of the host; empty when unset.
     pub override_auto_sni_header: String,
+    /// `http_filters`, `retry_policy`, `hash_policy`, `request_mirror_policies`; `None` when none is set.
+    pub forwarding: Option<ForwardingOptions>,
 }
 
 impl Default for HttpOptions {
@@ -189,6 +192,7 @@ impl Default for HttpOptions {
             auto_sni: false,
             auto_san_validation: false,
             override_auto_sni_header: String::new(),
+            forwarding: None,
         }
     }
 }

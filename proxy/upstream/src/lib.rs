@@ -12,6 +12,7 @@ mod connection_options;
 mod dns;
 mod dns_cache;
 mod event_log;
+mod forwarding_options;
 mod happy_eyeballs;
 mod health_check;
 mod host;
@@ -45,14 +46,15 @@ pub use connect::{
 pub use connection_options::{ConnectionOptions, ProxiedConnection};
 pub use dns::ResolverOptions;
 pub use dns_cache::Resolution;
+pub use forwarding_options::{ForwardingLowering, ForwardingMessage, ForwardingOptions};
 pub use happy_eyeballs::FamilyOrder;
 pub use host::{
     ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec, HostStats, Locality,
 };
 pub use lb::{
     HashFunction, HashTable, HostSet, Hosts, LbConfig, LbPolicy, LocalityHosts, LocalityMode,
-    OverrideStatuses, PriorityLoad, PrioritySet, SelectorFallback, SlowStart, SubsetConfig, SubsetFallback,
-    SubsetSelector, TableConfig, ZoneAware,
+    OverrideStatuses, PreviousPriorities, PriorityLoad, PrioritySet, SelectorFallback, SlowStart,
+    SubsetConfig, SubsetFallback, SubsetSelector, TableConfig, ZoneAware,
 };
 pub use managed_cluster::Origin;
 pub use metadata::{HostMetadata, LB_FILTER, MetadataPath, MetadataStep, TRANSPORT_SOCKET_MATCH_FILTER};

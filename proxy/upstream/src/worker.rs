@@ -15,7 +15,7 @@ use crate::aggregate::{Aggregate, Share};
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::dns_cache::{Resolution, default_port_appended};
 use crate::host::{HealthFlag, Host, uptime_millis};
-use crate::lb::{Cursors, Outcome, Pick, PrioritySet};
+use crate::lb::{Cursors, Outcome, Pick, PreviousPriorities, PrioritySet};
 use crate::outlier::{Finding, HostResult};
 use crate::override_host::{LbRequest, text};
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
@@ -39,6 +39,8 @@ pub struct LbContext<'a> {
     pub request: Option<&'a dyn LbRequest>,
     /// Attempts of the same request before this one.
     pub attempts: u32,
+    /// The priority levels that they went to, where retries leave them.
+    pub previous_priorities: Option<&'a RefCell<PreviousPriorities>>,
 }
 
 impl fmt::Debug for LbContext<'_> {
@@ -51,6 +53,7 @@ impl fmt::Debug for LbContext<'_> {
             .field("criteria", &self.criteria)
             .field("override_host", &self.override_host)
             .field("attempts", &self.attempts)
+            .field("previous_priorities", &self.previous_priorities)
             .finish_non_exhaustive()
     }
 }
@@ -294,8 +297,11 @@ impl WorkerCluster {
         let clusters = self.siblings.upgrade()?;
         let draw = context.hash.unwrap_or_else(|| self.rng.borrow_mut().next_u64());
         let names = info.aggregate.as_deref()?;
-        let Share { cluster, level, degraded } =
-            self.aggregate.borrow_mut().choose(names, &clusters, info.panic_threshold, draw)?;
+        let Share { cluster, level, degraded } = self
+            .aggregate
+            .borrow_mut()
+            .up_to_date(names, &clusters, info.panic_threshold)
+            .choose(context.previous_priorities, draw)?;
         let host = cluster.choose_own(context, Some((level, degraded)))?;
         Some(ChosenHost { host, member: Some(cluster) })
     }
@@ -325,6 +331,7 @@ impl WorkerCluster {
             now: slow_start_clock(info),
             zone_routing: hosts.zone().and_then(|_| Current.fraction("upstream.zone_routing.enabled")),
             level,
+            previous: context.previous_priorities,
         };
         let mut rng = self.rng.borrow_mut();
         let mut chosen = None;

@@ -50,6 +50,9 @@ pub struct Scenario {
     /// The whole bootstrap as text, instead of all the forms above.
     #[serde(default)]
     pub bootstrap_text: Option<String>,
+    /// Name of the file that `bootstrap_text` is written to, whose end tells its format; `config.yaml` unless given.
+    #[serde(default)]
+    pub bootstrap_file: Option<String>,
     /// More command-line arguments for the target.
     #[serde(default)]
     pub args: Vec<String>,

@@ -111,9 +111,12 @@ fn last_lines(log: &str) -> String {
 }
 
 /// The bootstrap of `scenario` as text, placeholders resolved, with the file name that tells its format.
-pub fn config_text(environment: &Environment, scenario: &Scenario) -> Result<(&'static str, String)> {
+pub fn config_text<'a>(environment: &Environment, scenario: &'a Scenario) -> Result<(&'a str, String)> {
     match &scenario.bootstrap_text {
-        Some(text) => Ok(("config.yaml", environment.resolve(text)?)),
+        Some(text) => {
+            let name = scenario.bootstrap_file.as_deref().unwrap_or("config.yaml");
+            Ok((name, environment.resolve(text)?))
+        }
         None => {
             let value = environment.resolve_all(&shorthand::bootstrap(scenario))?;
             Ok(("config.json", serde_json::to_string_pretty(&value)?))

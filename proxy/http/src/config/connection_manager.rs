@@ -186,7 +186,7 @@ pub fn lower(
             node_cluster: context.node_cluster,
             warnings,
         };
-        lower_filters(filters, context.registry, &mut filter_context, path)
+        lower_filters(filters, context.registry, context.log_writer, &mut filter_context, path)
             .map(|(filters, router)| HttpFilterChain { filters, router })
     };
     let chain = lower_chain(http_filters, &path.field("http_filters"))?;

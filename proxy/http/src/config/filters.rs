@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::envoy::config::accesslog::v3::AccessLog;
 use dhow_proto::envoy::extensions::filters::http::router::v3::Router;
+use dhow_proto::envoy::extensions::filters::http::router::v3::router::UpstreamAccessLogOptions;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use dhow_proto::google::protobuf::Any;
-use dhow_proxy_api::{FilterContext, HttpFilterDescriptor, Watches};
+use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_api::{FilterContext, HttpFilterDescriptor};
 
-use super::{ConfiguredFilter, RouterConfig, StrictHeader};
+use super::upstream_filters::lower_router_filters;
+use super::{ConfiguredFilter, RouterConfig, StrictHeader, UpstreamLogs};
 
 const ROUTER: &str = "envoy.filters.http.router";
-const UPSTREAM_CODEC: &str = "envoy.filters.http.upstream_codec";
-const UPSTREAM_CODEC_TYPE: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
-const HEADER_MUTATION: &str = "envoy.filters.http.header_mutation";
 const ROUTER_TYPE: &str = "envoy.extensions.filters.http.router.v3.Router";
 
 /// The HTTP filters that exist.
@@ -24,7 +25,7 @@ pub struct FilterRegistry {
 }
 
 impl FilterRegistry {
-    fn of_type(&self, type_name: &str) -> Option<&'static HttpFilterDescriptor> {
+    pub(super) fn of_type(&self, type_name: &str) -> Option<&'static HttpFilterDescriptor> {
         self.filters.iter().find(|filter| filter.type_name == type_name)
     }
 
@@ -43,6 +44,7 @@ impl FilterRegistry {
 pub(super) fn lower_filters(
     filters: Vec<HttpFilter>,
     registry: FilterRegistry,
+    log_writer: &Arc<LogWriter>,
     context: &mut FilterContext<'_>,
     path: &FieldPath,
 ) -> Result<(Vec<ConfiguredFilter>, Option<RouterConfig>), ConfigError> {
@@ -73,7 +75,8 @@ pub(super) fn lower_filters(
                            without typed_config is deprecated";
                 context.warn(path.field("typed_config"), why);
             }
-            router = Some(lower_router(config, registry, &path.field("typed_config"), context)?);
+            let path = path.field("typed_config");
+            router = Some(lower_router(config, registry, log_writer, &path, context)?);
             continue;
         }
         let descriptor =
@@ -113,6 +116,7 @@ pub(super) fn lower_filters(
 fn lower_router(
     config: Option<Any>,
     registry: FilterRegistry,
+    log_writer: &Arc<LogWriter>,
     path: &FieldPath,
     context: &mut FilterContext<'_>,
 ) -> Result<RouterConfig, ConfigError> {
@@ -134,8 +138,6 @@ fn lower_router(
     if start_child_span {
         context.warn(path.field("start_child_span"), "without effect: requests are not traced");
     }
-    refuse(!upstream_log.is_empty(), "upstream_log")?;
-    refuse(upstream_log_options.is_some(), "upstream_log_options")?;
     refuse(reject_connect_request_early_data.is_some_and(|b| b.value), "reject_connect_request_early_data")?;
     let strict_path = path.field("strict_check_headers");
     let strict = strict_check_headers.iter().enumerate();
@@ -146,81 +148,30 @@ fn lower_router(
         strict_headers: strict.collect::<Result<_, _>>()?,
         suppress_envoy_headers,
         respect_expected_rq_timeout,
-        upstream_filters: lower_upstream_filters(
+        upstream_filters: lower_router_filters(
             upstream_http_filters,
             registry,
             context,
             &path.field("upstream_http_filters"),
         )?,
+        upstream_logs: lower_upstream_logs(upstream_log, upstream_log_options, log_writer, path)?,
     })
 }
 
-/// Lowers the filters in front of the upstream codec, which must be the last one.
-fn lower_upstream_filters(
-    filters: Vec<HttpFilter>,
-    registry: FilterRegistry,
-    context: &mut FilterContext<'_>,
+/// The logs of attempts; none when there is no log.
+fn lower_upstream_logs(
+    logs: Vec<AccessLog>,
+    options: Option<UpstreamAccessLogOptions>,
+    writer: &Arc<LogWriter>,
     path: &FieldPath,
-) -> Result<Vec<ConfiguredFilter>, ConfigError> {
-    const CHAIN: &str = "in a router upstream http filter chain.";
-    let mut chain: Vec<ConfiguredFilter> = Vec::new();
-    let count = filters.len();
-    for (at, filter) in filters.into_iter().enumerate() {
-        let path = path.index(at);
-        let HttpFilter { name, is_optional, disabled, config_type } = filter;
-        let Some(http_filter::ConfigType::TypedConfig(config)) = config_type else {
-            return Err(ConfigError::unsupported(path.field("config_discovery")));
-        };
-        let type_name = dhow_proto::any::type_name(&config.type_url);
-        if type_name == UPSTREAM_CODEC_TYPE {
-            if at + 1 != count {
-                let reason = format!(
-                    "Error: terminal filter named {name} of type {UPSTREAM_CODEC} must be the last filter {CHAIN}"
-                );
-                return Err(ConfigError::new(path, reason));
-            }
-            if disabled {
-                let reason = format!(
-                    "Error: the last (terminal) filter ({name}) in the chain cannot be disabled by default."
-                );
-                return Err(ConfigError::new(path.field("disabled"), reason));
-            }
-            return Ok(chain);
-        }
-        let Some(descriptor) = registry.of_type(type_name).filter(|filter| filter.name == HEADER_MUTATION)
-        else {
-            if is_optional && registry.of_type(type_name).is_none() {
-                let why = format!(
-                    "the optional filter '{name}' of type '{type_name}' is not known and is left out"
-                );
-                context.warn(path, why);
-                continue;
-            }
-            let reason = format!(
-                "Didn't find a registered implementation for '{name}' with type URL: '{type_name}': in front of the \
-                 upstream codec only {HEADER_MUTATION} is supported yet"
-            );
-            return Err(ConfigError::new(path, reason));
-        };
-        context.name = name.as_str().into();
-        let factory = (descriptor.configure)(&config, context, &path.field("typed_config"))?;
-        if factory.create(&[]).is_some_and(|filter| filter.watches() != Watches::NOTHING) {
-            let reason = "trailers are not edited in front of the upstream codec yet";
-            return Err(ConfigError::new(path.field("typed_config"), reason));
-        }
-        chain.push(ConfiguredFilter { name: name.into(), descriptor: *descriptor, disabled, factory });
-    }
-    match chain.last() {
-        None => Ok(chain),
-        Some(last) => {
-            let reason = format!(
-                "Error: non-terminal filter named {} of type {} is the last filter {CHAIN} When upstream_http_filters \
-                 are specified, they must explicitly end with an UpstreamCodec filter.",
-                last.name, last.descriptor.name
-            );
-            Err(ConfigError::new(path.index(count - 1), reason))
-        }
-    }
+) -> Result<Option<Box<UpstreamLogs>>, ConfigError> {
+    let UpstreamAccessLogOptions { flush_upstream_log_on_upstream_stream, upstream_log_flush_interval } =
+        options.unwrap_or_default();
+    let interval = upstream_log_flush_interval.is_some();
+    ConfigError::refuse_if(interval, &path.field("upstream_log_options"), "upstream_log_flush_interval")?;
+    let logs = dhow_proxy_access_log::lower(logs, writer, &path.field("upstream_log"))?;
+    let on_stream = flush_upstream_log_on_upstream_stream;
+    Ok((!logs.is_empty()).then(|| Box::new(UpstreamLogs { logs, on_stream })))
 }
 
 fn strict_header(name: &str, path: &FieldPath) -> Result<StrictHeader, ConfigError> {

@@ -1,6 +1,7 @@
 //! `HttpConnectionManager` messages lowered into what the request path needs. Every field is honoured, refused or warned
 //! about by name.
 
+mod cluster_options;
 mod connection_manager;
 mod filters;
 mod forwarding;
@@ -8,6 +9,7 @@ mod protocol_options;
 mod routes;
 mod scalar;
 mod upgrades;
+mod upstream_filters;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
 use crate::scoped_routes::ScopedRoutes;
 
+pub(crate) use cluster_options::ClusterOptions;
+pub use cluster_options::lower_cluster_options;
 pub use connection_manager::{LowerContext, lower};
 pub use filters::FilterRegistry;
 pub use routes::compile_routes;
@@ -142,6 +146,17 @@ pub struct RouterConfig {
     pub upstream_filters: Vec<ConfiguredFilter>,
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
+    /// `upstream_log`; none when there is no log.
+    pub upstream_logs: Option<Box<UpstreamLogs>>,
+}
+
+/// Logs of attempts.
+#[derive(Clone, Debug)]
+pub struct UpstreamLogs {
+    /// `upstream_log`.
+    pub logs: Vec<AccessLog>,
+    /// `upstream_log_options.flush_upstream_log_on_upstream_stream`: there is an entry, too, when an attempt has its stream.
+    pub on_stream: bool,
 }
 
 impl Default for RouterConfig {
@@ -153,6 +168,7 @@ impl Default for RouterConfig {
             suppress_envoy_headers: false,
             respect_expected_rq_timeout: false,
             upstream_filters: Vec::new(),
+            upstream_logs: None,
         }
     }
 }

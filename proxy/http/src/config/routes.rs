@@ -56,17 +56,13 @@ fn warn_without_effect(table: &RouteTable, path: &FieldPath, warnings: &mut Vec<
         for (j, route) in host.routes().iter().enumerate() {
             let Some(action) = route.forward() else { continue };
             let path = host_path.field("routes").index(j).field("route");
-            let retries = action.retry_policy.as_ref();
-            let without_effect = [
-                (
-                    retries.is_some_and(|retries| retries.previous_priorities.is_some()),
-                    "retry_policy.retry_priority",
-                ),
-                (action.flush_timeout.is_some(), "flush_timeout"),
-            ];
+            let without_effect = [(action.flush_timeout.is_some(), "flush_timeout")];
             for (is_set, field) in without_effect {
                 if is_set {
-                    warnings.push(ConfigWarning::new(path.field(field), "accepted, and without effect yet"));
+                    warnings.push(ConfigWarning::new(
+                        path.field(field),
+                        "the stream idle timeout applies to flushing",
+                    ));
                 }
             }
         }

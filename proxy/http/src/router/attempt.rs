@@ -93,6 +93,29 @@ fn host_without_port(authority: &[u8]) -> String {
     }
 }
 
+/// An attempt that waits for a connection: given up, it counts as `upstream_rq_cancelled`.
+pub(super) struct PendingGuard<'a>(Option<&'a WorkerCluster>);
+
+impl<'a> PendingGuard<'a> {
+    /// The attempt begins to wait.
+    pub(super) fn new(cluster: &'a WorkerCluster) -> Self {
+        Self(Some(cluster))
+    }
+
+    /// It is known what became of the connection.
+    pub(super) fn settle(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PendingGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.0 {
+            cluster.info().stats.upstream_rq_cancelled().inc();
+        }
+    }
+}
+
 /// Counts a request on a host from its head to its end: gauges, the circuit breaker and the host's figures.
 pub(super) struct RequestGuard {
     cluster: Rc<WorkerCluster>,
@@ -165,6 +188,13 @@ impl RequestGuard {
     pub(super) fn on_failure(&self) {
         self.settle(&self.host.stats().rq_error);
         self.cluster.note_result(&self.host, HostResult::ConnectFailed);
+    }
+
+    /// Counts what was received from the host and sent to it, on the cluster that the host is of.
+    pub(super) fn count_bytes(&self, received: u64, sent: u64) {
+        let stats = &self.cluster.info().stats;
+        stats.upstream_cx_rx_bytes_total().add(received);
+        stats.upstream_cx_tx_bytes_total().add(sent);
     }
 
     /// There is a connection for the attempt.

@@ -15,6 +15,7 @@ use dhow_routing::ForwardAction;
 
 use super::attempt::RequestGuard;
 use super::retry::RetryConditions;
+use super::upstream_log::AttemptLog;
 use super::{Forwarding, Outcome, poll_deadlines};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
@@ -30,6 +31,8 @@ pub(super) struct Hedge {
     pub(super) upstream: UpstreamInfo,
     /// Head of the response, as far as it is there.
     pub(super) response: HeaderMap,
+    /// What is logged of it, where attempts are.
+    pub(super) log: Option<Box<AttemptLog>>,
     /// Whether another attempt was made in its place: it is not tried again then, whatever comes of it.
     pub(super) replaced: bool,
 }
@@ -171,16 +174,17 @@ impl Exchange {
 
     /// Makes what an attempt brought the outcome of the request, as if it had been the only one.
     pub(super) fn settle_hedge(&mut self, forwarding: &mut Forwarding, settled: Settled) -> Outcome {
-        let (Hedge { stream, guard, host, upstream, response, replaced, .. }, result) = settled;
+        let (Hedge { stream, guard, host, upstream, response, log, replaced }, result) = settled;
         let attempts = self.info.upstream.attempts;
         self.info.upstream = UpstreamInfo { attempts, ..upstream };
         forwarding.host = Some(host);
+        forwarding.log = log;
         forwarding.replaced = replaced;
         match result {
             Ok(head) => {
                 self.response = response;
                 // Filters of heads keep nothing of their attempt: those of the latest do for all.
-                self.filter_upstream_response(forwarding, head.body == BodyLength::None);
+                self.filter_upstream_response(head.body == BodyLength::None);
                 Outcome::Response(head, stream, guard, true)
             }
             Err(reset) => Outcome::Reset(reset),

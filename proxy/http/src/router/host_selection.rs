@@ -74,6 +74,7 @@ impl Exchange {
             override_host: self.info.override_host.as_ref().map(|host| (&*host.address, host.strict)),
             request: Some(&RequestView { headers: &self.request, info: &self.info }),
             attempts: self.info.upstream.attempts,
+            previous_priorities: forwarding.previous_priorities.as_ref(),
         })
     }
 }

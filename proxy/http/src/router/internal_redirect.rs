@@ -37,19 +37,13 @@ struct Location<'a> {
 }
 
 impl<'a> Location<'a> {
-    /// An absolute URL with a scheme of HTTP, or a path, which has no scheme.
+    /// An absolute URL; a path alone is none.
     fn parse(text: &'a [u8]) -> Option<Self> {
-        if text.first() == Some(&b'/') && !text.starts_with(b"//") {
-            return Some(Self { scheme: b"", authority: b"", path: text });
-        }
         let at = text.windows(3).position(|window| window == b"://")?;
         let (scheme, rest) = (&text[..at], &text[at + 3..]);
-        if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
-            return None;
-        }
         let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        (!authority.is_empty()).then_some(Self { scheme, authority, path })
+        (!scheme.is_empty() && !authority.is_empty()).then_some(Self { scheme, authority, path })
     }
 
     /// The path to request: at least a slash, and no fragment.
@@ -103,8 +97,8 @@ impl Exchange {
         };
         let secure = location.scheme.eq_ignore_ascii_case(b"https");
         let was_secure = self.request.scheme().eq_ignore_ascii_case(b"https");
-        let relative = location.scheme.is_empty();
-        if relative || (secure != was_secure && !policy.allow_cross_scheme) {
+        let known = secure || location.scheme.eq_ignore_ascii_case(b"http");
+        if !known || (secure != was_secure && !policy.allow_cross_scheme) {
             stats.redirects.passthrough_internal_redirect_unsafe_scheme().inc();
             return false;
         }
@@ -195,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_absolute_or_a_path() {
+    fn locations_are_absolute() {
         let parts = |text: &str| {
             let location = Location::parse(text.as_bytes())?;
             let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -207,8 +201,8 @@ mod tests {
         assert_eq!(parts("http://b:1/x?q#f"), some("http", "b:1", "/x?q"));
         assert_eq!(parts("HTTPS://b"), some("HTTPS", "b", "/"));
         assert_eq!(parts("http://b?q"), some("http", "b", "/?q"));
-        assert_eq!(parts("/x"), some("", "", "/x"));
-        for bad in ["", "x", "ftp://b/", "//b/", "http:///x"] {
+        assert_eq!(parts("ftp://b/"), some("ftp", "b", "/"));
+        for bad in ["", "x", "/x", "//b/", "://b/", "http:///x"] {
             assert_eq!(parts(bad), None, "{bad}");
         }
     }

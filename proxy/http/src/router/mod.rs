@@ -6,6 +6,7 @@ mod attempt;
 mod hedge;
 mod host_selection;
 mod internal_redirect;
+mod preparation;
 mod response;
 mod retry;
 mod route_stats;
@@ -14,7 +15,9 @@ mod shadow;
 mod timeouts;
 mod tunnel;
 mod upstream_filters;
+mod upstream_log;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,15 +27,14 @@ use std::time::Duration;
 use dhow_base::ResponseFlag;
 use dhow_http::h1::ResponseInfo;
 use dhow_http::{HeaderMap, KnownHeader};
-use dhow_proxy_api::{HttpFilter, LocalReply, StreamFormat};
-use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::{Host, ResponseTraits, RoutingPriority, WorkerCluster};
-use dhow_routing::{ForwardAction, HashInput, HashPolicy, Priority, SelectedRoute};
+use dhow_proxy_api::LocalReply;
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_upstream::{Host, PreviousPriorities, ResponseTraits, RoutingPriority, WorkerCluster};
+use dhow_routing::{ForwardAction, SelectedRoute};
 
-use crate::config::RouterConfig;
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{Deadlines, Ending, Exchange, Expired, Interruption, KeptBody};
+use crate::stream::{Deadlines, Direction, Ending, Exchange, Expired, Interruption, KeptBody, RequestBody};
 use crate::upstream::UpstreamStream;
 use attempt::RequestGuard;
 use hedge::{First, Hedge, Hedges, reset_status};
@@ -42,6 +44,7 @@ use retry::{RetryDecision, RetryScope, RetryState};
 pub(crate) use route_stats::{RequestGroups, RouteStats};
 use timeouts::RequestTimeouts;
 pub(crate) use timeouts::{parse_grpc_timeout, set_grpc_timeout};
+use upstream_log::AttemptLog;
 
 /// What lasts over the attempts of one request.
 struct Forwarding {
@@ -53,14 +56,16 @@ struct Forwarding {
     kept: Option<KeptBody>,
     hash: Option<u64>,
     tried: Vec<Arc<Host>>,
+    /// The priority levels that attempts went to, where retries leave them.
+    previous_priorities: Option<RefCell<PreviousPriorities>>,
     /// The host of the last attempt.
     host: Option<Arc<Host>>,
     /// Whether the head of some attempt was sent.
     started: bool,
     /// The attempts that go on.
     hedges: Hedges,
-    /// The upstream filters of the latest attempt.
-    upstream_filters: Vec<Box<dyn HttpFilter>>,
+    /// What is logged of the attempt, where attempts are.
+    log: Option<Box<AttemptLog>>,
     /// Whether the last outcome is that of an attempt in whose place another was made.
     replaced: bool,
     /// Whether the response says that it comes from a canary.
@@ -159,12 +164,13 @@ impl Exchange {
         mut outcome: Outcome,
     ) -> Option<Ending> {
         loop {
+            self.log_outcome(forwarding, &outcome);
             let decision = self.retry_decision(forwarding, &outcome);
             match decision {
                 RetryDecision::Retry(pause) => {
                     self.discard(forwarding, outcome);
                     let paused = match forwarding.hedges.is_empty() {
-                        true => self.pause(down, timer, pause).await.map(|()| None),
+                        true => self.pause(down, timer, forwarding, pause).await.map(|()| None),
                         false => Box::pin(self.pause_beside_hedges(down, timer, forwarding, pause)).await,
                     };
                     match paused {
@@ -213,7 +219,7 @@ impl Exchange {
         pause: Duration,
     ) -> Result<Option<Outcome>, Interruption> {
         let mut hedges = std::mem::take(&mut forwarding.hedges);
-        let first = hedges.race(self.pause(down, timer, pause)).await;
+        let first = hedges.race(self.pause(down, timer, forwarding, pause)).await;
         forwarding.hedges = hedges;
         match first {
             First::Current(result) => result.map(|()| None),
@@ -247,6 +253,7 @@ impl Exchange {
             Outcome::Response(head, _, guard, _) => {
                 forwarding.cluster.info().stats.retry_response_codes.charge(head.status);
                 guard.on_discarded();
+                self.log_attempt_end(forwarding, head.status, None);
             }
             Outcome::SoftTimeout(mut hedge) => {
                 hedge.replaced = true;
@@ -275,8 +282,9 @@ impl Exchange {
                 Ok(())
             }
             outcome if forwarding.hedges.is_empty() => Err(outcome),
-            Outcome::Response(_, _, guard, _) if unwanted => {
+            Outcome::Response(head, _, guard, _) if unwanted => {
                 guard.on_discarded();
+                self.log_attempt_end(forwarding, head.status, None);
                 Ok(())
             }
             Outcome::Reset(reset) => {
@@ -317,149 +325,48 @@ impl Exchange {
         }
     }
 
-    /// Chooses the cluster, sets limits and rewrites the request.
-    fn prepare(&mut self, route: &SelectedRoute, action: &ForwardAction) -> Result<Forwarding, LocalReply> {
-        let manager = self.manager.clone();
-        let default: RouterConfig;
-        let router = match &manager.config.chain_of(self.upgrade_chain).router {
-            Some(router) => router,
-            None => {
-                default = RouterConfig::default();
-                &default
-            }
-        };
-        let name = route.cluster(&self.request).unwrap_or_default();
-        let Some(cluster) = manager.clusters.get(name) else {
-            manager.stats.manager.no_cluster().inc();
-            return Err(LocalReply::new(action.cluster_not_found_status, &b""[..], "cluster_not_found")
-                .flag(ResponseFlag::NoClusterFound));
-        };
-        self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
-        let mut groups = manager.request_groups(route, &self.request);
-        self.check_strictly(router)?;
-        groups.take_alternative(&mut self.request);
-        let refused = self.refuse_in_maintenance(&cluster).err().or_else(|| self.dropped(&cluster));
-        if let Some(reply) = refused {
-            let internal = self.internal;
-            let traits =
-                ResponseTraits { internal, alternative: groups.alternative(), ..ResponseTraits::default() };
-            self.charge(&cluster, &groups, reply.status, &traits);
-            return Err(reply);
-        }
-        let grpc = self.is_grpc();
-        let timeouts = RequestTimeouts::of(action, router, &mut self.request, grpc);
-        self.set_expected_timeout(&timeouts, action);
-        if route.virtual_host().include_request_attempt_count() {
-            self.request.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
-        }
-        {
-            let context = StreamFormat::new(&self.info);
-            route.apply_request_rewrites(&mut self.request, &context, router.suppress_envoy_headers);
-        }
-        let mut cookies = Vec::new();
-        let hash = self.hash(action, &mut cookies);
-        let retry = RetryState::of(route, &mut self.request);
-        let timeout_status = if self.takes_timeout_as_success() { 204 } else { 504 };
-        if let Some(complete) = self.info.request_complete {
-            self.deadlines.response = timeouts.global.map(|timeout| complete + timeout);
-        }
-        let limit = cluster.info().per_connection_buffer_limit as usize;
-        let priority = match action.priority {
-            Priority::Default => RoutingPriority::Default,
-            Priority::High => RoutingPriority::High,
-        };
-        let limit = route.entry().request_body_buffer_limit().map_or(limit, |limit| limit as usize);
-        let copies = self.send_shadows(action, priority, timeouts.global);
-        // The body of a request that was redirected was kept for this.
-        let mut kept = self.redirects.body.take();
-        if retry.is_some() || action.internal_redirect_policy.is_some() {
-            kept = kept.or_else(|| Some(KeptBody::with_limit(limit)));
-        }
-        if !copies.is_empty() {
-            kept.get_or_insert_with(KeptBody::unkept).copy_to(copies);
-        }
-        Ok(Forwarding {
-            kept,
-            groups,
-            cluster,
-            route: route.clone(),
-            priority,
-            timeouts,
-            retry,
-            hash,
-            tried: Vec::new(),
-            host: None,
-            started: false,
-            hedges: Hedges::default(),
-            upstream_filters: Vec::new(),
-            replaced: false,
-            canary: false,
-            timeout_status,
-            cookies,
-        })
-    }
-
-    fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts, action: &ForwardAction) {
-        let elapsed = self.since_request(clock::now());
-        let expected = timeouts.expected_millis(elapsed);
-        if let Some(millis) =
-            expected.filter(|_| action.max_grpc_timeout.is_some() && !action.has_stream_duration)
-            && self.is_grpc()
-        {
-            set_grpc_timeout(&mut self.request, Duration::from_millis(millis));
-        }
-        let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
-        if suppressed {
-            return;
-        }
-        match expected {
-            Some(millis) => self.request.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis),
-            None => {
-                self.request.remove_known(KnownHeader::XEnvoyExpectedRqTimeoutMs);
-            }
-        }
-    }
-
-    fn hash(&self, action: &ForwardAction, cookies: &mut Vec<String>) -> Option<u64> {
-        if action.hash_policies.is_empty() {
-            return None;
-        }
-        let worker = &self.manager.worker;
-        let mut make_cookie = |cookie: &dhow_routing::HashCookie| {
-            let value = format!("{:016x}", worker.random());
-            cookies.push(cookie.set_cookie(&value));
-            Some(value)
-        };
-        let mut input = HashInput {
-            headers: &self.request,
-            source_ip: Some(self.info.client_address.ip()),
-            filter_state: &|key| self.info.filter_state.text(key).map(|text| dhow_routing::hash_of(&text)),
-            make_cookie: &mut make_cookie,
-        };
-        HashPolicy::combined(&action.hash_policies, &mut input)
-    }
-
-    /// Waits before a retry.
+    /// Waits before a retry, and keeps what comes of the request meanwhile.
     async fn pause<D: Downstream>(
         &mut self,
         down: &mut D,
         timer: &mut DeadlineTimer,
+        forwarding: &mut Forwarding,
         pause: Duration,
     ) -> Result<(), Interruption> {
         let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
+        let (stream, deadlines) = self.parts();
+        let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
         poll_fn(|cx| {
             if sleep.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if down.request_complete()
-                && let Poll::Ready(reset) = down.poll_closed(cx)
-            {
-                return Poll::Ready(Err(Interruption::Downstream(reset)));
+            if body.down.request_complete() {
+                if let Poll::Ready(reset) = body.down.poll_closed(cx) {
+                    return Poll::Ready(Err(Interruption::Downstream(reset)));
+                }
+            } else {
+                match body.poll_keep(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) => return Poll::Ready(Err(retry_buffer_exceeded())),
+                    Poll::Ready(Err(reset)) => {
+                        return Poll::Ready(Err(match body.stream.filters.take_answer() {
+                            Some((reply, direction)) => Interruption::Answered(reply, direction),
+                            None => Interruption::Downstream(reset),
+                        }));
+                    }
+                }
             }
-            poll_deadlines(cx, timer, &self.deadlines).map(Err)
+            poll_deadlines(cx, timer, deadlines).map(Err)
         })
         .await
     }
+}
+
+/// What becomes of a request that waits for its next attempt and outgrows what may be kept for it.
+fn retry_buffer_exceeded() -> Interruption {
+    let body = &b"exceeded request buffer limit while retrying upstream"[..];
+    let reply = LocalReply::new(507, body, "request_payload_exceeded_retry_buffer_limit");
+    Interruption::Answered(Box::new(reply), Direction::Request)
 }
 
 /// Ready with what expired first once a deadline passed.

@@ -40,6 +40,7 @@ impl Exchange {
             return None;
         }
         stats.upstream_internal_redirect_succeeded_total().inc();
+        self.log_attempt_end(forwarding, status, None);
         self.info.response_code = Some(status);
         self.info.details = Some("internal_redirect".into());
         if let Some(kept) = forwarding.kept.take().filter(|_| !self.end_stream) {
@@ -159,6 +160,9 @@ impl Exchange {
         self.info.details = Some("via_upstream".into());
         let upgraded = self.is_upgraded();
         self.apply_route_response_headers();
+        if !end {
+            self.watch_upstream_response();
+        }
         let encoded = self.encode_filters(end);
         if matches!(encoded, Encoded::Stopped(..)) {
             let setup = PumpSetup {
@@ -170,6 +174,7 @@ impl Exchange {
             };
             if let Err(interruption) = Box::pin(self.encode_stopped(setup, encoded)).await {
                 guard.count_end(&upstream, &interruption);
+                self.log_attempt_end(forwarding, status, None);
                 return self.interrupted(down, timer, interruption).await;
             }
         }
@@ -201,9 +206,13 @@ impl Exchange {
         }
         let done = clock::now();
         self.info.upstream.last_rx = Some(done);
+        let broken = match &result {
+            Err(Interruption::Upstream(reset)) => Some(reset),
+            _ => None,
+        };
+        self.log_attempt_end(forwarding, status, broken);
         let cluster = &forwarding.cluster.info().stats;
-        cluster.upstream_cx_rx_bytes_total().add(self.info.bytes_sent);
-        cluster.upstream_cx_tx_bytes_total().add(self.info.bytes_received);
+        guard.count_bytes(self.info.bytes_sent, self.info.bytes_received);
         if let Err(interruption) = &result {
             guard.count_end(&upstream, interruption);
         }

@@ -4,11 +4,14 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, KnownSet};
-use dhow_proxy_upstream::{ClusterInfo, Permit, Resource, RoutingPriority};
+use dhow_proxy_upstream::{
+    ClusterInfo, Permit, PreviousPriorities, Resource, RoutingPriority, WorkerCluster,
+};
 use dhow_routing::{BackOff, RateLimitedBackOff, RetryOn, RetryPolicy, SelectedRoute};
 use dhow_runtime_config::{Current, RuntimeValues, with_current};
 
 use super::route_stats::RequestGroups;
+use crate::config::ClusterOptions;
 use crate::reset::ResetKind;
 
 /// What is decided about an attempt that failed.
@@ -32,8 +35,20 @@ pub(super) struct RetryScope<'a> {
     pub(super) random: u64,
 }
 
-fn policy_of(route: &SelectedRoute) -> Option<&RetryPolicy> {
-    route.forward()?.retry_policy.as_deref()
+/// Whose policy applies: the cluster's, if it has one, or else the route's.
+#[derive(Clone, Debug)]
+enum PolicyOf {
+    Route(SelectedRoute),
+    Cluster(Rc<WorkerCluster>),
+}
+
+impl PolicyOf {
+    fn policy(&self) -> Option<&RetryPolicy> {
+        match self {
+            Self::Route(route) => route.forward()?.retry_policy.as_deref(),
+            Self::Cluster(cluster) => ClusterOptions::of(cluster)?.retry_policy.as_ref(),
+        }
+    }
 }
 
 /// What a client may say about retries.
@@ -50,8 +65,8 @@ const RETRY_HEADERS: KnownSet = KnownSet::of(&[
 #[derive(Debug)]
 pub(super) struct RetryConditions {
     on: RetryOn,
-    /// The route whose policy applies; none when only headers ask for retries.
-    route: Option<SelectedRoute>,
+    /// Who has the policy that applies; none when only headers ask for retries.
+    policy: Option<PolicyOf>,
     status_codes: Vec<u16>,
     /// Response headers that ask for a retry when they are there, from `x-envoy-retriable-header-names`.
     header_names: Vec<HeaderName>,
@@ -69,12 +84,17 @@ pub(super) struct RetryState {
 }
 
 impl RetryState {
-    /// Reads the route's policy and the `x-envoy-retry-*` headers, which are consumed. None when nothing is retried.
-    pub(super) fn of(route: &SelectedRoute, request: &mut HeaderMap) -> Option<Self> {
-        if policy_of(route).is_none() && !request.may_contain_any(RETRY_HEADERS) {
+    /// Reads the policy of the cluster or route and the `x-envoy-retry-*` headers, which are consumed. None when nothing is retried.
+    pub(super) fn of(
+        route: &SelectedRoute,
+        cluster: &Rc<WorkerCluster>,
+        request: &mut HeaderMap,
+    ) -> Option<Self> {
+        let of_cluster = ClusterOptions::of(cluster).and_then(|options| options.retry_policy.as_ref());
+        let policy = of_cluster.or_else(|| route.forward()?.retry_policy.as_deref());
+        if policy.is_none() && !request.may_contain_any(RETRY_HEADERS) {
             return None;
         }
-        let policy = policy_of(route);
         // A policy that is limited to requests with certain headers lets others ask for nothing either.
         let excluded = policy.is_some_and(|policy| {
             let only = &policy.retriable_request_headers;
@@ -106,7 +126,10 @@ impl RetryState {
         let asked = max.and_then(|max| max.trim().parse().ok());
         let conditions = RetryConditions {
             on: conditions,
-            route: policy.is_some().then(|| route.clone()),
+            policy: policy.is_some().then(|| match of_cluster {
+                Some(_) => PolicyOf::Cluster(cluster.clone()),
+                None => PolicyOf::Route(route.clone()),
+            }),
             status_codes,
             header_names: names.filter(|name| !name.is_empty()).map(HeaderName::new).collect(),
         };
@@ -123,7 +146,12 @@ impl RetryState {
         &self.conditions
     }
 
-    /// The route's policy.
+    /// What keeps retries from the priority levels of earlier attempts, where the policy wants that.
+    pub(super) fn previous_priorities(&self) -> Option<PreviousPriorities> {
+        self.policy()?.previous_priorities.map(PreviousPriorities::new)
+    }
+
+    /// The policy.
     pub(super) fn policy(&self) -> Option<&RetryPolicy> {
         self.conditions.policy()
     }
@@ -131,7 +159,7 @@ impl RetryState {
 
 impl RetryConditions {
     fn policy(&self) -> Option<&RetryPolicy> {
-        self.route.as_ref().and_then(policy_of)
+        self.policy.as_ref()?.policy()
     }
 
     /// Whether a response is one that is tried again.

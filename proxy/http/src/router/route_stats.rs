@@ -75,12 +75,14 @@ impl RouteStats {
     /// Where the requests of a route are counted.
     pub(crate) fn groups(&self, route: &SelectedRoute, request: &HeaderMap) -> RequestGroups {
         let host = route.virtual_host();
+        let mut virtual_cluster = None;
         let of_host = self.hosts.get(&address::<VirtualHost>(host)).and_then(|groups| {
-            let at = host.virtual_cluster(request).unwrap_or(groups.len() - 1);
-            groups.get(at).cloned()
+            virtual_cluster = host.virtual_cluster(request);
+            groups.get(virtual_cluster.unwrap_or(groups.len() - 1)).cloned()
         });
         let groups = [of_host, self.routes.get(&address(route.entry())).cloned()];
-        RequestGroups { groups, alternative: None }
+        let virtual_cluster = virtual_cluster.and_then(|at| u16::try_from(at).ok());
+        RequestGroups { groups, virtual_cluster, alternative: None }
     }
 }
 
@@ -88,6 +90,8 @@ impl RouteStats {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestGroups {
     groups: [Option<Arc<RequestGroup>>; 2],
+    /// The virtual cluster that the request is in.
+    virtual_cluster: Option<u16>,
     /// `x-envoy-upstream-alt-stat-name`: a name under the cluster's.
     alternative: Option<Box<str>>,
 }
@@ -103,6 +107,11 @@ impl RequestGroups {
     /// The name under the cluster's that the request chose.
     pub(crate) fn alternative(&self) -> Option<&str> {
         self.alternative.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// The virtual cluster that the request is in, by its place in the virtual host.
+    pub(crate) fn virtual_cluster(&self) -> Option<u16> {
+        self.virtual_cluster
     }
 
     /// Calls `count` for each.

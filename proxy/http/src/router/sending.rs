@@ -9,7 +9,7 @@ use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_proxy_upstream::{ChosenHost, Host, HostResult};
 use dhow_routing::set_authority;
 
-use super::attempt::RequestGuard;
+use super::attempt::{PendingGuard, RequestGuard};
 use super::hedge::Hedge;
 use super::host_selection::no_healthy_upstream;
 use super::{Forwarding, Outcome};
@@ -43,11 +43,24 @@ impl Exchange {
         forwarding.host = Some(host.clone());
         forwarding.replaced = false;
         self.update_for_attempt(forwarding, &host);
+        self.begin_attempt_log(forwarding);
         if forwarding.retry.is_some() {
             forwarding.tried.push(host.clone());
+            if let Some(previous) = &forwarding.previous_priorities {
+                previous.borrow_mut().on_attempt(host.clone());
+            }
         }
+        let held = match self.filter_upstream_request(forwarding) {
+            Ok(held) => held,
+            Err(interruption) => return Outcome::Interrupted(interruption),
+        };
         let cluster = member.unwrap_or_else(|| forwarding.cluster.clone());
+        let mut pending = PendingGuard::new(&cluster);
         let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
+        if matches!(stream, Ok(_) | Err(Interruption::Upstream(_) | Interruption::Answered(..))) {
+            pending.settle();
+        }
+        drop(pending);
         let mut upstream = match stream {
             Ok(stream) => stream,
             Err(Interruption::Upstream(reset)) => {
@@ -62,10 +75,7 @@ impl Exchange {
                 self.forget_host(forwarding);
                 return Outcome::Final(*reply);
             }
-            Err(interruption) => {
-                cluster.info().stats.upstream_rq_cancelled().inc();
-                return Outcome::Interrupted(interruption);
-            }
+            Err(interruption) => return Outcome::Interrupted(interruption),
         };
         let Some(guard) = RequestGuard::begin(cluster, &host, forwarding.priority) else {
             return Outcome::Reset(Reset::new(ResetKind::Overflow));
@@ -78,7 +88,11 @@ impl Exchange {
         self.info.upstream.protocol = upstream.protocol();
         self.info.upstream.local_address = upstream.connection().local_address();
         self.info.upstream.connection_id = Some(upstream.connection().id());
-        self.filter_upstream_request(forwarding);
+        self.log_attempt_stream(forwarding, &upstream);
+        if held && let Err(interruption) = Box::pin(self.hold_attempt(down, timer, forwarding)).await {
+            upstream.abandon();
+            return broken_off(&upstream, &guard, interruption);
+        }
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset(reset);
         }
@@ -144,7 +158,7 @@ impl Exchange {
                 let now = clock::now();
                 self.deadlines.on_response_head(now);
                 self.info.upstream.first_rx = Some(now);
-                self.filter_upstream_response(forwarding, head.body == BodyLength::None);
+                self.filter_upstream_response(head.body == BodyLength::None);
                 guard.on_head(&self.response, self.is_grpc());
                 return Outcome::Response(head, upstream, guard, request_done);
             }
@@ -164,6 +178,7 @@ impl Exchange {
                 host: forwarding.host.clone().expect("an attempt has a host"),
                 upstream: self.info.upstream.clone(),
                 response: HeaderMap::new(),
+                log: forwarding.log.take(),
                 replaced: false,
             }));
         }

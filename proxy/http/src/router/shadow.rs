@@ -10,7 +10,7 @@ use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::StreamFormat;
 use dhow_proxy_runtime::clock;
 use dhow_proxy_upstream::{LbContext, ResponseTraits, RoutingPriority, SecureOptions, WorkerCluster};
-use dhow_routing::{ForwardAction, MirrorPolicy};
+use dhow_routing::MirrorPolicy;
 use dhow_runtime_config::Current;
 
 use super::attempt::RequestGuard;
@@ -32,19 +32,19 @@ struct Shadow {
 }
 
 impl Exchange {
-    /// Sends the copies that the route wants of the request, which is rewritten already. Their bodies follow through what is
+    /// Sends the copies that are wanted of the request, which is rewritten already. Their bodies follow through what is
     /// given back.
     pub(super) fn send_shadows(
         &self,
-        action: &ForwardAction,
+        policies: &[MirrorPolicy],
         priority: RoutingPriority,
         timeout: Option<Duration>,
     ) -> Vec<CopyWriter> {
         let mut bodies = Vec::new();
-        if action.mirror_policies.is_empty() || self.request.method() == b"CONNECT" {
+        if policies.is_empty() || self.request.method() == b"CONNECT" {
             return bodies;
         }
-        for policy in &*action.mirror_policies {
+        for policy in policies {
             if !policy.fraction.as_ref().is_none_or(|fraction| fraction.contains(self.random, &Current)) {
                 continue;
             }

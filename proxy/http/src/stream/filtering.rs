@@ -18,7 +18,7 @@ use crate::manager::Manager;
 use crate::reset::{Reset, ResetKind};
 
 /// Most bytes that a filter is shown at once.
-const PART_BYTES: usize = 64 * 1024;
+pub(super) const PART_BYTES: usize = 64 * 1024;
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,16 @@ pub(crate) enum Direction {
     Request,
     /// Downstream.
     Response,
+}
+
+/// The place of the first upstream filter of an attempt, among all filters: behind any that the chain has.
+pub(crate) const UPSTREAM: usize = 1 << 16;
+
+/// The upstream filters of one attempt, and the request body on its way through those that watch it.
+#[derive(Default)]
+pub(crate) struct AttemptFilters {
+    pub(crate) filters: Vec<Box<dyn HttpFilter>>,
+    pub(crate) request_body: Option<BodyPipe>,
 }
 
 /// A filter, and its place in the configured chain.
@@ -43,6 +53,8 @@ pub(crate) struct FilterChain {
     pub(crate) disabled: u64,
     pub(crate) request_body: Option<Box<BodyPipe>>,
     pub(crate) response_body: Option<Box<BodyPipe>>,
+    /// The upstream filters of the attempt that is under way or was the last, where there are any.
+    pub(crate) attempt: Option<Box<AttemptFilters>>,
     /// What a filter answered to a part of a body, and whether to the request or the response.
     answer: Option<(Box<LocalReply>, Direction)>,
 }
@@ -56,19 +68,32 @@ impl fmt::Debug for FilterChain {
 impl FilterChain {
     /// Has the body pass a filter that watches it; filters are added in the order in which heads pass them.
     pub(crate) fn watch(&mut self, at: usize, direction: Direction) {
-        let watches = self.slots[at].filter.watches();
+        let Some(watches) = self.filter(at).map(|filter| filter.watches()) else { return };
         if watches == Watches::NOTHING {
             return;
         }
-        let (pipe, any, data) = match direction {
-            Direction::Request => (&mut self.request_body, Watches::REQUEST_TRAILERS, watches.request_data()),
-            Direction::Response => {
-                (&mut self.response_body, Watches::RESPONSE_TRAILERS, watches.response_data())
-            }
+        let (any, data) = match direction {
+            Direction::Request => (Watches::REQUEST_TRAILERS, watches.request_data()),
+            Direction::Response => (Watches::RESPONSE_TRAILERS, watches.response_data()),
         };
-        if data || watches.any_of(any) {
-            pipe.get_or_insert_default().add(at, data);
+        if !data && !watches.any_of(any) {
+            return;
         }
+        match (direction, self.attempt.as_deref_mut().filter(|_| at >= UPSTREAM)) {
+            (Direction::Request, Some(attempt)) => {
+                attempt.request_body.get_or_insert_default().add(at, data);
+            }
+            (Direction::Request, None) => self.request_body.get_or_insert_default().add(at, data),
+            (Direction::Response, _) => self.response_body.get_or_insert_default().add(at, data),
+        }
+    }
+
+    /// The filter at a place of the chain, or of the upstream filters.
+    fn filter(&mut self, at: usize) -> Option<&mut dyn HttpFilter> {
+        Some(match at.checked_sub(UPSTREAM) {
+            None => self.slots.get_mut(at)?.filter.as_mut(),
+            Some(at) => self.attempt.as_deref_mut()?.filters.get_mut(at)?.as_mut(),
+        })
     }
 
     /// Takes what a filter answered to a part of a body.
@@ -103,7 +128,28 @@ impl StreamParts<'_> {
             runtime: &Current,
             clusters: self.manager,
         };
-        call(self.filters.slots[at].filter.as_mut(), self.request, self.response, &mut stream)
+        let filter = self.filters.filter(at).expect("places come from the chains themselves");
+        call(filter, self.request, self.response, &mut stream)
+    }
+
+    /// Moves what is in a pipe as far as its filters let it. What a filter answers is kept for whoever sees the
+    /// failure. What upstream filters hold back (`of_attempt`) is not counted as too large.
+    pub(super) fn poll_advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut BodyPipe,
+        direction: Direction,
+        of_attempt: bool,
+    ) -> Poll<Result<(), Reset>> {
+        let mut called = Called { parts: self, direction };
+        let Err(stopped) = ready!(pipe.poll_advance(cx, &mut called)) else { return Poll::Ready(Ok(())) };
+        let mut answer = self.answer_to(stopped, direction, of_attempt);
+        if direction == Direction::Request && self.info.protocol != Some(Protocol::Http2) {
+            // The end of an HTTP/1 request comes behind all of its bytes: what is answered before cuts it off.
+            answer.close |= self.info.request_complete.is_none();
+        }
+        self.filters.answer = Some((answer, direction));
+        Poll::Ready(Err(Reset::new(ResetKind::LocalReset)))
     }
 
     /// Makes body bytes available or finds the end, through the filters if any of them watches.
@@ -171,16 +217,7 @@ impl StreamParts<'_> {
         done: impl Fn(&BodyPipe) -> bool,
     ) -> Poll<Result<(), Reset>> {
         loop {
-            let mut called = Called { parts: self, direction };
-            if let Err(stopped) = ready!(pipe.poll_advance(cx, &mut called)) {
-                let mut answer = self.answer_to(stopped, direction);
-                if direction == Direction::Request && self.info.protocol != Some(Protocol::Http2) {
-                    // The end of an HTTP/1 request comes behind all of its bytes: what is answered before cuts it off.
-                    answer.close |= self.info.request_complete.is_none();
-                }
-                self.filters.answer = Some((answer, direction));
-                return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
-            }
+            ready!(self.poll_advance(cx, pipe, direction, false))?;
             if done(pipe) {
                 return Poll::Ready(Ok(()));
             }
@@ -213,12 +250,14 @@ impl StreamParts<'_> {
         }
     }
 
-    fn answer_to(&self, stopped: Stopped, direction: Direction) -> Box<LocalReply> {
+    fn answer_to(&self, stopped: Stopped, direction: Direction, of_attempt: bool) -> Box<LocalReply> {
         let stats = &self.manager.stats.manager;
         Box::new(match (stopped, direction) {
             (Stopped::Reply(reply), _) => return reply,
             (Stopped::TooLarge, Direction::Request) => {
-                stats.downstream_rq_too_large().inc();
+                if !of_attempt {
+                    stats.downstream_rq_too_large().inc();
+                }
                 LocalReply::new(413, &b"Payload Too Large"[..], "request_payload_too_large")
             }
             (Stopped::TooLarge, Direction::Response) => {

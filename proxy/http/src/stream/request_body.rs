@@ -1,12 +1,15 @@
 //! The request body as attempts see it: kept while a retry may need it again.
 
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dhow_http::HeaderMap;
+use dhow_proxy_api::Protocol;
+use dhow_proxy_upstream::WorkerCluster;
 
 use super::body_pipe::BodyPipe;
-use super::filtering::{Direction, StreamParts};
+use super::filtering::{Direction, PART_BYTES, StreamParts};
 use crate::body::{BodySource, BodyState};
 use crate::body_copy::CopyWriter;
 use crate::reset::Reset;
@@ -21,12 +24,15 @@ pub(crate) struct KeptBody {
     overflowed: bool,
     /// Where copies of it go.
     copies: Vec<CopyWriter>,
+    /// Counts it when the body is more than may be kept.
+    cluster: Option<Rc<WorkerCluster>>,
 }
 
 impl KeptBody {
-    /// Keeps up to `limit` bytes (`per_connection_buffer_limit_bytes`).
-    pub(crate) fn with_limit(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+    /// Keeps up to `limit` bytes (`per_connection_buffer_limit_bytes` of the listener, `request_body_buffer_limit` of the route).
+    /// A body of more counts as `retry_or_shadow_abandoned` for the cluster.
+    pub(crate) fn with_limit(limit: usize, cluster: Rc<WorkerCluster>) -> Self {
+        Self { limit, cluster: Some(cluster), ..Self::default() }
     }
 
     /// Keeps nothing: the body is only copied.
@@ -64,6 +70,11 @@ impl KeptBody {
         self.replayed = 0;
     }
 
+    /// What comes next is new: nothing of what is kept is to be sent before it.
+    fn skip_replay(&mut self) {
+        self.replayed = self.bytes.len();
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
         if !self.copies.is_empty() {
             let copied = Bytes::copy_from_slice(bytes);
@@ -74,6 +85,9 @@ impl KeptBody {
         }
         if self.bytes.len() + bytes.len() > self.limit {
             self.overflowed = true;
+            if let Some(cluster) = self.cluster.take() {
+                cluster.info().stats.retry_or_shadow_abandoned().inc();
+            }
             self.bytes = Vec::new();
             self.replayed = 0;
             return;
@@ -105,28 +119,34 @@ impl<D: BodySource> RequestBody<'_, D> {
         self.stream.filters.request_body.as_deref()
     }
 
+    fn attempt_pipe(&self) -> Option<&BodyPipe> {
+        self.stream.filters.attempt.as_deref()?.request_body.as_ref()
+    }
+
+    fn attempt_pipe_mut(&mut self) -> Option<&mut BodyPipe> {
+        self.stream.filters.attempt.as_deref_mut()?.request_body.as_mut()
+    }
+
     /// What comes next that was not kept before.
     fn fresh(&self) -> &[u8] {
         self.pipe().map_or_else(|| self.down.chunk(), BodyPipe::ready)
     }
-}
 
-impl<D: BodySource> BodySource for RequestBody<'_, D> {
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+    fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
         if !self.replay().is_empty() {
             return Poll::Ready(Ok(BodyState::Data));
         }
         self.stream.poll_body(cx, self.down, Direction::Request)
     }
 
-    fn chunk(&self) -> &[u8] {
+    fn kept_chunk(&self) -> &[u8] {
         match self.replay() {
             [] => self.fresh(),
             replay => replay,
         }
     }
 
-    fn consume(&mut self, count: usize) {
+    fn consume_kept(&mut self, count: usize) {
         if let Some(kept) = self.kept.as_deref_mut() {
             if !kept.rest().is_empty() {
                 kept.replayed += count;
@@ -146,7 +166,7 @@ impl<D: BodySource> BodySource for RequestBody<'_, D> {
         }
     }
 
-    fn split(&mut self, max: usize) -> Bytes {
+    fn split_kept(&mut self, max: usize) -> Bytes {
         if self.kept.is_none() {
             if let Some(pipe) = self.stream.filters.request_body.as_deref_mut() {
                 return pipe.split(max).freeze();
@@ -155,20 +175,127 @@ impl<D: BodySource> BodySource for RequestBody<'_, D> {
             self.stream.info.bytes_received += bytes.len() as u64;
             return bytes;
         }
-        let count = self.chunk().len().min(max);
-        let bytes = Bytes::copy_from_slice(&self.chunk()[..count]);
-        self.consume(count);
+        let count = self.kept_chunk().len().min(max);
+        let bytes = Bytes::copy_from_slice(&self.kept_chunk()[..count]);
+        self.consume_kept(count);
         bytes
     }
 
-    fn trailers(&self) -> Option<&HeaderMap> {
+    fn kept_trailers(&self) -> Option<&HeaderMap> {
         self.pipe().map_or_else(|| self.down.trailers(), BodyPipe::trailers)
+    }
+
+    /// Keeps what still comes from downstream while no attempt takes it. Ready when that is more than may be kept, or the client is
+    /// gone.
+    pub(crate) fn poll_keep(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        if let Some(kept) = self.kept.as_deref_mut() {
+            kept.skip_replay();
+        }
+        while let BodyState::Data = ready!(self.poll_kept(cx))? {
+            let count = self.kept_chunk().len();
+            self.consume_kept(count);
+            if !self.kept.as_deref().is_some_and(KeptBody::can_retry) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Moves the body through the upstream filters until the one that keeps the head of the attempt lets it go.
+    pub(crate) fn poll_attempt_released(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        self.poll_attempt(cx, BodyPipe::last_released)
+    }
+
+    #[cold]
+    fn poll_attempt(
+        &mut self,
+        cx: &mut Context<'_>,
+        done: impl Fn(&BodyPipe) -> bool,
+    ) -> Poll<Result<(), Reset>> {
+        let taken =
+            self.stream.filters.attempt.as_deref_mut().and_then(|attempt| attempt.request_body.take());
+        let Some(mut pipe) = taken else { return Poll::Ready(Ok(())) };
+        let polled = self.poll_attempt_pipe(cx, &mut pipe, done);
+        if let Some(attempt) = self.stream.filters.attempt.as_deref_mut() {
+            attempt.request_body = Some(pipe);
+        }
+        polled
+    }
+
+    fn poll_attempt_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut BodyPipe,
+        done: impl Fn(&BodyPipe) -> bool,
+    ) -> Poll<Result<(), Reset>> {
+        loop {
+            ready!(self.stream.poll_advance(cx, pipe, Direction::Request, true))?;
+            if done(pipe) {
+                return Poll::Ready(Ok(()));
+            }
+            if !pipe.wants_more() {
+                return Poll::Pending;
+            }
+            let mut state = ready!(self.poll_kept(cx))?;
+            if let BodyState::Data = state {
+                let data = self.split_kept(PART_BYTES);
+                pipe.push(data.into());
+                // In HTTP/2 the end comes with the last bytes: filters see them together.
+                match self.stream.info.protocol {
+                    Some(Protocol::Http2) => match self.poll_kept(cx) {
+                        Poll::Ready(next) => state = next?,
+                        Poll::Pending => continue,
+                    },
+                    _ => continue,
+                }
+            }
+            if let BodyState::End = state {
+                pipe.finish(self.kept_trailers().cloned());
+            }
+        }
+    }
+}
+
+impl<D: BodySource> BodySource for RequestBody<'_, D> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
+        if self.attempt_pipe().is_none() {
+            return self.poll_kept(cx);
+        }
+        ready!(self.poll_attempt(cx, |pipe| pipe.is_ended() || !pipe.ready().is_empty()))?;
+        let any = self.attempt_pipe().is_some_and(|pipe| !pipe.ready().is_empty());
+        Poll::Ready(Ok(if any { BodyState::Data } else { BodyState::End }))
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.attempt_pipe().map_or_else(|| self.kept_chunk(), BodyPipe::ready)
+    }
+
+    fn consume(&mut self, count: usize) {
+        match self.attempt_pipe_mut() {
+            Some(pipe) => pipe.consume(count),
+            None => self.consume_kept(count),
+        }
+    }
+
+    fn split(&mut self, max: usize) -> Bytes {
+        match self.attempt_pipe_mut() {
+            Some(pipe) => pipe.split(max).freeze(),
+            None => self.split_kept(max),
+        }
+    }
+
+    fn trailers(&self) -> Option<&HeaderMap> {
+        self.attempt_pipe().map_or_else(|| self.kept_trailers(), BodyPipe::trailers)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn with_limit(limit: usize) -> KeptBody {
+        KeptBody { limit, ..KeptBody::default() }
+    }
 
     /// Sends what is left of ten bytes in parts, keeping them, as an attempt does.
     fn attempt(kept: &mut KeptBody, fresh: &mut &[u8], step: usize) -> Vec<u8> {
@@ -189,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_retry_sees_the_whole_body_again() {
-        let mut kept = KeptBody::with_limit(10);
+        let mut kept = with_limit(10);
         kept.keep(b"0123");
         kept.rewind();
         let mut rest = &b"456789"[..];
@@ -201,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_body_above_the_limit_is_passed_on_but_cannot_be_retried() {
-        let mut kept = KeptBody::with_limit(9);
+        let mut kept = with_limit(9);
         assert_eq!(attempt(&mut kept, &mut &b"0123456789"[..], 6), b"0123456789");
         assert!(!kept.can_retry());
     }

@@ -79,6 +79,11 @@ impl H1Settings {
 }
 
 impl H1Upstream {
+    /// The connection is not used again.
+    pub(super) fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
     pub(crate) fn new(
         wire: Wire,
         guard: ConnectionGuard,
@@ -155,12 +160,8 @@ impl H1Upstream {
                         return Poll::Ready(Ok(info));
                     }
                     Ok(Parsed::Partial) => {}
-                    Err(error) => {
-                        return Poll::Ready(Err(Reset::with_transport(
-                            ResetKind::ProtocolError,
-                            error.details(),
-                        )));
-                    }
+                    // What is wrong with a response is not told, as in Envoy.
+                    Err(_) => return Poll::Ready(Err(Reset::new(ResetKind::ProtocolError))),
                 }
             }
             match ready!(self.wire.poll_fill(cx)) {
@@ -219,6 +220,7 @@ impl BodySource for H1Upstream {
             ResetKind::ConnectionTermination if self.wire.peer_ended() => {
                 Reset::new(ResetKind::ProtocolError)
             }
+            ResetKind::ProtocolError => Reset::new(ResetKind::ProtocolError),
             _ => reset,
         }))
     }

@@ -68,6 +68,13 @@ impl UpstreamStream {
         }
     }
 
+    /// Gives the stream up before anything was sent on it; a connection that is for one request at a time goes with it.
+    pub(crate) fn abandon(&mut self) {
+        if let Self::H1(stream) = self {
+            stream.close_after();
+        }
+    }
+
     /// Waits for the response head, or an informational one that precedes it.
     pub(crate) fn poll_head(
         &mut self,

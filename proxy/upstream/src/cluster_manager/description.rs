@@ -10,6 +10,7 @@ use dhow_stats::stat_group;
 use dhow_tls::StaticSecrets;
 
 use crate::dns::ResolverOptions;
+use crate::forwarding_options::ForwardingLowering;
 use crate::host::Locality;
 use crate::managed_cluster::Origin;
 use crate::outlier::RateSummary;
@@ -46,6 +47,8 @@ pub struct ProxyFacts {
     pub secrets: Arc<StaticSecrets>,
     /// How the bootstrap says that names are resolved: for clusters that do not say it.
     pub resolver: ResolverOptions,
+    /// Reads what the options of clusters say about the forwarding of requests.
+    pub forwarding: ForwardingLowering,
 }
 
 /// What an accepted cluster message did.

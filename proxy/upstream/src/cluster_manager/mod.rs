@@ -25,6 +25,7 @@ use state::{Inner, State};
 use crate::config::{self, Discovery, EdsSource};
 use crate::dns::Resolvers;
 use crate::event_log::EventLogs;
+use crate::forwarding_options::ForwardingLowering;
 use crate::managed_cluster::{ManagedCluster, Origin, Provenance, Site, Supplies, Warming};
 use crate::outlier::Ejections;
 use crate::snapshot::{ActiveCluster, PublishedClusters, Publisher};
@@ -79,6 +80,7 @@ impl ClusterManager {
                 upstream_bind: None,
                 secrets: Arc::default(),
                 resolver: Arc::default(),
+                forwarding: ForwardingLowering::default(),
             }),
         };
         Self { inner: Arc::new_cyclic(inner) }
@@ -86,7 +88,15 @@ impl ClusterManager {
 
     /// Sets what clusters know of the proxy that they are in. Call it before the first cluster is added.
     pub fn set_proxy_facts(&self, facts: ProxyFacts) {
-        let ProxyFacts { workers, locality, local_cluster_name, upstream_bind, secrets, resolver } = facts;
+        let ProxyFacts {
+            workers,
+            locality,
+            local_cluster_name,
+            upstream_bind,
+            secrets,
+            resolver,
+            forwarding,
+        } = facts;
         let mut state = self.inner.state.lock();
         state.site = Site {
             locality: Arc::new(locality),
@@ -98,6 +108,7 @@ impl ClusterManager {
         state.upstream_bind = upstream_bind;
         state.secrets = secrets;
         state.resolver = Arc::new(resolver);
+        state.forwarding = forwarding;
     }
 
     /// Accepts a cluster or says why not; nothing changes then. A message equal to the one in force changes nothing, and
@@ -126,7 +137,8 @@ impl ClusterManager {
         if cluster.upstream_bind_config.is_none() {
             cluster.upstream_bind_config.clone_from(&state.upstream_bind);
         }
-        let (config, warnings) = config::lower_cluster(cluster, &state.secrets, &state.resolver)?;
+        let (config, warnings) =
+            config::lower_cluster(cluster, &state.secrets, &state.resolver, &state.forwarding)?;
         state.check_dns_cache(&config)?;
         let events = self.inner.open_events(&config)?;
         let from = Provenance { id: state.next_id, message, version: version.to_owned(), origin };

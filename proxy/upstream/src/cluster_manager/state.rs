@@ -19,6 +19,7 @@ use crate::connect::system_text;
 use crate::dns::{Answer, LookupError, ResolverOptions, Resolvers};
 use crate::dns_cache::DnsCacheSettings;
 use crate::event_log::{EventFile, EventLogs};
+use crate::forwarding_options::ForwardingLowering;
 use crate::host::Host;
 use crate::lb::LocalCluster;
 use crate::managed_cluster::{DeliverLater, ManagedCluster, Site, Warming, cluster_scope};
@@ -70,6 +71,7 @@ pub(super) struct State {
     pub(super) secrets: Arc<StaticSecrets>,
     /// How names are resolved unless a cluster says it.
     pub(super) resolver: Arc<ResolverOptions>,
+    pub(super) forwarding: ForwardingLowering,
 }
 
 impl Inner {

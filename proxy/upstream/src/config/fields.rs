@@ -14,6 +14,7 @@ use dhow_proto::{Message, Name, any};
 use dhow_tls::StaticSecrets;
 
 use crate::dns::ResolverOptions;
+use crate::forwarding_options::ForwardingLowering;
 use crate::metadata::{MetadataPath, MetadataStep};
 
 /// What was noticed while a message was read, and the secrets that it may name.
@@ -23,6 +24,9 @@ pub(crate) struct Notes {
     pub(crate) secrets: Arc<StaticSecrets>,
     /// How names are resolved unless the message says it.
     pub(crate) resolver: Arc<ResolverOptions>,
+    pub(crate) forwarding: ForwardingLowering,
+    /// In front of the names of the cluster's stats.
+    pub(crate) stat_prefix: String,
 }
 
 impl Notes {

@@ -9,10 +9,6 @@ use dhow_proto::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings,
     UpstreamHttpProtocolOptions, http_protocol_options::HeadersWithUnderscoresAction,
 };
-use dhow_proto::envoy::extensions::filters::http::upstream_codec::v3::UpstreamCodec;
-use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpFilter, http_filter::ConfigType,
-};
 use dhow_proto::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
     http_protocol_options::{
@@ -27,6 +23,7 @@ use super::fields::{Notes, duration, number, refuse, timeout, unpack};
 use crate::cluster_info::{
     HeaderKeyFormat, Http1Options, Http2Keepalive, Http2Options, HttpOptions, UpstreamProtocol,
 };
+use crate::forwarding_options::ForwardingMessage;
 
 pub(crate) const HTTP_KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 pub(crate) const TCP_KEY: &str = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions";
@@ -135,13 +132,18 @@ fn lower_typed(
         retry_policy,
         upstream_protocol_options,
     } = options;
-    check_filters(http_filters, &path.field("http_filters"))?;
     refuse(&header_validation_config, || path.field("header_validation_config"))?;
     refuse(&outlier_detection, || path.field("outlier_detection"))?;
-    refuse(&request_mirror_policies, || path.field("request_mirror_policies"))?;
-    refuse(&hash_policy, || path.field("hash_policy"))?;
-    refuse(&retry_policy, || path.field("retry_policy"))?;
-    let mut lowered = HttpOptions::default();
+    let forwarding = notes.forwarding.lower(ForwardingMessage {
+        filters: http_filters,
+        retry_policy,
+        hash_policy,
+        mirror_policies: request_mirror_policies,
+        stat_prefix: &notes.stat_prefix,
+        path,
+        warnings: &mut notes.warnings,
+    })?;
+    let mut lowered = HttpOptions { forwarding, ..HttpOptions::default() };
     let common = common_http_protocol_options.unwrap_or_default();
     lower_common(common, &mut lowered, &path.field("common_http_protocol_options"), notes)?;
     lower_upstream(upstream_http_protocol_options.unwrap_or_default(), &mut lowered);
@@ -210,24 +212,6 @@ fn lower_protocol(
             Ok(UpstreamProtocol::Auto(http1, http2))
         }
     }
-}
-
-/// Upstream HTTP filters: only the codec, which is always there.
-fn check_filters(filters: Vec<HttpFilter>, path: &FieldPath) -> Result<(), ConfigError> {
-    for (index, HttpFilter { name: _, is_optional, disabled, config_type }) in filters.into_iter().enumerate()
-    {
-        let path = path.index(index);
-        let is_codec = match &config_type {
-            Some(ConfigType::TypedConfig(any)) => {
-                unpack::<UpstreamCodec>(any, || path.field("typed_config"))?.is_some()
-            }
-            _ => false,
-        };
-        if (!is_codec && !is_optional) || disabled {
-            return Err(ConfigError::unsupported(path));
-        }
-    }
-    Ok(())
 }
 
 fn lower_upstream(options: UpstreamHttpProtocolOptions, into: &mut HttpOptions) {

@@ -41,6 +41,7 @@ use crate::circuit_breakers::Thresholds;
 use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
 use crate::connection_options::ConnectionOptions;
 use crate::dns::ResolverOptions;
+use crate::forwarding_options::ForwardingLowering;
 use crate::health_check::HealthCheckConfig;
 use crate::lb::LbPolicy;
 use crate::outlier::OutlierConfig;
@@ -71,14 +72,23 @@ pub(crate) struct ClusterConfig {
     pub(crate) metadata: Metadata,
 }
 
-/// Reads a cluster, which may name the secrets and is resolved by the resolver unless it has its own; paths in errors and
-/// warnings start at the message.
+/// Reads a cluster, which may name the secrets, is resolved by the resolver unless it has its own, and has what concerns the
+/// forwarding of requests read by `forwarding`; paths in errors and warnings start at the message.
 pub(crate) fn lower_cluster(
     cluster: Cluster,
     secrets: &Arc<StaticSecrets>,
     resolver: &Arc<ResolverOptions>,
+    forwarding: &ForwardingLowering,
 ) -> Result<(ClusterConfig, Vec<ConfigWarning>), ConfigError> {
-    let mut notes = Notes { secrets: secrets.clone(), resolver: resolver.clone(), warnings: Vec::new() };
+    let name = if cluster.alt_stat_name.is_empty() { &cluster.name } else { &cluster.alt_stat_name };
+    let stat_prefix = format!("cluster.{name}.");
+    let mut notes = Notes {
+        secrets: secrets.clone(),
+        resolver: resolver.clone(),
+        forwarding: forwarding.clone(),
+        stat_prefix,
+        warnings: Vec::new(),
+    };
     let config = lower(cluster, &FieldPath::root(), &mut notes)?;
     check_combinations(&config)?;
     Ok((config, notes.warnings))

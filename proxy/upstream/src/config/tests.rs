@@ -15,7 +15,8 @@ fn message(yaml: &str) -> Cluster {
 }
 
 fn lower(yaml: &str) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
-    let (config, warnings) = lower_cluster(message(yaml), &Default::default(), &Default::default())?;
+    let (config, warnings) =
+        lower_cluster(message(yaml), &Default::default(), &Default::default(), &Default::default())?;
     Ok((config, warnings.iter().map(|warning| warning.path.to_string()).collect()))
 }
 

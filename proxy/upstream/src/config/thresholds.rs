@@ -6,7 +6,7 @@ use dhow_proto::envoy::config::cluster::v3::{
     circuit_breakers::{Thresholds as Message, thresholds::RetryBudget as BudgetMessage},
 };
 
-use super::fields::{Notes, number};
+use super::fields::{Notes, duration, number};
 use crate::circuit_breakers::{RetryBudget, Thresholds};
 
 /// The limits in the order of [`crate::RoutingPriority::ALL`]. The first entry of a priority counts, as in Envoy.
@@ -33,12 +33,12 @@ pub(crate) fn lower(
             notes.warn(path.clone(), "an earlier entry for the same priority is in force");
             continue;
         }
-        *level = Some(lower_level(message, &path, notes));
+        *level = Some(lower_level(message, &path)?);
     }
     Ok(levels.map(Option::unwrap_or_default))
 }
 
-fn lower_level(message: Message, path: &FieldPath, notes: &mut Notes) -> Thresholds {
+fn lower_level(message: Message, path: &FieldPath) -> Result<Thresholds, ConfigError> {
     let Message {
         priority: _, // the caller sorted by it
         max_connections,
@@ -53,21 +53,21 @@ fn lower_level(message: Message, path: &FieldPath, notes: &mut Notes) -> Thresho
     let limit = |value, default| number(value).map_or(default, u64::from);
     let retry_budget = retry_budget.map(|budget| {
         let BudgetMessage { budget_percent, budget_interval, min_retry_concurrency } = budget;
-        if budget_interval.is_some() {
-            notes.without_effect(path.field("retry_budget").field("budget_interval"));
-        }
-        RetryBudget {
+        let path = path.field("retry_budget");
+        let interval = duration(budget_interval, || path.field("budget_interval"))?;
+        Ok(RetryBudget {
             percent: budget_percent.map_or(20.0, |percent| percent.value),
             min_concurrency: limit(min_retry_concurrency, 3),
-        }
+            interval: interval.filter(|interval| !interval.is_zero()),
+        })
     });
-    Thresholds {
+    Ok(Thresholds {
         max_connections: limit(max_connections, defaults.max_connections),
         max_pending_requests: limit(max_pending_requests, defaults.max_pending_requests),
         max_requests: limit(max_requests, defaults.max_requests),
         max_retries: limit(max_retries, defaults.max_retries),
         max_connection_pools: limit(max_connection_pools, defaults.max_connection_pools),
-        retry_budget,
+        retry_budget: retry_budget.transpose()?,
         track_remaining,
-    }
+    })
 }

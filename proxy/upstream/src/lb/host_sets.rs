@@ -1,11 +1,13 @@
 //! The hosts of a cluster sorted by priority, locality and health: what the main thread computes and workers choose from.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use dhow_runtime_config::Current;
 
 use super::consistent::{HashTable, TableConfig};
+use super::previous_priorities::PreviousPriorities;
 use super::priority_load::{PriorityHealth, PriorityLoad, panic_threshold};
 use super::subset::Subsets;
 use super::zone::{LocalCluster, ZoneAware, ZoneObstacle, ZoneRouting};
@@ -188,6 +190,25 @@ impl PrioritySet {
     /// The shares of the levels.
     pub fn load(&self) -> &PriorityLoad {
         &self.load
+    }
+
+    /// The level and class of hosts for one request; `draw` is any random number.
+    pub(super) fn choose_level(
+        &self,
+        previous: Option<&RefCell<PreviousPriorities>>,
+        draw: u64,
+    ) -> (usize, bool) {
+        match previous {
+            None => self.load.choose(draw),
+            Some(previous) => {
+                previous.borrow_mut().choose(&self.load, &self.healths, |host| self.level_of(host), draw)
+            }
+        }
+    }
+
+    /// The level that a host is on.
+    pub(crate) fn level_of(&self, host: &Arc<Host>) -> Option<usize> {
+        self.sets.iter().position(|set| set.all.iter().any(|other| Arc::ptr_eq(other, host)))
     }
 
     /// The figures of the levels that [`PrioritySet::load`] was computed from.

@@ -69,6 +69,21 @@ impl PriorityLoad {
         (0, false)
     }
 
+    /// The shares when only some levels may be used; `None` when none of those has a host to offer.
+    pub(super) fn of_available(levels: &[PriorityHealth], usable: impl Fn(usize) -> bool) -> Option<Self> {
+        let of = |hosts: fn(&PriorityHealth) -> u64| -> Vec<u32> {
+            let share = |(at, level): (usize, &PriorityHealth)| match usable(at) {
+                true => level.availability(hosts(level)),
+                false => 0,
+            };
+            levels.iter().enumerate().map(share).collect()
+        };
+        let (healthy, degraded) = (of(|level| level.healthy), of(|level| level.degraded));
+        let available =
+            healthy.iter().chain(&degraded).map(|&percent| u64::from(percent)).sum::<u64>().min(100) as u32;
+        (available > 0).then(|| Self::spill(&healthy, &degraded, available))
+    }
+
     fn spill(healthy: &[u32], degraded: &[u32], available: u32) -> Self {
         let levels = healthy.len();
         let mut load =

@@ -1,5 +1,6 @@
 //! A worker's choice of a host: the cursors it keeps between requests and the order in which Envoy decides.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::bounded;
 use super::edf::EdfScheduler;
 use super::host_sets::{HostSet, Hosts, LocalityHosts, PrioritySet};
 use super::policy::{LbConfig, LbPolicy, SlowStart};
+use super::previous_priorities::PreviousPriorities;
 use super::subset::{Lookup, Subset, SubsetFallback, Subsets};
 use super::zone::ZoneRouting;
 use crate::host::Host;
@@ -30,6 +32,8 @@ pub struct Pick<'a> {
     pub zone_routing: Option<Fraction>,
     /// The level, and whether its degraded hosts are meant, when that is decided already.
     pub level: Option<(usize, bool)>,
+    /// The levels that earlier attempts of the request went to, where retries leave them.
+    pub previous: Option<&'a RefCell<PreviousPriorities>>,
 }
 
 /// What a choice says beside the host, for the statistics.
@@ -272,7 +276,8 @@ impl Cursors {
             return choose_consistently(config, hosts, hash, pick);
         }
         let rule = Rule::of(config, pick.now);
-        let (level, degraded) = pick.level.unwrap_or_else(|| hosts.load().choose(rng.next_u64()));
+        let (level, degraded) =
+            pick.level.unwrap_or_else(|| hosts.choose_level(pick.previous, rng.next_u64()));
         let (Some(set), Some(cursors)) = (hosts.levels().get(level), self.levels.get_mut(level)) else {
             return (None, Outcome::default());
         };
@@ -356,7 +361,7 @@ fn choose_consistently(
     pick: Pick<'_>,
 ) -> (Option<Arc<Host>>, Outcome) {
     let attempt = pick.attempt;
-    let (level, _) = pick.level.unwrap_or_else(|| hosts.load().choose(hash));
+    let (level, _) = pick.level.unwrap_or_else(|| hosts.choose_level(pick.previous, hash));
     let panicked = hosts.load().panic.get(level).copied().unwrap_or(false);
     let table = hosts.levels().get(level).and_then(|set| set.table.as_deref());
     let host = table.and_then(|table| {

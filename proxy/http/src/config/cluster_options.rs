@@ -1,0 +1,68 @@
+//! What the `HttpProtocolOptions` of a cluster say about the forwarding of requests; it goes over what the route or the router says.
+
+use std::sync::Arc;
+
+use dhow_base::ConfigError;
+use dhow_proxy_api::FilterContext;
+use dhow_proxy_upstream::{ForwardingMessage, ForwardingOptions, WorkerCluster};
+use dhow_routing::{HashPolicy, MirrorPolicy, RetryPolicy};
+use dhow_stats::Store;
+
+use super::upstream_filters::lower_cluster_filters;
+use super::{ConfiguredFilter, FilterRegistry};
+
+/// The options of a cluster that has some.
+#[derive(Debug)]
+pub(crate) struct ClusterOptions {
+    /// `http_filters` in front of the codec; none when the router's apply.
+    pub(crate) filters: Option<Vec<ConfiguredFilter>>,
+    /// `retry_policy`, but for its times for one attempt, which stay the route's.
+    pub(crate) retry_policy: Option<RetryPolicy>,
+    /// `hash_policy`; empty when the route's applies.
+    pub(crate) hash_policies: Box<[HashPolicy]>,
+    /// `request_mirror_policies`; empty when the route's apply.
+    pub(crate) mirror_policies: Arc<[MirrorPolicy]>,
+}
+
+impl ClusterOptions {
+    /// The options of a cluster, if it has some.
+    pub(crate) fn of(cluster: &WorkerCluster) -> Option<&Self> {
+        cluster.info().http.forwarding.as_ref()?.get()
+    }
+}
+
+/// Lowers the options of a cluster.
+///
+/// # Errors
+/// The first filter or policy that is not acceptable.
+pub fn lower_cluster_options(
+    message: ForwardingMessage<'_>,
+    registry: FilterRegistry,
+    stats: &Store,
+    node_cluster: &str,
+) -> Result<ForwardingOptions, ConfigError> {
+    let ForwardingMessage {
+        filters,
+        retry_policy,
+        hash_policy,
+        mirror_policies,
+        stat_prefix,
+        path,
+        warnings,
+    } = message;
+    let mut context = FilterContext { stat_prefix, stats, name: "".into(), node_cluster, warnings };
+    let filters = match filters.is_empty() {
+        true => None,
+        false => Some(lower_cluster_filters(filters, registry, &mut context, &path.field("http_filters"))?),
+    };
+    let retry_policy = retry_policy.map(|policy| RetryPolicy::compile(&policy, &path.field("retry_policy")));
+    let hash_path = path.field("hash_policy");
+    let hash_policies = hash_policy.iter().enumerate();
+    let hash_policies = hash_policies.map(|(at, policy)| HashPolicy::compile(policy, &hash_path.index(at)));
+    Ok(ForwardingOptions::new(ClusterOptions {
+        filters,
+        retry_policy: retry_policy.transpose()?,
+        hash_policies: hash_policies.collect::<Result<_, _>>()?,
+        mirror_policies: MirrorPolicy::compile_all(&mirror_policies, path)?,
+    }))
+}
