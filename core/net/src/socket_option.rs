@@ -101,6 +101,23 @@ impl SocketOption {
         Self { level, name, value: value.to_ne_bytes().to_vec(), state, only_ipv4: None }
     }
 
+    /// What `envoy.config.core.v3.TcpKeepalive` comes to on a listening socket, from which connections have it: keep-alive is on,
+    /// and what the message leaves open is the system's.
+    pub fn of_keepalive(message: &pb::TcpKeepalive) -> Vec<Self> {
+        let pb::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = message;
+        let mut options = vec![Self::of_int(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1, SocketState::Prebind)];
+        let tcp = [
+            (libc::TCP_KEEPCNT, keepalive_probes),
+            (libc::TCP_KEEPIDLE, keepalive_time),
+            (libc::TCP_KEEPINTVL, keepalive_interval),
+        ];
+        options.extend(tcp.into_iter().filter_map(|(name, value)| {
+            let value = i32::try_from(value.as_ref()?.value).unwrap_or(i32::MAX);
+            Some(Self::of_int(libc::IPPROTO_TCP, name, value, SocketState::Prebind))
+        }));
+        options
+    }
+
     /// Sets the option.
     ///
     /// # Errors
@@ -133,6 +150,8 @@ pub fn apply(options: &[SocketOption], state: SocketState, ipv4: bool, socket: &
 mod tests {
     use std::net::TcpListener;
 
+    use dhow_proto::google::protobuf::UInt32Value;
+
     use super::{SocketOption, SocketState, apply};
 
     #[test]
@@ -147,6 +166,27 @@ mod tests {
         assert_eq!(socket.ttl().unwrap(), 7);
         apply(&options, SocketState::Listening, true, &socket).unwrap();
         assert_eq!(socket.ttl().unwrap(), 9);
+    }
+
+    #[test]
+    fn keep_alive_is_on_with_what_is_said_of_it() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let message = super::pb::TcpKeepalive {
+            keepalive_probes: Some(UInt32Value { value: 3 }),
+            keepalive_time: None,
+            keepalive_interval: Some(UInt32Value { value: 7 }),
+        };
+        let options = SocketOption::of_keepalive(&message);
+        apply(&options, SocketState::Prebind, true, &socket).unwrap();
+        let set: Vec<_> = options.iter().map(|option| (option.level, option.name, option.value[0])).collect();
+        assert_eq!(
+            set,
+            [
+                (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+                (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3),
+                (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 7)
+            ]
+        );
     }
 
     #[test]

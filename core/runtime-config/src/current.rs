@@ -55,8 +55,13 @@ fn refresh() -> Rc<Cached> {
 pub struct Current;
 
 impl Current {
+    /// Whether nothing was ever published, so that no key has a value.
+    pub fn is_empty() -> bool {
+        VERSION.load(Ordering::Acquire) == 0
+    }
+
     fn read<T>(key: &str, read: impl FnOnce(&Snapshot, &str) -> Option<T>) -> Option<T> {
-        if VERSION.load(Ordering::Acquire) == 0 {
+        if Self::is_empty() {
             return None;
         }
         with_current(|snapshot| read(snapshot, key))

@@ -19,14 +19,36 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// What Envoy counts about contexts whose secrets someone delivers. Contexts are complete from the start here, so these
+    /// stay 0.
+    pub(crate) struct SocketFactoryStats {
+        counters {
+            downstream_context_secrets_not_ready, ssl_context_update_by_sds, upstream_context_secrets_not_ready,
+        }
+    }
+}
+
 /// Counts the handshakes of a listener or of a cluster.
 #[derive(Clone, Debug)]
-pub struct TlsStats(HandshakeStats);
+pub struct TlsStats {
+    handshakes: HandshakeStats,
+    _contexts: SocketFactoryStats,
+}
 
 impl TlsStats {
-    /// Counts under `<scope>.ssl.`.
-    pub fn new(scope: &Scope) -> Self {
-        Self(scope.scope("ssl").group())
+    /// Of a cluster: `<scope>.ssl.*` and `<scope>.client_ssl_socket_factory.*`.
+    pub fn of_cluster(scope: &Scope) -> Self {
+        Self::new(scope, "client_ssl_socket_factory")
+    }
+
+    /// Of a listener: `<scope>.ssl.*` and `<scope>.server_ssl_socket_factory.*`.
+    pub fn of_listener(scope: &Scope) -> Self {
+        Self::new(scope, "server_ssl_socket_factory")
+    }
+
+    fn new(scope: &Scope, factory: &str) -> Self {
+        Self { handshakes: scope.scope("ssl").group(), _contexts: scope.scope(factory).group() }
     }
 
     /// Counts a handshake by how it ended.
@@ -43,7 +65,7 @@ impl TlsStats {
     }
 
     fn finished(&self, info: &TlsInfo) {
-        let stats = &self.0;
+        let stats = &self.handshakes;
         stats.handshake().inc();
         if info.resumed {
             stats.session_reused().inc();
@@ -60,7 +82,7 @@ impl TlsStats {
     }
 
     fn failed(&self, failure: &TlsFailure) {
-        let stats = &self.0;
+        let stats = &self.handshakes;
         match failure.cause() {
             Cause::Protocol(Error::NoCertificatesPresented) => stats.fail_verify_no_cert().inc(),
             Cause::Protocol(Error::InvalidCertificate(why)) => match why {
@@ -84,7 +106,7 @@ mod tests {
     fn figures(count: impl FnOnce(&TlsStats)) -> Vec<(String, u64)> {
         let store = Store::new();
         let scope = store.scope("listener.a");
-        let stats = TlsStats::new(&scope);
+        let stats = TlsStats::of_listener(&scope);
         count(&stats);
         let snapshot = store.snapshot(&Query::default());
         let counted = snapshot.stats.into_iter().filter_map(|(name, value)| match value {

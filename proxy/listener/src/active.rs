@@ -44,7 +44,7 @@ impl SharedListener {
         let secure = config.chains.iter().any(|chain| chain.tls.is_some());
         Self {
             stats: scope.group(),
-            tls_stats: secure.then(|| TlsStats::new(&scope)),
+            tls_stats: secure.then(|| TlsStats::of_listener(&scope)),
             proxy_protocol_stats: config
                 .proxy_protocol
                 .as_ref()

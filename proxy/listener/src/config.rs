@@ -192,7 +192,7 @@ pub fn lower(
     refuse(api_listener.is_some(), "api_listener")?;
     refuse(!access_log.is_empty(), "access_log")?;
     refuse(enable_mptcp, "enable_mptcp")?;
-    refuse(tcp_keepalive.is_some(), "tcp_keepalive")?;
+    socket_options.extend(tcp_keepalive.iter().flat_map(SocketOption::of_keepalive));
     refuse(listener_specifier.is_some(), "internal_listener")?;
     if connection_balance_config.is_some() {
         warn(warnings, path, "connection_balance_config", "connections are balanced by the kernel");

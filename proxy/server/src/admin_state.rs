@@ -18,7 +18,7 @@ use dhow_proxy_admin::{
     RuntimeValues, ServerState, Thresholds,
 };
 use dhow_proxy_listener::ListenerView;
-use dhow_proxy_upstream::{Host, HostAddress, Origin, RoutingPriority};
+use dhow_proxy_upstream::{Host, HostAddress, Origin, Resource, RoutingPriority};
 use dhow_stats::{Query, Store};
 use tokio::sync::Notify;
 
@@ -283,13 +283,13 @@ fn command_line(options: &Options) -> pb::CommandLineOptions {
 fn cluster_status(cluster: &dhow_proxy_upstream::ClusterDescription) -> ClusterStatus {
     let info = cluster.cluster.info();
     let thresholds = RoutingPriority::ALL.map(|priority| {
-        let limits = info.circuit_breakers.thresholds(priority);
-        let number = |limit: u64| u32::try_from(limit).unwrap_or(u32::MAX);
+        let limit =
+            |resource| u32::try_from(info.circuit_breakers.limit(priority, resource)).unwrap_or(u32::MAX);
         Thresholds {
-            max_connections: number(limits.max_connections),
-            max_pending_requests: number(limits.max_pending_requests),
-            max_requests: number(limits.max_requests),
-            max_retries: number(limits.max_retries),
+            max_connections: limit(Resource::Connections),
+            max_pending_requests: limit(Resource::PendingRequests),
+            max_requests: limit(Resource::Requests),
+            max_retries: limit(Resource::Retries),
         }
     });
     ClusterStatus {

@@ -10,6 +10,7 @@ use dhow_proxy_xds::{SubscriptionObserver, type_url};
 use dhow_stats::{Scope, Store, TextReadout, stat_group};
 use twox_hash::XxHash64;
 
+use crate::bootstrap::Bootstrap;
 use crate::subscriptions::Subscriptions;
 
 stat_group! {
@@ -122,18 +123,23 @@ fn now_ms() -> u64 {
 
 /// The stats of what is fetched whole, and of the stream.
 pub(crate) struct SharedStats {
-    cds: SubscriptionStats,
-    lds: SubscriptionStats,
+    /// Where clusters are delivered.
+    cds: Option<SubscriptionStats>,
+    /// Where listeners are delivered.
+    lds: Option<SubscriptionStats>,
     control_plane: ControlPlaneStats,
     identifier: TextReadout,
 }
 
 impl SharedStats {
-    pub(crate) fn new(store: &Store) -> Self {
+    /// The stats of the subscriptions that the bootstrap makes.
+    pub(crate) fn new(store: &Store, bootstrap: &Bootstrap) -> Self {
+        let of =
+            |subscribed: bool, scope: &str| subscribed.then(|| SubscriptionStats::new(&store.scope(scope)));
         let control_plane = store.scope("control_plane.");
         Self {
-            cds: SubscriptionStats::new(&store.scope("cluster_manager.cds.")),
-            lds: SubscriptionStats::new(&store.scope("listener_manager.lds.")),
+            cds: of(bootstrap.cds.is_some(), "cluster_manager.cds."),
+            lds: of(bootstrap.lds.is_some(), "listener_manager.lds."),
             identifier: control_plane.text_readout("identifier"),
             control_plane: control_plane.group(),
         }
@@ -159,8 +165,8 @@ impl Observer {
     fn count(&self, type_url: &str, name: Option<&str>, event: Event<'_>) {
         let stats = self.shared.stats();
         match type_url {
-            type_url::CLUSTER => stats.cds.count(event),
-            type_url::LISTENER => stats.lds.count(event),
+            type_url::CLUSTER => stats.cds.iter().for_each(|cds| cds.count(event)),
+            type_url::LISTENER => stats.lds.iter().for_each(|lds| lds.count(event)),
             type_url::ENDPOINT | type_url::ROUTE => {
                 let names = match (name, &self.file) {
                     (Some(name), _) => vec![name.to_owned()],

@@ -53,7 +53,7 @@ impl Subscriptions {
         let listeners_arrived = Cell::new(bootstrap.lds.is_none());
         Rc::new(Self {
             configuration,
-            stats: SharedStats::new(store),
+            stats: SharedStats::new(store, &bootstrap),
             bootstrap,
             listeners_allowed: Cell::new(false),
             clusters_arrived,

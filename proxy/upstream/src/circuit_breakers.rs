@@ -2,10 +2,11 @@
 //! overshot by a few, as in Envoy.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use dhow_runtime_config::{Current, RuntimeValues, Snapshot, with_current};
 use dhow_stats::{Counter, Gauge, Scope};
 use parking_lot::Mutex;
 
@@ -117,6 +118,16 @@ impl Resource {
         }
     }
 
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::PendingRequests => "max_pending_requests",
+            Self::Requests => "max_requests",
+            Self::Retries => "max_retries",
+            Self::ConnectionPools => "max_connection_pools",
+        }
+    }
+
     const fn overflow_counter(self) -> &'static str {
         match self {
             Self::Connections => "upstream_cx_overflow",
@@ -137,11 +148,36 @@ pub struct CircuitBreakers {
 #[derive(Debug)]
 struct Level {
     thresholds: Thresholds,
+    cluster: Arc<str>,
+    priority: RoutingPriority,
+    /// Made when there first is a runtime that could override something.
+    keys: OnceLock<Box<RuntimeKeys>>,
     /// Keeps the gauges alive.
     _scope: Scope,
     limits: [Limit; 5],
     /// When requests began, for a budget that counts those of an interval; in milliseconds.
     recent: Option<Mutex<VecDeque<u64>>>,
+}
+
+/// `circuit_breakers.<cluster>.<priority>.*`: the keys that override the limits.
+#[derive(Debug)]
+struct RuntimeKeys {
+    limits: [Box<str>; 5],
+    budget_percent: Box<str>,
+    min_concurrency: Box<str>,
+}
+
+impl RuntimeKeys {
+    fn new(cluster: &str, priority: RoutingPriority) -> Self {
+        let key = |field: &str| -> Box<str> {
+            format!("circuit_breakers.{cluster}.{}.{field}", priority.name()).into()
+        };
+        Self {
+            limits: Resource::ALL.map(|resource| key(resource.field())),
+            budget_percent: key("retry_budget.budget_percent"),
+            min_concurrency: key("retry_budget.min_retry_concurrency"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -155,8 +191,10 @@ struct Limit {
 }
 
 impl CircuitBreakers {
-    /// Limits for the two priorities in the order of [`RoutingPriority::ALL`]; `overflow` gives the counter of a name.
+    /// Limits of a cluster for the two priorities in the order of [`RoutingPriority::ALL`]; `overflow` gives the counter of a
+    /// name.
     pub(crate) fn new(
+        cluster: &Arc<str>,
         thresholds: [Thresholds; 2],
         scope: &Scope,
         overflow: impl Fn(&'static str) -> Counter,
@@ -167,6 +205,9 @@ impl CircuitBreakers {
             Arc::new(Level {
                 thresholds,
                 recent: thresholds.retry_budget.and_then(|budget| budget.interval).map(|_| Mutex::default()),
+                cluster: cluster.clone(),
+                priority,
+                keys: OnceLock::new(),
                 _scope: scope.clone(),
                 limits: Resource::ALL.map(|resource| {
                     let max = thresholds.max(resource);
@@ -177,25 +218,23 @@ impl CircuitBreakers {
                     } else {
                         Gauge::NONE
                     };
-                    let limit = Limit {
+                    Limit {
                         max,
                         in_use: AtomicU64::new(0),
                         is_open: AtomicBool::new(false),
                         open: scope.gauge(resource.open_gauge()),
                         remaining,
                         overflow: overflow(resource.overflow_counter()),
-                    };
-                    limit.note_open(0, max);
-                    limit
+                    }
                 }),
             })
         };
         Self { levels: RoutingPriority::ALL.map(level) }
     }
 
-    /// The configured thresholds.
-    pub fn thresholds(&self, priority: RoutingPriority) -> &Thresholds {
-        &self.levels[priority as usize].thresholds
+    /// How much of `resource` is allowed now: what the runtime says, the configuration, or what a retry budget comes to.
+    pub fn limit(&self, priority: RoutingPriority, resource: Resource) -> u64 {
+        self.levels[priority as usize].max(resource)
     }
 
     /// How much of `resource` is in use on all workers.
@@ -249,10 +288,30 @@ impl Level {
         &self.limits[resource as usize]
     }
 
+    /// What the runtime says, if there is one.
+    fn overridden<T>(&self, read: impl FnOnce(&Snapshot, &RuntimeKeys) -> Option<T>) -> Option<T> {
+        if Current::is_empty() {
+            return None;
+        }
+        let keys = self.keys.get_or_init(|| Box::new(RuntimeKeys::new(&self.cluster, self.priority)));
+        with_current(|snapshot| read(snapshot, keys))
+    }
+
     fn max(&self, resource: Resource) -> u64 {
-        let (Resource::Retries, Some(budget)) = (resource, self.thresholds.retry_budget) else {
-            return self.limit(resource).max;
-        };
+        match (resource, self.thresholds.retry_budget) {
+            (Resource::Retries, Some(budget)) => self.budget(budget),
+            _ => self.fixed_max(resource),
+        }
+    }
+
+    fn fixed_max(&self, resource: Resource) -> u64 {
+        self.overridden(|runtime, keys| runtime.number(&keys.limits[resource as usize]))
+            .unwrap_or(self.limit(resource).max)
+    }
+
+    fn budget(&self, budget: RetryBudget) -> u64 {
+        let percent = self.overridden(|runtime, keys| runtime.double(&keys.budget_percent));
+        let least = self.overridden(|runtime, keys| runtime.number(&keys.min_concurrency));
         let under_way = match (&self.recent, budget.interval) {
             (Some(recent), Some(interval)) => {
                 let mut recent = recent.lock();
@@ -264,7 +323,8 @@ impl Level {
                     + self.limit(Resource::PendingRequests).in_use.load(Ordering::Relaxed)
             }
         };
-        ((budget.percent / 100.0 * under_way as f64) as u64).max(budget.min_concurrency)
+        let share = percent.unwrap_or(budget.percent) / 100.0 * under_way as f64;
+        (share as u64).max(least.unwrap_or(budget.min_concurrency))
     }
 
     #[cold]
@@ -288,7 +348,8 @@ fn forget_before(recent: &mut VecDeque<u64>, start: u64) {
 }
 
 impl Limit {
-    /// The gauge follows the fixed limit, also where a retry budget decides.
+    /// The gauge follows the fixed limit, also where a retry budget decides; it moves only when something is taken or given
+    /// back, so that a limit of zero is not open before.
     fn note_open(&self, in_use: u64, max: u64) {
         let open = in_use >= max;
         // Most calls find the state as it is; only a change is written.
@@ -320,7 +381,7 @@ impl Permit {
         let limit = level.limit(resource);
         let in_use = limit.in_use.fetch_add(1, Ordering::Relaxed) + 1;
         limit.remaining.dec();
-        limit.note_open(in_use, limit.max);
+        limit.note_open(in_use, level.fixed_max(resource));
         if let (Some(recent), Resource::Requests) = (&level.recent, resource) {
             level.note_request(recent);
         }
@@ -333,7 +394,7 @@ impl Drop for Permit {
         let limit = self.level.limit(self.resource);
         let in_use = limit.in_use.fetch_sub(1, Ordering::Relaxed) - 1;
         limit.remaining.inc();
-        limit.note_open(in_use, limit.max);
+        limit.note_open(in_use, self.level.fixed_max(self.resource));
     }
 }
 
@@ -353,7 +414,7 @@ mod tests {
         let store = Store::new();
         let scope = store.scope("cluster.a");
         let thresholds = Thresholds { max_requests: 2, track_remaining: true, ..Thresholds::default() };
-        let breakers = CircuitBreakers::new([thresholds; 2], &scope, |name| scope.counter(name));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
         let gauges = scope.scope("circuit_breakers.default");
         let (open, remaining) = (gauges.gauge("rq_open"), gauges.gauge("remaining_rq"));
         assert_eq!((open.value(), remaining.value()), (0, 2));
@@ -372,18 +433,21 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_is_open_from_the_start() {
+    fn a_limit_of_zero_is_open_from_its_first_use() {
         let store = Store::new();
         let scope = store.scope("cluster.a");
         let thresholds = Thresholds { max_connections: 0, ..Thresholds::default() };
-        let breakers = CircuitBreakers::new([thresholds; 2], &scope, |name| scope.counter(name));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
         let open = scope.scope("circuit_breakers.high").gauge("cx_open");
-        assert_eq!(open.value(), 1);
+        assert_eq!(open.value(), 0);
         // The connection that every host may have is taken past the limit.
         let permit = breakers.acquire(RoutingPriority::High, Resource::Connections);
         assert_eq!(breakers.in_use(RoutingPriority::High, Resource::Connections), 1);
+        assert_eq!(open.value(), 1);
         drop(permit);
         assert_eq!(open.value(), 1);
+        assert_eq!(breakers.limit(RoutingPriority::High, Resource::Connections), 0);
+        assert_eq!(breakers.limit(DEFAULT, Resource::Retries), 3);
     }
 
     #[test]
@@ -393,7 +457,7 @@ mod tests {
         let interval = Some(Duration::from_secs(3600));
         let budget = RetryBudget { percent: 20.0, min_concurrency: 0, interval };
         let thresholds = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
-        let breakers = CircuitBreakers::new([thresholds; 2], &scope, |name| scope.counter(name));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
         for _ in 0..4 {
             drop(breakers.acquire(DEFAULT, Resource::Requests));
         }
@@ -416,7 +480,7 @@ mod tests {
         let scope = store.scope("cluster.a");
         let budget = RetryBudget { percent: 20.0, min_concurrency: 1, interval: None };
         let thresholds = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
-        let breakers = CircuitBreakers::new([thresholds; 2], &scope, |name| scope.counter(name));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
         let retry = breakers.try_acquire(DEFAULT, Resource::Retries);
         assert!(retry.is_some());
         assert!(breakers.try_acquire(DEFAULT, Resource::Retries).is_none());

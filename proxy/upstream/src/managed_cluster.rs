@@ -566,7 +566,9 @@ fn cluster_info(
         close_connections_on_host_set_change: config.balancing.close_connections_on_host_set_change,
         transport_socket: config.sockets.default.clone(),
         metadata: config.metadata.clone(),
-        circuit_breakers: CircuitBreakers::new(config.thresholds, &scope, |counter| stats.overflow(counter)),
+        circuit_breakers: CircuitBreakers::new(&name, config.thresholds, &scope, |counter| {
+            stats.overflow(counter)
+        }),
         outlier: config.outlier.map(|outlier| OutlierDetector::new(outlier, reports.clone())),
         unwilling: config.health_check.is_some().then_some(reports),
         stats,

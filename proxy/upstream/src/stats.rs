@@ -194,7 +194,7 @@ impl ClusterStats {
             traffic,
             completed: scope.counter("upstream_rq_completed"),
             eds: eds.then(|| (scope.group(), scope.text_readout("version_text"))),
-            tls: secure.then(|| TlsStats::new(scope)),
+            tls: secure.then(|| TlsStats::of_cluster(scope)),
             http1: OnceLock::new(),
             http2: OnceLock::new(),
             response_codes: scope.response_codes("upstream_rq"),

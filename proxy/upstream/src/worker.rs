@@ -91,7 +91,8 @@ pub trait ClusterObserver {
     /// The cluster was removed or replaced by one with other settings.
     fn cluster_removed(&self, cluster: &Rc<WorkerCluster>);
 
-    /// These hosts left the cluster. Requests under way may finish.
+    /// These hosts left the cluster, or are no longer well: no further request uses the connections that there are. Requests
+    /// under way may finish.
     fn hosts_removed(&self, cluster: &Rc<WorkerCluster>, hosts: &[Arc<Host>]);
 }
 
@@ -230,6 +231,31 @@ struct HostState {
     original: HashMap<SocketAddr, Arc<Host>>,
     /// Hosts of a dynamic forward proxy that this worker has used, by name.
     dynamic: HashMap<String, Arc<Host>>,
+}
+
+/// Hosts that stay and whose connections do not: those that are no longer well, as another connection may fare better; all of
+/// them when the cluster says that connections end with every change of membership.
+fn worn_out(info: &ClusterInfo, before: &PrioritySet, now: &PrioritySet, some_left: bool) -> Vec<Arc<Host>> {
+    let all = |hosts: &PrioritySet| -> HashSet<*const Host> { hosts.hosts().map(Arc::as_ptr).collect() };
+    if info.close_connections_on_host_set_change {
+        let (old, new) = (all(before), all(now));
+        if some_left || new.iter().any(|host| !old.contains(host)) {
+            return before.hosts().filter(|host| new.contains(&Arc::as_ptr(host))).cloned().collect();
+        }
+    }
+    let well = |hosts: &PrioritySet| -> Vec<Arc<Host>> {
+        let levels = hosts.levels().iter();
+        levels.flat_map(|level| level.healthy.iter().chain(&*level.degraded)).cloned().collect()
+    };
+    let was_well = well(before);
+    if was_well.is_empty() {
+        return Vec::new();
+    }
+    let is_well: HashSet<*const Host> = well(now).iter().map(Arc::as_ptr).collect();
+    let present = all(now);
+    let lost =
+        |host: &Arc<Host>| present.contains(&Arc::as_ptr(host)) && !is_well.contains(&Arc::as_ptr(host));
+    was_well.into_iter().filter(lost).collect()
 }
 
 /// The present on the clock of slow start, where it is read at all.
@@ -387,6 +413,8 @@ impl WorkerCluster {
         if !state.dynamic.is_empty() {
             state.dynamic.retain(|_, host| !gone.iter().any(|gone| Arc::ptr_eq(gone, host)));
         }
+        let worn_out = worn_out(self.info(), &state.hosts, &hosts, !gone.is_empty());
+        state.removed.extend(worn_out);
         state.removed.extend(gone);
         state.cursors = state.cursors.renewed(&self.info().lb, &hosts, slow_start_clock(self.info()));
         state.hosts = hosts;

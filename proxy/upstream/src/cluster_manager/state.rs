@@ -298,7 +298,7 @@ impl Inner {
                 Arc::downgrade(inner),
                 managed.config.name.clone(),
                 managed.id,
-                interval.max(Duration::from_millis(1)),
+                interval,
             );
             managed.tasks.push(tokio::spawn(task).abort_handle());
         }

@@ -75,17 +75,26 @@ pub(super) fn next_refresh(
 }
 
 /// Compares hosts, and looks at ejected ones, at every interval until the cluster goes.
-pub(super) async fn sweep_again_and_again(inner: Weak<Inner>, cluster: String, id: u64, interval: Duration) {
+pub(super) async fn sweep_again_and_again(
+    inner: Weak<Inner>,
+    cluster: String,
+    id: u64,
+    mut interval: Duration,
+) {
     let mut rng = Rng::from_entropy();
     loop {
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep(interval.max(Duration::from_millis(1))).await;
         let Some(inner) = inner.upgrade() else {
             return;
         };
         let found = inner.with_cluster(&cluster, id, |inner, cluster| {
             let hosts: Vec<_> = cluster.hosts().cloned().collect();
             let mut moment = Moment { now: Instant::now(), rng: &mut rng };
-            if cluster.ejections.as_mut().is_some_and(|ejections| ejections.sweep(&hosts, &mut moment)) {
+            let Some(ejections) = &mut cluster.ejections else {
+                return;
+            };
+            interval = ejections.interval();
+            if ejections.sweep(&hosts, &mut moment) {
                 cluster.rebuild(true);
                 inner.publisher.wake();
             }

@@ -183,6 +183,11 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
             notes.without_effect(path.field(field));
         }
     }
+    if close_connections_on_host_health_failure {
+        let reason = "connections of HTTP pools end with the request under way in any case, as in Envoy; those of tcp_proxy \
+                      stay";
+        notes.warn(path.field("close_connections_on_host_health_failure"), reason);
+    }
     let legacy = LegacyHttpFields {
         max_requests_per_connection,
         upstream: upstream_http_protocol_options,

@@ -1,4 +1,4 @@
-//! `outlier_detection` -> when a host is ejected. Values that the runtime would override are taken as they are configured.
+//! `outlier_detection` -> when a host is ejected.
 
 use std::time::Duration;
 

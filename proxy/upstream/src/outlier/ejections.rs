@@ -131,7 +131,7 @@ impl Ejections {
 
     /// How often [`Ejections::sweep`] is due.
     pub(crate) fn interval(&self) -> Duration {
-        self.config.interval
+        self.config.in_force().interval
     }
 
     /// Averages and thresholds of the last comparison, of answers and of connections.
@@ -187,8 +187,9 @@ impl Ejections {
         Moment { now, rng }: &mut Moment<'_>,
     ) -> bool {
         let active = self.active();
-        let within = (active + 1) * 100 <= self.config.max_ejection_percent.min(100) as usize * hosts;
-        let first = self.config.always_eject_one_host && active == 0;
+        let config = self.config.in_force();
+        let within = (active + 1) * 100 <= config.max_ejection_percent.min(100) as usize * hosts;
+        let first = config.always_eject_one_host && active == 0;
         if !within && !first {
             self.stats.ejections_overflow().inc();
             return false;
@@ -196,19 +197,19 @@ impl Ejections {
         if matches!(reason, EjectionReason::Consecutive5xx | EjectionReason::SuccessRate) {
             self.stats.ejections_total().inc();
         }
-        let enforced = rng.chance(reason.enforcing(&self.config).into(), 100);
+        let enforced = rng.chance(reason.enforcing(&config).into(), 100);
         let record = self.records.entry(host.address().clone()).or_default();
         let fresh = enforced && record.ejected_at.is_none();
         if fresh {
-            if self.config.base_ejection_time.saturating_mul(record.backoff)
-                < self.config.max_ejection_time + self.config.base_ejection_time
+            if config.base_ejection_time.saturating_mul(record.backoff)
+                < config.max_ejection_time + config.base_ejection_time
             {
                 record.backoff += 1;
             }
             record.count += 1;
             record.ejected_at = Some(*now);
             record.last_ejected = Some(*now);
-            let jitter = self.config.max_ejection_time_jitter.as_millis();
+            let jitter = config.max_ejection_time_jitter.as_millis();
             record.jitter = Duration::from_millis(rng.below(u64::try_from(jitter).unwrap_or(u64::MAX)));
             host.set_health_flag(HealthFlag::FailedOutlierCheck, true);
             self.stats.enforced(reason).inc();
@@ -280,8 +281,9 @@ impl Ejections {
             record.backoff = record.backoff.saturating_sub(1);
             return false;
         };
-        let length = self.config.base_ejection_time.saturating_mul(record.backoff);
-        let length = length.min(self.config.max_ejection_time) + record.jitter;
+        let config = self.config.in_force();
+        let length = config.base_ejection_time.saturating_mul(record.backoff);
+        let length = length.min(config.max_ejection_time) + record.jitter;
         let due = now.saturating_duration_since(since) >= length;
         if due {
             self.uneject(host, now);
@@ -297,7 +299,7 @@ impl Ejections {
         rate: Rate,
         moment: &mut Moment<'_>,
     ) -> bool {
-        let (success, failure) = (self.config.success_rate, self.config.failure_percentage);
+        let OutlierConfig { success_rate: success, failure_percentage: failure, .. } = self.config.in_force();
         self.summaries[rate as usize] = RateSummary::UNKNOWN;
         if hosts.len() < success.minimum_hosts.min(failure.minimum_hosts) as usize {
             return false;

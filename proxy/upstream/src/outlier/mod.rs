@@ -6,6 +6,7 @@
 mod ejections;
 mod event;
 mod monitor;
+mod runtime;
 mod success_rate;
 
 use std::sync::Arc;

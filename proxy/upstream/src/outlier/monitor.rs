@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::runtime::streak_limit;
 use super::{EjectionReason, OutlierConfig};
 
 /// How a request or a connection to a host went.
@@ -89,7 +90,9 @@ impl HostMonitor {
             (HostResult::ConnectFailed | HostResult::Timeout, true) => {
                 self.connections.note(false);
                 let reason = EjectionReason::ConsecutiveLocalOriginFailure;
-                [step(&self.local, config.consecutive_local_origin_failure, reason), None]
+                let key = "outlier_detection.consecutive_local_origin_failure";
+                let limit = streak_limit(key, config.consecutive_local_origin_failure);
+                [step(&self.local, limit, reason), None]
             }
             // Without the split, failures of our own count as the answers that the client gets for them.
             (HostResult::Connected, false) => [None, None],
@@ -108,12 +111,14 @@ impl HostMonitor {
         }
         let gateway = if matches!(status, 502..=504) {
             let reason = EjectionReason::ConsecutiveGatewayFailure;
-            step(&self.gateway, config.consecutive_gateway_failure, reason)
+            let key = "outlier_detection.consecutive_gateway_failure";
+            step(&self.gateway, streak_limit(key, config.consecutive_gateway_failure), reason)
         } else {
             self.gateway.store(0, Ordering::Relaxed);
             None
         };
-        [step(&self.errors, config.consecutive_5xx, EjectionReason::Consecutive5xx), gateway]
+        let limit = streak_limit("outlier_detection.consecutive_5xx", config.consecutive_5xx);
+        [step(&self.errors, limit, EjectionReason::Consecutive5xx), gateway]
     }
 
     fn reset_answers(&self) {
