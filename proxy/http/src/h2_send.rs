@@ -95,6 +95,11 @@ impl SendQueue {
         if self.end.is_some() { self.waiting } else { 0 }
     }
 
+    /// Whether so many bytes wait that no more are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.marks.is_above()
+    }
+
     /// What happened to the queue since the last time.
     pub(crate) fn take_pressure(&mut self) -> Pressure {
         self.marks.take_pressure()

@@ -77,10 +77,14 @@ impl Manager {
 
     /// How long a connection may stay open idle once it drains because of its age (`drain_timeout`); `None` for ever.
     pub(crate) fn drain_grace(&self) -> Option<Duration> {
+        (!self.config.timeouts.safe_max_connection_duration).then(|| self.drain_time())
+    }
+
+    /// `drain_timeout`, with its jitter.
+    pub(crate) fn drain_time(&self) -> Duration {
         let timeouts = &self.config.timeouts;
         let random = if timeouts.drain_jitter > 0.0 { self.worker.random() } else { 0 };
-        let grace = with_jitter(timeouts.drain, timeouts.drain_jitter, random);
-        (!timeouts.safe_max_connection_duration).then_some(grace)
+        with_jitter(timeouts.drain, timeouts.drain_jitter, random)
     }
 
     /// The route table of the moment for a request.

@@ -37,6 +37,11 @@ impl Watermarks {
         !self.above
     }
 
+    /// Whether the sender is stopped.
+    pub(crate) fn is_above(&self) -> bool {
+        self.above
+    }
+
     /// Notes that the buffer holds `waiting` bytes now.
     pub(crate) fn update(&mut self, waiting: usize) {
         let limit = if self.limit == 0 { usize::MAX } else { self.limit as usize };

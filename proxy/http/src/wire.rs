@@ -194,6 +194,11 @@ impl Wire {
         self.out.len() - self.written
     }
 
+    /// Whether so many bytes wait for the peer that no more are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.marks.is_above()
+    }
+
     /// What happened since the last time to the bytes that the peer did not take yet.
     pub(crate) fn take_pressure(&mut self) -> Pressure {
         self.marks.take_pressure()

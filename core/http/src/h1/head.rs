@@ -285,6 +285,16 @@ fn store(name: &[u8], value: &[u8], rules: FieldRules, head: &mut HeaderMap) -> 
     Ok(())
 }
 
+/// The fields of a whole head whose names hold an underscore.
+pub fn count_underscored_names(head: &[u8]) -> usize {
+    let lines = head.split(|byte| *byte == b'\n').skip_while(|line| line.len() <= 1).skip(1);
+    let names = lines.filter(|line| !line.starts_with(b" ") && !line.starts_with(b"\t"));
+    names
+        .filter_map(|line| line.split(|byte| *byte == b':').next())
+        .filter(|name| name.contains(&b'_'))
+        .count()
+}
+
 /// Parses a decimal `content-length`: digits only, within 64 bits.
 pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
@@ -304,6 +314,13 @@ pub(super) fn has_transfer_encoding(head: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_with_underscores_are_counted_in_a_head() {
+        let head = b"\r\nGET /a_b HTTP/1.1\r\nhost: a\r\nx_y: 1\r\nx-y: a_b\r\n fold_ed: 1\r\n_z_:\r\n\r\n";
+        assert_eq!(count_underscored_names(head), 2);
+        assert_eq!(count_underscored_names(b"GET / HTTP/1.1\n\n"), 0);
+    }
 
     const LINES: &[&str] = &[
         "Host: a\r\n",

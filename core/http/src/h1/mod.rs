@@ -19,7 +19,7 @@ mod tests;
 
 pub use body::{BodyError, BodyReader, BodyStep, TrailerLimits};
 pub use connection::{Version, has_token, is_keep_alive, is_upgrade};
-pub use head::{HeadProgress, Parsed, Underscores};
+pub use head::{HeadProgress, Parsed, Underscores, count_underscored_names};
 pub use reason::reason_phrase;
 pub use request::{BodyLength, RequestError, RequestInfo, RequestOptions, UpgradeFilter, parse_request};
 pub use response::{Answering, ResponseError, ResponseInfo, ResponseOptions, parse_response};

@@ -220,8 +220,17 @@ pub fn parse_request(
     // depend on how the bytes arrived.
     if !progress.first_line_checked {
         check_start(&buf[start..])?;
-        if let Some((line, _)) = next_line(buf, start) {
-            if RequestLine::parse(line, options)?.is_all {
+        if let Some((line, next)) = next_line(buf, start) {
+            // A line beyond the limit is too large however it arrives, and whatever it says.
+            if next - start > options.max_head_bytes {
+                return Err(RequestError::HeadersTooLarge);
+            }
+            let line = match RequestLine::parse(line, options) {
+                // Characters are looked at once the head is there as a whole.
+                Err(RequestError::InvalidCharacters) => None,
+                parsed => Some(parsed?),
+            };
+            if line.is_some_and(|line| line.is_all) {
                 return match parse_whole(buf, start, options, head)? {
                     Some((consumed, info)) => Ok(Parsed::Complete { consumed, info }),
                     None => Err(RequestError::CodecError),

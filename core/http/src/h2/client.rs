@@ -30,7 +30,9 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
         }
     })
     .await?;
-    Ok((Sender { inner: sender }, ClientConnection { inner, flusher, counts: FrameCounts::default() }))
+    let stream_errors = settings.stream_errors;
+    let connection = ClientConnection { inner, flusher, counts: FrameCounts::default(), stream_errors };
+    Ok((Sender { inner: sender }, connection))
 }
 
 /// A connection on which this side opens streams. As a future it moves all frames of all streams and ends with the
@@ -40,6 +42,7 @@ pub struct ClientConnection<T: AsyncRead + AsyncWrite + Unpin> {
     inner: h2::client::Connection<BatchedIo<T>, Bytes>,
     flusher: Flusher<T>,
     counts: FrameCounts,
+    stream_errors: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientConnection<T> {
@@ -64,6 +67,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for ClientConnection<T> {
         self.counts += seen.counts;
         if let Some(violation) = seen.violation {
             return Poll::Ready(Err(ConnectionError::Violation(violation)));
+        }
+        if !self.stream_errors && !seen.malformed.is_empty() {
+            return Poll::Ready(Err(ConnectionError::Malformed));
         }
         match (outcome, flushed) {
             (Poll::Ready(outcome), _) => Poll::Ready(outcome.map_err(ConnectionError::from)),

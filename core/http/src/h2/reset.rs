@@ -67,7 +67,7 @@ pub enum ConnectionError {
     /// The peer sent too many frames without effect, or did not begin as it has to.
     #[error("{0}")]
     Violation(super::Violation),
-    /// The peer opened a stream with a malformed message, and [`Settings::stream_errors`](super::Settings) is off.
+    /// The peer sent a malformed message, and [`Settings::stream_errors`](super::Settings) is off.
     #[error("Invalid HTTP header field was received")]
     Malformed,
     /// This side ended the connection because the peer broke the protocol.

@@ -23,6 +23,8 @@ pub struct ServerConnection<T> {
     /// Streams accepted in this turn, and the last one of the turns before.
     accepted: Vec<u32>,
     last_accepted: u32,
+    /// Streams whose heads were malformed, since the last time that somebody asked.
+    malformed: usize,
     /// Why the connection is being ended.
     shut_down: Option<Violation>,
 }
@@ -49,6 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
             stream_errors: settings.stream_errors,
             accepted: Vec::new(),
             last_accepted: 0,
+            malformed: 0,
             shut_down: None,
         })
     }
@@ -63,6 +66,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
                 Poll::Ready(Some(Ok((request, mut respond)))) => {
                     self.accepted.push(respond.stream_id().as_u32());
                     if has_repeated_length(&request) {
+                        self.malformed += 1;
                         if !self.stream_errors {
                             return Poll::Ready(Some(Err(ConnectionError::Malformed)));
                         }
@@ -108,7 +112,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         }
         let malformed = |id: &u32| *id > self.last_accepted && !self.accepted.contains(id);
         // A stream that was never accepted and yet is reset is one whose head is malformed.
-        if !self.stream_errors && seen.malformed.iter().any(malformed) {
+        let refused = seen.malformed.iter().filter(|id| malformed(id)).count();
+        self.malformed += refused;
+        if !self.stream_errors && refused > 0 {
             return Err(ConnectionError::Malformed);
         }
         if let Some(last) = self.accepted.drain(..).max() {
@@ -120,6 +126,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     /// What passed since the last time.
     pub fn take_counts(&mut self) -> FrameCounts {
         std::mem::take(&mut self.counts)
+    }
+
+    /// How many streams were refused since the last time because their heads are malformed.
+    pub fn take_malformed(&mut self) -> usize {
+        std::mem::take(&mut self.malformed)
     }
 
     /// [`ServerConnection::poll_accept`] as a future.

@@ -21,8 +21,7 @@ pub struct Settings {
     pub allow_extended_connect: bool,
     /// Bytes per stream that may wait for the connection to send them before the stream is told to stop.
     pub send_buffer: usize,
-    /// `override_stream_error_on_invalid_http_message`, on a server: a malformed request ends its stream instead of the
-    /// connection.
+    /// `override_stream_error_on_invalid_http_message`: a malformed message ends its stream instead of the connection.
     pub stream_errors: bool,
     /// What a peer may send that has no effect.
     pub limits: FrameLimits,

@@ -69,7 +69,7 @@ pub struct FrameCounts {
     pub resets_received: u32,
     /// RST_STREAM frames sent.
     pub resets_sent: u32,
-    /// GOAWAY frames sent that name the last stream.
+    /// GOAWAY frames sent that name the last stream, without an error.
     pub goaways_sent: u32,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Watch {
     inbound: Scanner,
     outbound: Scanner,
     counts: FrameCounts,
-    /// Streams that were reset with PROTOCOL_ERROR.
+    /// Streams that were reset with PROTOCOL_ERROR; on a client those whose body is at fault are left out.
     malformed: Vec<u32>,
     settings_seen: bool,
     /// Frames without payload since the last with one.
@@ -106,6 +106,8 @@ pub(super) struct Watch {
     /// Streams that were opened by either side.
     opened: u64,
     last_opened: u32,
+    /// The stream of the last DATA frame that was received.
+    last_data: u32,
     data_sent: u64,
     violation: Option<Violation>,
 }
@@ -129,6 +131,7 @@ impl Watch {
             window_updates: 0,
             opened: 0,
             last_opened: 0,
+            last_data: 0,
             data_sent: 0,
             violation: None,
         }
@@ -157,6 +160,9 @@ impl Watch {
             DATA | HEADERS | CONTINUATION => {
                 if frame.kind == HEADERS && self.side == Side::Server {
                     self.on_opened(frame.stream);
+                }
+                if frame.kind == DATA {
+                    self.last_data = frame.stream;
                 }
                 let ends = frame.kind != CONTINUATION && frame.flags & END_STREAM != 0;
                 self.empty = if frame.empty && !ends { self.empty + 1 } else { 0 };
@@ -190,12 +196,13 @@ impl Watch {
                 HEADERS if self.side == Side::Client => self.on_opened(frame.stream),
                 RST_STREAM => {
                     self.counts.resets_sent += 1;
-                    if frame.word == u32::from(h2::Reason::PROTOCOL_ERROR) {
+                    let in_body = self.side == Side::Client && frame.stream == self.last_data;
+                    if frame.word == u32::from(h2::Reason::PROTOCOL_ERROR) && !in_body {
                         self.malformed.push(frame.stream);
                     }
                 }
-                // One that only announces another says nothing about streams yet.
-                GOAWAY if frame.word != LAST_OF_ALL => self.counts.goaways_sent += 1,
+                // One that only announces another says nothing about streams yet; one with an error code is the codec's own.
+                GOAWAY if frame.word != LAST_OF_ALL && frame.code == 0 => self.counts.goaways_sent += 1,
                 _ => {}
             }
             ControlFlow::Continue(())
@@ -236,12 +243,14 @@ struct Frame {
     empty: bool,
     /// Error code of RST_STREAM, last stream of GOAWAY.
     word: u32,
+    /// Error code of GOAWAY.
+    code: u32,
 }
 
 /// Finds frames in bytes that come in pieces of any size.
 #[derive(Debug, Default)]
 struct Scanner {
-    head: [u8; HEADER_LENGTH + 4],
+    head: [u8; HEADER_LENGTH + 8],
     have: usize,
     skip: usize,
 }
@@ -258,7 +267,8 @@ impl Scanner {
             return HEADER_LENGTH;
         }
         let looked_at = match self.head[3] {
-            RST_STREAM | GOAWAY => 4,
+            RST_STREAM => 4,
+            GOAWAY => 8,
             DATA | HEADERS if self.head[4] & PADDED != 0 => 1,
             _ => 0,
         };
@@ -318,7 +328,8 @@ impl Scanner {
             flags,
             stream: word(5) & 0x7fff_ffff,
             empty: self.length() <= padding,
-            word: if beyond == 4 { word(HEADER_LENGTH) } else { 0 },
+            word: if beyond >= 4 { word(HEADER_LENGTH) } else { 0 },
+            code: if beyond == 8 { word(HEADER_LENGTH + 4) } else { 0 },
         }
     }
 }
@@ -414,9 +425,22 @@ mod tests {
     }
 
     #[test]
+    fn a_response_with_a_malformed_body_is_no_malformed_head() {
+        let mut watch = Watch::new(Side::Client, FrameLimits::default());
+        watch.received(
+            &[frame(SETTINGS, 0, 0, b""), frame(HEADERS, 4, 1, b"x"), frame(DATA, 1, 1, b"x")].concat(),
+        );
+        watch.sent(&[b'P'; PREFACE_LENGTH]);
+        watch
+            .sent(&[frame(RST_STREAM, 0, 1, &[0, 0, 0, 1]), frame(RST_STREAM, 0, 3, &[0, 0, 0, 1])].concat());
+        assert_eq!(watch.take_malformed(), vec![3]);
+    }
+
+    #[test]
     fn resets_and_farewells_are_counted() {
         let (mut watch, _) = server(&[frame(HEADERS, 5, 1, b"x"), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])]);
         watch.sent(&[frame(RST_STREAM, 0, 3, &[0, 0, 0, 1]), frame(GOAWAY, 0, 0, &[0; 8])].concat());
+        watch.sent(&frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
         watch.sent(&frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]));
         let counts = FrameCounts { resets_received: 1, resets_sent: 1, goaways_sent: 1 };
         assert_eq!((watch.take_malformed(), watch.take_malformed()), (vec![3], vec![]));

@@ -1,6 +1,9 @@
 //! HTTP/2 downstream: one stream of a connection.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dhow_http::HeaderMap;
@@ -15,6 +18,23 @@ use crate::reset::{Reset, ResetKind};
 use crate::upgrade;
 use crate::watermarks::Pressure;
 
+/// The streams of one connection.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// How many are served.
+    pub(crate) active: Cell<usize>,
+    /// When the last one ended.
+    pub(crate) last_end: Cell<Instant>,
+    /// The codec gave up the connection because of what the client sent.
+    pub(crate) codec_failed: Cell<bool>,
+}
+
+impl Streams {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { active: Cell::new(0), last_end: Cell::new(now), codec_failed: Cell::new(false) }
+    }
+}
+
 /// A request stream on an HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct H2Downstream {
@@ -22,6 +42,7 @@ pub(crate) struct H2Downstream {
     responder: Responder,
     sender: Option<SendBody>,
     queue: SendQueue,
+    siblings: Rc<Streams>,
     head_failed: bool,
     head_ends: bool,
     is_head_request: bool,
@@ -30,12 +51,19 @@ pub(crate) struct H2Downstream {
 
 impl H2Downstream {
     /// A stream whose response may wait for the client's window with up to `limit` bytes.
-    pub(crate) fn new(body: RecvBody, responder: Responder, is_head_request: bool, limit: u32) -> Self {
+    pub(crate) fn new(
+        body: RecvBody,
+        responder: Responder,
+        is_head_request: bool,
+        limit: u32,
+        siblings: Rc<Streams>,
+    ) -> Self {
         Self {
             body: ReceivedBody::new(body),
             responder,
             sender: None,
             queue: SendQueue::new(limit),
+            siblings,
             head_failed: false,
             head_ends: false,
             is_head_request,
@@ -44,9 +72,20 @@ impl H2Downstream {
     }
 }
 
+impl H2Downstream {
+    /// The reset as the stream sees it: that of its connection, if that is over because of the client.
+    fn explain(&self, reset: Reset) -> Reset {
+        if !self.siblings.codec_failed.get() {
+            return reset;
+        }
+        Reset::with_transport(ResetKind::ProtocolError, "codec_error:The_user_callback_function_failed")
+    }
+}
+
 impl BodySource for H2Downstream {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
-        self.body.poll_body(cx)
+        let polled = self.body.poll_body(cx);
+        polled.map_err(|reset| self.explain(reset))
     }
 
     fn chunk(&self) -> &[u8] {
@@ -78,7 +117,8 @@ impl BodySink for H2Downstream {
             source.consume(count);
             return Poll::Ready(Ok(count));
         };
-        self.queue.poll_write(cx, sender, source)
+        let polled = self.queue.poll_write(cx, sender, source);
+        polled.map_err(|reset| self.explain(reset))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
@@ -119,11 +159,12 @@ impl Downstream for H2Downstream {
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
-        match &mut self.sender {
-            Some(sender) => sender.poll_reset(cx).map(Reset::from),
-            None if self.head_ends => Poll::Pending,
-            None => self.responder.poll_reset(cx).map(Reset::from),
-        }
+        let polled = match &mut self.sender {
+            Some(sender) => sender.poll_reset(cx),
+            None if self.head_ends => return Poll::Pending,
+            None => self.responder.poll_reset(cx),
+        };
+        polled.map(|error| self.explain(error.into()))
     }
 
     fn send_informational(&mut self, head: &HeaderMap) {

@@ -12,7 +12,7 @@ use crate::body::{BodySink, BodySource};
 use crate::reset::Reset;
 
 pub(crate) use h1::H1Downstream;
-pub(crate) use h2::H2Downstream;
+pub(crate) use h2::{H2Downstream, Streams};
 
 /// The downstream side of one stream: the request's body comes from it and the response goes to it.
 pub(crate) trait Downstream: BodySource + BodySink {

@@ -19,6 +19,7 @@ use super::host_selection::no_healthy_upstream;
 use super::{Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
+use crate::stats::ConnectionManagerStats;
 use crate::stream::{Direction, Exchange, Interruption};
 use crate::upstream::{Acquired, UpstreamStream};
 
@@ -211,6 +212,14 @@ impl RequestGuard {
     pub(super) fn on_timed_out(&self) {
         self.host.stats().rq_timeout.fetch_add(1, Ordering::Relaxed);
         self.settle(&self.host.stats().rq_error);
+    }
+
+    /// A client that was not read because the host was slow is read again.
+    pub(super) fn release_client(&self, stream: &UpstreamStream, manager: &ConnectionManagerStats) {
+        if stream.is_backed_up() {
+            self.cluster.info().stats.upstream_flow_control_drained_total().inc();
+            manager.downstream_flow_control_resumed_reading_total().inc();
+        }
     }
 
     /// Counts what became of the stream when the upstream ended it.

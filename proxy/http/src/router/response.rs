@@ -1,5 +1,7 @@
 //! How what the last attempt brought reaches the client, and what is counted about it.
 
+use std::future::poll_fn;
+
 use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
 use dhow_http::h1::{BodyLength, ResponseInfo};
@@ -16,6 +18,7 @@ use crate::reset::{Reset, ResetKind};
 use crate::stream::{
     Encoded, Ending, Exchange, Expired, Interruption, KeptBody, Pump, PumpSetup, RequestBody,
 };
+use crate::upgrade;
 use crate::upstream::UpstreamStream;
 
 impl Exchange {
@@ -61,6 +64,9 @@ impl Exchange {
             Outcome::Response(head, upstream, guard, request_done) => {
                 if let Some(ending) = self.redirect_internally(down, forwarding, head.status, request_done) {
                     return ending;
+                }
+                if self.fails_handshake(head.status) {
+                    return self.refuse_handshake(down, upstream).await;
                 }
                 self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
             }
@@ -126,6 +132,26 @@ impl Exchange {
             reply = reply.header(KnownHeader::XEnvoyAttemptCount, attempts.into_bytes());
         }
         self.reply(down, timer, reply).await
+    }
+
+    /// Whether the response neither grants the WebSocket that was asked for nor says what is wrong: a client might take its
+    /// body for frames.
+    fn fails_handshake(&self, status: u16) -> bool {
+        self.upgrade && (200..400).contains(&status) && upgrade::kind(&self.request) == "websocket"
+    }
+
+    async fn refuse_handshake<D: Downstream>(&mut self, down: &mut D, upstream: UpstreamStream) -> Ending {
+        drop(upstream);
+        self.info.details = Some("websocket_handshake_unsuccessful".into());
+        self.info.response_code = self.response.status();
+        self.response.remove_known(KnownHeader::ContentLength);
+        self.response.remove_known(KnownHeader::TransferEncoding);
+        self.apply_route_response_headers();
+        self.send_response_head(down, true, true);
+        match poll_fn(|cx| down.poll_finish(cx, None)).await {
+            Ok(()) => Ending::Complete,
+            Err(_) => Ending::Gone,
+        }
     }
 
     /// Sends the response downstream while the rest of the request still goes up.
@@ -198,12 +224,14 @@ impl Exchange {
             response_timeout: forwarding.timeouts.global,
             // Only a stream of HTTP/2 can end in one direction and go on in the other.
             upgraded: upgraded && http1,
+            holds_body: false,
         };
         let result = pump.relay().await;
         let request_done = pump.request_done;
         if request_done {
             forwarding.finish_copies(down.trailers());
         }
+        guard.release_client(&upstream, &self.manager.stats.manager);
         let done = clock::now();
         self.info.upstream.last_rx = Some(done);
         let broken = match &result {

@@ -121,6 +121,8 @@ impl Exchange {
         guard: RequestGuard,
     ) -> Outcome {
         let manager = self.manager.clone();
+        // What follows an upgrade is for the other protocol, if the host agrees to it.
+        let holds_body = self.upgrade && !matches!(upstream, UpstreamStream::Tunnel(_));
         let (stream, deadlines) = self.parts();
         let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
         let mut pump = Pump {
@@ -131,12 +133,15 @@ impl Exchange {
             request_done: false,
             response_timeout: forwarding.timeouts.global,
             upgraded: false,
+            holds_body,
         };
-        let mut interim = Vec::new();
+        let mut interim = None;
         let result = loop {
             match pump.await_head().await {
+                // One at most is looked at, whatever the host sends.
+                Ok(head) if head.informational && interim.is_some() => {}
                 Ok(head) if head.informational => {
-                    interim.push(head.status);
+                    interim = Some(head.status);
                     if manager.config.proxy_100_continue {
                         manager.stats.charge_interim(head.status);
                         pump.body.down.send_informational(pump.body.stream.response);
@@ -149,7 +154,7 @@ impl Exchange {
         if request_done {
             forwarding.finish_copies(down.trailers());
         }
-        for status in interim {
+        if let Some(status) = interim {
             let traits = forwarding.traits(self.internal);
             self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
         }
@@ -165,6 +170,7 @@ impl Exchange {
             Err(interruption) => interruption,
         };
         self.deadlines.end_attempt();
+        guard.release_client(&upstream, &manager.stats.manager);
         let idle = match interruption {
             Interruption::Expired(Expired::PerTry) => false,
             Interruption::Expired(Expired::PerTryIdle) => true,

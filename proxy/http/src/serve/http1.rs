@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dhow_base::ResponseFlag;
 use dhow_http::h1::{
     BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, ResponseWriteOptions, TrailerLimits,
-    Version, parse_request, write_response_head,
+    Underscores, Version, count_underscored_names, parse_request, write_response_head,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
@@ -29,6 +29,8 @@ enum Awaited {
     Request(HeaderMap, RequestInfo),
     Refused(RequestError),
     HeaderTimeout,
+    /// The connection was drained.
+    Drained,
     Closed(End),
 }
 
@@ -75,6 +77,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
                 Box::pin(header_timeout(manager, info, down)).await;
                 return Box::pin(close_gently(manager, down, false)).await;
             }
+            Awaited::Drained => return Box::pin(close_gently(manager, down, false)).await,
             Awaited::Closed(end) => {
                 if end.cut_off {
                     abandoned_head(manager, info);
@@ -118,13 +121,15 @@ async fn one_exchange(
     exchange.run(down, timer).await
 }
 
-/// What becomes of a connection because of its age (`max_connection_duration`).
+/// What becomes of a connection because of its age (`max_connection_duration`), or because it was idle.
 struct Aging {
     /// When responses begin to say that they are the last.
     end: Option<Instant>,
     /// How long the connection may stay idle beyond that; for ever with `http1_safe_max_connection_duration`.
     grace: Option<Duration>,
     reached: bool,
+    /// It drains because it was idle.
+    idle: bool,
     manager: Rc<Manager>,
 }
 
@@ -132,7 +137,7 @@ impl Aging {
     fn new(manager: &Rc<Manager>, info: &ConnectionInfo) -> Self {
         let end = manager.connection_end(info);
         let grace = end.and_then(|_| manager.drain_grace());
-        Self { end, grace, reached: false, manager: manager.clone() }
+        Self { end, grace, reached: false, idle: false, manager: manager.clone() }
     }
 
     /// The next moment at which an idle connection has to be looked at.
@@ -141,6 +146,13 @@ impl Aging {
             false => self.end,
             true => self.end.zip(self.grace).map(|(end, grace)| end + grace),
         }
+    }
+
+    /// Begins to drain a connection that was idle for too long.
+    fn drain_idle(&mut self, now: Instant) {
+        self.manager.stats.manager.downstream_cx_idle_timeout().inc();
+        (self.end, self.grace) = (Some(now), Some(self.manager.drain_time()));
+        (self.reached, self.idle) = (true, true);
     }
 
     /// Notices that the time has come; tells whether an idle connection is to be closed now.
@@ -159,7 +171,7 @@ impl Aging {
 
 impl Drop for Aging {
     fn drop(&mut self) {
-        if self.reached && self.manager.config.timeouts.safe_max_connection_duration {
+        if self.reached && !self.idle && self.manager.config.timeouts.safe_max_connection_duration {
             self.manager.stats.manager.downstream_cx_http1_soft_drain().dec();
         }
     }
@@ -184,6 +196,11 @@ async fn await_request(
                 let into = head.get_or_insert_with(|| manager.take_head());
                 match parse_request(wire.read.filled(), &mut progress, &manager.config.http1, into) {
                     Ok(Parsed::Complete { consumed, info }) => {
+                        if manager.config.http1.underscores == Underscores::Drop {
+                            let dropped = count_underscored_names(&wire.read.filled()[..consumed]);
+                            let stats = manager.stats.http1();
+                            stats.dropped_headers_with_underscores().add(dropped as u64);
+                        }
                         wire.read.consume(consumed);
                         if info.body == BodyLength::None {
                             wire.read.release_if_empty();
@@ -209,18 +226,18 @@ async fn await_request(
                 Some(begun) => {
                     (header_deadline(timeouts.request_headers, timeouts.stream_idle, begun), false)
                 }
-                None => (timeouts.idle.map(|idle| idle_since + idle), true),
+                None => (timeouts.idle.filter(|_| !aging.reached).map(|idle| idle_since + idle), true),
             };
             match poll_earliest(cx, timer, deadline, aging.deadline().filter(|_| idle)) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Deadline::MaxDuration) => {
                     if aging.on_time(clock::now()) {
-                        return Poll::Ready(Awaited::Closed(End::LOCAL));
+                        return Poll::Ready(Awaited::Drained);
                     }
                 }
                 Poll::Ready(Deadline::First) if what => {
-                    manager.stats.manager.downstream_cx_idle_timeout().inc();
-                    return Poll::Ready(Awaited::Closed(End::LOCAL));
+                    aging.drain_idle(clock::now());
+                    down.close_from(aging.end);
                 }
                 Poll::Ready(Deadline::First) => return Poll::Ready(Awaited::HeaderTimeout),
             }

@@ -1,6 +1,5 @@
 //! HTTP/2 connections: a task for each stream, and one that moves frames.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,15 +7,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use dhow_base::ResponseFlag;
 use dhow_http::h1::Underscores;
 use dhow_http::h2::{ConnectionError, FrameCounts, ServerConnection, ServerStream, Violation};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_net::Transport;
-use dhow_proxy_api::{ConnectionInfo, Protocol};
+use dhow_proxy_access_log::Logged;
+use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::downstream::{Downstream, H2Downstream};
+use crate::downstream::{Downstream, H2Downstream, Streams};
 use crate::keepalive::Keepalive;
 use crate::manager::Manager;
 use crate::stream::Exchange;
@@ -52,10 +53,11 @@ pub(super) async fn serve(
         keepalive,
         timer: DeadlineTimer::new(),
         draining: false,
-        streams: Rc::new(Streams { active: Cell::new(0), last_end: Cell::new(clock::now()) }),
+        streams: Rc::new(Streams::new(clock::now())),
         max_duration,
         requests: 0,
         manager: manager.clone(),
+        info: info.clone(),
     };
     loop {
         match poll_fn(|cx| server.poll_stream(cx)).await {
@@ -64,7 +66,7 @@ pub(super) async fn serve(
                 let (manager, info, streams) = (manager.clone(), info.clone(), server.streams.clone());
                 streams.active.set(streams.active.get() + 1);
                 tokio::task::spawn_local(async move {
-                    serve_stream(manager, info, stream).await;
+                    serve_stream(manager, info, stream, &streams).await;
                     streams.active.set(streams.active.get() - 1);
                     streams.last_end.set(clock::now());
                 });
@@ -73,6 +75,7 @@ pub(super) async fn serve(
                 let end = match over {
                     Over::Failed(error) => {
                         count_failure(&manager, &error);
+                        server.streams.codec_failed.set(!error.is_by_peer());
                         if error.is_by_peer() { End::REMOTE } else { End::LOCAL }
                     }
                     Over::Unanswered => {
@@ -99,6 +102,7 @@ enum Over {
 /// A connection whose streams are served.
 struct Server {
     manager: Rc<Manager>,
+    info: Rc<ConnectionInfo>,
     connection: ServerConnection<Rewound>,
     keepalive: Option<Keepalive>,
     timer: DeadlineTimer,
@@ -108,18 +112,14 @@ struct Server {
     requests: u32,
 }
 
-/// The streams of a connection.
-struct Streams {
-    active: Cell<usize>,
-    /// When the last one ended.
-    last_end: Cell<Instant>,
-}
-
 impl Server {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerStream, Over>> {
         loop {
             let accepted = self.connection.poll_accept(cx);
             count_frames(&self.manager, self.connection.take_counts());
+            for _ in 0..self.connection.take_malformed() {
+                self.count_malformed();
+            }
             match accepted {
                 Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Ok(stream)),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Over::Failed(error))),
@@ -152,6 +152,27 @@ impl Server {
                 self.drain();
                 self.streams.last_end.set(now);
             }
+        }
+    }
+
+    /// Counts and logs a stream that the codec refused.
+    fn count_malformed(&self) {
+        let stats = &self.manager.stats.manager;
+        stats.downstream_rq_total().inc();
+        stats.downstream_rq_http2_total().inc();
+        stats.downstream_rq_rx_reset().inc();
+        if self.manager.config.http2.stream_errors {
+            self.manager.stats.http2().rx_messaging_error().inc();
+        }
+        let now = clock::now();
+        let random = self.manager.worker.random();
+        let mut info = StreamInfo::new(self.info.clone(), Some(Protocol::Http2), now, random);
+        info.flag(ResponseFlag::DownstreamProtocolError);
+        info.details = Some("http2.invalid.header.field".into());
+        info.end = Some(now);
+        let context = StreamFormat::new(&info);
+        for log in &self.manager.config.access_logs {
+            log.log(&context, &Logged { info: &info, request: None });
         }
     }
 
@@ -198,19 +219,26 @@ fn count_failure(manager: &Manager, error: &ConnectionError) {
             if matches!(error, ConnectionError::Malformed) {
                 stats.rx_messaging_error().inc();
             }
-            manager.stats.manager.downstream_cx_protocol_error().inc();
+            if !error.is_by_peer() {
+                manager.stats.manager.downstream_cx_protocol_error().inc();
+            }
         }
     }
 }
 
-async fn serve_stream(manager: Rc<Manager>, info: Rc<ConnectionInfo>, stream: ServerStream) {
+async fn serve_stream(
+    manager: Rc<Manager>,
+    info: Rc<ConnectionInfo>,
+    stream: ServerStream,
+    siblings: &Rc<Streams>,
+) {
     let streams = StreamsGauge::new(&manager);
     let mut head = manager.take_head();
     let fields = stream.field_count();
     let (body, responder) = stream.into_parts(&mut head);
     let refusal = refuse_head(&manager, &mut head, fields);
     let limit = info.buffer_limit.min(manager.config.http2.stream_window);
-    let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit);
+    let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit, siblings.clone());
     if refusal.is_none() && !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
         let mut interim = manager.take_head();
         interim.set_status(100);

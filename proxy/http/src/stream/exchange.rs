@@ -328,7 +328,10 @@ impl Exchange {
     fn downstream_gone(&mut self, reset: &Reset) -> Ending {
         let stats = &self.manager.stats.manager;
         stats.downstream_rq_rx_reset().inc();
-        if reset.kind == ResetKind::ConnectionTermination {
+        if let (ResetKind::ProtocolError, Some(details)) = (reset.kind, &reset.transport) {
+            self.info.flag(ResponseFlag::DownstreamProtocolError);
+            self.info.details = Some(details.clone().into());
+        } else if reset.kind == ResetKind::ConnectionTermination {
             self.info.flag(ResponseFlag::DownstreamConnectionTermination);
             self.info.details = Some("downstream_remote_disconnect".into());
         } else {

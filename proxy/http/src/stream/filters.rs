@@ -204,6 +204,7 @@ impl Exchange {
                 request_done: *pump.request_done,
                 response_timeout: pump.response_timeout,
                 upgraded: false,
+                holds_body: false,
             };
             let result = match verdict {
                 HeadersVerdict::Continue => Ok(()),

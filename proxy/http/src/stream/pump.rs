@@ -44,6 +44,8 @@ pub(crate) struct Pump<'a, 'b, D> {
     pub(crate) response_timeout: Option<Duration>,
     /// The exchange was upgraded: both directions are bytes until one side closes.
     pub(crate) upgraded: bool,
+    /// The body waits until the response head is there.
+    pub(crate) holds_body: bool,
 }
 
 impl<D: Downstream> Pump<'_, '_, D> {
@@ -59,7 +61,8 @@ impl<D: Downstream> Pump<'_, '_, D> {
             {
                 return Poll::Ready(head.map_err(Interruption::Upstream));
             }
-            let failed = match self.poll_request(cx) {
+            let polled = if self.holds_body { self.poll_held_request(cx) } else { self.poll_request(cx) };
+            let failed = match polled {
                 Poll::Ready(Err(interruption)) => return Poll::Ready(Err(interruption)),
                 Poll::Ready(Ok(failed)) => failed,
                 Poll::Pending => None,
@@ -180,6 +183,10 @@ impl<D: Downstream> Pump<'_, '_, D> {
         }
         self.count_request_pressure();
         match polled {
+            // Nobody reads from the client while the host is slow.
+            Poll::Pending if self.upstream.is_backed_up() => {
+                self.body.down.poll_closed(cx).map(|reset| Err(Interruption::Downstream(reset)))
+            }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if self.upgraded => {
                 Poll::Ready(Err(Interruption::Downstream(Reset::new(ResetKind::ConnectionTermination))))
@@ -194,6 +201,14 @@ impl<D: Downstream> Pump<'_, '_, D> {
             }
             Poll::Ready(Err(TransferError::Sink(reset))) => Poll::Ready(Ok(Some(reset))),
         }
+    }
+
+    /// Sends the head alone.
+    fn poll_held_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reset>, Interruption>> {
+        if let Poll::Ready(Err(reset)) = self.upstream.poll_flush(cx) {
+            return Poll::Ready(Ok(Some(reset)));
+        }
+        self.body.down.poll_closed(cx).map(|reset| Err(Interruption::Downstream(reset)))
     }
 
     /// Counts how often the client was not read because the host was slow.

@@ -31,6 +31,8 @@ pub(crate) struct H1Upstream {
     keep_alive: bool,
     request_done: bool,
     head_done: bool,
+    /// What follows are bytes of another protocol.
+    switched: bool,
     requests: u64,
     /// When the connection became idle.
     pub(crate) idle_since: Instant,
@@ -99,6 +101,7 @@ impl H1Upstream {
             keep_alive: true,
             request_done: true,
             head_done: true,
+            switched: false,
             requests: 0,
             idle_since: clock::now(),
             expired,
@@ -108,6 +111,11 @@ impl H1Upstream {
     /// What counts the connection.
     pub(crate) fn guard(&self) -> &ConnectionGuard {
         &self.guard
+    }
+
+    /// Whether so many bytes wait for the host that no more are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.wire.is_backed_up()
     }
 
     /// Whether the connection is to carry no further request because of its age.
@@ -178,10 +186,23 @@ impl H1Upstream {
             return;
         }
         self.head_done = true;
+        self.switched = self.switches(info);
         self.keep_alive = info.keep_alive;
+        if !info.keep_alive && !self.switched {
+            self.guard.info().stats.upstream_cx_close_notify().inc();
+        }
         self.wire.begin_body(info.body, TrailerLimits::default());
         if info.body == BodyLength::None {
             self.wire.read.release_if_empty();
+        }
+    }
+
+    /// Whether the response ends HTTP on the connection: what follows are bytes of another protocol.
+    fn switches(&self, info: ResponseInfo) -> bool {
+        match self.answering {
+            Answering::Upgrade => info.status == 101,
+            Answering::Connect => (200..300).contains(&info.status),
+            _ => false,
         }
     }
 
@@ -191,6 +212,9 @@ impl H1Upstream {
         self.guard.set_requests_active(!complete);
         if self.wire.peer_ended() {
             self.guard.set_closed_by(ClosedBy::Remote);
+        }
+        if complete && !self.wire.read.is_empty() {
+            self.guard.info().stats.upstream_cx_protocol_error().inc();
         }
         let open = self.keep_alive && self.wire.read.is_empty() && !self.wire.peer_ended();
         complete && open && !self.has_expired()
@@ -207,6 +231,8 @@ impl H1Upstream {
         let stale = self.wire.poll_fill(&mut cx).is_ready();
         if stale && self.wire.peer_ended() {
             self.guard.set_closed_by(ClosedBy::Remote);
+        } else if stale && !self.wire.read.is_empty() {
+            self.guard.info().stats.upstream_cx_protocol_error().inc();
         }
         stale
     }
@@ -215,6 +241,10 @@ impl H1Upstream {
 impl BodySource for H1Upstream {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
         let result = ready!(self.wire.poll_body(cx));
+        if self.switched && matches!(result, Ok(BodyState::End)) {
+            // Another protocol has no end that HTTP knows of.
+            return Poll::Ready(Err(Reset::new(ResetKind::ConnectionTermination)));
+        }
         Poll::Ready(result.map_err(|reset| match reset.kind {
             // The end of the stream in the middle of a body breaks the protocol; a reset connection does not.
             ResetKind::ConnectionTermination if self.wire.peer_ended() => {

@@ -41,6 +41,11 @@ impl H2Upstream {
         Self { slot, sending: None, queue, pending: None, body: None, request_done: false, upgrade: None }
     }
 
+    /// Whether so many bytes wait for the host that no more are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.queue.is_backed_up()
+    }
+
     /// Sends the request head.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
         let converted = upgrade::request_to_http2(head);

@@ -214,16 +214,26 @@ impl Driver {
         if counts == FrameCounts::default() {
             return;
         }
-        let FrameCounts { resets_received, resets_sent, goaways_sent } = counts;
+        // Envoy says no farewell to hosts.
+        let FrameCounts { resets_received, resets_sent, goaways_sent: _ } = counts;
         let stats = self.cluster.stats.http2();
         stats.rx_reset().add(resets_received.into());
         stats.tx_reset().add(resets_sent.into());
-        stats.goaway_sent().add(goaways_sent.into());
     }
 
     fn on_error(&self, error: &ConnectionError) -> End {
-        let ConnectionError::Violation(violation) = error else { return End::Broken };
         let stats = self.cluster.stats.http2();
+        let violation = match error {
+            ConnectionError::Violation(violation) => violation,
+            error if error.is_by_peer() => return End::Broken,
+            error => {
+                if matches!(error, ConnectionError::Malformed) {
+                    stats.rx_messaging_error().inc();
+                }
+                self.cluster.stats.upstream_cx_protocol_error().inc();
+                return End::Ours;
+            }
+        };
         match violation {
             Violation::EmptyFrames => stats.inbound_empty_frames_flood().inc(),
             Violation::Priorities => stats.inbound_priority_frames_flood().inc(),
@@ -281,6 +291,7 @@ fn settings(options: &Http2Options) -> Settings {
         stream_window: options.initial_stream_window_size.unwrap_or(defaults.stream_window),
         connection_window: options.initial_connection_window_size.unwrap_or(defaults.connection_window),
         limits: options.limits,
+        stream_errors: options.stream_error_on_invalid_message,
         ..defaults
     }
 }

@@ -56,6 +56,15 @@ impl UpstreamStream {
         }
     }
 
+    /// Whether so many bytes of the request wait for the host that no more are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        match self {
+            Self::H1(stream) => stream.is_backed_up(),
+            Self::H2(stream) => stream.is_backed_up(),
+            Self::Tunnel(tunnel) => tunnel.is_backed_up(),
+        }
+    }
+
     /// Sends the request head, `end` when there is no body.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
         match self {

@@ -37,6 +37,11 @@ impl Tunnel {
         Self { wire, guard, shut_down: false }
     }
 
+    /// Whether so many bytes wait for the host that no more are taken.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.wire.is_backed_up()
+    }
+
     /// The answer to CONNECT: a connection is all that it asked for.
     pub(crate) fn answer(&self, head: &mut HeaderMap) -> ResponseInfo {
         head.clear();
