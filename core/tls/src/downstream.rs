@@ -9,7 +9,7 @@ use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::Transport;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{Accepted, Acceptor, ClientHello, NoServerSessionStorage};
-use rustls::{CipherSuite, Connection, Error, ServerConfig, version};
+use rustls::{Connection, Error, ServerConfig};
 
 use crate::context::Context;
 use crate::failure::TlsFailure;
@@ -22,39 +22,15 @@ use crate::secrets::StaticSecrets;
 use crate::stream::{Blocking, TlsStream, or_pending};
 use crate::verifier::DownstreamVerifier;
 
-/// What only clients that speak TLS 1.3 offer.
-const TLS13_SUITES: [CipherSuite; 3] = [
-    CipherSuite::TLS13_AES_128_GCM_SHA256,
-    CipherSuite::TLS13_AES_256_GCM_SHA384,
-    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-];
-
 /// TLS termination as configured by a `DownstreamTlsContext`.
 #[derive(Debug)]
 pub struct DownstreamTls {
     /// Without ALPN: for clients that offer nothing that is configured, which Envoy serves without a protocol.
-    plain: ByVersion,
-    with_alpn: ByVersion,
-    speaks_13: bool,
+    plain: Arc<ServerConfig>,
+    with_alpn: Arc<ServerConfig>,
     selection: Arc<Selection>,
     require_sni: bool,
     verifies: bool,
-}
-
-/// The settings by the version that a connection will have: of the suites of TLS 1.3 Envoy takes the client's first, of the
-/// older ones its own unless `prefer_client_ciphers` is set.
-#[derive(Clone, Debug)]
-struct ByVersion {
-    tls12: Arc<ServerConfig>,
-    tls13: Arc<ServerConfig>,
-}
-
-impl ByVersion {
-    fn new(config: ServerConfig) -> Self {
-        let mut tls13 = config.clone();
-        tls13.ignore_client_order = false;
-        Self { tls12: Arc::new(config), tls13: Arc::new(tls13) }
-    }
 }
 
 impl DownstreamTls {
@@ -105,7 +81,6 @@ impl DownstreamTls {
         let failed = |error: String| ConfigError::new(common_path.clone(), error);
         let Context { parameters, identities, validation, alpn } = context;
         let verifies = validation.is_active();
-        let speaks_13 = parameters.versions.contains(&&version::TLS13);
         let builder = ServerConfig::builder_with_provider(parameters.provider.clone())
             .with_protocol_versions(&parameters.versions)
             .map_err(|error| failed(error.to_string()))?;
@@ -127,9 +102,8 @@ impl DownstreamTls {
         let mut with_alpn = plain.clone();
         with_alpn.alpn_protocols = alpn;
         Ok(Self {
-            plain: ByVersion::new(plain),
-            with_alpn: ByVersion::new(with_alpn),
-            speaks_13,
+            plain: Arc::new(plain),
+            with_alpn: Arc::new(with_alpn),
             selection,
             require_sni: require_sni.as_ref().is_some_and(|required| required.value),
             verifies,
@@ -165,12 +139,10 @@ impl DownstreamTls {
     }
 
     fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
-        let ours = &self.with_alpn.tls12.alpn_protocols;
+        let ours = &self.with_alpn.alpn_protocols;
         let common =
             hello.alpn().is_some_and(|mut offered| offered.any(|p| ours.iter().any(|ours| ours == p)));
-        let configs = if common { &self.with_alpn } else { &self.plain };
-        let offers_13 = hello.cipher_suites().iter().any(|suite| TLS13_SUITES.contains(suite));
-        if self.speaks_13 && offers_13 { configs.tls13.clone() } else { configs.tls12.clone() }
+        if common { self.with_alpn.clone() } else { self.plain.clone() }
     }
 }
 
