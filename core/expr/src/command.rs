@@ -1,8 +1,11 @@
 //! One compiled command and its value.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, format_decimal};
 
 use crate::address::PrefixLength;
+use crate::cel::CelExpression;
 use crate::context::{AddressFact, FormatContext, MetadataSource, NumberFact, TextFact};
 use crate::duration::DurationCommand;
 use crate::grpc_status::{self, GrpcStatusStyle};
@@ -39,6 +42,16 @@ pub(crate) enum AddressPart {
     Masked(PrefixLength),
 }
 
+/// What is told of attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptedPart {
+    Address,
+    AddressWithoutPort,
+    HostName,
+    HostNameWithoutPort,
+    ConnectionId,
+}
+
 /// Which path `%PATH%` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathChoice {
@@ -73,8 +86,25 @@ pub(crate) enum Kind {
     Number(NumberFact),
     Address(AddressFact, AddressPart),
     Duration(DurationCommand),
-    StartTime(TimeFormat),
-    EmitTime(TimeFormat),
+    StartTime {
+        format: TimeFormat,
+        local: bool,
+    },
+    EmitTime {
+        format: TimeFormat,
+        local: bool,
+    },
+    /// An end of a certificate's validity.
+    Validity(NumberFact, TimeFormat),
+    /// Number of the upstream connection; 0 when there was none.
+    UpstreamConnectionId,
+    /// What the last attempt that got a connection went to.
+    Attempted(AttemptedPart),
+    HeaderWithoutQuery {
+        name: HeaderName,
+        otherwise: Option<HeaderName>,
+    },
+    Cel(CelExpression),
     Flags {
         long: bool,
     },
@@ -158,7 +188,7 @@ impl Kind {
     /// Whether the value is a JSON number.
     fn is_number(&self) -> bool {
         match self {
-            Self::Number(_) | Self::Duration(_) | Self::HeaderBytes(_) => true,
+            Self::Number(_) | Self::Duration(_) | Self::HeaderBytes(_) | Self::UpstreamConnectionId => true,
             Self::Address(_, part) => *part == AddressPart::Port,
             Self::GrpcStatus(style) => *style == GrpcStatusStyle::Number,
             _ => false,
@@ -181,8 +211,30 @@ impl Kind {
             Self::Duration(command) => {
                 command.value(context).is_some_and(|number| append_number(number, out))
             }
-            Self::StartTime(format) => context.start_time().is_some_and(|at| format.append(at, out)),
-            Self::EmitTime(format) => context.now().is_some_and(|at| format.append(at, out)),
+            Self::StartTime { format, local: false } => {
+                context.start_time().is_some_and(|at| format.append(at, out))
+            }
+            Self::StartTime { format, local: true } => {
+                context.start_time().is_some_and(|at| format.append_local(at, out))
+            }
+            Self::EmitTime { format, local: false } => context.now().is_some_and(|at| format.append(at, out)),
+            Self::EmitTime { format, local: true } => {
+                context.now().is_some_and(|at| format.append_local(at, out))
+            }
+            Self::Validity(fact, format) => {
+                let seconds = context.number(*fact);
+                seconds.is_some_and(|at| format.append(UNIX_EPOCH + Duration::from_secs(at), out))
+            }
+            Self::UpstreamConnectionId => {
+                append_number(context.number(NumberFact::UpstreamConnectionId).unwrap_or(0), out)
+            }
+            Self::Attempted(part) => append_attempted(context, *part, out),
+            Self::HeaderWithoutQuery { name, otherwise } => {
+                let Some(map) = context.request_headers() else { return false };
+                let value = map.get(name).or_else(|| otherwise.as_ref().and_then(|name| map.get(name)));
+                append_some(value.map(|value| value.split(|&b| b == b'?').next().unwrap_or_default()), out)
+            }
+            Self::Cel(expression) => expression.append(context, out),
             Self::Flags { long } => append_flags(context, *long, out),
             Self::GrpcStatus(style) => grpc_status::append(context, *style, out),
             Self::Metadata(command) => {
@@ -243,13 +295,28 @@ fn append_address(
         AddressPart::Masked(mask) => return address.append_masked(mask, out),
         AddressPart::Port => return address.port().is_some_and(|port| append_number(u64::from(port), out)),
         AddressPart::EndpointId => match address {
-            crate::Address::Internal(_, endpoint) if !endpoint.is_empty() => {
-                out.extend_from_slice(endpoint.as_bytes());
-            }
-            _ => return false,
+            crate::Address::Internal(_, endpoint) => out.extend_from_slice(endpoint.as_bytes()),
+            // Other addresses have an empty one.
+            _ => {}
         },
     }
     true
+}
+
+/// Envoy notes a host as attempted once there is a connection, for each attempt anew.
+fn append_attempted(context: &dyn FormatContext, part: AttemptedPart, out: &mut Vec<u8>) -> bool {
+    let Some(id) = context.number(NumberFact::UpstreamConnectionId) else { return false };
+    match part {
+        AttemptedPart::Address => {
+            append_address(context, AddressFact::UpstreamHost, AddressPart::WithPort, out)
+        }
+        AttemptedPart::AddressWithoutPort => {
+            append_address(context, AddressFact::UpstreamHost, AddressPart::WithoutPort, out)
+        }
+        AttemptedPart::HostName => append_text(context, TextFact::UpstreamHostName, out),
+        AttemptedPart::HostNameWithoutPort => Kind::UpstreamHostNameWithoutPort.append(context, out),
+        AttemptedPart::ConnectionId => append_number(id, out),
+    }
 }
 
 fn append_flags(context: &dyn FormatContext, long: bool, out: &mut Vec<u8>) -> bool {

@@ -36,10 +36,14 @@ pub enum TimePoint {
     DownstreamTxBegin,
     /// The response's last byte was sent downstream (`DS_TX_END`).
     DownstreamTxEnd,
-    /// The downstream TLS handshake was complete.
+    /// The downstream TLS handshake was complete, counted from the beginning of the connection.
     DownstreamHandshakeEnd,
     /// The stream was complete; `%DURATION%` ends here.
     StreamEnd,
+    /// A connection was asked for.
+    UpstreamPoolBegin,
+    /// It was there, or there was none to be had.
+    UpstreamPoolReady,
 }
 
 /// A number of a stream or connection.
@@ -54,6 +58,19 @@ pub enum NumberFact {
     ConnectionId,
     UpstreamConnectionId,
     UpstreamRequestAttemptCount,
+    RouteResolutionCount,
+    /// 1 when the client showed a certificate.
+    DownstreamPeerPresented,
+    /// 1 when the client showed a certificate that was verified.
+    DownstreamPeerVerified,
+    /// Start of validity of the client's certificate, in seconds since 1970.
+    DownstreamPeerCertVStart,
+    /// End of validity.
+    DownstreamPeerCertVEnd,
+    /// Start of validity of the host's certificate, in seconds since 1970.
+    UpstreamPeerCertVStart,
+    /// End of validity.
+    UpstreamPeerCertVEnd,
 }
 
 /// A text of a stream or connection.
@@ -84,6 +101,10 @@ pub enum TextFact {
     ListenerName,
     RequestedServerName,
     StreamId,
+    /// A new UUID each time.
+    UniqueId,
+    /// Server name that was asked for in the TLS handshake with the host.
+    UpstreamServerName,
     TraceId,
     SpanId,
     /// Name of the machine.
@@ -118,10 +139,16 @@ pub enum TlsFact {
     LocalOtherNameSan,
     PeerSerial,
     PeerFingerprint256,
-    /// Start of validity, in Envoy's form `2018-12-18T01:50:34.000Z`.
-    PeerCertVStart,
-    /// End of validity, in the same form.
-    PeerCertVEnd,
+    /// SHA-1 of the certificate.
+    PeerFingerprint1,
+    /// SHA-1 of each certificate of the chain.
+    PeerChainFingerprints1,
+    /// SHA-256 of each certificate of the chain.
+    PeerChainFingerprints256,
+    /// Serial number of each certificate of the chain.
+    PeerChainSerials,
+    /// The certificate as PEM, encoded as in a URL.
+    PeerCert,
 }
 
 /// Which address.

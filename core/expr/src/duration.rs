@@ -40,6 +40,12 @@ impl DurationCommand {
             "ns" => Precision::Nanoseconds,
             other => return Err(format!("Invalid common duration precision: {other}.")),
         };
+        if parts.contains(&"US_RX_BODY_BEG") {
+            return Err(
+                "the time point US_RX_BODY_BEG is not supported: the first byte of a body is not timed"
+                    .to_owned(),
+            );
+        }
         let point = |name: &str| {
             time_point(name).ok_or_else(|| {
                 format!("Invalid common duration time point: {name}. Custom time points are not supported.")

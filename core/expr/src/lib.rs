@@ -1,9 +1,12 @@
 //! Envoy's substitution format strings (`%COMMAND(args):LEN%`), compiled once and evaluated without allocation.
 //! It must not know where the values come from: streams, connections and configuration sources are behind [`FormatContext`].
 //!
+//! [`CelExpression`] is the other language in which configurations ask for those values.
+//!
 //! One engine formats access logs, header additions, local replies, redirects and tags, as in Envoy.
 
 mod address;
+mod cel;
 mod command;
 mod context;
 mod duration;
@@ -21,6 +24,7 @@ mod tests;
 mod time;
 
 pub use address::{Address, PrefixLength};
+pub use cel::CelExpression;
 pub use context::{
     AddressFact, EmptyContext, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact,
     TimePoint, TlsFact,

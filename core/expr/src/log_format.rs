@@ -20,7 +20,8 @@ pub enum LogFormat {
 }
 
 /// The formatter extensions whose commands are part of [`Format`] without them.
-const BUILT_IN: [&str; 2] = [
+const BUILT_IN: [&str; 3] = [
+    "type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel",
     "type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata",
     "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
 ];

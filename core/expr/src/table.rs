@@ -3,7 +3,10 @@
 use dhow_http::HeaderName;
 
 use crate::address::PrefixLength;
-use crate::command::{AddressPart, Command, FilterStateStyle, Headers, Kind, PathChoice, metadata_source};
+use crate::cel::CelExpression;
+use crate::command::{
+    AddressPart, AttemptedPart, Command, FilterStateStyle, Headers, Kind, PathChoice, metadata_source,
+};
 use crate::context::{AddressFact, MetadataSource, NumberFact, TextFact, TimePoint, TlsFact};
 use crate::duration::DurationCommand;
 use crate::grpc_status::GrpcStatusStyle;
@@ -11,28 +14,34 @@ use crate::metadata::MetadataCommand;
 use crate::parse;
 use crate::time::TimeFormat;
 
-/// Commands of Envoy that are known and not implemented: refused by name.
-const NOT_SUPPORTED: &[&str] = &[
-    "CEL",
-    "DOWNSTREAM_CX_RTT",
-    "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
-    "DOWNSTREAM_PEER_ISSUER_SERIAL",
-    "EMIT_TIME_LOCAL",
-    "FILE_CONTENT",
-    "REQUEST_TRAILER",
-    "ROUNDTRIP_DURATION",
-    "ROUTE_RESOLUTION_COUNT",
-    "ROUTE_RESOLUTION_TIME_US",
-    "SECRET",
-    "START_TIME_LOCAL",
-    "UNIQUE_ID",
-    "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
-    "UPSTREAM_HOSTS_ATTEMPTED",
-    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
-    "UPSTREAM_HOST_NAMES_ATTEMPTED",
-    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
-    "UPSTREAM_SERVER_NAME",
+/// Commands of Envoy that are known and not implemented, and why: refused by name.
+const NOT_SUPPORTED: &[(&str, &str)] = &[
+    ("DOWNSTREAM_CX_RTT", "the kernel is not asked for round-trip times"),
+    ("ROUTE_RESOLUTION_TIME_US", "the choice of routes is not timed"),
+    ("DOWNSTREAM_TLS_SESSION_ID", SESSION_IDS),
+    ("UPSTREAM_TLS_SESSION_ID", SESSION_IDS),
+    ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", ISSUERS),
+    ("DOWNSTREAM_PEER_ISSUER_SERIAL", ISSUERS),
+    ("TLS_JA3_FINGERPRINT", FINGERPRINTS),
+    ("TLS_JA4_FINGERPRINT", FINGERPRINTS),
+    ("DOWNSTREAM_WIRE_BYTES_RECEIVED", WIRE_BYTES),
+    ("DOWNSTREAM_WIRE_BYTES_SENT", WIRE_BYTES),
+    ("DOWNSTREAM_HEADER_BYTES_RECEIVED", WIRE_BYTES),
+    ("DOWNSTREAM_HEADER_BYTES_SENT", WIRE_BYTES),
+    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", WIRE_BYTES),
+    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", WIRE_BYTES),
+    ("UPSTREAM_WIRE_BYTES_RECEIVED", WIRE_BYTES),
+    ("UPSTREAM_WIRE_BYTES_SENT", WIRE_BYTES),
+    ("UPSTREAM_HEADER_BYTES_RECEIVED", WIRE_BYTES),
+    ("UPSTREAM_HEADER_BYTES_SENT", WIRE_BYTES),
+    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", WIRE_BYTES),
+    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", WIRE_BYTES),
 ];
+
+const SESSION_IDS: &str = "the TLS library does not tell session ids";
+const ISSUERS: &str = "the trusted certificate that signed the client's is not kept";
+const FINGERPRINTS: &str = "TLS hellos are not fingerprinted";
+const WIRE_BYTES: &str = "bytes on the wire are not counted per stream";
 
 /// Compiles a command from its parts.
 ///
@@ -45,8 +54,8 @@ pub(crate) fn command(name: &str, args: &str, limit: Option<usize>) -> Result<Co
         }
         return Ok(Command { kind, limit: None });
     }
-    if NOT_SUPPORTED.contains(&name) {
-        return Err(format!("the command operator {name} is not supported yet"));
+    if let Some((_, reason)) = NOT_SUPPORTED.iter().find(|(known, _)| *known == name) {
+        return Err(format!("the command operator {name} is not supported: {reason}"));
     }
     let takes_args = REQUIRES_ARGS.contains(&name);
     if takes_args && args.is_empty() {
@@ -73,6 +82,7 @@ const REQUIRES_ARGS: &[&str] = &[
     "ENVIRONMENT",
     "QUERY_PARAM",
     "COALESCE",
+    "REQ_WITHOUT_QUERY",
 ];
 
 fn with_args(name: &str, args: &str) -> Result<Option<Kind>, String> {
@@ -80,8 +90,19 @@ fn with_args(name: &str, args: &str) -> Result<Option<Kind>, String> {
         "REQ" | "REQUEST_HEADER" => header(Headers::Request, args)?,
         "RESP" | "RESPONSE_HEADER" => header(Headers::Response, args)?,
         "TRAILER" | "RESPONSE_TRAILER" => header(Headers::Trailers, args)?,
-        "START_TIME" => Kind::StartTime(TimeFormat::parse(args)),
-        "EMIT_TIME" => Kind::EmitTime(TimeFormat::parse(args)),
+        "START_TIME" => Kind::StartTime { format: TimeFormat::parse(args), local: false },
+        "START_TIME_LOCAL" => Kind::StartTime { format: TimeFormat::parse_local(args), local: true },
+        "EMIT_TIME" => Kind::EmitTime { format: TimeFormat::parse(args), local: false },
+        "EMIT_TIME_LOCAL" => Kind::EmitTime { format: TimeFormat::parse_local(args), local: true },
+        "DOWNSTREAM_PEER_CERT_V_START" => validity(NumberFact::DownstreamPeerCertVStart, args),
+        "DOWNSTREAM_PEER_CERT_V_END" => validity(NumberFact::DownstreamPeerCertVEnd, args),
+        "UPSTREAM_PEER_CERT_V_START" => validity(NumberFact::UpstreamPeerCertVStart, args),
+        "UPSTREAM_PEER_CERT_V_END" => validity(NumberFact::UpstreamPeerCertVEnd, args),
+        "CEL" => cel(args)?,
+        "REQ_WITHOUT_QUERY" => match header(Headers::Request, args)? {
+            Kind::Header { name, otherwise, .. } => Kind::HeaderWithoutQuery { name, otherwise },
+            other => other,
+        },
         "COMMON_DURATION" => Kind::Duration(DurationCommand::parse(args)?),
         "GRPC_STATUS" => Kind::GrpcStatus(match args {
             "" | "CAMEL_STRING" => GrpcStatusStyle::Camel,
@@ -121,6 +142,18 @@ fn header(headers: Headers, args: &str) -> Result<Kind, String> {
         return Err(format!("More than 1 alternative header specified in token: {args}"));
     }
     Ok(Kind::Header { headers, name, otherwise })
+}
+
+fn validity(fact: NumberFact, format: &str) -> Kind {
+    Kind::Validity(fact, TimeFormat::parse(format))
+}
+
+fn cel(text: &str) -> Result<Kind, String> {
+    let expression = CelExpression::parse(text)?;
+    if !expression.is_printable() {
+        return Err(format!("the value of '{text}' is a message, and printing messages is not supported"));
+    }
+    Ok(Kind::Cel(expression))
 }
 
 fn filter_state(upstream: bool, args: &str) -> Result<Kind, String> {
@@ -197,7 +230,7 @@ fn address(name: &str, args: &str) -> Result<Option<(AddressFact, AddressPart)>,
             "_ADDRESS_WITHOUT_PORT" if args.is_empty() => AddressPart::WithoutPort,
             "_ADDRESS_WITHOUT_PORT" => AddressPart::Masked(prefix_length(name, args)?),
             "_PORT" => AddressPart::Port,
-            "_ADDRESS_ENDPOINT_ID" => AddressPart::EndpointId,
+            "_ADDRESS_ENDPOINT_ID" if has_endpoint_id(fact) => AddressPart::EndpointId,
             _ => continue,
         };
         if !args.is_empty() && !matches!(part, AddressPart::Masked(_)) {
@@ -206,6 +239,14 @@ fn address(name: &str, args: &str) -> Result<Option<(AddressFact, AddressPart)>,
         return Ok(Some((fact, part)));
     }
     Ok(None)
+}
+
+/// Which addresses Envoy tells the endpoint id of.
+fn has_endpoint_id(fact: AddressFact) -> bool {
+    matches!(
+        fact,
+        AddressFact::UpstreamRemote | AddressFact::DownstreamLocal | AddressFact::DownstreamDirectLocal
+    )
 }
 
 /// `MASK_PREFIX_LEN=n`, `n` or `v4:v6`.
@@ -238,10 +279,32 @@ fn tls(name: &str) -> Option<TlsFact> {
         "LOCAL_OTHERNAME_SAN" => TlsFact::LocalOtherNameSan,
         "PEER_SERIAL" => TlsFact::PeerSerial,
         "PEER_FINGERPRINT_256" => TlsFact::PeerFingerprint256,
-        "PEER_CERT_V_START" => TlsFact::PeerCertVStart,
-        "PEER_CERT_V_END" => TlsFact::PeerCertVEnd,
+        "PEER_FINGERPRINT_1" => TlsFact::PeerFingerprint1,
+        "PEER_CHAIN_FINGERPRINTS_1" => TlsFact::PeerChainFingerprints1,
+        "PEER_CHAIN_FINGERPRINTS_256" => TlsFact::PeerChainFingerprints256,
+        "PEER_CHAIN_SERIALS" => TlsFact::PeerChainSerials,
+        "PEER_CERT" => TlsFact::PeerCert,
         _ => return None,
     })
+}
+
+/// Envoy tells less of hosts than of clients.
+fn told_of_upstream(fact: TlsFact) -> bool {
+    matches!(
+        fact,
+        TlsFact::TlsCipher
+            | TlsFact::TlsVersion
+            | TlsFact::TlsGroup
+            | TlsFact::PeerSubject
+            | TlsFact::PeerIssuer
+            | TlsFact::PeerUriSan
+            | TlsFact::PeerDnsSan
+            | TlsFact::PeerIpSan
+            | TlsFact::PeerCert
+            | TlsFact::LocalUriSan
+            | TlsFact::LocalDnsSan
+            | TlsFact::LocalIpSan
+    )
 }
 
 fn number(name: &str) -> Option<NumberFact> {
@@ -252,8 +315,8 @@ fn number(name: &str) -> Option<NumberFact> {
         "BYTES_RETRANSMITTED" => NumberFact::BytesRetransmitted,
         "PACKETS_RETRANSMITTED" => NumberFact::PacketsRetransmitted,
         "CONNECTION_ID" => NumberFact::ConnectionId,
-        "UPSTREAM_CONNECTION_ID" => NumberFact::UpstreamConnectionId,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => NumberFact::UpstreamRequestAttemptCount,
+        "ROUTE_RESOLUTION_COUNT" => NumberFact::RouteResolutionCount,
         _ => return None,
     })
 }
@@ -279,6 +342,8 @@ fn text(name: &str) -> Option<TextFact> {
         "LISTENER_NAME" => TextFact::ListenerName,
         "REQUESTED_SERVER_NAME" => TextFact::RequestedServerName,
         "STREAM_ID" => TextFact::StreamId,
+        "UNIQUE_ID" => TextFact::UniqueId,
+        "UPSTREAM_SERVER_NAME" => TextFact::UpstreamServerName,
         "TRACE_ID" => TextFact::TraceId,
         "SPAN_ID" => TextFact::SpanId,
         "HOSTNAME" => TextFact::Hostname,
@@ -288,7 +353,8 @@ fn text(name: &str) -> Option<TextFact> {
             if let Some(rest) = name.strip_prefix("DOWNSTREAM_") {
                 return tls(rest).map(TextFact::Downstream);
             }
-            return name.strip_prefix("UPSTREAM_").and_then(tls).map(TextFact::Upstream);
+            let fact = name.strip_prefix("UPSTREAM_").and_then(tls);
+            return fact.filter(|fact| told_of_upstream(*fact)).map(TextFact::Upstream);
         }
     })
 }
@@ -311,6 +377,18 @@ fn plain(name: &str) -> Option<Kind> {
             Kind::Duration(DurationCommand::between(TimePoint::UpstreamRxBegin, TimePoint::DownstreamTxEnd))
         }
         "DOWNSTREAM_HANDSHAKE_DURATION" => until(TimePoint::DownstreamHandshakeEnd),
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => Kind::Duration(DurationCommand::between(
+            TimePoint::UpstreamPoolBegin,
+            TimePoint::UpstreamPoolReady,
+        )),
+        // Measured by QUIC alone.
+        "ROUNDTRIP_DURATION" => Kind::Fixed(None),
+        "UPSTREAM_CONNECTION_ID" => Kind::UpstreamConnectionId,
+        "UPSTREAM_HOSTS_ATTEMPTED" => Kind::Attempted(AttemptedPart::Address),
+        "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Kind::Attempted(AttemptedPart::AddressWithoutPort),
+        "UPSTREAM_HOST_NAMES_ATTEMPTED" => Kind::Attempted(AttemptedPart::HostName),
+        "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => Kind::Attempted(AttemptedPart::HostNameWithoutPort),
+        "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => Kind::Attempted(AttemptedPart::ConnectionId),
         "RESPONSE_FLAGS" => Kind::Flags { long: false },
         "RESPONSE_FLAGS_LONG" => Kind::Flags { long: true },
         "GRPC_STATUS_NUMBER" => Kind::GrpcStatus(GrpcStatusStyle::Number),

@@ -122,8 +122,8 @@ impl FormatContext for Stream {
             AddressFact::UpstreamHost => Some(Address::Ip("10.0.35.28:80".parse().unwrap())),
             AddressFact::DownstreamRemote => Some(Address::Ip("10.1.2.3:4567".parse().unwrap())),
             AddressFact::DownstreamLocal => Some(Address::Ip("[2001:db8::1]:80".parse().unwrap())),
-            AddressFact::UpstreamLocal => Some(Address::Internal("encap", "e1")),
-            AddressFact::UpstreamRemote => Some(Address::Pipe("/tmp/x")),
+            AddressFact::UpstreamRemote => Some(Address::Internal("encap", "e1")),
+            AddressFact::UpstreamLocal => Some(Address::Pipe("/tmp/x")),
             _ => None,
         }
     }
@@ -177,7 +177,7 @@ fn commands() {
             "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(24:32)%",
             "[2001:db8::1]:80 2001:db8::/32",
         ),
-        ("%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%", "envoy://encap/e1 e1"),
+        ("%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID%", "envoy://encap/e1 e1"),
         ("%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_REMOTE_PORT%", "/tmp/x -"),
         ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "TLS_error:_bad"),
         ("%UPSTREAM_HOST_NAME_WITHOUT_PORT%", "host.example"),
@@ -225,7 +225,10 @@ fn errors_are_envoys() {
             "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: X",
         ),
         ("%COALESCE({})%", "COALESCE: JSON configuration must contain 'operators' array"),
-        ("%CEL(a)%", "the command operator CEL is not supported yet"),
+        (
+            "%UPSTREAM_WIRE_BYTES_SENT%",
+            "the command operator UPSTREAM_WIRE_BYTES_SENT is not supported: bytes on the wire are not counted per stream",
+        ),
     ] {
         assert_eq!(Format::parse(format).unwrap_err().to_string(), expected, "{format}");
     }

@@ -1,7 +1,10 @@
-//! Points in time as text, in UTC.
+//! Points in time as text, in UTC or in the time zone of the machine.
 
 use std::io::Write;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tz::TimeZone;
 
 /// A compiled time format: a subset of `strftime` with Envoy's additions (`%3f`, `%f`, `%E3S`, `%E*S`, `%s`).
 #[derive(Clone, Debug)]
@@ -68,6 +71,29 @@ const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday",
 /// Envoy's default.
 const ISO: &str = "%Y-%m-%dT%H:%M:%E3SZ";
 
+/// Envoy's default for local times.
+const LOCAL_ISO: &str = "%Y-%m-%dT%H:%M:%E3S%z";
+
+/// Where on earth a time is told.
+#[derive(Clone, Copy)]
+struct Zone<'a> {
+    /// Seconds east of Greenwich.
+    offset: i32,
+    name: &'a str,
+}
+
+const UTC: Zone<'static> = Zone { offset: 0, name: "UTC" };
+
+/// The time zone of `TZ`, or of the machine; none where it is UTC or cannot be read.
+fn local_zone() -> Option<&'static TimeZone> {
+    static ZONE: OnceLock<Option<TimeZone>> = OnceLock::new();
+    let read = || match std::env::var("TZ") {
+        Ok(name) if !name.is_empty() => TimeZone::from_posix_tz(&name).ok(),
+        _ => TimeZone::local().ok(),
+    };
+    ZONE.get_or_init(read).as_ref()
+}
+
 impl Default for TimeFormat {
     fn default() -> Self {
         Self::parse(ISO)
@@ -104,11 +130,39 @@ impl TimeFormat {
                 (-(before.as_secs() as i64) - borrow, nanos)
             }
         };
-        let civil = Civil::from_epoch(seconds, nanos);
-        for item in &self.items {
-            civil.append(*item, out);
-        }
+        self.append_in(UTC, seconds, nanos, out);
         true
+    }
+
+    /// Compiles a format for local times.
+    pub(crate) fn parse_local(text: &str) -> Self {
+        Self::parse(if text.is_empty() { LOCAL_ISO } else { text })
+    }
+
+    /// Appends the time as clocks show it at the place of the machine; always true.
+    pub(crate) fn append_local(&self, at: SystemTime, out: &mut Vec<u8>) -> bool {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = since.as_secs() as i64;
+        let local = local_zone().and_then(|zone| zone.find_local_time_type(seconds).ok());
+        let zone =
+            local.map_or(UTC, |kind| Zone { offset: kind.ut_offset(), name: kind.time_zone_designation() });
+        self.append_in(zone, seconds, since.subsec_nanos(), out);
+        true
+    }
+
+    fn append_in(&self, zone: Zone<'_>, seconds: i64, nanos: u32, out: &mut Vec<u8>) {
+        let civil = Civil::from_epoch(seconds + i64::from(zone.offset), nanos);
+        for item in &self.items {
+            match item {
+                Item::Offset { colon } => append_offset(zone.offset, *colon, out),
+                Item::ZoneName => out.extend_from_slice(zone.name.as_bytes()),
+                Item::EpochSeconds => {
+                    // Writing to a Vec cannot fail.
+                    let _ = write!(out, "{seconds}");
+                }
+                item => civil.append(*item, out),
+            }
+        }
     }
 }
 
@@ -184,20 +238,20 @@ fn compound_conversion(letter: u8, items: &mut Vec<Item>) -> Option<usize> {
     Some(1)
 }
 
-struct Civil {
-    epoch: i64,
-    nanos: u32,
-    year: i64,
-    month: u32,
-    day: u32,
-    day_of_year: u32,
-    weekday: u32,
-    second_of_day: u32,
+/// A moment by the calendar.
+pub(crate) struct Civil {
+    pub(crate) nanos: u32,
+    pub(crate) year: i64,
+    pub(crate) month: u32,
+    pub(crate) day: u32,
+    pub(crate) day_of_year: u32,
+    pub(crate) weekday: u32,
+    pub(crate) second_of_day: u32,
 }
 
 impl Civil {
     /// The date of a moment, by counting days in eras of 400 years that begin on 1 March.
-    fn from_epoch(epoch: i64, nanos: u32) -> Self {
+    pub(crate) fn from_epoch(epoch: i64, nanos: u32) -> Self {
         let days = epoch.div_euclid(86_400);
         let shifted = days + 719_468;
         let era = shifted.div_euclid(146_097);
@@ -211,7 +265,6 @@ impl Civil {
         let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
         let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334][month as usize - 1];
         Self {
-            epoch,
             nanos,
             year,
             month,
@@ -229,7 +282,6 @@ impl Civil {
             Item::Byte(byte) => out.push(byte),
             Item::Year if (0..10_000).contains(&self.year) => digits(self.year as u32, 4, b'0', out),
             Item::Year => {
-                // Writing to a Vec cannot fail.
                 let _ = write!(out, "{}", self.year);
             }
             Item::ShortYear => digits(self.year.rem_euclid(100) as u32, 2, b'0', out),
@@ -259,13 +311,20 @@ impl Civil {
                     out.pop();
                 }
             }
-            Item::EpochSeconds => {
-                let _ = write!(out, "{}", self.epoch);
-            }
-            Item::Offset { colon } => out.extend_from_slice(if colon { b"+00:00" } else { b"+0000" }),
-            Item::ZoneName => out.extend_from_slice(b"UTC"),
+            // These depend on the zone and not on the calendar.
+            Item::EpochSeconds | Item::Offset { .. } | Item::ZoneName => {}
         }
     }
+}
+
+fn append_offset(seconds: i32, colon: bool, out: &mut Vec<u8>) {
+    let minutes = seconds.unsigned_abs() / 60;
+    out.push(if seconds < 0 { b'-' } else { b'+' });
+    digits(minutes / 60, 2, b'0', out);
+    if colon {
+        out.push(b':');
+    }
+    digits(minutes % 60, 2, b'0', out);
 }
 
 fn name(name: &str, short: bool, out: &mut Vec<u8>) {

@@ -25,6 +25,6 @@ pub use metadata::{MetadataMatcher, ValueMatcher};
 pub use metadata_criteria::{MetadataCriteria, canonical, lookup_key};
 pub use path::{PathMatcher, path_without_query};
 pub use query::{CookieMatcher, QueryParameterMatcher, cookie_value, query_parameter};
-pub use regex_matcher::{FullRegex, RegexRewrite};
+pub use regex_matcher::{FullRegex, PartialRegex, RegexRewrite};
 pub use string::StringMatcher;
 pub use uri_template::{UriTemplate, UriTemplateRewrite};

@@ -55,6 +55,28 @@ impl FullRegex {
     }
 }
 
+/// An expression that may match anywhere in the text.
+#[derive(Clone, Debug)]
+pub struct PartialRegex {
+    regex: Regex,
+}
+
+impl PartialRegex {
+    /// Compiles an expression in RE2's syntax.
+    ///
+    /// # Errors
+    /// Why it is not one.
+    pub fn from_expression(expression: &str) -> Result<Self, String> {
+        let regex = build(&re2::translate(expression), &FieldPath::root()).map_err(|error| error.reason)?;
+        Ok(Self { regex })
+    }
+
+    /// Whether a part of the text matches.
+    pub fn is_match(&self, text: &[u8]) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
 /// A `RegexMatchAndSubstitute`: every occurrence is replaced, `\1` to `\9` are groups and `\0` is all of it.
 #[derive(Clone, Debug)]
 pub struct RegexRewrite {

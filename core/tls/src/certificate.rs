@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::CertificateDer;
 use x509_parser::asn1_rs::Oid;
@@ -64,6 +65,11 @@ impl CertificateFacts {
         Some(facts)
     }
 
+    /// Reads a certificate of DER; `None` when it is not one.
+    pub fn of_der(der: &[u8]) -> Option<Self> {
+        Self::of(&CertificateDer::from(der))
+    }
+
     fn add_alternative_name(&mut self, name: &GeneralName<'_>) {
         self.has_alternative_names = true;
         match name {
@@ -91,6 +97,27 @@ impl CertificateFacts {
     pub fn to_pem(&self) -> String {
         pem_of(&self.der)
     }
+}
+
+/// PEM as it stands in headers and log lines: encoded as in a URL.
+pub fn url_encoded(pem: &str) -> String {
+    let mut encoded = String::with_capacity(pem.len() + pem.len() / 8);
+    for c in pem.chars() {
+        match c {
+            '\n' => encoded.push_str("%0A"),
+            ' ' => encoded.push_str("%20"),
+            '+' => encoded.push_str("%2B"),
+            '/' => encoded.push_str("%2F"),
+            '=' => encoded.push_str("%3D"),
+            other => encoded.push(other),
+        }
+    }
+    encoded
+}
+
+/// SHA-1 of a certificate in lower-case hexadecimal digits: a name for it, not a proof of anything.
+pub fn sha1_fingerprint(der: &[u8]) -> String {
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, der).as_ref())
 }
 
 /// A certificate of DER as PEM, such as one of [`TlsInfo::peer_chain`](crate::TlsInfo::peer_chain).

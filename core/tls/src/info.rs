@@ -1,6 +1,7 @@
 //! What is known of a TLS session after its handshake.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::{CipherSuite, Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 
@@ -30,6 +31,8 @@ pub struct TlsInfo {
     pub peer_chain: Vec<Vec<u8>>,
     /// The certificate that this side presented.
     pub local: Option<Arc<CertificateFacts>>,
+    /// When the handshake was complete; whoever drives it sets this.
+    pub completed: Option<Instant>,
 }
 
 impl TlsInfo {
@@ -51,6 +54,7 @@ impl TlsInfo {
             peer: peer.first().and_then(CertificateFacts::of).map(Arc::new),
             peer_chain: peer.iter().map(|certificate| certificate.to_vec()).collect(),
             local: None,
+            completed: None,
         }
     }
 }

@@ -20,7 +20,7 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::{CertificateFacts, pem_of};
+pub use certificate::{CertificateFacts, pem_of, sha1_fingerprint, url_encoded};
 pub use downstream::DownstreamTls;
 pub use failure::TlsFailure;
 pub use info::TlsInfo;

@@ -5,10 +5,20 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use dhow_stats::{Store, stat_group};
+
+stat_group! {
+    /// `filesystem.*`.
+    struct FileStats {
+        counters { flushed_by_timer, reopen_failed, write_buffered, write_completed, write_failed }
+        gauges { write_total_buffered }
+    }
+}
 
 enum Message {
     Write(Arc<LogFile>, Vec<u8>),
@@ -27,6 +37,7 @@ pub struct LogWriter {
     flush_interval: Duration,
     /// A worker hands its buffer over when it holds this many bytes.
     flush_bytes: usize,
+    stats: FileStats,
     join: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -47,15 +58,19 @@ impl LogWriter {
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(flush_interval: Duration, flush_bytes: usize) -> io::Result<Arc<Self>> {
+    pub fn start(flush_interval: Duration, flush_bytes: usize, store: &Store) -> io::Result<Arc<Self>> {
         let (sender, receiver) = channel();
-        let join =
-            std::thread::Builder::new().name("AccessLogFlush".into()).spawn(move || write_all(&receiver))?;
+        let stats: FileStats = store.scope("filesystem.").group();
+        let counted = stats.clone();
+        let join = std::thread::Builder::new().name("AccessLogFlush".into()).spawn(move || {
+            write_all(&receiver, flush_interval, &counted);
+        })?;
         Ok(Arc::new(Self {
             messages: Mutex::new(Some(sender)),
             files: Mutex::default(),
             flush_interval,
             flush_bytes,
+            stats,
             join: Mutex::new(Some(join)),
         }))
     }
@@ -88,6 +103,7 @@ impl LogWriter {
             });
             let buffer = &mut pending[at].1;
             fill(buffer);
+            self.stats.write_buffered().inc();
             (buffer.len() >= self.flush_bytes).then(|| std::mem::take(buffer))
         });
         if let Some(bytes) = full {
@@ -118,12 +134,18 @@ impl LogWriter {
         for file in files.values().filter_map(Weak::upgrade) {
             match open_append(&file.path) {
                 Ok(fresh) => *file.file.lock().unwrap_or_else(PoisonError::into_inner) = fresh,
-                Err(error) => tracing::error!("cannot reopen access log {}: {error}", file.path.display()),
+                Err(error) => {
+                    self.stats.reopen_failed().inc();
+                    tracing::error!("cannot reopen access log {}: {error}", file.path.display());
+                }
             }
         }
     }
 
     fn send(&self, message: Message) {
+        if let Message::Write(_, bytes) = &message {
+            self.stats.write_total_buffered().add(bytes.len() as u64);
+        }
         if let Some(sender) = &*self.messages.lock().unwrap_or_else(PoisonError::into_inner) {
             // The thread ends only after the sender is gone.
             let _ = sender.send(message);
@@ -144,18 +166,30 @@ fn open_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write_all(messages: &Receiver<Message>) {
-    while let Ok(message) = messages.recv() {
-        match message {
-            Message::Write(file, bytes) => {
+fn write_all(messages: &Receiver<Message>, flush_interval: Duration, stats: &FileStats) {
+    let mut due = Instant::now() + flush_interval;
+    loop {
+        match messages.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(Message::Write(file, bytes)) => {
                 let mut open = file.file.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = open.write_all(&bytes) {
-                    tracing::error!("cannot write access log {}: {error}", file.path.display());
+                match open.write_all(&bytes) {
+                    Ok(()) => stats.write_completed().inc(),
+                    Err(error) => {
+                        stats.write_failed().inc();
+                        tracing::error!("cannot write access log {}: {error}", file.path.display());
+                    }
                 }
+                stats.write_total_buffered().sub(bytes.len() as u64);
             }
-            Message::Flush(done) => {
+            Ok(Message::Flush(done)) => {
                 let _ = done.send(());
             }
+            Err(RecvTimeoutError::Timeout) => {
+                // Workers keep the same interval.
+                stats.flushed_by_timer().inc();
+                due += flush_interval;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The conditions under which a stream is logged.
 
 use dhow_base::{ConfigError, FieldPath, ResponseFlag, ResponseFlags, Rng};
-use dhow_expr::{FormatContext, TextFact, grpc_status};
+use dhow_expr::{CelExpression, FormatContext, TextFact, grpc_status};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_matching::{HeaderMatcher, MetadataMatcher};
+use dhow_proto::Message;
 use dhow_proto::envoy::config::accesslog::v3 as pb;
 use dhow_proto::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use dhow_proto::envoy::data::accesslog::v3::AccessLogType;
+use dhow_proto::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
 use dhow_proto::google::protobuf::{Struct, value::Kind};
 use dhow_proxy_api::StreamInfo;
 use dhow_runtime_config::{Current, Fraction, RuntimeUint32, RuntimeValues};
@@ -50,6 +52,8 @@ pub enum LogFilter {
     },
     /// `metadata_filter`.
     Metadata(MetadataFilter),
+    /// `extension_filter` with an expression.
+    Expression(CelExpression),
     /// `log_type_filter`.
     LogType {
         /// Names of the listed types, as `%ACCESS_LOG_TYPE%` prints them.
@@ -219,8 +223,8 @@ impl LogFilter {
                 let types = types.into_iter().filter_map(|kind| AccessLogType::try_from(kind).ok());
                 Ok(Self::LogType { types: types.map(|kind| kind.as_str_name()).collect(), exclude })
             }
-            Some(FilterSpecifier::ExtensionFilter(_)) => {
-                Err(ConfigError::unsupported(path.field("extension_filter")))
+            Some(FilterSpecifier::ExtensionFilter(filter)) => {
+                expression(filter, &path.field("extension_filter")).map(Self::Expression)
             }
         }
     }
@@ -233,6 +237,7 @@ impl LogFilter {
     /// Whether the stream is to be logged.
     pub fn wants(&self, logged: &Logged<'_>, context: &dyn FormatContext) -> bool {
         match self {
+            Self::Expression(expression) => expression.holds(context),
             Self::NotHealthCheck => !logged.info.health_check,
             Self::Traceable => false,
             Self::Runtime(sampled) => sampled.wants(logged),
@@ -258,6 +263,34 @@ impl LogFilter {
             Self::Or(filters) => filters.iter().any(|filter| filter.wants(logged, context)),
         }
     }
+}
+
+const EXPRESSION: &str =
+    "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
+
+/// The only extension among the filters: an expression of CEL.
+fn expression(filter: pb::ExtensionFilter, path: &FieldPath) -> Result<CelExpression, ConfigError> {
+    use pb::extension_filter::ConfigType;
+    let pb::ExtensionFilter { name, config_type } = filter;
+    let config = config_type.map(|ConfigType::TypedConfig(config)| config).unwrap_or_default();
+    if config.type_url != EXPRESSION {
+        let type_name = config.type_url.rsplit('/').next().unwrap_or_default();
+        let reason =
+            format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+        return Err(ConfigError::new(path.clone(), reason));
+    }
+    let path = path.field("typed_config");
+    let malformed = |error: dhow_proto::prost::DecodeError| ConfigError::new(path.clone(), error.to_string());
+    let ExpressionFilter { expression, cel_config } =
+        ExpressionFilter::decode(config.value.as_slice()).map_err(malformed)?;
+    ConfigError::refuse_if(cel_config.is_some(), &path, "cel_config")?;
+    let path = path.field("expression");
+    CelExpression::parse(&expression).map_err(|reason| {
+        // Envoy words this differently from the same fault in a format.
+        let reason =
+            reason.replacen("Not able to parse expression: ", "Not able to parse filter expression: ", 1);
+        ConfigError::new(path, reason)
+    })
 }
 
 #[cfg(test)]

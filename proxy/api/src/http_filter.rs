@@ -308,6 +308,8 @@ pub struct FilterContext<'a> {
     pub name: Arc<str>,
     /// `node.cluster`.
     pub node_cluster: &'a str,
+    /// `cluster_manager.local_cluster_name`: the cluster that this proxy is a host of; empty when none is named.
+    pub local_cluster: &'a str,
     /// Takes what is worth saying and no reason to refuse the configuration.
     pub warnings: &'a mut Vec<ConfigWarning>,
 }

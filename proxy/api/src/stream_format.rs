@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use dhow_base::ResponseFlags;
+use dhow_base::{ResponseFlags, Rng, Uuid};
 use dhow_expr::{
-    Address, AddressFact, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact, TimeFormat,
-    TimePoint, TlsFact,
+    Address, AddressFact, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact, TimePoint,
+    TlsFact,
 };
 use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Struct;
+use dhow_tls::{CertificateFacts, TlsInfo, sha1_fingerprint, url_encoded};
 
 use crate::filter_state::Sharing;
 use crate::stream_info::{LogMoment, StreamInfo};
@@ -43,8 +45,14 @@ impl<'a> StreamFormat<'a> {
         Some(host.parse().map_or(Address::Pipe(host), Address::Ip))
     }
 
-    fn downstream_tls(&self, fact: TlsFact) -> Option<Cow<'_, str>> {
-        let tls = self.info.connection.tls.as_ref()?;
+    /// Seconds since 1970; none for what was before.
+    fn validity(tls: Option<&TlsInfo>, end: bool) -> Option<u64> {
+        let peer = tls?.peer.as_deref()?;
+        u64::try_from(if end { peer.not_after } else { peer.not_before }).ok()
+    }
+
+    /// A text about either side's TLS session.
+    fn tls(tls: &TlsInfo, fact: TlsFact) -> Option<Cow<'_, str>> {
         let named = |name: &'static str| Some(name).filter(|name| !name.is_empty()).map(Cow::Borrowed);
         let (peer, local) = (tls.peer.as_deref(), tls.local.as_deref());
         match fact {
@@ -64,8 +72,13 @@ impl<'a> StreamFormat<'a> {
             TlsFact::LocalEmailSan => join(&local?.emails),
             TlsFact::PeerSerial => Some(peer?.serial.as_str().into()),
             TlsFact::PeerFingerprint256 => Some(peer?.fingerprint.as_str().into()),
-            TlsFact::PeerCertVStart => timestamp(peer?.not_before),
-            TlsFact::PeerCertVEnd => timestamp(peer?.not_after),
+            TlsFact::PeerFingerprint1 => Some(sha1_fingerprint(&peer?.der).into()),
+            TlsFact::PeerCert => Some(url_encoded(&peer?.to_pem()).into()),
+            TlsFact::PeerChainFingerprints1 => join_chain(tls, |der| Some(sha1_fingerprint(der))),
+            TlsFact::PeerChainFingerprints256 => {
+                join_chain(tls, |der| facts_of(der).map(|facts| facts.fingerprint))
+            }
+            TlsFact::PeerChainSerials => join_chain(tls, |der| facts_of(der).map(|facts| facts.serial)),
             // Names of other kinds are not read from certificates.
             TlsFact::PeerOtherNameSan | TlsFact::LocalOtherNameSan => None,
         }
@@ -77,12 +90,21 @@ fn join_addresses(addresses: &[IpAddr]) -> Option<Cow<'static, str>> {
     (!texts.is_empty()).then(|| texts.join(",").into())
 }
 
-/// Seconds since 1970 as `2018-12-18T01:50:34.000Z`.
-fn timestamp(seconds: i64) -> Option<Cow<'static, str>> {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?);
-    let mut text = Vec::new();
-    TimeFormat::parse("").append(at, &mut text);
-    Some(String::from_utf8_lossy(&text).into_owned().into())
+fn facts_of(der: &[u8]) -> Option<CertificateFacts> {
+    CertificateFacts::of_der(der)
+}
+
+fn join_chain(tls: &TlsInfo, tell: impl Fn(&[u8]) -> Option<String>) -> Option<Cow<'static, str>> {
+    let told: Vec<_> = tls.peer_chain.iter().filter_map(|der| tell(der)).collect();
+    (!told.is_empty()).then(|| told.join(",").into())
+}
+
+/// The name of the machine, which does not change while the process runs.
+fn hostname() -> Option<&'static str> {
+    static NAME: OnceLock<Option<String>> = OnceLock::new();
+    let read =
+        || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim_end().to_owned());
+    NAME.get_or_init(read).as_deref()
 }
 
 fn join(names: &[String]) -> Option<Cow<'_, str>> {
@@ -122,12 +144,19 @@ impl FormatContext for StreamFormat<'_> {
             TimePoint::UpstreamRxEnd => self.since_start(upstream.last_rx),
             TimePoint::DownstreamTxBegin => self.since_start(info.first_downstream_tx),
             TimePoint::DownstreamTxEnd | TimePoint::StreamEnd => self.since_start(info.end),
-            // These moments are not recorded yet.
-            TimePoint::UpstreamConnectBegin
-            | TimePoint::UpstreamConnectEnd
-            | TimePoint::UpstreamHandshakeEnd
-            | TimePoint::UpstreamRxBodyBegin
-            | TimePoint::DownstreamHandshakeEnd => None,
+            TimePoint::UpstreamConnectBegin => self.since_start(upstream.connect.map(|(begun, _)| begun)),
+            TimePoint::UpstreamConnectEnd => self.since_start(upstream.connect?.1),
+            TimePoint::UpstreamHandshakeEnd => {
+                self.since_start(upstream.connect.and(upstream.tls.as_deref()?.completed))
+            }
+            TimePoint::UpstreamPoolBegin => self.since_start(upstream.pool.map(|(begun, _)| begun)),
+            TimePoint::UpstreamPoolReady => self.since_start(upstream.pool.map(|(_, ready)| ready)),
+            TimePoint::DownstreamHandshakeEnd => {
+                let completed = info.connection.tls.as_ref()?.completed?;
+                Some(completed.saturating_duration_since(info.connection.start))
+            }
+            // Commands that ask for it are refused.
+            TimePoint::UpstreamRxBodyBegin => None,
         }
     }
 
@@ -138,8 +167,19 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::BytesReceived => Some(info.bytes_received),
             NumberFact::BytesSent => Some(info.bytes_sent),
             NumberFact::ConnectionId => Some(info.connection.id),
-            NumberFact::UpstreamConnectionId => Some(info.upstream.connection_id.unwrap_or(0)),
+            NumberFact::UpstreamConnectionId => info.upstream.connection_id,
             NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),
+            NumberFact::RouteResolutionCount => Some(info.route_resolutions.into()),
+            NumberFact::DownstreamPeerPresented => {
+                Some(info.connection.tls.as_ref().is_some_and(|tls| tls.peer.is_some()).into())
+            }
+            NumberFact::DownstreamPeerVerified => {
+                Some(info.connection.tls.as_ref().is_some_and(|tls| tls.peer_verified).into())
+            }
+            NumberFact::DownstreamPeerCertVStart => Self::validity(info.connection.tls.as_ref(), false),
+            NumberFact::DownstreamPeerCertVEnd => Self::validity(info.connection.tls.as_ref(), true),
+            NumberFact::UpstreamPeerCertVStart => Self::validity(info.upstream.tls.as_deref(), false),
+            NumberFact::UpstreamPeerCertVEnd => Self::validity(info.upstream.tls.as_deref(), true),
             // As Envoy prints them where the kernel is not asked.
             NumberFact::BytesRetransmitted | NumberFact::PacketsRetransmitted => Some(0),
         }
@@ -153,8 +193,10 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::ConnectionTerminationDetails => {
                 info.connection_termination_details.as_deref().map(Into::into)
             }
-            TextFact::UpstreamCluster | TextFact::UpstreamClusterRaw => {
-                info.upstream.cluster.as_deref().map(Into::into)
+            TextFact::UpstreamCluster => info.upstream.cluster.as_deref().map(Into::into),
+            TextFact::UpstreamClusterRaw => {
+                let name = info.upstream.cluster_name.as_ref().or(info.upstream.cluster.as_ref());
+                name.map(|name| (&**name).into())
             }
             TextFact::UpstreamHostName => {
                 let name = info.upstream.hostname.as_deref().filter(|name| !name.is_empty());
@@ -193,15 +235,28 @@ impl FormatContext for StreamFormat<'_> {
                 (!of_attempt).then(|| info.stream_id.to_string().into())
             }
             TextFact::LocalReplyBody => Some(String::from_utf8_lossy(self.local_reply_body)),
-            TextFact::Downstream(fact) => self.downstream_tls(fact),
-            _ => None,
+            TextFact::UniqueId => Some(Uuid::random(&mut Rng::from_entropy()).to_string().into()),
+            TextFact::UpstreamServerName => {
+                info.upstream.tls.as_deref()?.server_name.as_deref().map(Into::into)
+            }
+            TextFact::Hostname => hostname().map(Into::into),
+            TextFact::Downstream(fact) => Self::tls(info.connection.tls.as_ref()?, fact),
+            TextFact::Upstream(fact) => Self::tls(info.upstream.tls.as_deref()?, fact),
+            // Only listeners without a filter chain tell the first; who closed a connection is not told apart yet; nothing is
+            // traced.
+            TextFact::DownstreamTransportFailureReason
+            | TextFact::DownstreamLocalCloseReason
+            | TextFact::UpstreamLocalCloseReason
+            | TextFact::TraceId
+            | TextFact::SpanId => None,
         }
     }
 
     fn address(&self, fact: AddressFact) -> Option<Address<'_>> {
         let connection = &self.info.connection;
         match fact {
-            AddressFact::UpstreamHost | AddressFact::UpstreamRemote => self.upstream_address(),
+            AddressFact::UpstreamHost => self.upstream_address(),
+            AddressFact::UpstreamRemote => self.info.upstream.connection_id.and(self.upstream_address()),
             AddressFact::UpstreamLocal => self.info.upstream.local_address.map(Address::Ip),
             AddressFact::DownstreamLocal | AddressFact::DownstreamDirectLocal => {
                 Some(Address::Ip(connection.local_address))

@@ -10,6 +10,7 @@ use dhow_base::{ResponseFlag, ResponseFlags};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proxy_runtime::clock;
 use dhow_routing::SelectedRoute;
+use dhow_tls::TlsInfo;
 
 use crate::connection::ConnectionInfo;
 use crate::dynamic_metadata::DynamicMetadata;
@@ -43,7 +44,7 @@ impl Protocol {
 /// The upstream side of a stream, as far as it got. Holds what the last attempt used.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamInfo {
-    /// Name of the cluster.
+    /// Name of the cluster in statistics: `alt_stat_name`, or its name.
     pub cluster: Option<Arc<str>>,
     /// Address of the host as `%UPSTREAM_HOST%` prints it.
     pub host: Option<Arc<str>>,
@@ -63,6 +64,14 @@ pub struct UpstreamInfo {
     pub attempts: u32,
     /// Why the transport failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: Option<Box<str>>,
+    /// Facts of the upstream connection's TLS session, when it has one.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// When connecting began and when it succeeded, of a connection that was made for this stream.
+    pub connect: Option<(Instant, Option<Instant>)>,
+    /// When a connection was asked for, and when there was one or none to be had.
+    pub pool: Option<(Instant, Instant)>,
+    /// Name of the cluster where `cluster` is its `alt_stat_name`.
+    pub cluster_name: Option<Arc<str>>,
     /// First byte of the request was sent.
     pub first_tx: Option<Instant>,
     /// Last byte of the request was sent.
@@ -117,6 +126,8 @@ pub struct StreamInfo {
     pub connection_termination_details: Option<Details>,
     /// The selected route, if there is one.
     pub route: Option<SelectedRoute>,
+    /// How often a route was looked for.
+    pub route_resolutions: u32,
     /// Metadata set by filters.
     pub dynamic_metadata: DynamicMetadata,
     /// Objects set by filters.
@@ -176,6 +187,7 @@ impl StreamInfo {
             details: None,
             connection_termination_details: None,
             route: None,
+            route_resolutions: 0,
             dynamic_metadata: DynamicMetadata::default(),
             filter_state: FilterState::default(),
             health_check: false,

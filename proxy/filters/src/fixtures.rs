@@ -33,6 +33,7 @@ pub(crate) fn configure<M: Name + Default>(
         stats: store,
         name: "filter".into(),
         node_cluster: "the-node",
+        local_cluster: "",
         warnings: &mut Vec::new(),
     };
     (descriptor.configure)(&config, &mut context, &FieldPath::from("config"))

@@ -3,7 +3,7 @@
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader};
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
-use dhow_tls::{CertificateFacts, TlsInfo};
+use dhow_tls::{CertificateFacts, TlsInfo, url_encoded};
 
 /// `forward_client_cert_details`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,22 +182,6 @@ fn own_uris(tls: &TlsInfo) -> &[String] {
 
 fn chain_pem(tls: &TlsInfo) -> String {
     tls.peer_chain.iter().map(|der| dhow_tls::pem_of(der)).collect()
-}
-
-/// Encodes the characters of PEM that the header's grammar or URLs give a meaning.
-fn url_encoded(pem: &str) -> String {
-    let mut encoded = String::with_capacity(pem.len() + pem.len() / 8);
-    for c in pem.chars() {
-        match c {
-            '\n' => encoded.push_str("%0A"),
-            ' ' => encoded.push_str("%20"),
-            '+' => encoded.push_str("%2B"),
-            '/' => encoded.push_str("%2F"),
-            '=' => encoded.push_str("%3D"),
-            other => encoded.push(other),
-        }
-    }
-    encoded
 }
 
 fn json_string(text: &str) -> String {

@@ -280,14 +280,42 @@ fn remove_named_by_connection(head: &mut HeaderMap) {
     }
 }
 
-/// A referer that is repeated or is no absolute URL is dropped.
+/// A referer that is repeated or is no URL is dropped.
 fn sanitize_referer(head: &mut HeaderMap) {
     let Some(referer) = head.get_known(KnownHeader::Referer) else { return };
     let name = HeaderName::Known(KnownHeader::Referer);
-    let absolute = referer.windows(3).any(|w| w == b"://") || referer.starts_with(b"about:");
-    if !absolute || head.get_all(&name).nth(1).is_some() {
+    if !is_url(referer) || head.get_all(&name).nth(1).is_some() {
         head.remove_known(KnownHeader::Referer);
     }
+}
+
+/// Whether a text is what Envoy takes for a URL: `scheme://host:port` and a path, or a path alone; no user and no fragment.
+fn is_url(text: &[u8]) -> bool {
+    if text.iter().any(|byte| *byte <= b' ' || *byte == b'#' || *byte >= 0x7f) {
+        return false;
+    }
+    let first = text.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let Some(colon) = first.iter().position(|byte| *byte == b':') else { return true };
+    let (scheme, rest) = text.split_at(colon);
+    let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+    let Some(rest) = rest.strip_prefix(b"://").filter(|_| is_scheme) else { return false };
+    let authority = rest.split(|byte| b"/?".contains(byte)).next().unwrap_or_default();
+    let (host, port) = match authority.strip_prefix(b"[") {
+        Some(inside) => match inside.iter().position(|byte| *byte == b']') {
+            Some(end) => (&inside[..end], &inside[end + 1..]),
+            None => return false,
+        },
+        None => {
+            authority.split_at(authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len()))
+        }
+    };
+    let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.:".contains(byte);
+    let port = match port.strip_prefix(b":") {
+        Some(digits) => std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok()),
+        None => port.is_empty(),
+    };
+    !host.is_empty() && host.iter().all(is_host) && port
 }
 
 /// The addresses of all `x-forwarded-for` headers, left to right, unparsed.

@@ -49,6 +49,13 @@ stat_group! {
 }
 
 stat_group! {
+    /// Why requests are traced or not, `http.<stat_prefix>.tracing.*`. Nothing is traced, so nothing is counted.
+    pub struct TracingStats {
+        counters { client_enabled, health_check, not_traceable, random_sampling, service_forced }
+    }
+}
+
+stat_group! {
     /// What the router of the proxy's own requests counts, `http.async-client.*`.
     pub struct AsyncClientStats {
         counters {
@@ -67,6 +74,8 @@ pub(crate) struct HttpStats {
     pub(crate) redirects: RedirectStats,
     /// `http.async-client.*`, shared by all connection managers.
     pub(crate) async_client: AsyncClientStats,
+    /// These exist and stay what they are: `http.<stat_prefix>.tracing.*`, `http.async-client.passthrough_*`.
+    _unused: (TracingStats, RedirectStats),
     /// `http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
     pub(crate) codes: ResponseCodeStats,
     /// `listener.<address>.http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
@@ -84,6 +93,10 @@ impl HttpStats {
             manager: scope.group(),
             redirects: scope.group(),
             async_client: store.scope("http.async-client.").group(),
+            _unused: (
+                store.scope(&format!("http.{stat_prefix}.tracing.")).group(),
+                store.scope("http.async-client.").group(),
+            ),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
             root: store.scope(""),

@@ -391,7 +391,10 @@ impl WorkerListener {
             stats.count(result.as_ref().map(|(_, info)| info));
         }
         match result {
-            Ok(accepted) => Some(accepted),
+            Ok((transport, mut info)) => {
+                info.completed = Some(Instant::now());
+                Some((transport, info))
+            }
             Err(error) => {
                 tracing::debug!("listener '{}': TLS handshake failed: {error}", self.shared.config.name);
                 None

@@ -27,7 +27,7 @@ use crate::config_dump;
 use crate::configuration::Configuration;
 use crate::load::Topics;
 use crate::runtime::RuntimeLoader;
-use crate::server_stats::ServerStats;
+use crate::server_stats::{IdleStats, ServerStats};
 use crate::stats_sink::StatsdSink;
 
 /// What the admin interface shows and changes.
@@ -42,6 +42,8 @@ pub(crate) struct ProcessState {
     /// Whether asking the admin interface for statistics flushes them.
     pub(crate) flush_on_admin: bool,
     pub(crate) stats: ServerStats,
+    /// Kept, so that they exist.
+    pub(crate) _idle_stats: IdleStats,
     pub(crate) log_writer: Arc<LogWriter>,
     pub(crate) state: Cell<ServerState>,
     pub(crate) failing: Cell<bool>,

@@ -84,6 +84,8 @@ pub(crate) struct Bootstrap {
     pub(crate) upstream_bind: Option<core::BindConfig>,
     /// `typed_dns_resolver_config` and its like.
     pub(crate) resolver: ResolverOptions,
+    /// `stats_server_version_override`: what `server.version` says.
+    pub(crate) version_gauge: Option<u64>,
     /// `static_resources.secrets`.
     pub(crate) secrets: Arc<StaticSecrets>,
 }
@@ -155,21 +157,48 @@ pub(crate) fn lower(
     refuse(xds_delegate_extension.is_some(), "xds_delegate_extension")?;
     refuse(xds_config_tracker_extension.is_some(), "xds_config_tracker_extension")?;
     refuse(listener_manager.is_some(), "listener_manager")?;
+    check_regex_engine(default_regex_engine.as_ref(), &root)?;
     let without_effect = [
-        (deferred_stat_options.is_some(), "deferred_stat_options"),
-        (watchdog.is_some() || watchdogs.is_some(), "watchdogs"),
-        (enable_dispatcher_stats, "enable_dispatcher_stats"),
-        (stats_server_version_override.is_some(), "stats_server_version_override"),
-        (!inline_headers.is_empty(), "inline_headers"),
-        (!perf_tracing_file_path.is_empty(), "perf_tracing_file_path"),
-        (default_regex_engine.is_some(), "default_regex_engine"),
-        (grpc_async_client_manager_config.is_some(), "grpc_async_client_manager_config"),
-        (memory_allocator_manager.is_some(), "memory_allocator_manager"),
-        (enable_worker_cpu_affinity, "enable_worker_cpu_affinity"),
+        (
+            deferred_stat_options.is_some(),
+            "deferred_stat_options",
+            "without effect: all statistics are created at once",
+        ),
+        (
+            watchdog.is_some() || watchdogs.is_some(),
+            "watchdogs",
+            "without effect: threads are not watched: no misses are counted and nothing is killed",
+        ),
+        (enable_dispatcher_stats, "enable_dispatcher_stats", "without effect: event loops are not timed"),
+        (
+            !inline_headers.is_empty(),
+            "inline_headers",
+            "without effect: all headers are found alike, and repeated ones are not joined",
+        ),
+        (
+            !perf_tracing_file_path.is_empty(),
+            "perf_tracing_file_path",
+            "without effect: no trace of the program is written",
+        ),
+        (
+            grpc_async_client_manager_config.is_some(),
+            "grpc_async_client_manager_config",
+            "without effect: gRPC clients are not cached",
+        ),
+        (
+            memory_allocator_manager.is_some(),
+            "memory_allocator_manager",
+            "without effect: memory is the system allocator's",
+        ),
+        (
+            enable_worker_cpu_affinity,
+            "enable_worker_cpu_affinity",
+            "without effect: workers run on any processor",
+        ),
     ];
-    for (is_set, field) in without_effect {
+    for (is_set, field, effect) in without_effect {
         if is_set {
-            warnings.push(ConfigWarning::new(root.field(field), "accepted, and without effect yet"));
+            warnings.push(ConfigWarning::new(root.field(field), effect));
         }
     }
     let resolver = ResolverOptions::of_bootstrap(
@@ -238,7 +267,23 @@ pub(crate) fn lower(
         secrets: Arc::new(secrets),
         stats,
         log_pattern,
+        version_gauge: stats_server_version_override.map(|version| version.value),
     })
+}
+
+/// `default_regex_engine`: RE2's syntax is what all expressions are in.
+fn check_regex_engine(
+    engine: Option<&core::TypedExtensionConfig>,
+    root: &FieldPath,
+) -> Result<(), ConfigError> {
+    let Some(core::TypedExtensionConfig { name, typed_config }) = engine else { return Ok(()) };
+    let type_url = typed_config.as_ref().map_or("", |config| config.type_url.as_str());
+    let type_name = type_url.rsplit('/').next().unwrap_or_default();
+    if type_name == "envoy.extensions.regex_engines.v3.GoogleRE2" {
+        return Ok(());
+    }
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+    Err(ConfigError::new(root.field("default_regex_engine"), reason))
 }
 
 /// `application_log_config`.

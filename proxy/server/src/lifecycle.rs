@@ -138,6 +138,7 @@ fn configuration(
         clusters: clusters.clone(),
         routes: routes.clone(),
         node_cluster: bootstrap.node.cluster.as_str().into(),
+        local_cluster: bootstrap.local_cluster_name.as_deref().unwrap_or_default().into(),
         node_id: bootstrap.node.id.as_str().into(),
         node_address: options.local_address(),
         secrets: bootstrap.secrets.clone(),
@@ -182,7 +183,7 @@ fn validate(options: &Options) -> Result<(), String> {
     let LoadedBootstrap { mut bootstrap, .. } = load(options)?;
     let store = Arc::new(Store::new());
     RuntimeLoader::new(bootstrap.runtime.clone(), &store).watch()?;
-    let log_writer = LogWriter::start(Duration::from_secs(10), options.flush_bytes())
+    let log_writer = LogWriter::start(Duration::from_secs(10), options.flush_bytes(), &store)
         .map_err(|error| error.to_string())?;
     let clusters = ClusterManager::for_validation((*store).clone());
     let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
@@ -245,7 +246,8 @@ async fn serve(options: &Options) -> Result<(), String> {
     let runtime = RuntimeLoader::new(bootstrap.runtime.clone(), &store);
     runtime.watch()?;
     let flush = Duration::from_millis(options.file_flush_interval_msec.max(1));
-    let log_writer = LogWriter::start(flush, options.flush_bytes()).map_err(|error| error.to_string())?;
+    let log_writer =
+        LogWriter::start(flush, options.flush_bytes(), &store).map_err(|error| error.to_string())?;
     let clusters = ClusterManager::new((*store).clone());
     let workers = start_workers(options, &clusters, &log_writer).map_err(|error| error.to_string())?;
     let configuration = Rc::new(RefCell::new(configuration(
@@ -266,7 +268,8 @@ async fn serve(options: &Options) -> Result<(), String> {
         runtime: runtime.clone(),
         sinks: RefCell::new(sinks(&bootstrap, &clusters)?),
         flush_on_admin: bootstrap.stats.flush_interval.is_none(),
-        stats: ServerStats::new(&store),
+        stats: ServerStats::new(&store, bootstrap.version_gauge),
+        _idle_stats: store.scope("").group(),
         log_writer: log_writer.clone(),
         state: Cell::new(ServerState::PreInitializing),
         failing: Cell::new(false),

@@ -36,6 +36,7 @@ pub(crate) struct FilterBuilder {
     pub(crate) clusters: ClusterManager,
     pub(crate) routes: Rc<RefCell<RouteTables>>,
     pub(crate) node_cluster: Arc<str>,
+    pub(crate) local_cluster: Arc<str>,
     pub(crate) node_id: Arc<str>,
     pub(crate) node_address: IpAddr,
     /// `static_resources.secrets`.
@@ -123,6 +124,7 @@ impl FilterBuilder {
             log_writer: &self.log_writer,
             cluster_exists: &|name| self.clusters.contains(name),
             node_cluster: &self.node_cluster,
+            local_cluster: &self.local_cluster,
             node_id: &self.node_id,
             node_address: self.node_address,
         };

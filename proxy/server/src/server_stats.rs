@@ -19,9 +19,22 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// What never happens here and is counted by Envoy: there is no overload manager, and workers run on any processor.
+    pub(crate) struct IdleStats {
+        counters { reset_high_memory_stream = "envoy.overload_actions.reset_high_memory_stream.count" }
+        gauges { workers_pinned = "listener_manager.workers_pinned" }
+        histograms { refresh_interval_delay = "overload.refresh_interval_delay": Milliseconds }
+    }
+}
+
 impl ServerStats {
-    pub(crate) fn new(store: &Store) -> Self {
+    /// The stats, with the version that the bootstrap wants to be told.
+    pub(crate) fn new(store: &Store, version: Option<u64>) -> Self {
         let stats: Self = store.scope("server.").group();
+        if let Some(version) = version {
+            stats.version().set(version);
+        }
         stats.days_until_first_cert_expiring().set(u32::MAX.into());
         stats
     }

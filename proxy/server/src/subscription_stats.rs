@@ -121,27 +121,25 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// The stats of what is fetched whole, and of the stream.
+/// The stats of what is fetched whole, and of the stream; each is there when the bootstrap asks for it.
 pub(crate) struct SharedStats {
-    /// Where clusters are delivered.
     cds: Option<SubscriptionStats>,
-    /// Where listeners are delivered.
     lds: Option<SubscriptionStats>,
-    control_plane: ControlPlaneStats,
-    identifier: TextReadout,
+    stream: Option<(ControlPlaneStats, TextReadout)>,
 }
 
 impl SharedStats {
-    /// The stats of the subscriptions that the bootstrap makes.
     pub(crate) fn new(store: &Store, bootstrap: &Bootstrap) -> Self {
-        let of =
-            |subscribed: bool, scope: &str| subscribed.then(|| SubscriptionStats::new(&store.scope(scope)));
-        let control_plane = store.scope("control_plane.");
+        let subscription =
+            |wanted: bool, scope: &str| wanted.then(|| SubscriptionStats::new(&store.scope(scope)));
+        let stream = || {
+            let scope = store.scope("control_plane.");
+            (scope.group(), scope.text_readout("identifier"))
+        };
         Self {
-            cds: of(bootstrap.cds.is_some(), "cluster_manager.cds."),
-            lds: of(bootstrap.lds.is_some(), "listener_manager.lds."),
-            identifier: control_plane.text_readout("identifier"),
-            control_plane: control_plane.group(),
+            cds: subscription(bootstrap.cds.is_some(), "cluster_manager.cds."),
+            lds: subscription(bootstrap.lds.is_some(), "listener_manager.lds."),
+            stream: bootstrap.ads.is_some().then(stream),
         }
     }
 }
@@ -217,11 +215,15 @@ impl SubscriptionObserver for Observer {
     }
 
     fn connected(&mut self, connected: bool) {
-        self.shared.stats().control_plane.connected_state().set(connected.into());
+        if let Some((stats, _)) = &self.shared.stats().stream {
+            stats.connected_state().set(connected.into());
+        }
     }
 
     fn control_plane(&mut self, identifier: &str) {
-        self.shared.stats().identifier.set(identifier);
+        if let Some((_, name)) = &self.shared.stats().stream {
+            name.set(identifier);
+        }
     }
 
     fn warning(&mut self, message: &str) {

@@ -85,6 +85,9 @@ impl Handler {
             return;
         };
         stream.upstream.local_address = local_address;
+        stream.upstream.connection_id = Some(guard.id());
+        stream.upstream.tls = guard.tls().cloned();
+        stream.upstream.connect = Some((guard.begun(), guard.connected()));
         guard.count_request();
         let pool = self.worker.buffers();
         let mut sent = Direction::new(ReadBuffer::new(pool.clone()));
@@ -123,7 +126,9 @@ impl Handler {
             stream.flag(ResponseFlag::NoClusterFound);
             return None;
         };
-        stream.upstream.cluster = Some(cluster.info().name.clone());
+        stream.upstream.cluster = Some(cluster.info().observability_name.clone());
+        stream.upstream.cluster_name = Some(cluster.info().name.clone());
+        stream.upstream.cluster_metadata = Some(cluster.info().metadata.clone());
         for _ in 0..self.config.max_connect_attempts.max(1) {
             match self.connect_once(&cluster, target, stream).await {
                 Attempt::Connected(connection) => return Some(*connection),
@@ -165,6 +170,7 @@ impl Handler {
         let permit = info.circuit_breakers.acquire(priority, Resource::Connections);
         stream.upstream.attempts += 1;
         stream.upstream.host = Some(host.address().to_string().into());
+        stream.upstream.host_metadata = Some(host.metadata().endpoint.clone());
         let mut options = SecureOptions::default();
         if host.transport_socket().names_client() {
             options.proxied = Some(Arc::new(ProxiedConnection {

@@ -271,7 +271,7 @@ pub struct ClusterInfo {
     /// `transport_socket`, for hosts that no entry of `transport_socket_matches` claims.
     pub transport_socket: TransportSocket,
     /// `metadata` of the cluster.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
     /// Limits.
     pub circuit_breakers: CircuitBreakers,
     /// `outlier_detection`; results are noted through [`crate::WorkerCluster::note_result`].

@@ -1,12 +1,12 @@
 //! Opening a connection to a host, and counting its life.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dhow_net::Transport;
@@ -29,7 +29,7 @@ pub struct UpstreamConnection {
     /// Protocol that ALPN chose, such as `h2`; `None` in clear text or when nothing was negotiated.
     pub alpn: Option<Vec<u8>>,
     /// Facts of the TLS session; `None` in clear text.
-    pub tls: Option<TlsInfo>,
+    pub tls: Option<Arc<TlsInfo>>,
     /// Our address, when it is one of IP.
     pub local_address: Option<SocketAddr>,
     /// Counts the connection for as long as it is kept.
@@ -100,7 +100,7 @@ pub async fn connect(
     let guard = ConnectionGuard::new(info.clone(), host.clone(), permit);
     let outcome = match tokio::time::timeout(
         info.connect_timeout,
-        establish(info, host, host.address(), host.transport_socket(), options),
+        establish(info, host, (host.address(), host.transport_socket()), options, Some(&guard.connected)),
     )
     .await
     {
@@ -112,6 +112,9 @@ pub async fn connect(
     };
     match outcome {
         Ok((transport, tls)) => {
+            let tls = tls.map(Arc::new);
+            // Nobody else has set it: the guard is new.
+            let _ = guard.tls.set(tls.clone());
             info.stats.upstream_cx_connect_ms().record(millis(guard.begun.elapsed()));
             let alpn = tls.as_ref().and_then(|tls| tls.alpn.clone());
             let local_address = transport.local_address();
@@ -130,13 +133,14 @@ pub async fn connect(
     }
 }
 
-/// Connects to `address` of a host through `socket`, TLS included, and counts nothing but what TLS counts.
+/// Connects to `address` of a host through `socket`, TLS included, and counts nothing but what TLS counts. `connected` is told
+/// when there is a connection and before there is TLS.
 pub(crate) async fn establish(
     info: &ClusterInfo,
     host: &Host,
-    address: &HostAddress,
-    socket: &TransportSocket,
+    (address, socket): (&HostAddress, &TransportSocket),
     options: &SecureOptions,
+    connected: Option<&OnceLock<Instant>>,
 ) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
     let mut transport = match address {
         HostAddress::Ip(first) if address == host.address() && !host.additional_addresses().is_empty() => {
@@ -153,6 +157,10 @@ pub(crate) async fn establish(
             Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote(&error, address))?)
         }
     };
+    if let Some(connected) = connected {
+        // Set once for each connection.
+        let _ = connected.set(Instant::now());
+    }
     let mut socket = socket;
     while let TransportSocket::ProxyProtocol(outer) = socket {
         let header =
@@ -197,7 +205,10 @@ async fn secure(
         stats.count(result.as_ref().map(|(_, facts)| facts));
     }
     match result {
-        Ok((transport, facts)) => Ok((transport, Some(facts))),
+        Ok((transport, mut facts)) => {
+            facts.completed = Some(Instant::now());
+            Ok((transport, Some(facts)))
+        }
         Err(error) => {
             let text = match TlsFailure::of(&error) {
                 Some(failure) => failure.to_string(),
@@ -302,6 +313,8 @@ pub struct ConnectionGuard {
     id: u64,
     local_address: Cell<Option<SocketAddr>>,
     begun: Instant,
+    connected: OnceLock<Instant>,
+    tls: OnceCell<Option<Arc<TlsInfo>>>,
     requests: Cell<u64>,
     closed_by: Cell<ClosedBy>,
     requests_active: Cell<bool>,
@@ -322,6 +335,8 @@ impl ConnectionGuard {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             local_address: Cell::default(),
             begun: Instant::now(),
+            connected: OnceLock::new(),
+            tls: OnceCell::new(),
             requests: Cell::new(0),
             closed_by: Cell::default(),
             requests_active: Cell::new(false),
@@ -332,6 +347,21 @@ impl ConnectionGuard {
     /// Tells this connection from the others of the process, `%UPSTREAM_CONNECTION_ID%`.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// When connecting began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// When there was a connection, before TLS.
+    pub fn connected(&self) -> Option<Instant> {
+        self.connected.get().copied()
+    }
+
+    /// Facts of the TLS session; none in clear text.
+    pub fn tls(&self) -> Option<&Arc<TlsInfo>> {
+        self.tls.get()?.as_ref()
     }
 
     /// This end of the connection; none where it is not an IP address.

@@ -565,7 +565,7 @@ fn cluster_info(
         close_connections_on_host_health_failure: config.close_connections_on_host_health_failure,
         close_connections_on_host_set_change: config.balancing.close_connections_on_host_set_change,
         transport_socket: config.sockets.default.clone(),
-        metadata: config.metadata.clone(),
+        metadata: Arc::new(config.metadata.clone()),
         circuit_breakers: CircuitBreakers::new(&name, config.thresholds, &scope, |counter| {
             stats.overflow(counter)
         }),

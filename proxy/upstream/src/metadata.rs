@@ -1,5 +1,7 @@
 //! Metadata of an endpoint and of its locality.
 
+use std::sync::Arc;
+
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
 
@@ -45,7 +47,7 @@ impl MetadataPath {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostMetadata {
     /// `LbEndpoint.metadata`.
-    pub endpoint: Metadata,
+    pub endpoint: Arc<Metadata>,
     /// `LocalityLbEndpoints.metadata`.
     pub locality: Metadata,
 }

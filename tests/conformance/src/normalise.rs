@@ -39,6 +39,11 @@ static PORT: LazyLock<Regex> =
 static BASE64: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9+/]{15,}={0,2}"));
 static SESSION_HOST: LazyLock<Regex> = LazyLock::new(|| pattern(r"127\.0\.0\.1:[0-9]+"));
 static CERT_HASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bHash=[0-9a-f]{64}\b"));
+static CERTIFICATE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b[0-9a-f]{40}\b|\b[0-9a-f]{64}\b|(-----BEGIN%20CERTIFICATE-----%0A)(?:[A-Za-z0-9]|%2B|%2F|%0A|%3D)+",
+    )
+});
 static DATE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$")
 });
@@ -159,7 +164,11 @@ impl Normaliser {
                 self.text(&format!("[<time>] {} <ms> {service_time} {}", &found[1], &found[3]))
             }
             None => {
-                let line = EVENT_TIME.replace_all(line, |found: &Captures<'_>| match found.get(1) {
+                let line = CERTIFICATE.replace_all(line, |found: &Captures<'_>| match found.get(1) {
+                    Some(begin) => format!("{}<pem>", begin.as_str()),
+                    None => format!("<{} hex digits>", found[0].len()),
+                });
+                let line = EVENT_TIME.replace_all(&line, |found: &Captures<'_>| match found.get(1) {
                     Some(name) => format!("\"{}\":\"<time>\"", name.as_str()),
                     None => format!("\"{}\":\"<s>\"", &found[2]),
                 });
@@ -236,6 +245,11 @@ mod tests {
             r#"[<time>] "GET / HTTP/1.1" 200 - 0 3 <ms> <ms> "-" "-" "<uuid>" "h" "127.0.0.1:{{upstream.one}}""#
         );
         assert_eq!(normaliser().log_line("own format 5"), "own format 5");
+        let serial = "1b8b0f8ece2733024bfb7ebf7e5b240be4b6edc9";
+        assert_eq!(normaliser().log_line(serial), "<40 hex digits>");
+        let certificate = "-----BEGIN%20CERTIFICATE-----%0AMIIB%2Fx%3D%0A-----END%20CERTIFICATE-----%0A";
+        let known = "-----BEGIN%20CERTIFICATE-----%0A<pem>-----END%20CERTIFICATE-----%0A";
+        assert_eq!(normaliser().log_line(certificate), known);
     }
 
     #[test]

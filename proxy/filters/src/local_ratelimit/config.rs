@@ -9,7 +9,7 @@ use dhow_proto::envoy::config::core::v3::{HeaderValueOption, RuntimeFractionalPe
 use dhow_proto::envoy::config::route::v3::RateLimit;
 use dhow_proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use dhow_proto::envoy::extensions::common::ratelimit::v3::{
-    LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion,
+    LocalClusterRateLimit, LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion,
 };
 use dhow_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use dhow_proto::envoy::r#type::v3::{HttpStatus, TokenBucket as BucketMessage};
@@ -40,6 +40,8 @@ pub(super) struct Limit {
     /// What limiters of connections are made of; none: all requests share `limiter`.
     pub(super) per_connection: Option<LimiterPlan>,
     pub(super) limiter: Limiter,
+    /// `local_cluster_rate_limit`: the tokens are those of all hosts of the local cluster together.
+    pub(super) shared: bool,
     /// Where descriptors come from; none: there are no buckets for them.
     pub(super) actions: Option<Actions>,
     /// Share of the requests that are looked at; none: no request.
@@ -87,8 +89,6 @@ impl Limit {
             max_dynamic_descriptors,
             enable_retry_after_header,
         } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
-        let field = "local_cluster_rate_limit";
-        ConfigError::refuse_if(local_cluster_rate_limit.is_some(), path, field)?;
         if stat_prefix.is_empty() {
             let reason = "value length must be at least 1 characters";
             return Err(ConfigError::new(path.field("stat_prefix"), reason));
@@ -124,6 +124,7 @@ impl Limit {
             stats: OnceLock::new(),
             status: status.unwrap_or(429) as u16,
             actions: (!plan.descriptors.is_empty()).then_some(actions),
+            shared: local_cluster_rate_limit.map(|LocalClusterRateLimit {}| ()).is_some(),
             limiter: Limiter::new(&plan),
             per_connection: local_rate_limit_per_downstream_connection.then_some(plan),
             enabled: fraction(filter_enabled, "filter_enabled")?,

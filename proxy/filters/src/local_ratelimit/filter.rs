@@ -5,7 +5,9 @@ use std::sync::Arc;
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, HeaderName, format_decimal};
 use dhow_proto::envoy::extensions::common::ratelimit::v3::VhRateLimitsOptions;
-use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply, StreamFormat};
+use dhow_proxy_api::{
+    FilterContext, FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply, StreamFormat,
+};
 use dhow_routing::{
     FilterOverride, RateLimitDescriptor, RateLimitInput, RateLimitRule, RuntimeFraction, XRateLimitHeaders,
 };
@@ -29,13 +31,20 @@ pub(super) struct Factory {
     limit: Arc<Limit>,
     store: Store,
     node_cluster: Arc<str>,
+    /// The cluster whose hosts share the tokens, where they do.
+    local_cluster: Arc<str>,
 }
 
 impl Factory {
-    /// The filter of a configuration, in a node of the cluster `node_cluster`.
-    pub(super) fn new(limit: Limit, store: &Store, node_cluster: &str) -> Self {
-        stats_of(&limit, store);
-        Self { limit: Arc::new(limit), store: store.clone(), node_cluster: node_cluster.into() }
+    /// The filter of a configuration.
+    pub(super) fn new(limit: Limit, context: &FilterContext<'_>) -> Self {
+        stats_of(&limit, context.stats);
+        Self {
+            limit: Arc::new(limit),
+            store: context.stats.clone(),
+            node_cluster: context.node_cluster.into(),
+            local_cluster: context.local_cluster.into(),
+        }
     }
 }
 
@@ -50,8 +59,8 @@ impl HttpFilterFactory for Factory {
         // Without this field no request is looked at.
         limit.enabled.as_ref()?;
         let stats = stats_of(&limit, &self.store).clone();
-        let node_cluster = self.node_cluster.clone();
-        Some(Box::new(Filter { limit, stats, node_cluster, told: None, refused: false }))
+        let (node_cluster, local_cluster) = (self.node_cluster.clone(), self.local_cluster.clone());
+        Some(Box::new(Filter { limit, stats, node_cluster, local_cluster, told: None, refused: false }))
     }
 }
 
@@ -60,6 +69,7 @@ struct Filter {
     limit: Arc<Limit>,
     stats: LimitStats,
     node_cluster: Arc<str>,
+    local_cluster: Arc<str>,
     /// The bucket that the response may tell about, and whether the descriptor has a say in it.
     told: Option<(Arc<Bucket>, XRateLimitHeaders)>,
     refused: bool,
@@ -74,11 +84,16 @@ impl Filter {
         if let Some(actions) = &self.limit.actions {
             self.describe(actions, request, stream, &mut descriptors);
         }
+        // Each of the hosts has a share of the tokens: one token here stands for one from each of them.
+        let weight = match self.limit.shared {
+            true => stream.clusters.membership(&self.local_cluster).map_or(1, |hosts| hosts.total.max(1)),
+            false => 1,
+        };
         match &self.limit.per_connection {
-            None => self.limit.limiter.take(&descriptors),
+            None => self.limit.limiter.take(&descriptors, weight),
             Some(plan) => {
                 let make = || OfConnection(Limiter::new(plan));
-                stream.connection().objects.get_or_insert_with(make).0.take(&descriptors)
+                stream.connection().objects.get_or_insert_with(make).0.take(&descriptors, weight)
             }
         }
     }

@@ -145,8 +145,13 @@ impl Limiter {
         Some(wildcard.bucket(entries, self.start))
     }
 
-    /// Takes from the buckets of a request's descriptors, the slowest first, and from the default one.
-    pub(super) fn take(&self, descriptors: &[(RateLimitDescriptor, XRateLimitHeaders)]) -> Decision {
+    /// Takes from the buckets of a request's descriptors, the slowest first, and from the default one; each hit counts `weight`
+    /// times.
+    pub(super) fn take(
+        &self,
+        descriptors: &[(RateLimitDescriptor, XRateLimitHeaders)],
+        weight: u64,
+    ) -> Decision {
         let mut matched: Vec<_> = descriptors
             .iter()
             .filter_map(|(descriptor, headers)| {
@@ -156,7 +161,7 @@ impl Limiter {
             .collect();
         matched.sort_by(|(one, ..), (other, ..)| one.tokens.rate().total_cmp(&other.tokens.rate()));
         for (bucket, hits, headers) in &matched {
-            if !bucket.take(*hits) {
+            if !bucket.take(hits.saturating_mul(weight)) {
                 let shadow = bucket.shadow;
                 return Decision { allowed: false, shadow, bucket: Some(bucket.clone()), headers: *headers };
             }
@@ -168,7 +173,7 @@ impl Limiter {
             headers: XRateLimitHeaders::Unspecified,
         };
         if matched.is_empty() || self.always_default {
-            decision.allowed = self.default.as_ref().is_none_or(|bucket| bucket.take(1));
+            decision.allowed = self.default.as_ref().is_none_or(|bucket| bucket.take(weight));
         }
         if let (true, Some((bucket, _, headers))) = (decision.allowed, matched.into_iter().next()) {
             decision.bucket = Some(bucket);

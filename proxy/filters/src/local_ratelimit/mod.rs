@@ -13,6 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use dhow_base::ConfigError;
 use dhow_proxy_api::HttpFilterDescriptor;
 
 /// Registers the filter.
@@ -23,7 +24,11 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         route_type_name: Some("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"),
         configure: |config, context, path| {
             let limit = config::Limit::read(config, path, false)?;
-            Ok(Arc::new(filter::Factory::new(limit, context.stats, context.node_cluster)))
+            if limit.shared && context.local_cluster.is_empty() {
+                let reason = "local_cluster_rate_limit is set but no local cluster name is present";
+                return Err(ConfigError::new(path.field("local_cluster_rate_limit"), reason));
+            }
+            Ok(Arc::new(filter::Factory::new(limit, context)))
         },
         configure_route: |config, path| Ok(Arc::new(config::Limit::read(config, path, true)?)),
     }

@@ -177,7 +177,7 @@ fn plan(descriptors: &[(&[(&str, &str)], u32)], always_default: bool) -> Limiter
 #[test]
 fn descriptors_have_buckets_beside_the_default_one() {
     let a = [descriptor(&[("a", "1")])];
-    let count = |limiter: &Limiter, of: &[_]| (0..9).filter(|_| limiter.take(of).allowed).count();
+    let count = |limiter: &Limiter, of: &[_]| (0..9).filter(|_| limiter.take(of, 1).allowed).count();
     let with_default = Limiter::new(&plan(&[(&[("a", "1")], 5)], true));
     assert_eq!(count(&with_default, &a), 2);
     let without = Limiter::new(&plan(&[(&[("a", "1")], 5)], false));
@@ -190,11 +190,11 @@ fn descriptors_have_buckets_beside_the_default_one() {
 #[test]
 fn wildcards_have_a_bucket_for_each_value_and_forget_the_oldest() {
     let limiter = Limiter::new(&plan(&[(&[("user", ""), ("k", "v")], 1)], false));
-    let allowed = |user: &str| limiter.take(&[descriptor(&[("user", user), ("k", "v")])]).allowed;
+    let allowed = |user: &str| limiter.take(&[descriptor(&[("user", user), ("k", "v")])], 1).allowed;
     assert_eq!(["a", "a", "b", "b"].map(allowed), [true, false, true, false]);
     // The third value takes the place of the first one.
     assert_eq!(["c", "b", "a"].map(allowed), [true, false, true]);
-    assert!(limiter.take(&[descriptor(&[("user", "a"), ("k", "w")])]).bucket.unwrap().level().limit == 2);
+    assert!(limiter.take(&[descriptor(&[("user", "a"), ("k", "w")])], 1).bucket.unwrap().level().limit == 2);
 }
 
 #[test]

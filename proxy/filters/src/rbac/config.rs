@@ -1,6 +1,7 @@
 //! `RBAC` and `RBACPerRoute` validated.
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_expr::CelExpression;
 use dhow_proto::envoy::config::rbac::v3::rbac::AuditLoggingOptions;
 use dhow_proto::envoy::config::rbac::v3::{Policy as PolicyMessage, Rbac as RulesMessage, rbac};
 use dhow_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
@@ -116,7 +117,6 @@ fn read_rules(message: RulesMessage, path: &FieldPath) -> Result<Engine, ConfigE
 fn read_policy(name: String, message: PolicyMessage, path: &FieldPath) -> Result<Policy, ConfigError> {
     let path = path.key(&name);
     let PolicyMessage { permissions, principals, condition, checked_condition, cel_config } = message;
-    ConfigError::refuse_if(condition.is_some(), &path, "condition")?;
     ConfigError::refuse_if(checked_condition.is_some(), &path, "checked_condition")?;
     ConfigError::refuse_if(cel_config.is_some(), &path, "cel_config")?;
     let at_least_one = |is_empty: bool, field: &str| {
@@ -127,7 +127,10 @@ fn read_policy(name: String, message: PolicyMessage, path: &FieldPath) -> Result
     };
     at_least_one(permissions.is_empty(), "permissions")?;
     at_least_one(principals.is_empty(), "principals")?;
+    let condition = condition.as_ref().map(CelExpression::from_message).transpose();
+    let condition = condition.map_err(|reason| ConfigError::new(path.field("condition"), reason))?;
     Ok(Policy {
+        condition,
         permissions: Permission::compile_all(&permissions, &path.field("permissions"))?,
         principals: Principal::compile_all(&principals, &path.field("principals"))?,
         name: name.into(),

@@ -1,6 +1,7 @@
 //! What a set of rules says about a request.
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::CelExpression;
 use dhow_matching::generic::{InputFamily, MatchOptions, MatchTree};
 use dhow_proto::envoy::config::rbac::v3::Action as ActionMessage;
 use dhow_proto::envoy::config::rbac::v3::rbac::Action as ActionKind;
@@ -27,6 +28,8 @@ pub(super) struct Policy {
     pub(super) name: Box<str>,
     pub(super) permissions: Box<[Permission]>,
     pub(super) principals: Box<[Principal]>,
+    /// What must be true as well.
+    pub(super) condition: Option<CelExpression>,
 }
 
 /// The action of a matching tree, and the name that it is reported by.
@@ -114,6 +117,10 @@ impl Policy {
     fn matches(&self, facts: &Facts<'_>) -> bool {
         self.permissions.iter().any(|permission| permission.matches(facts))
             && self.principals.iter().any(|principal| principal.matches(facts))
+            && self.condition.as_ref().is_none_or(|condition| {
+                condition
+                    .holds(&StreamFormat { request: Some(facts.headers), ..StreamFormat::new(facts.info) })
+            })
     }
 }
 

@@ -43,9 +43,23 @@ fn a_denying_policy_is_named_without_blanks() {
 }
 
 #[test]
-fn conditions_are_refused_by_path() {
-    let yaml =
-        "{rules: {policies: {p: {permissions: [{any: true}], principals: [{any: true}], condition: {}}}}}";
-    let error = configure::<Rbac>(yaml, &Store::new()).unwrap_err();
+fn conditions_have_to_be_true_as_well() {
+    let policy = |condition: &str| {
+        format!(
+            "{{rules: {{policies: {{p: {{permissions: [{{any: true}}], principals: [{{any: true}}], condition: {condition}}}}}}}}}"
+        )
+    };
+    let yaml = policy(
+        "{call_expr: {function: _==_, args: [{select_expr: {operand: {ident_expr: {name: request}}, field: path}}, {const_expr: {string_value: /open}}]}}",
+    );
+    let factory = configure::<Rbac>(&yaml, &Store::new()).unwrap();
+    for (path, expected) in [("/open", "continue"), ("/other", "403 rbac_access_denied_matched_policy[none]")]
+    {
+        let mut stream = Stream::new(0);
+        let mut filter = stream.create(&*factory).unwrap();
+        let verdict = stream.decode(&mut *filter, &mut request(path, &[]));
+        assert_eq!(summary(&verdict), expected, "{path}");
+    }
+    let error = configure::<Rbac>(&policy("{}"), &Store::new()).unwrap_err();
     assert!(error.path.as_str().ends_with("condition"), "{error}");
 }

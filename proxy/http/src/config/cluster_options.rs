@@ -50,7 +50,10 @@ pub fn lower_cluster_options(
         path,
         warnings,
     } = message;
-    let mut context = FilterContext { stat_prefix, stats, name: "".into(), node_cluster, warnings };
+    // Limits that hosts share are not among the filters of clusters.
+    let local_cluster = "";
+    let mut context =
+        FilterContext { stat_prefix, stats, name: "".into(), node_cluster, local_cluster, warnings };
     let filters = match filters.is_empty() {
         true => None,
         false => Some(lower_cluster_filters(filters, registry, &mut context, &path.field("http_filters"))?),

@@ -41,6 +41,8 @@ pub struct LowerContext<'a> {
     pub cluster_exists: &'a dyn Fn(&str) -> bool,
     /// `node.cluster`, for `add_user_agent`.
     pub node_cluster: &'a str,
+    /// `cluster_manager.local_cluster_name`; empty when there is none.
+    pub local_cluster: &'a str,
     /// `node.id`, for `add_user_agent`.
     pub node_id: &'a str,
     /// The node's own address, which stands for peers on the loopback in `x-forwarded-for`.
@@ -184,6 +186,7 @@ pub fn lower(
             stats: context.store,
             name: "".into(),
             node_cluster: context.node_cluster,
+            local_cluster: context.local_cluster,
             warnings,
         };
         lower_filters(filters, context.registry, context.log_writer, &mut filter_context, path)

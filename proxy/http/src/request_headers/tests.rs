@@ -25,13 +25,15 @@ fn config(edit: impl FnOnce(&mut pb::HttpConnectionManager)) -> ConnectionManage
         ..pb::HttpConnectionManager::default()
     };
     edit(&mut message);
-    let writer = LogWriter::start(Duration::from_secs(60), 64 * 1024).expect("a thread can be made");
+    let writer =
+        LogWriter::start(Duration::from_secs(60), 64 * 1024, &Store::new()).expect("a thread can be made");
     let context = LowerContext {
         registry: FilterRegistry { filters: &[] },
         store: &Store::new(),
         log_writer: &writer,
         cluster_exists: &|_| true,
         node_cluster: "edge",
+        local_cluster: "",
         node_id: "edge-1",
         node_address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     };

@@ -39,7 +39,14 @@ impl Exchange {
             return Err(LocalReply::new(action.cluster_not_found_status, &b""[..], "cluster_not_found")
                 .flag(ResponseFlag::NoClusterFound));
         };
-        self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
+        let info = cluster.info();
+        self.info.upstream.cluster = Some(info.observability_name.clone());
+        if info.observability_name != info.name {
+            self.info.upstream.cluster_name = Some(info.name.clone());
+        }
+        if !info.metadata.filter_metadata.is_empty() {
+            self.info.upstream.cluster_metadata = Some(info.metadata.clone());
+        }
         let mut groups = manager.request_groups(route, &self.request);
         self.info.virtual_cluster = groups.virtual_cluster();
         self.check_strictly(router)?;

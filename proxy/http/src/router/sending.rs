@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dhow_http::h1::BodyLength;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::{ChosenHost, Host, HostResult};
+use dhow_proxy_upstream::{ChosenHost, ConnectionGuard, Host, HostResult};
 use dhow_routing::set_authority;
 
 use super::attempt::{PendingGuard, RequestGuard};
@@ -39,7 +39,11 @@ impl Exchange {
         self.info.upstream.host = Some(host.address_text().clone());
         self.info.upstream.local_address = None;
         self.info.upstream.connection_id = None;
+        self.info.upstream.tls = None;
         self.info.upstream.hostname = host.shared_hostname().cloned();
+        let metadata = &host.metadata().endpoint;
+        let has_metadata = !metadata.filter_metadata.is_empty();
+        self.info.upstream.host_metadata = has_metadata.then(|| metadata.clone());
         forwarding.host = Some(host.clone());
         forwarding.replaced = false;
         self.update_for_attempt(forwarding, &host);
@@ -56,7 +60,9 @@ impl Exchange {
         };
         let cluster = member.unwrap_or_else(|| forwarding.cluster.clone());
         let mut pending = PendingGuard::new(&cluster);
+        let asked = clock::now();
         let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
+        self.info.upstream.pool = Some((asked, clock::now()));
         if matches!(stream, Ok(_) | Err(Interruption::Upstream(_) | Interruption::Answered(..))) {
             pending.settle();
         }
@@ -88,6 +94,7 @@ impl Exchange {
         self.info.upstream.protocol = upstream.protocol();
         self.info.upstream.local_address = upstream.connection().local_address();
         self.info.upstream.connection_id = Some(upstream.connection().id());
+        self.note_connection(upstream.connection());
         self.log_attempt_stream(forwarding, &upstream);
         if held && let Err(interruption) = Box::pin(self.hold_attempt(down, timer, forwarding)).await {
             upstream.abandon();
@@ -97,6 +104,14 @@ impl Exchange {
             return Outcome::Reset(reset);
         }
         self.await_response(down, timer, forwarding, upstream, guard).await
+    }
+
+    /// What logs tell of a connection beside its number.
+    fn note_connection(&mut self, connection: &ConnectionGuard) {
+        self.info.upstream.tls = connection.tls().cloned();
+        if connection.begun() >= self.info.start {
+            self.info.upstream.connect = Some((connection.begun(), connection.connected()));
+        }
     }
 
     /// The limits of the cluster left no room to wait for a connection: the attempt had no host.

@@ -64,6 +64,7 @@ impl Exchange {
             };
             table.select(&self.request, &input).selected()
         };
+        self.info.route_resolutions += 1;
         let Some(selected) = selected else { return };
         if let Some(action) = selected.forward() {
             if let Some(idle) = action.idle_timeout {

@@ -250,7 +250,7 @@ impl GroupReader<'_> {
             hostname,
             weight: number(load_balancing_weight).unwrap_or(1).max(1),
             metadata: Arc::new(HostMetadata {
-                endpoint: metadata.unwrap_or_default(),
+                endpoint: Arc::new(metadata.unwrap_or_default()),
                 ..HostMetadata::default()
             }),
             health: health_flags(health_status),

@@ -66,7 +66,7 @@ impl TransportSockets {
     pub(crate) fn select_by(&self, criteria: &Struct) -> &TransportSocket {
         let mut metadata = HostMetadata::default();
         let fields = [(TRANSPORT_SOCKET_MATCH_FILTER.to_owned(), criteria.clone())];
-        metadata.endpoint.filter_metadata.extend(fields);
+        Arc::make_mut(&mut metadata.endpoint).filter_metadata.extend(fields);
         self.select(&metadata).1
     }
 }

@@ -151,7 +151,8 @@ impl Setup {
     async fn connect(&self, host: &Host) -> io::Result<Transport> {
         let socket = self.socket.as_ref().unwrap_or_else(|| host.transport_socket());
         let options = SecureOptions { alpn_override: self.config.alpn.clone(), ..SecureOptions::default() };
-        let connected = establish(&self.info, host, host.health_check_address(), socket, &options).await;
+        let to = (host.health_check_address(), socket);
+        let connected = establish(&self.info, host, to, &options, None).await;
         connected.map(|(transport, _)| transport).map_err(|failure| io::Error::other(failure.text))
     }
 
