@@ -52,6 +52,12 @@ pub(crate) fn has_double_slash(path: &[u8]) -> bool {
 pub(crate) fn merge_slashes(full: &[u8]) -> Vec<u8> {
     let (path, query) = split_query(full);
     let mut out = Vec::with_capacity(full.len());
+    if path.len() > 1 && path.iter().all(|b| *b == b'/') {
+        // Envoy keeps the first and the last slash and joins what is between them.
+        out.extend_from_slice(b"//");
+        out.extend_from_slice(query);
+        return out;
+    }
     for byte in path {
         if !(*byte == b'/' && out.last() == Some(&b'/')) {
             out.push(*byte);
@@ -61,31 +67,53 @@ pub(crate) fn merge_slashes(full: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether normalisation could change the path: a dot segment, a backslash or an escape. A cheap scan that spares the
-/// usual path the copy.
-pub(crate) fn needs_normalization(path: &[u8]) -> bool {
-    let (path, _) = split_query(path);
-    path.iter().any(|b| *b == b'%' || *b == b'\\') || path.windows(2).any(|w| w == b"/.")
+/// Bytes that an URL path carries only in escaped form.
+const fn is_escaped(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..)
 }
 
-/// Normalises dot segments, turns backslashes into slashes and decodes escapes of unreserved characters. `None` when an
-/// escape is malformed or encodes NUL, or when the path climbs above the root with nothing left.
+/// Whether normalisation could change the path: a dot segment, a backslash, an escape or what is missing one. A cheap scan
+/// that spares the usual path the copy.
+pub(crate) fn needs_normalization(path: &[u8]) -> bool {
+    let (path, _) = split_query(path);
+    path.iter().any(|b| matches!(*b, b'%' | b'\\') || is_escaped(*b)) || path.windows(2).any(|w| w == b"/.")
+}
+
+/// Normalises dot segments, turns backslashes into slashes, decodes escapes of unreserved characters and escapes what an URL
+/// does not carry. A `%` that begins no escape stays as it is. `None` when an escape encodes NUL.
 pub(crate) fn normalize(full: &[u8]) -> Option<Vec<u8>> {
     let (path, query) = split_query(full);
     let mut decoded = Vec::with_capacity(path.len());
     let mut at = 0;
+    let mut segment = 0;
     while at < path.len() {
         match path[at] {
+            b'/' => {
+                decoded.push(b'/');
+                segment = at + 1;
+            }
+            // Servers that know path parameters take `..;a` for `..`; so a dot segment loses them here.
+            b';' if matches!(&path[segment..at], b"." | b"..") => {
+                let rest = &path[at..];
+                at += rest.iter().position(|b| *b == b'/').unwrap_or(rest.len()) - 1;
+            }
             b'\\' => decoded.push(b'/'),
-            b'%' => {
-                let escape = path.get(at + 1..at + 3)?;
-                let byte = hex(escape[0])? << 4 | hex(escape[1])?;
-                match byte {
-                    0 => return None,
-                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => decoded.push(byte),
-                    _ => decoded.extend_from_slice(&path[at..at + 3]),
+            b'%' => match escape(&path[at..]) {
+                Some(0) => return None,
+                Some(byte @ (b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')) => {
+                    decoded.push(byte);
+                    at += 2;
                 }
-                at += 2;
+                Some(_) => {
+                    decoded.extend_from_slice(&path[at..at + 3]);
+                    at += 2;
+                }
+                None => decoded.push(b'%'),
+            },
+            byte if is_escaped(byte) => {
+                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                let (high, low) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);
+                decoded.extend_from_slice(&[b'%', high, low]);
             }
             byte => decoded.push(byte),
         }
@@ -94,6 +122,11 @@ pub(crate) fn normalize(full: &[u8]) -> Option<Vec<u8>> {
     let mut out = remove_dot_segments(&decoded);
     out.extend_from_slice(query);
     Some(out)
+}
+
+/// The byte that an escape at the start of `text` stands for.
+fn escape(text: &[u8]) -> Option<u8> {
+    Some(hex(*text.get(1)?)? << 4 | hex(*text.get(2)?)?)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -152,9 +185,30 @@ mod tests {
         ] {
             assert_eq!(normal(path).as_deref(), Some(expected), "{path}");
         }
-        assert_eq!(normal("/a%0"), None);
         assert_eq!(normal("/a%00"), None);
-        assert_eq!(normal("/a%zz"), None);
+    }
+
+    #[test]
+    fn what_is_no_escape_stays_and_what_needs_one_gets_it() {
+        for (path, expected) in [
+            ("/a%0", "/a%0"),
+            ("/a%", "/a%"),
+            ("/a%zz/../b", "/b"),
+            ("/%%41", "/%A"),
+            ("/a\"<>^`{|}b", "/a%22%3C%3E%5E%60%7B%7C%7Db"),
+            ("/{a?{b", "/%7Ba?{b"),
+            ("/a/..;/b", "/b"),
+            ("/a/.;x=1/b", "/a/b"),
+            ("/a/..;x", "/"),
+            ("/a/..;a;b/../c?d;e", "/c?d;e"),
+            ("/a/...;/b/.c;/d", "/a/...;/b/.c;/d"),
+            // Only what came as dots is taken for a dot segment.
+            ("/a/%2e%2e;/b", "/a/..;/b"),
+            ("/%7b", "/%7b"),
+        ] {
+            assert!(needs_normalization(path.as_bytes()), "{path}");
+            assert_eq!(normal(path).as_deref(), Some(expected), "{path}");
+        }
     }
 
     #[test]
@@ -171,5 +225,6 @@ mod tests {
         assert_eq!(unescape_slashes(b"/a%2Fb%5cc?d=%2f"), b"/a/b\\c?d=%2f");
         assert!(has_double_slash(b"/a//b"));
         assert_eq!(merge_slashes(b"//a///b?c=//d"), b"/a/b?c=//d");
+        assert_eq!(merge_slashes(b"///?a"), b"//?a");
     }
 }
