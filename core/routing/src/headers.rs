@@ -185,7 +185,9 @@ impl Addition {
 
     fn write(&self, side: Side, headers: &mut HeaderMap, value: &[u8]) {
         if self.replaces() {
-            headers.set(&self.name, value);
+            // What replaces a header stands behind the others.
+            headers.remove(&self.name);
+            headers.append_name(&self.name, value);
             return;
         }
         // Headers that Envoy keeps in one slot have one line, whoever adds to them.

@@ -91,6 +91,7 @@ fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<
         match config.escaped_slashes {
             EscapedSlashes::Reject => return Err(bad()),
             EscapedSlashes::UnescapeAndRedirect => {
+                head.set_known(KnownHeader::Path, &unescaped);
                 let reply = LocalReply::new(307, &b""[..], "path_normalization_failed");
                 return Err(Box::new(reply.header(KnownHeader::Location, unescaped)));
             }
@@ -197,6 +198,9 @@ pub(crate) fn mutate(
     if !head.contains_known(KnownHeader::XForwardedProto) {
         head.append_known(KnownHeader::XForwardedProto, proto);
     }
+    if forwarding.append_x_forwarded_port && !head.contains_known(KnownHeader::XForwardedPort) {
+        head.set_known_number(KnownHeader::XForwardedPort, connection.local_address.port().into());
+    }
     set_scheme(head, proto);
     if let Some(scheme) = &forwarding.scheme.overwrite {
         head.set_known(KnownHeader::Scheme, scheme);
@@ -213,7 +217,6 @@ pub(crate) fn mutate(
         head.remove_set(INTERNAL_ONLY);
         if edge {
             head.remove_set(EDGE_ONLY);
-            head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
         }
     }
     if let Some(agent) = &forwarding.user_agent {
@@ -226,6 +229,9 @@ pub(crate) fn mutate(
         }
     }
     append_via(&forwarding.via, head);
+    if edge {
+        head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
+    }
     set_request_id(forwarding, edge, head, random);
     config.client_certificate.apply(connection.tls.as_ref(), head);
     Ok(RequestOrigin { client_address, internal })
@@ -241,6 +247,7 @@ fn set_scheme(head: &mut HeaderMap, proto: &[u8]) {
     let scheme = match from.len() {
         n @ 4..=5 if from.eq_ignore_ascii_case(b"http") || from.eq_ignore_ascii_case(b"https") => {
             scheme[..n].copy_from_slice(from);
+            scheme[..n].make_ascii_lowercase();
             &scheme[..n]
         }
         _ => proto,
@@ -253,7 +260,7 @@ fn remove_hop_by_hop(head: &mut HeaderMap, upgrade: bool) {
         remove_named_by_connection(head);
         head.remove_known(KnownHeader::Connection);
         head.remove_known(KnownHeader::Upgrade);
-        if let Some(te) = head.get_known(KnownHeader::Te) {
+        if let Some(te) = head.get_known(KnownHeader::Te).filter(|te| !te.is_empty()) {
             let trailers = te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
             if trailers {
                 head.set_known(KnownHeader::Te, b"trailers");

@@ -21,7 +21,7 @@ const UPGRADE: KnownSet = KnownSet::of(&[KnownHeader::Connection, KnownHeader::U
 const HOP_BY_HOP: KnownSet =
     KnownSet::of(&[KnownHeader::KeepAlive, KnownHeader::ProxyConnection, KnownHeader::TransferEncoding]);
 
-/// Sets `via`, `x-request-id`, `date` and `server` as configured.
+/// Sets `date`, `server`, `x-request-id` and `via` as configured, in this order.
 pub(crate) fn finalize(
     config: &ConnectionManagerConfig,
     request: &HeaderMap,
@@ -29,12 +29,6 @@ pub(crate) fn finalize(
     date: &DateCache,
     now: SystemTime,
 ) {
-    if config.forwarding.always_set_request_id_in_response
-        && let Some(id) = request.get_known(KnownHeader::XRequestId)
-    {
-        response.set_known(KnownHeader::XRequestId, id);
-    }
-    append_via(&config.forwarding.via, response);
     if !response.contains_known(KnownHeader::Date) {
         date.with(now, |text| response.append_known(KnownHeader::Date, text));
     }
@@ -45,6 +39,13 @@ pub(crate) fn finalize(
         }
         ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
     }
+    let forced = || request.contains_known(KnownHeader::XEnvoyForceTrace);
+    if (config.forwarding.always_set_request_id_in_response || forced())
+        && let Some(id) = request.get_known(KnownHeader::XRequestId)
+    {
+        response.set_known(KnownHeader::XRequestId, id);
+    }
+    append_via(&config.forwarding.via, response);
 }
 
 /// The `date` header of the current second, formatted once per second and worker.

@@ -317,11 +317,23 @@ impl WorkerCluster {
         }
     }
 
+    /// Whether the choice of a host reads the request's hash: by ring hash and Maglev, of an aggregate's members too.
+    pub fn reads_hash(&self) -> bool {
+        let info = self.info();
+        if info.lb.is_consistent() {
+            return true;
+        }
+        let Some((names, clusters)) = info.aggregate.as_deref().zip(self.siblings.upgrade()) else {
+            return false;
+        };
+        names.iter().filter_map(|name| clusters.get(name)).any(|cluster| cluster.info().lb.is_consistent())
+    }
+
     /// Chooses the cluster and the level by the health of all of them, and lets that cluster choose the host.
     fn choose_from_members(&self, context: &LbContext<'_>) -> Option<ChosenHost> {
         let info = self.info();
         let clusters = self.siblings.upgrade()?;
-        let draw = context.hash.unwrap_or_else(|| self.rng.borrow_mut().next_u64());
+        let draw = self.rng.borrow_mut().next_u64();
         let names = info.aggregate.as_deref()?;
         let Share { cluster, level, degraded } = self
             .aggregate

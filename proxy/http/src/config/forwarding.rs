@@ -21,9 +21,16 @@ pub(super) fn lower_internal(
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Option<CidrSet>, ConfigError> {
-    /// The ranges that count as internal when the message is there and names none (RFC 1918, RFC 4193).
-    const PRIVATE: [(&str, u32); 4] =
-        [("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("fd00::", 8)];
+    /// The ranges that count as internal when the message is there and names none (RFC 1918, RFC 4193),
+    /// and this machine.
+    const PRIVATE: [(&str, u32); 6] = [
+        ("10.0.0.0", 8),
+        ("172.16.0.0", 12),
+        ("192.168.0.0", 16),
+        ("127.0.0.1", 32),
+        ("fd00::", 8),
+        ("::1", 128),
+    ];
     let Some(hcm::InternalAddressConfig { unix_sockets, cidr_ranges }) = config else { return Ok(None) };
     if unix_sockets {
         warn(warnings, path, "unix_sockets", "without effect: listeners are not on Unix sockets");

@@ -84,6 +84,22 @@ impl H1Downstream {
         self.wire.begin_body(request.body, limits);
     }
 
+    /// Starts the answer to a request whose head is not known.
+    pub(crate) fn begin_unread(&mut self, version: Version) {
+        self.request = RequestInfo {
+            version,
+            body: BodyLength::None,
+            keep_alive: false,
+            upgrade: false,
+            connect: false,
+            head: false,
+            expect_continue: false,
+        };
+        self.request_done = false;
+        self.response_started = false;
+        self.close = true;
+    }
+
     /// Buffers the answer to `expect: 100-continue`; it leaves before the body is waited for.
     pub(crate) fn send_continue(&mut self) {
         self.wire.out().extend_from_slice(CONTINUE);

@@ -70,7 +70,10 @@ impl Exchange {
             route.apply_request_rewrites(&mut self.request, &context, router.suppress_envoy_headers);
         }
         let mut cookies = Vec::new();
-        let hash = self.hash(hash_policies(&cluster, action), &mut cookies);
+        let policies = hash_policies(&cluster, action);
+        // A cookie that is to be set is made only where the choice of a host depends on it.
+        let hashed = !policies.is_empty() && cluster.reads_hash();
+        let hash = if hashed { self.hash(policies, &mut cookies) } else { None };
         let retry = RetryState::of(route, &cluster, &mut self.request);
         let previous_priorities = retry.as_ref().and_then(RetryState::previous_priorities).map(RefCell::new);
         let timeout_status = if self.takes_timeout_as_success() { 204 } else { 504 };
@@ -136,9 +139,6 @@ impl Exchange {
     }
 
     fn hash(&self, policies: &[HashPolicy], cookies: &mut Vec<String>) -> Option<u64> {
-        if policies.is_empty() {
-            return None;
-        }
         let worker = &self.manager.worker;
         let mut make_cookie = |cookie: &dhow_routing::HashCookie| {
             let value = format!("{:016x}", worker.random());

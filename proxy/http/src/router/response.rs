@@ -1,6 +1,7 @@
 //! How what the last attempt brought reaches the client, and what is counted about it.
 
 use std::future::poll_fn;
+use std::task::Poll;
 
 use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
@@ -75,6 +76,7 @@ impl Exchange {
                 self.charge(&forwarding.cluster, &forwarding.groups, reset_status(&reset), &traits);
                 self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
                 let reply = reset_reply(&reset, self.info.upstream.attempts > 1);
+                self.take_in_request(down).await;
                 self.reply_of_router(down, timer, forwarding, reply).await
             }
             Outcome::PerTryTimeout { idle } => {
@@ -117,6 +119,25 @@ impl Exchange {
         self.deadlines.response = None;
         let reply = timeout_reply(forwarding.timeout_status, "response_timeout");
         self.reply_of_router(down, timer, forwarding, reply).await
+    }
+
+    /// Reads what has come of a request that no upstream took, so that a request that is here as a whole leaves its connection
+    /// usable.
+    async fn take_in_request<D: Downstream>(&mut self, down: &mut D) {
+        if self.info.request_complete.is_some() {
+            return;
+        }
+        let limit = self.control.request_buffer_limit;
+        poll_fn(|cx| {
+            let (stream, _) = self.parts();
+            let mut body = RequestBody { down, kept: None, stream };
+            body.discard(cx, limit);
+            Poll::Ready(())
+        })
+        .await;
+        if down.request_complete() {
+            self.info.request_complete.get_or_insert_with(clock::now);
+        }
     }
 
     /// Sends a reply of the router's own, which tells the number of attempts where the virtual host wants it told.
@@ -176,9 +197,6 @@ impl Exchange {
             let millis = now.saturating_duration_since(complete).as_millis() as u64;
             self.set_response_number(KnownHeader::XEnvoyUpstreamServiceTime, millis);
         }
-        if forwarding.route.virtual_host().include_attempt_count_in_response() {
-            self.set_response_number(KnownHeader::XEnvoyAttemptCount, self.info.upstream.attempts.into());
-        }
         for cookie in &forwarding.cookies {
             self.response.append_known(KnownHeader::SetCookie, cookie.as_bytes());
         }
@@ -186,6 +204,9 @@ impl Exchange {
         self.info.details = Some("via_upstream".into());
         let upgraded = self.is_upgraded();
         self.apply_route_response_headers();
+        if forwarding.route.virtual_host().include_attempt_count_in_response() {
+            self.set_response_number(KnownHeader::XEnvoyAttemptCount, self.info.upstream.attempts.into());
+        }
         if !end {
             self.watch_upstream_response();
         }

@@ -229,7 +229,9 @@ impl Exchange {
             && !host.hostname().is_empty()
         {
             let append = action.append_x_forwarded_host && attempts == 1;
-            set_authority(&mut self.request, host.hostname().as_bytes(), append, attempts == 1);
+            let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+            let keep = attempts == 1 && !suppressed;
+            set_authority(&mut self.request, host.hostname().as_bytes(), append, keep);
         }
         if self.manager.config.forwarding.scheme.match_upstream {
             let scheme: &[u8] = if host.transport_socket().is_secure() { b"https" } else { b"http" };

@@ -1,6 +1,5 @@
 //! HTTP/1 connections: one request after the other.
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -8,17 +7,16 @@ use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
 use dhow_http::h1::{
-    BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, ResponseWriteOptions, TrailerLimits,
-    Underscores, Version, count_underscored_names, parse_request, write_response_head,
+    BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, TrailerLimits, Underscores, Version,
+    count_underscored_names, parse_request,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
-use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
+use dhow_proxy_api::{ConnectionInfo, LocalReply, Protocol, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 
 use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
-use crate::response_headers;
 use crate::stream::{Ending, Exchange};
 use crate::wire::Wire;
 
@@ -70,11 +68,11 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
                 }
             }
             Awaited::Refused(error) => {
-                Box::pin(refuse(manager, info, down, error)).await;
+                Box::pin(refuse(manager, info, down, &mut timer, error)).await;
                 return Box::pin(close_gently(manager, down, false)).await;
             }
             Awaited::HeaderTimeout => {
-                Box::pin(header_timeout(manager, info, down)).await;
+                Box::pin(header_timeout(manager, info, down, &mut timer)).await;
                 return Box::pin(close_gently(manager, down, false)).await;
             }
             Awaited::Drained => return Box::pin(close_gently(manager, down, false)).await,
@@ -281,99 +279,54 @@ async fn refuse(
     manager: &Rc<Manager>,
     info: &Rc<ConnectionInfo>,
     down: &mut H1Downstream,
+    timer: &mut DeadlineTimer,
     error: RequestError,
 ) {
     let stats = &manager.stats.manager;
-    match error {
-        RequestError::HeadersTooLarge | RequestError::TooManyHeaders => stats.downstream_rq_too_large().inc(),
-        RequestError::UnexpectedUnderscore => {
-            manager.stats.http1().requests_rejected_with_underscores_in_headers().inc();
-        }
-        _ => {}
+    if error == RequestError::UnexpectedUnderscore {
+        manager.stats.http1().requests_rejected_with_underscores_in_headers().inc();
     }
     stats.downstream_cx_protocol_error().inc();
     let version = error.version(down.wire().read.filled(), &manager.config.http1);
-    let answer = Answer {
-        version,
-        status: error.status(),
-        body: error.body(),
-        details: error.details(),
-        flag: Some(ResponseFlag::DownstreamProtocolError),
-    };
-    answer.send(manager, info, down).await;
+    let reply = LocalReply::new(error.status(), error.body().as_bytes(), error.details())
+        .flag(ResponseFlag::DownstreamProtocolError);
+    answer(manager, info, down, timer, version, reply).await;
 }
 
 /// Answers a head that did not come whole in time.
-async fn header_timeout(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
+async fn header_timeout(
+    manager: &Rc<Manager>,
+    info: &Rc<ConnectionInfo>,
+    down: &mut H1Downstream,
+    timer: &mut DeadlineTimer,
+) {
     let stats = &manager.stats.manager;
-    let by_header_timeout = manager.config.timeouts.request_headers.is_some();
-    let answer = if by_header_timeout {
+    let reply = if manager.config.timeouts.request_headers.is_some() {
         stats.downstream_rq_header_timeout().inc();
-        let (body, details) = ("request header timeout", "request_header_timeout");
-        Answer { version: Version::Http11, status: 408, body, details, flag: None }
+        LocalReply::new(408, &b"request header timeout"[..], "request_header_timeout")
     } else {
         stats.downstream_rq_idle_timeout().inc();
-        let flag = Some(ResponseFlag::StreamIdleTimeout);
-        let (body, details) = ("stream timeout", "stream_idle_timeout");
-        Answer { version: Version::Http11, status: 408, body, details, flag }
+        LocalReply::new(408, &b"stream timeout"[..], "stream_idle_timeout")
+            .flag(ResponseFlag::StreamIdleTimeout)
     };
-    answer.send(manager, info, down).await;
+    answer(manager, info, down, timer, Version::Http11, reply).await;
 }
 
-/// A reply without a request.
-struct Answer {
+/// Answers a request of which no head is known; the connection ends behind it.
+async fn answer(
+    manager: &Rc<Manager>,
+    info: &Rc<ConnectionInfo>,
+    down: &mut H1Downstream,
+    timer: &mut DeadlineTimer,
     version: Version,
-    status: u16,
-    body: &'static str,
-    details: &'static str,
-    flag: Option<ResponseFlag>,
-}
-
-impl Answer {
-    async fn send(self, manager: &Rc<Manager>, connection: &Rc<ConnectionInfo>, down: &mut H1Downstream) {
-        let Self { version, status, body, details, flag } = self;
-        let now = clock::now();
-        let mut info =
-            StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
-        let stats = &manager.stats;
-        stats.manager.downstream_rq_total().inc();
-        stats.manager.downstream_rq_http1_total().inc();
-        stats.manager.downstream_rq_response_before_rq_complete().inc();
-        stats.manager.downstream_rq_rx_reset().inc();
-        info.response_code = Some(status);
-        info.details = Some(details.into());
-        if let Some(flag) = flag {
-            info.flag(flag);
-        }
-        let mut head = manager.take_head();
-        head.set_status(status);
-        let mut body = Cow::Borrowed(body.as_bytes());
-        if let Some(rewriting) = &manager.config.local_replies {
-            rewriting.rewrite(&mut info, None, &mut head, &mut body);
-        }
-        let status = info.response_code.unwrap_or(status);
-        head.set_known_number(KnownHeader::ContentLength, body.len() as u64);
-        if !head.contains_known(KnownHeader::ContentType) {
-            head.append_known(KnownHeader::ContentType, b"text/plain");
-        }
-        let request = HeaderMap::new();
-        response_headers::finalize(&manager.config, &request, &mut head, &manager.dates, clock::wall());
-        head.append_known(KnownHeader::Connection, b"close");
-        let out = down.wire().out();
-        write_response_head(out, &head, ResponseWriteOptions { version, ..Default::default() }, false);
-        out.extend_from_slice(&body);
-        // A client that is gone already is told nothing.
-        let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
-        info.bytes_sent = body.len() as u64;
-        info.end = Some(clock::now());
-        stats.codes.charge_class(status);
-        stats.listener_codes.charge_class(status);
-        let context = StreamFormat { response: Some(&head), ..StreamFormat::new(&info) };
-        for log in &manager.config.access_logs {
-            log.log(&context, &Logged { info: &info, request: None });
-        }
-        manager.give_head(head);
-    }
+    reply: LocalReply,
+) {
+    down.begin_unread(version);
+    let head = manager.take_head();
+    let mut exchange = Exchange::new(manager.clone(), info, Protocol::Http11, head, false, false);
+    exchange.answer_unread(down, timer, reply.closing()).await;
+    // A client that is gone already is told nothing.
+    let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
 }
 
 /// Counts and logs a request whose client went away within its head.

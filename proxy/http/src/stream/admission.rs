@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{LocalReply, LogMoment, StreamFormat};
-use dhow_routing::{ClientCertificate, ForwardAction, RouteInput};
+use dhow_routing::{ClientCertificate, ForwardAction, RouteInput, RouteTable};
 use dhow_runtime_config::Current;
 
 use super::exchange::{Exchange, is_grpc};
@@ -21,6 +21,9 @@ impl Exchange {
         let connection = self.info.connection.clone();
         request_headers::normalize(&config.normalization, connection.local_address.port(), &mut self.request)
             .inspect_err(|reply| match reply.details.as_ref() {
+                "path_normalization_failed" if reply.status == 307 => {
+                    manager.stats.manager.downstream_rq_redirected_with_normalized_path().inc()
+                }
                 "path_normalization_failed" => {
                     manager.stats.manager.downstream_rq_failed_path_normalization().inc()
                 }
@@ -36,7 +39,14 @@ impl Exchange {
         .inspect_err(|_| manager.stats.manager.downstream_rq_rejected_via_ip_detection().inc())?;
         self.info.client_address = origin.client_address;
         self.internal = origin.internal;
-        self.select_route();
+        if let Some(table) = manager.routes(&self.request) {
+            if !origin.internal {
+                for name in table.internal_only_headers() {
+                    self.request.remove(name);
+                }
+            }
+            self.select_route_of(&table);
+        }
         if config.log_moments.start {
             self.log(LogMoment::Start);
         }
@@ -44,7 +54,12 @@ impl Exchange {
     }
 
     pub(crate) fn select_route(&mut self) {
-        let Some(table) = self.manager.routes(&self.request) else { return };
+        if let Some(table) = self.manager.routes(&self.request) {
+            self.select_route_of(&table);
+        }
+    }
+
+    fn select_route_of(&mut self, table: &RouteTable) {
         let selected = {
             let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
             let certificate = self.info.connection.tls.as_ref().map(|tls| {

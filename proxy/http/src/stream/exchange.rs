@@ -122,7 +122,11 @@ impl Exchange {
     /// Serves the request to its end.
     pub(crate) async fn run<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
         let mut ending = match self.admit() {
-            Err(reply) => self.reply(down, timer, *reply).await,
+            Err(reply) => {
+                // Filters see the responses to requests that they never saw.
+                self.create_filters();
+                self.reply(down, timer, *reply).await
+            }
             Ok(()) => self.serve(down, timer).await,
         };
         while ending == Ending::Redirected {
@@ -159,6 +163,19 @@ impl Exchange {
     /// Whether the request was there as a whole before its response. That of an upgrade never is.
     fn saw_request_end<D: Downstream>(&self, down: &D) -> bool {
         down.request_complete() && self.info.request_complete.is_some()
+    }
+
+    /// Answers a request whose head the codec could not make sense of.
+    pub(crate) async fn answer_unread<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        reply: LocalReply,
+    ) {
+        self.create_filters();
+        let ending = self.reply(down, timer, reply).await;
+        self.count_reset(down, ending);
+        self.complete();
     }
 
     /// Ends a stream whose head the codec does not accept, without an answer.
@@ -396,6 +413,17 @@ impl Exchange {
             slot.filter.on_stream_complete(&self.info);
         }
         self.log(LogMoment::End);
+    }
+
+    /// Notes the cluster of the selected route where the request did not get as far as the router.
+    pub(crate) fn name_cluster(&mut self) {
+        if self.info.upstream.cluster.is_none()
+            && let Some(route) = self.info.route.as_ref().filter(|route| route.forward().is_some())
+            && let Some(cluster) =
+                route.cluster(&self.request).and_then(|name| self.manager.clusters.get(name))
+        {
+            self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
+        }
     }
 
     /// Writes the access logs.

@@ -45,6 +45,7 @@ impl Exchange {
         reply: LocalReply,
         filtered: bool,
     ) -> Ending {
+        self.name_cluster();
         let manager = self.manager.clone();
         let LocalReply {
             status,
@@ -208,7 +209,9 @@ impl Exchange {
             &manager.dates,
             clock::wall(),
         );
-        if let Some(proxy_status) = &manager.config.proxy_status {
+        // A request that the codec could not read has no status to tell.
+        if let Some(proxy_status) = manager.config.proxy_status.as_ref().filter(|_| !self.request.is_empty())
+        {
             proxy_status.apply(&self.info, &mut self.response);
         }
         // A reply that closes was made before the end of the request was looked at, even if it had arrived.

@@ -185,6 +185,18 @@ impl<D: BodySource> RequestBody<'_, D> {
         self.pipe().map_or_else(|| self.down.trailers(), BodyPipe::trailers)
     }
 
+    /// Drops what has come from downstream, at most about `limit` bytes: the answer does not depend on it.
+    pub(crate) fn discard(&mut self, cx: &mut Context<'_>, limit: usize) {
+        let mut dropped = 0;
+        while dropped <= limit
+            && let Poll::Ready(Ok(BodyState::Data)) = self.poll_body(cx)
+        {
+            let count = self.chunk().len();
+            self.consume(count);
+            dropped += count;
+        }
+    }
+
     /// Keeps what still comes from downstream while no attempt takes it. Ready when that is more than may be kept, or the client is
     /// gone.
     pub(crate) fn poll_keep(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {

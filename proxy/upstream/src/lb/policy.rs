@@ -106,6 +106,11 @@ impl LbConfig {
         }
     }
 
+    /// Whether hosts are chosen by the hash of the request.
+    pub fn is_consistent(&self) -> bool {
+        matches!(self.policy, LbPolicy::Consistent(_))
+    }
+
     /// Whether locality weights count.
     pub fn is_locality_weighted(&self) -> bool {
         self.locality == LocalityMode::Weighted
