@@ -5,6 +5,7 @@
 
 pub mod any;
 mod check;
+mod excerpts;
 mod json;
 mod load;
 mod merge;
@@ -23,6 +24,7 @@ use serde_json::Value as Json;
 
 pub use any::is_known_type;
 pub use check::{CheckOptions, DecideDeprecated, Deprecated};
+pub use excerpts::Excerpts;
 pub use json::{FieldNames, PrintOptions};
 pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml, parse};
 pub use tables::{EnumType, EnumValue, FieldType, Kind, MessageType, enum_types, message_types, table_size};

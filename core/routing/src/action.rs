@@ -1,5 +1,6 @@
 //! `RouteAction`: everything about forwarding a request.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,11 +72,26 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// A compiled `envoy.config.route.v3.RouteAction`.
+/// A compiled `envoy.config.route.v3.RouteAction`. Its [`ForwardSettings`] are read as if they were its own.
 #[derive(Clone, Debug)]
 pub struct ForwardAction {
     /// Where to.
     pub cluster: ClusterChoice,
+    /// How; shared by routes that are forwarded alike.
+    pub settings: Arc<ForwardSettings>,
+}
+
+impl Deref for ForwardAction {
+    type Target = ForwardSettings;
+
+    fn deref(&self) -> &ForwardSettings {
+        &self.settings
+    }
+}
+
+/// Everything about forwarding but the cluster. A mesh has thousands of routes that differ in nothing else.
+#[derive(Clone, Debug)]
+pub struct ForwardSettings {
     /// Status when the cluster does not exist: 503, 404 or 500.
     pub cluster_not_found_status: u16,
     /// `envoy.lb` metadata that hosts must have.
@@ -124,7 +140,7 @@ pub struct ForwardAction {
     pub internal_redirect_policy: Option<Box<InternalRedirectPolicy>>,
 }
 
-impl ForwardAction {
+impl ForwardSettings {
     /// Whether the host is to be set to the chosen upstream host's name.
     pub fn is_auto_host_rewrite(&self) -> bool {
         matches!(self.host_rewrite, Some(HostRewrite::Auto))

@@ -53,7 +53,7 @@ pub enum ClusterChoice {
     /// Always the same.
     One(ClusterSource),
     /// By weight.
-    Weighted(WeightedClusters),
+    Weighted(Box<WeightedClusters>),
 }
 
 /// `WeightedCluster`.

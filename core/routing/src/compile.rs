@@ -67,6 +67,8 @@ pub(crate) struct Compiler<'a, 'b> {
     headers: LevelHeaders,
     filter_configs: FilterConfigs,
     mirror_policies: Arc<[MirrorPolicy]>,
+    /// What routes with the same settings share.
+    pub(crate) last_forward: Option<compile_action::LastForward>,
 }
 
 /// Header mutations of one level.
@@ -176,6 +178,7 @@ impl RouteTable {
                 options,
             )?,
             mirror_policies: mirrors(request_mirror_policies, path, validate)?,
+            last_forward: None,
         };
         let hosts_path = path.field("virtual_hosts");
         let hosts = virtual_hosts.iter().enumerate();
@@ -402,7 +405,7 @@ impl Compiler<'_, '_> {
             require_tls: tls_requirement(*require_tls, path)?,
             virtual_clusters: virtual_clusters.collect::<Result<_, _>>()?,
             rate_limits: RateLimitRule::compile_all(rate_limits, &path.field("rate_limits"))?,
-            metadata: metadata.clone(),
+            metadata: metadata.clone().map(Box::new),
             include_request_attempt_count: *include_request_attempt_count,
             include_attempt_count_in_response: *include_attempt_count_in_response,
             include_is_timeout_retry_header: *include_is_timeout_retry_header,
@@ -490,14 +493,14 @@ impl Compiler<'_, '_> {
             matched,
             request_headers,
             response_headers,
-            metadata: metadata.clone(),
+            metadata: metadata.clone().map(Box::new),
             stat_prefix: stat_prefix.as_str().into(),
             request_body_buffer_limit: buffer_limit(
                 per_request_buffer_limit_bytes.as_ref(),
                 request_body_buffer_limit.as_ref(),
             )
             .or(host.buffer_limit),
-            decorator: decorator.clone(),
+            decorator: decorator.clone().map(Box::new),
             tracing: tracing.clone().map(Box::new),
             filter_configs: level.filter_configs,
         })

@@ -1,5 +1,6 @@
 //! From `RouteAction` to a forwarding action.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
@@ -7,12 +8,15 @@ use dhow_expr::Format;
 use dhow_http::HeaderName;
 use dhow_matching::{MetadataCriteria, RegexRewrite};
 
-use crate::action::{ForwardAction, HostRewrite, Priority, ProxyProtocol, UpgradeConfig};
+use crate::action::{
+    ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
+};
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
-use crate::compile::{Compiler, LevelHeaders, RouteLevel, mirrors, refuse};
+use crate::compile::{Compiler, HostLevel, LevelHeaders, RouteLevel, mirrors, refuse};
 use crate::filter_config::FilterConfigs;
 use crate::hash::HashPolicy;
 use crate::internal_redirect::InternalRedirectPolicy;
+use crate::mirror::MirrorPolicy;
 use crate::pb::core::{ProxyProtocolConfig, RoutingPriority, proxy_protocol_config::Version};
 use crate::pb::route::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -23,6 +27,7 @@ use crate::pb::route::weighted_cluster::{
 };
 use crate::pb::{duration, protobuf, route};
 use crate::rate_limit::RateLimitRule;
+use crate::retry::RetryPolicy;
 use crate::rewrite::PathRewrite;
 use crate::route_match::RouteMatch;
 
@@ -30,6 +35,30 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `InternalRedirectAction.HANDLE_INTERNAL_REDIRECT`, deprecated.
 const HANDLE_INTERNAL_REDIRECT: i32 = 1;
+
+/// The settings of a route and what they were made of, so that the next route like it has the same.
+pub(crate) struct LastForward {
+    /// Without the cluster.
+    message: route::RouteAction,
+    retry_policy: Option<Arc<RetryPolicy>>,
+    hedge_policy: Option<HedgePolicy>,
+    mirror_policies: Arc<[MirrorPolicy]>,
+    settings: Arc<ForwardSettings>,
+}
+
+impl LastForward {
+    fn is_for(&self, message: &route::RouteAction, host: &HostLevel) -> bool {
+        let same_retries = match (&self.retry_policy, &host.retry_policy) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        same_retries
+            && self.hedge_policy == host.hedge_policy
+            && Arc::ptr_eq(&self.mirror_policies, &host.mirror_policies)
+            && self.message == *message
+    }
+}
 
 /// Compiles the message.
 pub(crate) fn forward(
@@ -39,6 +68,38 @@ pub(crate) fn forward(
     level: &RouteLevel<'_>,
     path: &FieldPath,
 ) -> Result<ForwardAction, ConfigError> {
+    let rest = route::RouteAction { cluster_specifier: None, ..message.clone() };
+    let settings = match &compiler.last_forward {
+        Some(last) if last.is_for(&rest, level.host) => last.settings.clone(),
+        _ => {
+            let said = compiler.warnings.len();
+            let settings = Arc::new(forward_settings(compiler, &rest, matched, level, path)?);
+            // A rewrite is for a match, and warnings are for every route.
+            let is_like_others = settings.path_rewrite.is_none() && compiler.warnings.len() == said;
+            compiler.last_forward = is_like_others.then(|| LastForward {
+                message: rest,
+                retry_policy: level.host.retry_policy.clone(),
+                hedge_policy: level.host.hedge_policy,
+                mirror_policies: level.host.mirror_policies.clone(),
+                settings: settings.clone(),
+            });
+            settings
+        }
+    };
+    let mut cluster = cluster(compiler, message.cluster_specifier.as_ref(), level, path)?;
+    if let (ClusterChoice::Weighted(weighted), Some(route)) = (&mut cluster, &settings.metadata_match) {
+        weighted.merge_criteria_over(route);
+    }
+    Ok(ForwardAction { cluster, settings })
+}
+
+fn forward_settings(
+    compiler: &mut Compiler<'_, '_>,
+    message: &route::RouteAction,
+    matched: &RouteMatch,
+    level: &RouteLevel<'_>,
+    path: &FieldPath,
+) -> Result<ForwardSettings, ConfigError> {
     #[allow(deprecated, reason = "deprecated fields are honoured or refused like all others")]
     let route::RouteAction {
         cluster_not_found_response_code,
@@ -68,7 +129,7 @@ pub(crate) fn forward(
         max_internal_redirects,
         hedge_policy,
         max_stream_duration,
-        cluster_specifier,
+        cluster_specifier: _, // the choice of the cluster is no setting
         host_rewrite_specifier,
     } = message;
     refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
@@ -90,12 +151,7 @@ pub(crate) fn forward(
     let hash_policies =
         hash_policy.iter().enumerate().map(|(at, m)| HashPolicy::compile(m, &hash_path.index(at)));
     let metadata_match = metadata_match.as_ref().and_then(MetadataCriteria::of_metadata);
-    let mut cluster = cluster(compiler, cluster_specifier.as_ref(), level, path)?;
-    if let (ClusterChoice::Weighted(weighted), Some(route)) = (&mut cluster, &metadata_match) {
-        weighted.merge_criteria_over(route);
-    }
-    Ok(ForwardAction {
-        cluster,
+    Ok(ForwardSettings {
         cluster_not_found_status: not_found_status(*cluster_not_found_response_code, path)?,
         metadata_match,
         path_rewrite: PathRewrite::compile(
@@ -267,7 +323,8 @@ fn cluster(
             ClusterChoice::One(ClusterSource::Header(HeaderName::new(name)))
         }
         Some(ClusterSpecifier::WeightedClusters(message)) => {
-            ClusterChoice::Weighted(weighted(compiler, message, level, &path.field("weighted_clusters"))?)
+            let weighted = weighted(compiler, message, level, &path.field("weighted_clusters"))?;
+            ClusterChoice::Weighted(Box::new(weighted))
         }
         Some(ClusterSpecifier::ClusterSpecifierPlugin(name)) => {
             let reason = format!("Unknown cluster specifier plugin name: {name} is used in the route");

@@ -39,10 +39,10 @@ pub struct RouteEntry {
     pub(crate) request_headers: HeaderLevels,
     pub(crate) response_headers: HeaderLevels,
     pub(crate) filter_configs: FilterConfigs,
-    pub(crate) metadata: Option<Metadata>,
+    pub(crate) metadata: Option<Box<Metadata>>,
     pub(crate) stat_prefix: Box<str>,
     pub(crate) request_body_buffer_limit: Option<u64>,
-    pub(crate) decorator: Option<route::Decorator>,
+    pub(crate) decorator: Option<Box<route::Decorator>>,
     pub(crate) tracing: Option<Box<route::Tracing>>,
 }
 
@@ -72,7 +72,7 @@ impl RouteEntry {
 
     /// Metadata.
     pub fn metadata(&self) -> Option<&Metadata> {
-        self.metadata.as_ref()
+        self.metadata.as_deref()
     }
 
     /// `stat_prefix`: with one, `vhost.<vh>.route.<prefix>.*` is counted. Empty: none.
@@ -87,7 +87,7 @@ impl RouteEntry {
 
     /// Name of the span, as configured.
     pub fn decorator(&self) -> Option<&route::Decorator> {
-        self.decorator.as_ref()
+        self.decorator.as_deref()
     }
 
     /// Tracing settings, as configured.

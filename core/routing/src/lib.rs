@@ -30,7 +30,9 @@ mod table;
 mod tests;
 mod virtual_host;
 
-pub use action::{ForwardAction, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig};
+pub use action::{
+    ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
+};
 pub use cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
 pub use compile::{CompileFilterConfig, CompileOptions, ReadSource};
 pub use dhow_runtime_config::{Fraction, NoRuntime, RuntimeFraction, RuntimeValues};

@@ -37,7 +37,7 @@ pub struct VirtualHost {
     pub(crate) require_tls: TlsRequirement,
     pub(crate) virtual_clusters: Box<[VirtualCluster]>,
     pub(crate) rate_limits: Box<[RateLimitRule]>,
-    pub(crate) metadata: Option<Metadata>,
+    pub(crate) metadata: Option<Box<Metadata>>,
     pub(crate) include_request_attempt_count: bool,
     pub(crate) include_attempt_count_in_response: bool,
     pub(crate) include_is_timeout_retry_header: bool,
@@ -84,7 +84,7 @@ impl VirtualHost {
 
     /// Metadata.
     pub fn metadata(&self) -> Option<&Metadata> {
-        self.metadata.as_ref()
+        self.metadata.as_deref()
     }
 
     /// Whether upstreams are told the number of the attempt (`x-envoy-attempt-count`).

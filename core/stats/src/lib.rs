@@ -29,7 +29,7 @@ pub use handle::{Counter, Gauge, Histogram, TextReadout};
 pub use json::render_json;
 pub use page::{Query, StatType};
 pub use prometheus::render_prometheus;
-pub use response_codes::ResponseCodeStats;
+pub use response_codes::{ResponseCodeStats, ResponseCodeTable};
 pub use scope::{Scope, StatName};
 pub use store::{HistogramValue, Snapshot, SnapshotValue, Store};
 pub use tags::{CustomTag, TagRules, Tagged};

@@ -31,6 +31,13 @@ pub(crate) struct ScopeInner {
 #[derive(Default)]
 pub(crate) struct Entries {
     pub(crate) groups: Vec<GroupEntry>,
+    /// Most scopes have groups only.
+    singles: Option<Box<Singles>>,
+}
+
+/// Stats that were registered one by one.
+#[derive(Default)]
+pub(crate) struct Singles {
     pub(crate) counters: Vec<(StatName, u32)>,
     pub(crate) gauges: Vec<(StatName, u32)>,
     pub(crate) histograms: Vec<(StatName, Unit, u32)>,
@@ -41,6 +48,32 @@ pub(crate) struct GroupEntry {
     pub(crate) shape: &'static GroupShape,
     pub(crate) slots: u32,
     pub(crate) histograms: u32,
+}
+
+impl Entries {
+    /// What was registered one by one, if anything was.
+    pub(crate) fn singles(&self) -> Option<&Singles> {
+        self.singles.as_deref()
+    }
+
+    fn singles_mut(&mut self) -> &mut Singles {
+        self.singles.get_or_insert_default()
+    }
+
+    /// First id and number of all runs of histograms.
+    pub(crate) fn histogram_runs(&self) -> impl Iterator<Item = (u32, usize)> {
+        let grouped = self.groups.iter().map(|group| (group.histograms, group.shape.histograms.len()));
+        let singles = self.singles().into_iter().flat_map(|singles| &singles.histograms);
+        grouped.chain(singles.map(|&(_, _, id)| (id, 1)))
+    }
+
+    /// First slot and number of all runs of slots.
+    fn slot_runs(&self) -> impl Iterator<Item = (u32, usize)> {
+        let grouped = self.groups.iter().map(|group| (group.slots, group.shape.slots()));
+        let singles = self.singles().into_iter();
+        let singles = singles.flat_map(|singles| singles.counters.iter().chain(&singles.gauges));
+        grouped.chain(singles.map(|&(_, slot)| (slot, 1)))
+    }
 }
 
 fn slot_named(stats: &mut Vec<(StatName, u32)>, name: StatName) -> u32 {
@@ -74,18 +107,19 @@ impl Scope {
 
     /// The counter of this name; the same name gives the same counter.
     pub fn counter(&self, name: impl Into<StatName>) -> Counter {
-        Counter { slot: slot_named(&mut self.inner.entries.lock().counters, name.into()) }
+        Counter { slot: slot_named(&mut self.inner.entries.lock().singles_mut().counters, name.into()) }
     }
 
     /// The gauge of this name.
     pub fn gauge(&self, name: impl Into<StatName>) -> Gauge {
-        Gauge { slot: slot_named(&mut self.inner.entries.lock().gauges, name.into()) }
+        Gauge { slot: slot_named(&mut self.inner.entries.lock().singles_mut().gauges, name.into()) }
     }
 
     /// The histogram of this name; the unit of the first registration stays.
     pub fn histogram(&self, name: impl Into<StatName>, unit: Unit) -> Histogram {
         let name = sanitize(name.into());
         let mut entries = self.inner.entries.lock();
+        let entries = entries.singles_mut();
         if let Some(&(_, _, id)) = entries.histograms.iter().find(|(known, ..)| *known == name) {
             return Histogram { id };
         }
@@ -99,6 +133,7 @@ impl Scope {
     pub fn text_readout(&self, name: impl Into<StatName>) -> TextReadout {
         let name = sanitize(name.into());
         let mut entries = self.inner.entries.lock();
+        let entries = entries.singles_mut();
         if let Some((_, text)) = entries.texts.iter().find(|(known, _)| *known == name) {
             return text.clone();
         }
@@ -118,13 +153,14 @@ impl Scope {
         let count = shape.histograms.len();
         let histograms = if count == 0 { shard::NO_SLOT } else { shard::take_histograms(count) };
         self.forget_histograms(histograms, count);
+        entries.groups.reserve_exact(1);
         entries.groups.push(GroupEntry { shape, slots, histograms });
         G::from_base(self.clone(), slots, histograms)
     }
 
     /// Counters per response code under this scope, created when a code is first seen: `<stem>_200`, `<stem>_2xx`, `<stem>_completed`.
-    pub fn response_codes(&self, stem: impl Into<StatName>) -> ResponseCodeStats {
-        ResponseCodeStats::new(self.clone(), stem.into())
+    pub fn response_codes(&self, stem: &'static str) -> ResponseCodeStats {
+        ResponseCodeStats::new(self.clone(), stem)
     }
 
     fn forget_histograms(&self, first: u32, count: usize) {
@@ -143,20 +179,14 @@ impl fmt::Debug for Scope {
 impl Drop for ScopeInner {
     fn drop(&mut self) {
         let entries = self.entries.get_mut();
-        for &(_, slot) in entries.counters.iter().chain(&entries.gauges) {
-            shard::return_slots(slot, 1);
+        for (first, count) in entries.slot_runs() {
+            shard::return_slots(first, count);
         }
-        for &(_, _, id) in &entries.histograms {
-            shard::return_histograms(id, 1);
-        }
-        for group in &entries.groups {
-            shard::return_slots(group.slots, group.shape.slots());
-            shard::return_histograms(group.histograms, group.shape.histograms.len());
+        for (first, count) in entries.histogram_runs() {
+            shard::return_histograms(first, count);
         }
         if let Some(store) = self.store.upgrade() {
-            let grouped = entries.groups.iter().map(|group| (group.histograms, group.shape.histograms.len()));
-            let single = entries.histograms.iter().map(|&(_, _, id)| (id, 1));
-            store.scope_ended(&self.prefix, grouped.chain(single));
+            store.scope_ended(&self.prefix, entries.histogram_runs());
         }
     }
 }

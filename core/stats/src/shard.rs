@@ -1,21 +1,27 @@
 //! Where the numbers live: one shard per thread, written by its thread alone, and a shared part that anyone may write.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use crate::bins::{Bins, LocalBins};
 
-/// Slots in one block; a block is allocated in a shard when its thread first writes one of them. A scope's slots are
-/// consecutive, so a worker that never uses a cluster pays nothing for its stats.
-const BLOCK: usize = 128;
-const PAGE: usize = 512;
-const PAGES: usize = 256;
+/// Slots in one block; a block is allocated in a shard when its thread first writes one of them, and groups begin with a
+/// block of their own. So a worker that never uses a cluster pays nothing for its stats, and the main thread, which counts
+/// the set-up of thousands of clusters, pays for one small block of each.
+const BLOCK: usize = 16;
+const BLOCK_PAGES: usize = 1024;
+const BLOCK_PAGE: usize = 1024;
+const HISTOGRAM_PAGES: usize = 256;
+const HISTOGRAM_PAGE: usize = 512;
 
 /// The number of slots there can be; a request beyond it gets [`NO_SLOT`].
-const MAX_SLOTS: usize = PAGES * PAGE * BLOCK;
-const MAX_HISTOGRAMS: usize = PAGES * PAGE;
+const MAX_SLOTS: usize = BLOCK_PAGES * BLOCK_PAGE * BLOCK;
+/// Runs of at most a block are below, longer ones above: the pages that hold the blocks of the latter are not needed by a thread
+/// that writes the former only.
+const FIRST_LONG_RUN: usize = MAX_SLOTS / 4;
+const MAX_HISTOGRAMS: usize = HISTOGRAM_PAGES * HISTOGRAM_PAGE;
 
 /// A slot that is written like any other and never read: for stats that are refused by the stats matcher.
 pub(crate) const NO_SLOT: u32 = 0;
@@ -23,15 +29,18 @@ pub(crate) const NO_SLOT: u32 = 0;
 struct Block {
     values: [AtomicU64; BLOCK],
     /// Bit per slot: written at least once. Only kept for gauges, whose value may be back at zero.
-    used: [AtomicU64; BLOCK / 64],
+    used: AtomicU32,
 }
 
 impl Block {
     fn new() -> Box<Self> {
-        Box::new(Self {
-            values: [const { AtomicU64::new(0) }; BLOCK],
-            used: [const { AtomicU64::new(0) }; BLOCK / 64],
-        })
+        Box::new(Self { values: [const { AtomicU64::new(0) }; BLOCK], used: AtomicU32::new(0) })
+    }
+
+    /// The bit of a slot in [`Block::used`].
+    #[inline]
+    const fn bit(slot: u32) -> u32 {
+        1 << (slot as usize % BLOCK)
     }
 
     #[inline]
@@ -42,25 +51,29 @@ impl Block {
 
     #[inline]
     fn mark_used(&self, slot: u32) {
-        let at = slot as usize % BLOCK;
-        let word = &self.used[at / 64];
-        let bit = 1 << (at % 64);
-        if word.load(Relaxed) & bit == 0 {
-            word.fetch_or(bit, Relaxed);
+        let bit = Self::bit(slot);
+        if self.used.load(Relaxed) & bit == 0 {
+            self.used.fetch_or(bit, Relaxed);
         }
     }
 }
 
-type Page<T> = Box<[OnceLock<Box<T>>]>;
+type Page<T, const PAGE: usize> = Box<[OnceLock<Box<T>>; PAGE]>;
 
 /// A sparse array of `T` in two levels, filled on first use and never moved.
-struct Directory<T> {
-    pages: Box<[OnceLock<Page<T>>]>,
+struct Directory<T, const PAGES: usize, const PAGE: usize> {
+    pages: Box<[OnceLock<Page<T, PAGE>>; PAGES]>,
 }
 
-impl<T> Directory<T> {
+/// Cells made where they stay: an array of this size is too large for the stack.
+fn cells<T, const COUNT: usize>() -> Box<[OnceLock<T>; COUNT]> {
+    let cells: Box<[OnceLock<T>]> = (0..COUNT).map(|_| OnceLock::new()).collect();
+    cells.try_into().ok().expect("there are as many cells as were asked for")
+}
+
+impl<T, const PAGES: usize, const PAGE: usize> Directory<T, PAGES, PAGE> {
     fn new() -> Self {
-        Self { pages: (0..PAGES).map(|_| OnceLock::new()).collect() }
+        Self { pages: cells() }
     }
 
     #[inline]
@@ -70,15 +83,23 @@ impl<T> Directory<T> {
 
     #[cold]
     fn create(&self, index: usize, new: impl FnOnce() -> Box<T>) -> &T {
-        let page = self.pages[index / PAGE].get_or_init(|| (0..PAGE).map(|_| OnceLock::new()).collect());
-        page[index % PAGE].get_or_init(new)
+        self.pages[index / PAGE].get_or_init(cells)[index % PAGE].get_or_init(new)
+    }
+
+    /// What there is, with its index.
+    fn filled(&self) -> impl Iterator<Item = (usize, &T)> {
+        let pages = self.pages.iter().enumerate().filter_map(|(at, page)| Some((at, page.get()?)));
+        pages.flat_map(|(page_at, page)| {
+            let filled = page.iter().enumerate().filter_map(|(at, cell)| Some((at, cell.get()?)));
+            filled.map(move |(at, value)| (page_at * PAGE + at, &**value))
+        })
     }
 }
 
 /// The values of one thread, or the shared ones.
 pub(crate) struct Shard {
-    blocks: Directory<Block>,
-    histograms: Directory<LocalBins>,
+    blocks: Directory<Block, BLOCK_PAGES, BLOCK_PAGE>,
+    histograms: Directory<LocalBins, HISTOGRAM_PAGES, HISTOGRAM_PAGE>,
 }
 
 impl Shard {
@@ -100,10 +121,8 @@ impl Shard {
     }
 
     fn used(&self, slot: u32) -> bool {
-        let at = slot as usize % BLOCK;
-        self.blocks
-            .get(slot as usize / BLOCK)
-            .is_some_and(|b| b.used[at / 64].load(Relaxed) >> (at % 64) & 1 == 1)
+        let block = self.blocks.get(slot as usize / BLOCK);
+        block.is_some_and(|block| block.used.load(Relaxed) & Block::bit(slot) != 0)
     }
 
     #[inline]
@@ -131,31 +150,55 @@ impl Shard {
 /// Everything that the threads' shards have in common.
 struct Shards {
     live: Mutex<Vec<Arc<Shard>>>,
-    /// What ended threads counted, what `set` stored, and corrections (resets, reuse of a slot).
+    /// What ended threads counted.
     shared: Shard,
-    slots: Mutex<Space>,
+    slots: Mutex<Slots>,
     histograms: Mutex<Space>,
+}
+
+impl Shards {
+    fn sum(&self, slot: u32, live: &[Arc<Shard>]) -> u64 {
+        live.iter().fold(self.shared.value(slot), |sum, shard| sum.wrapping_add(shard.value(slot)))
+    }
 }
 
 /// Hands out runs of consecutive numbers, and takes them back.
 struct Space {
     next: usize,
     end: usize,
+    /// What runs of more than one number begin at a multiple of.
+    alignment: usize,
     free: Vec<(u32, u32)>,
 }
 
 impl Space {
+    const fn new(range: std::ops::Range<usize>, alignment: usize) -> Self {
+        Self { next: range.start, end: range.end, alignment, free: Vec::new() }
+    }
+
     /// A run of `len` numbers, and whether it was in use before.
     fn take(&mut self, len: usize) -> Option<(u32, bool)> {
         if let Some(at) = self.free.iter().position(|&(_, free)| free as usize == len) {
             return Some((self.free.swap_remove(at).0, true));
         }
-        if self.next + len > self.end {
+        let start = if len > 1 { self.next.next_multiple_of(self.alignment) } else { self.next };
+        if start + len > self.end {
             return None;
         }
-        let start = self.next;
-        self.next += len;
+        self.next = start + len;
         Some((start as u32, false))
+    }
+}
+
+/// The slots of runs of one length or the other.
+struct Slots {
+    short: Space,
+    long: Space,
+}
+
+impl Slots {
+    fn of(&mut self, len: usize) -> &mut Space {
+        if len <= BLOCK { &mut self.short } else { &mut self.long }
     }
 }
 
@@ -164,8 +207,11 @@ fn shards() -> &'static Shards {
     SHARDS.get_or_init(|| Shards {
         live: Mutex::new(Vec::new()),
         shared: Shard::new(),
-        slots: Mutex::new(Space { next: 1, end: MAX_SLOTS, free: Vec::new() }),
-        histograms: Mutex::new(Space { next: 1, end: MAX_HISTOGRAMS, free: Vec::new() }),
+        slots: Mutex::new(Slots {
+            short: Space::new(1..FIRST_LONG_RUN, BLOCK),
+            long: Space::new(FIRST_LONG_RUN..MAX_SLOTS, BLOCK),
+        }),
+        histograms: Mutex::new(Space::new(1..MAX_HISTOGRAMS, 1)),
     })
 }
 
@@ -185,28 +231,19 @@ impl Drop for Mine {
         let all = shards();
         let mut live = all.live.lock();
         live.retain(|shard| !Arc::ptr_eq(shard, &self.0));
-        for (page_at, page) in self.0.blocks.pages.iter().enumerate() {
-            for (block_at, block) in page.get().into_iter().flat_map(|p| p.iter().enumerate()) {
-                let Some(block) = block.get() else { continue };
-                let first = (page_at * PAGE + block_at) * BLOCK;
-                for (at, value) in block.values.iter().enumerate() {
-                    let slot = (first + at) as u32;
-                    let value = value.load(Relaxed);
-                    if value != 0 {
-                        all.shared.add_shared(slot, value);
-                    }
-                    if self.0.used(slot) {
-                        all.shared.mark_used(slot);
-                    }
+        for (at, block) in self.0.blocks.filled() {
+            for (slot, value) in ((at * BLOCK) as u32..).zip(&block.values) {
+                let value = value.load(Relaxed);
+                if value != 0 {
+                    all.shared.add_shared(slot, value);
+                }
+                if block.used.load(Relaxed) & Block::bit(slot) != 0 {
+                    all.shared.mark_used(slot);
                 }
             }
         }
-        for (page_at, page) in self.0.histograms.pages.iter().enumerate() {
-            for (at, bins) in page.get().into_iter().flat_map(|p| p.iter().enumerate()) {
-                if let Some(bins) = bins.get() {
-                    all.shared.local_bins((page_at * PAGE + at) as u32).fold(bins);
-                }
-            }
+        for (id, bins) in self.0.histograms.filled() {
+            all.shared.local_bins(id as u32).fold(bins);
         }
     }
 }
@@ -237,14 +274,21 @@ pub(crate) fn add_marked(slot: u32, by: u64) {
     }
 }
 
-/// Makes the sum over all threads equal to `to`.
+/// Makes the sum over all threads equal to `to`, by what the calling thread's own value is then.
 pub(crate) fn set(slot: u32, to: u64) {
     let all = shards();
-    let live = all.live.lock();
-    let in_threads = live.iter().fold(0u64, |sum, shard| sum.wrapping_add(shard.value(slot)));
-    let cell = &all.shared.block(slot).values[slot as usize % BLOCK];
-    cell.store(to.wrapping_sub(in_threads), Relaxed);
-    all.shared.mark_used(slot);
+    // The thread has its shard before the lock is taken: it takes the lock to get one.
+    let done = MINE.try_with(|mine| {
+        let missing = to.wrapping_sub(all.sum(slot, &all.live.lock()));
+        let block = mine.0.block(slot);
+        block.add_unshared(slot, missing);
+        block.mark_used(slot);
+    });
+    if done.is_err() {
+        let live = all.live.lock();
+        all.shared.add_shared(slot, to.wrapping_sub(all.sum(slot, &live)));
+        all.shared.mark_used(slot);
+    }
 }
 
 /// Sets the sum to zero and keeps the note that the slot was used.
@@ -257,8 +301,7 @@ pub(crate) fn reset(slot: u32) {
 /// The sum over all threads.
 pub(crate) fn sum(slot: u32) -> u64 {
     let all = shards();
-    let live = all.live.lock();
-    live.iter().fold(all.shared.value(slot), |sum, shard| sum.wrapping_add(shard.value(slot)))
+    all.sum(slot, &all.live.lock())
 }
 
 /// Sums many consecutive slots under one lock; the bool tells whether the slot was marked as used.
@@ -299,15 +342,14 @@ pub(crate) fn sum_bins(id: u32) -> Bins {
 
 /// Reserves consecutive slots that all read zero and unused.
 pub(crate) fn take_slots(len: usize) -> u32 {
-    let Some((first, reused)) = shards().slots.lock().take(len) else { return NO_SLOT };
+    let all = shards();
+    let Some((first, reused)) = all.slots.lock().of(len).take(len) else { return NO_SLOT };
     if reused {
-        let all = shards();
         for slot in first..first + len as u32 {
-            set(slot, 0);
+            reset(slot);
             for shard in all.live.lock().iter().map(|s| &**s).chain([&all.shared]) {
                 if let Some(block) = shard.blocks.get(slot as usize / BLOCK) {
-                    let at = slot as usize % BLOCK;
-                    block.used[at / 64].fetch_and(!(1 << (at % 64)), Relaxed);
+                    block.used.fetch_and(!Block::bit(slot), Relaxed);
                 }
             }
         }
@@ -318,7 +360,7 @@ pub(crate) fn take_slots(len: usize) -> u32 {
 /// Gives consecutive slots back.
 pub(crate) fn return_slots(first: u32, len: usize) {
     if first != NO_SLOT && len > 0 {
-        shards().slots.lock().free.push((first, len as u32));
+        shards().slots.lock().of(len).free.push((first, len as u32));
     }
 }
 

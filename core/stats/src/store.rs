@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::bins::Bins;
 use crate::handle::signed_floor;
 use crate::page::{Query, StatType};
-use crate::scope::{Entries, Scope, ScopeInner, join, sanitize};
+use crate::scope::{Entries, Scope, ScopeInner, Singles, join, sanitize};
 use crate::tags::TagRules;
 use crate::{Unit, shard};
 
@@ -141,7 +141,7 @@ impl Store {
     pub fn reset_counters(&self) {
         for scope in self.inner.live() {
             let entries = scope.inner.entries.lock();
-            for &(_, slot) in &entries.counters {
+            for &(_, slot) in entries.singles().into_iter().flat_map(|singles| &singles.counters) {
                 shard::reset(slot);
             }
             for group in &entries.groups {
@@ -219,10 +219,8 @@ impl StoreInner {
 }
 
 fn histogram_ids(entries: &Entries) -> Vec<u32> {
-    let single = entries.histograms.iter().map(|&(_, _, id)| id);
-    let grouped =
-        entries.groups.iter().flat_map(|g| g.histograms..g.histograms + g.shape.histograms.len() as u32);
-    single.chain(grouped).filter(|&id| id != shard::NO_SLOT).collect()
+    let all = entries.histogram_runs().flat_map(|(first, count)| first..first + count as u32);
+    all.filter(|&id| id != shard::NO_SLOT).collect()
 }
 
 fn kind(value: &SnapshotValue) -> u8 {
@@ -276,10 +274,12 @@ impl Reader<'_> {
                 self.histogram(prefix, name, *unit, group.histograms + at as u32);
             }
         }
-        self.read_singles(prefix, &entries);
+        if let Some(singles) = entries.singles() {
+            self.read_singles(prefix, singles);
+        }
     }
 
-    fn read_singles(&mut self, prefix: &str, entries: &Entries) {
+    fn read_singles(&mut self, prefix: &str, entries: &Singles) {
         for (name, slot) in &entries.counters {
             let (sum, used) = self.one(*slot);
             self.push(StatType::Counters, prefix, name, used, || SnapshotValue::Counter(sum));

@@ -25,7 +25,7 @@ pub struct ConnectionInfo {
     /// When the connection was accepted.
     pub start: Instant,
     /// Facts of the TLS session, when there is one.
-    pub tls: Option<TlsInfo>,
+    pub tls: Option<Box<TlsInfo>>,
     /// Server name that the client asked for, from TLS or from inspection of its hello.
     pub requested_server_name: Option<Arc<str>>,
     /// Name of the filter chain that serves the connection.

@@ -176,8 +176,8 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::DownstreamPeerVerified => {
                 Some(info.connection.tls.as_ref().is_some_and(|tls| tls.peer_verified).into())
             }
-            NumberFact::DownstreamPeerCertVStart => Self::validity(info.connection.tls.as_ref(), false),
-            NumberFact::DownstreamPeerCertVEnd => Self::validity(info.connection.tls.as_ref(), true),
+            NumberFact::DownstreamPeerCertVStart => Self::validity(info.connection.tls.as_deref(), false),
+            NumberFact::DownstreamPeerCertVEnd => Self::validity(info.connection.tls.as_deref(), true),
             NumberFact::UpstreamPeerCertVStart => Self::validity(info.upstream.tls.as_deref(), false),
             NumberFact::UpstreamPeerCertVEnd => Self::validity(info.upstream.tls.as_deref(), true),
             // As Envoy prints them where the kernel is not asked.

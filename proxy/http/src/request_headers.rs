@@ -233,7 +233,7 @@ pub(crate) fn mutate(
         head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
     }
     set_request_id(forwarding, edge, head, random);
-    config.client_certificate.apply(connection.tls.as_ref(), head);
+    config.client_certificate.apply(connection.tls.as_deref(), head);
     Ok(RequestOrigin { client_address, internal })
 }
 

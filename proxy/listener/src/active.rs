@@ -335,39 +335,54 @@ impl WorkerListener {
         inspected: Inspected,
     ) {
         let active = ActiveConnection::new(self.clone(), chain.clone(), id, start);
-        let listener = self.clone();
-        let served = chain.clone();
-        let task = tokio::task::spawn_local(async move {
-            let _active = active;
-            let (transport, tls) = match &served.chain.tls {
-                None => (Transport::Tcp(stream), None),
-                // Boxed, so that a connection does not keep the room of its handshake.
-                Some(tls) => match Box::pin(listener.handshake(tls, &served.chain, stream)).await {
-                    Some((transport, info)) => (transport, Some(info)),
-                    None => return,
-                },
-            };
-            // As in Envoy the name is only known to a listener that looks for it.
-            let server_name = inspected.server_name;
-            let info = ConnectionInfo {
-                id,
-                remote_address: peer,
-                local_address: local.address,
-                local_address_restored: local.restored,
-                start,
-                requested_server_name: server_name.map(Into::into),
-                tls,
-                filter_chain_name: served.chain.name.clone(),
-                listener_name: listener.shared.config.name.clone(),
-                listener_metadata: listener.shared.config.metadata.clone(),
-                filter_chain_metadata: served.chain.metadata.clone(),
-                buffer_limit: listener.shared.config.buffer_limit,
-                objects: dhow_proxy_api::ConnectionObjects::default(),
-            };
-            let connection = Connection { transport, info: Rc::new(info) };
-            served.handler.clone().serve(connection).await;
-        });
+        let config = &self.shared.config;
+        // As in Envoy the name is only known to a listener that looks for it.
+        let info = ConnectionInfo {
+            id,
+            remote_address: peer,
+            local_address: local.address,
+            local_address_restored: local.restored,
+            start,
+            requested_server_name: inspected.server_name.map(Into::into),
+            tls: None,
+            filter_chain_name: chain.chain.name.clone(),
+            listener_name: config.name.clone(),
+            listener_metadata: config.metadata.clone(),
+            filter_chain_metadata: chain.chain.metadata.clone(),
+            buffer_limit: config.buffer_limit,
+            objects: dhow_proxy_api::ConnectionObjects::default(),
+        };
+        let handler = chain.handler.clone();
+        // A task keeps what it was made of for as long as it runs: it is made of little more than the connection's future.
+        let task = if chain.chain.tls.is_none() {
+            let served = handler.serve(Connection { transport: Transport::Tcp(stream), info: Rc::new(info) });
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                served.await;
+            })
+        } else {
+            let secured = Box::pin(self.clone().secure(chain.clone(), stream, info));
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                if let Some(connection) = secured.await {
+                    handler.serve(connection).await;
+                }
+            })
+        };
         chain.connections.borrow_mut().insert(id, task.abort_handle());
+    }
+
+    /// Makes the TLS handshake of a chain that has one.
+    async fn secure(
+        self: Rc<Self>,
+        chain: Rc<WorkerChain>,
+        stream: TcpStream,
+        info: ConnectionInfo,
+    ) -> Option<Connection> {
+        let tls = chain.chain.tls.as_ref()?;
+        let (transport, session) = self.handshake(tls, &chain.chain, stream).await?;
+        let info = ConnectionInfo { tls: Some(Box::new(session)), ..info };
+        Some(Connection { transport, info: Rc::new(info) })
     }
 
     async fn handshake(

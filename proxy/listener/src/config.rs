@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::Cidr;
 use dhow_net::socket_option::{SocketOption, SocketState};
-use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{
     Address, CidrRange as ProtoCidr, Metadata, SocketAddress, TransportSocket,
 };
@@ -15,6 +15,7 @@ use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proto::{Excerpts, Message};
 use dhow_proxy_api::NetworkFilter;
 use dhow_tls::DownstreamTls;
 
@@ -33,8 +34,10 @@ pub struct FilterContext {
     pub listener_name: Arc<str>,
     /// Whether `traffic_direction` is INBOUND.
     pub inbound: bool,
-    /// Warnings that do not refuse the configuration.
+    /// Whether the listener came by LDS.
     pub dynamic: bool,
+    /// The message of the filter chain, encoded.
+    pub encoded: Bytes,
 }
 
 /// Builds the network filters that exist: implemented where all of them are known.
@@ -121,13 +124,14 @@ pub struct ListenerConfig {
     pub chains: FilterChains,
 }
 
-/// Lowers a listener. Chains whose message is among `previous` are taken over from there, so that their connections and
+/// Lowers a listener, of which `encoded` is the message too. Chains whose message is among `previous` are taken over from there, so that their connections and
 /// state live on.
 ///
 /// # Errors
 /// The first field that is not acceptable.
 pub fn lower(
     listener: pb::Listener,
+    encoded: &Bytes,
     previous: Option<&FilterChains>,
     filters: &dyn NetworkFilters,
     dynamic: bool,
@@ -220,9 +224,11 @@ pub fn lower(
         listener_name: name.clone(),
         inbound,
         dynamic,
+        encoded: Bytes::new(),
     };
-    let chains =
-        lower_chains(filter_chains, default_filter_chain, previous, filters, &context, path, warnings)?;
+    let excerpts = Excerpts::of(encoded.clone());
+    let mut builder = ChainBuilder { previous, filters, context, excerpts };
+    let chains = builder.build(filter_chains, default_filter_chain, path, warnings)?;
     let inspections = lower_listener_filters(listener_filters, path)?;
     let needs_tls = chains.iter().any(|chain| {
         let m = &chain.matches;
@@ -370,52 +376,69 @@ fn lower_listener_filters(
     Ok(found)
 }
 
-fn lower_chains(
-    chains: Vec<pb::FilterChain>,
-    default: Option<pb::FilterChain>,
-    previous: Option<&FilterChains>,
-    filters: &dyn NetworkFilters,
-    context: &FilterContext,
-    path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<FilterChains, ConfigError> {
-    if chains.is_empty() && default.is_none() {
-        let reason = format!("error adding listener '{}': no filter chains specified", context.listener_name);
-        return Err(ConfigError::new(path.field("filter_chains"), reason));
-    }
-    let mut built: Vec<Arc<FilterChain>> = Vec::with_capacity(chains.len());
-    for (i, chain) in chains.into_iter().enumerate() {
-        let path = path.field("filter_chains").index(i);
-        let chain = lower_chain(chain, previous, filters, context, &path, warnings)?;
-        if let Some(same) = built.iter().find(|other| other.matches == chain.matches) {
-            let reason = format!(
-                "error adding listener '{}': filter chain '{}' has the same matching rules defined as '{}'",
-                context.listener_name, chain.name, same.name
-            );
-            return Err(ConfigError::new(path, reason));
+/// Lowers the filter chains of a listener.
+struct ChainBuilder<'a> {
+    previous: Option<&'a FilterChains>,
+    filters: &'a dyn NetworkFilters,
+    context: FilterContext,
+    /// Of the listener's message.
+    excerpts: Excerpts,
+}
+
+impl ChainBuilder<'_> {
+    fn build(
+        &mut self,
+        chains: Vec<pb::FilterChain>,
+        default: Option<pb::FilterChain>,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<FilterChains, ConfigError> {
+        let listener = self.context.listener_name.clone();
+        if chains.is_empty() && default.is_none() {
+            let reason = format!("error adding listener '{listener}': no filter chains specified");
+            return Err(ConfigError::new(path.field("filter_chains"), reason));
         }
-        built.push(chain);
+        let mut built: Vec<Arc<FilterChain>> = Vec::with_capacity(chains.len());
+        for (i, chain) in chains.into_iter().enumerate() {
+            let path = path.field("filter_chains").index(i);
+            let chain = self.chain(chain, &path, warnings)?;
+            if let Some(same) = built.iter().find(|other| other.matches == chain.matches) {
+                let reason = format!(
+                    "error adding listener '{listener}': filter chain '{}' has the same matching rules defined as '{}'",
+                    chain.name, same.name
+                );
+                return Err(ConfigError::new(path, reason));
+            }
+            built.push(chain);
+        }
+        let default = default.map(|chain| self.chain(chain, &path.field("default_filter_chain"), warnings));
+        Ok(FilterChains::new(built, default.transpose()?))
     }
-    let default = default
-        .map(|chain| {
-            lower_chain(chain, previous, filters, context, &path.field("default_filter_chain"), warnings)
-        })
-        .transpose()?;
-    Ok(FilterChains::new(built, default))
+
+    /// The chain of the message, or the same as before.
+    fn chain(
+        &mut self,
+        chain: pb::FilterChain,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<FilterChain>, ConfigError> {
+        let encoded = self.excerpts.share(chain.encode_to_vec());
+        let mut previous = self.previous.into_iter().flat_map(|chains| chains.iter());
+        if let Some(same) = previous.find(|chain| chain.encoded == encoded) {
+            return Ok(same.clone());
+        }
+        self.context.encoded = encoded;
+        lower_chain(chain, self.filters, &self.context, path, warnings)
+    }
 }
 
 fn lower_chain(
     chain: pb::FilterChain,
-    previous: Option<&FilterChains>,
     filters: &dyn NetworkFilters,
     context: &FilterContext,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<FilterChain>, ConfigError> {
-    let encoded = chain.encode_to_vec();
-    if let Some(same) = previous.and_then(|chains| chains.iter().find(|chain| chain.encoded == encoded)) {
-        return Ok(same.clone());
-    }
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let pb::FilterChain {
         filter_chain_match,
@@ -450,7 +473,7 @@ fn lower_chain(
     Ok(Arc::new(FilterChain {
         name: name.into(),
         metadata: metadata.map(Arc::new),
-        encoded,
+        encoded: context.encoded.clone(),
         matches,
         tls,
         handshake_timeout: transport_socket_connect_timeout.map(|t| duration(&t)).filter(|t| !t.is_zero()),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dhow_matching::Cidr;
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proxy_api::NetworkFilter;
@@ -67,7 +68,7 @@ pub struct FilterChain {
     /// `metadata`.
     pub metadata: Option<Arc<Metadata>>,
     /// Encoded message that it was made of: an update keeps the chain when this did not change.
-    pub encoded: Vec<u8>,
+    pub encoded: Bytes,
     /// When to use it; none for the default chain.
     pub matches: FilterChainMatch,
     /// TLS termination; none is clear text.

@@ -12,5 +12,5 @@ mod stats;
 
 pub use config::{FilterContext, ListenerConfig, NetworkFilters, lower, socket_address};
 pub use filter_chain::{ConnectionFacts, FilterChain, FilterChainMatch, FilterChains, SourceType};
-pub use manager::{Change, ListenerManager, ListenerView, Origin};
+pub use manager::{Change, ListenerManager, ListenerView, Origin, Provenance};
 pub use stats::ListenerStats;

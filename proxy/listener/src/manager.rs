@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::Message;
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_runtime::Workers;
 use dhow_stats::Store;
@@ -27,6 +27,17 @@ pub enum Origin {
     Static,
     /// LDS.
     Dynamic,
+}
+
+/// How a listener came.
+#[derive(Clone, Debug)]
+pub struct Provenance<'a> {
+    /// Its message, encoded: kept for `/config_dump`.
+    pub encoded: Bytes,
+    /// Version from the management server; empty for static listeners.
+    pub version: &'a str,
+    /// Static or dynamic.
+    pub origin: Origin,
 }
 
 /// What an update did.
@@ -48,7 +59,7 @@ pub struct ListenerView {
     /// Bound addresses: with port 0 in the configuration, the port that the system chose.
     pub addresses: Vec<SocketAddr>,
     /// The encoded `Listener` message.
-    pub encoded: Vec<u8>,
+    pub encoded: Bytes,
     /// Version from the management server; empty for static listeners.
     pub version: Arc<str>,
     /// When the configuration came.
@@ -62,7 +73,7 @@ pub struct ListenerView {
 #[derive(Debug)]
 struct Entry {
     listener: Arc<SharedListener>,
-    encoded: Vec<u8>,
+    encoded: Bytes,
     version: Arc<str>,
     last_updated: SystemTime,
     origin: Origin,
@@ -136,13 +147,12 @@ impl ListenerManager {
     pub fn add_or_update(
         &mut self,
         message: Listener,
-        version: &str,
-        origin: Origin,
+        provenance: Provenance<'_>,
         filters: &dyn NetworkFilters,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Change, ConfigError> {
-        let encoded = message.encode_to_vec();
+        let Provenance { encoded, version, origin } = provenance;
         let current = self.warming.get(&*message.name).or_else(|| self.active.get(&*message.name));
         if let Some(current) = current
             && current.encoded == encoded
@@ -151,9 +161,10 @@ impl ListenerManager {
         }
         let previous: Option<&FilterChains> = current.map(|entry| &entry.listener.config.chains);
         let dynamic = origin == Origin::Dynamic;
-        let config = lower(message, previous, filters, dynamic, path, warnings).inspect_err(|_| {
-            self.stats.listener_create_failure().inc();
-        })?;
+        let config =
+            lower(message, &encoded, previous, filters, dynamic, path, warnings).inspect_err(|_| {
+                self.stats.listener_create_failure().inc();
+            })?;
         let name = config.name.clone();
         let known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         let entry = Entry {

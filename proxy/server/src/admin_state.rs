@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use dhow_proto::Message;
 use dhow_proto::Name;
 use dhow_proto::envoy::admin::v3 as pb;
@@ -33,7 +34,7 @@ use crate::stats_sink::StatsdSink;
 /// What the admin interface shows and changes.
 pub(crate) struct ProcessState {
     pub(crate) options: Options,
-    pub(crate) bootstrap: Vec<u8>,
+    pub(crate) bootstrap: Bytes,
     pub(crate) node: core::Node,
     pub(crate) configuration: Rc<RefCell<Configuration>>,
     pub(crate) store: Arc<Store>,

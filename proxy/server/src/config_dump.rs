@@ -1,7 +1,5 @@
 //! The parts of `/config_dump`.
 
-use dhow_proto::Name;
-use dhow_proto::any;
 use dhow_proto::envoy::admin::v3 as pb;
 use dhow_proto::envoy::config::bootstrap::v3::Bootstrap;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
@@ -11,7 +9,8 @@ use dhow_proto::envoy::config::endpoint::v3::{
 };
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
-use dhow_proto::google::protobuf::{Any, UInt32Value};
+use dhow_proto::google::protobuf::UInt32Value;
+use dhow_proto::{Message, Name, any};
 use dhow_proxy_listener::Origin as ListenerOrigin;
 use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
 
@@ -24,16 +23,15 @@ pub(crate) fn clusters(configuration: &Configuration) -> pb::ClustersConfigDump 
         pb::ClustersConfigDump { version_info: configuration.cds_version.clone(), ..Default::default() };
     for cluster in configuration.clusters.describe() {
         let last_updated = Some(timestamp(cluster.last_updated));
+        let message = any::pack_encoded(&Cluster::full_name(), cluster.message.to_vec());
         if cluster.origin == ClusterOrigin::Static {
-            dump.static_clusters.push(pb::clusters_config_dump::StaticCluster {
-                cluster: Some(cluster.message),
-                last_updated,
-            });
+            dump.static_clusters
+                .push(pb::clusters_config_dump::StaticCluster { cluster: Some(message), last_updated });
             continue;
         }
         let dynamic = pb::clusters_config_dump::DynamicCluster {
             version_info: cluster.version,
-            cluster: Some(cluster.message),
+            cluster: Some(message),
             last_updated,
             ..Default::default()
         };
@@ -47,9 +45,8 @@ pub(crate) fn clusters(configuration: &Configuration) -> pb::ClustersConfigDump 
 }
 
 /// `eds_cluster_config.service_name` of an encoded cluster.
-pub(crate) fn eds_service_name(message: &Any) -> String {
-    let cluster: Result<Cluster, _> = any::unpack(message);
-    cluster
+pub(crate) fn eds_service_name(message: &[u8]) -> String {
+    Cluster::decode(message)
         .ok()
         .and_then(|cluster| cluster.eds_cluster_config)
         .map(|eds| eds.service_name)
@@ -122,7 +119,7 @@ pub(crate) fn listeners(configuration: &Configuration) -> pb::ListenersConfigDum
     let mut dump =
         pb::ListenersConfigDump { version_info: configuration.lds_version.clone(), ..Default::default() };
     for view in configuration.listeners.views() {
-        let listener = Some(any::pack_encoded(&Listener::full_name(), view.encoded));
+        let listener = Some(any::pack_encoded(&Listener::full_name(), view.encoded.to_vec()));
         let last_updated = Some(timestamp(view.last_updated));
         if view.origin == ListenerOrigin::Static {
             dump.static_listeners.push(pb::listeners_config_dump::StaticListener { listener, last_updated });

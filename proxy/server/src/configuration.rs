@@ -10,8 +10,8 @@ use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::google::protobuf::Any;
-use dhow_proto::{Deprecated, any};
-use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
+use dhow_proto::{Deprecated, Message, any};
+use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin, Provenance};
 use dhow_proxy_upstream::{ClusterManager, Origin as ClusterOrigin};
 use dhow_proxy_xds::{NamedResource, Refusal, Update};
 
@@ -118,15 +118,13 @@ impl Configuration {
         for resource in added {
             let mut warnings = Vec::new();
             let applied = dynamic.check::<Listener>(&resource.body).and_then(|listener| {
+                let provenance = Provenance {
+                    encoded: listener.encode_to_vec().into(),
+                    version: &resource.version,
+                    origin: ListenerOrigin::Dynamic,
+                };
                 self.listeners
-                    .add_or_update(
-                        listener,
-                        &resource.version,
-                        ListenerOrigin::Dynamic,
-                        &self.filters,
-                        &FieldPath::root(),
-                        &mut warnings,
-                    )
+                    .add_or_update(listener, provenance, &self.filters, &FieldPath::root(), &mut warnings)
                     .map_err(|error| error.to_string())
             });
             warn_all(&resource.name, &warnings);

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use dhow_base::{ConfigError, FieldPath, Rng};
 use dhow_net::socket_option::{self, SocketState};
+use dhow_proto::{Excerpts, Message};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{Admin, AdminState, ServerState};
 use dhow_proxy_http::{FilterRegistry, lower_cluster_options};
-use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin};
+use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin, Provenance};
 use dhow_proxy_runtime::{Worker, Workers};
 use dhow_proxy_upstream::{
     ClusterManager, ForwardingLowering, Locality, Origin as ClusterOrigin, ProxyFacts, WorkerClusters,
@@ -75,7 +77,12 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
 }
 
 /// Adds what the bootstrap lists, and takes it out of there: thousands of messages need not stay in memory.
-fn add_static(bootstrap: &mut Bootstrap, configuration: &mut Configuration) -> Result<(), String> {
+/// `message` is the bootstrap as it is kept.
+fn add_static(
+    message: &Bytes,
+    bootstrap: &mut Bootstrap,
+    configuration: &mut Configuration,
+) -> Result<(), String> {
     if let Some(file) = &bootstrap.ejection_log {
         let failed = |error| format!("unable to open file '{file}': {}", plain(&error));
         configuration.clusters.log_ejections(file).map_err(failed)?;
@@ -83,22 +90,26 @@ fn add_static(bootstrap: &mut Bootstrap, configuration: &mut Configuration) -> R
     let path = FieldPath::root().field("static_resources");
     let ads_cluster = bootstrap.ads.as_ref().map_or(Ok(()), |ads| check_ads_cluster(&ads.cluster, bootstrap));
     configuration.clusters.batch(|clusters| {
+        let mut excerpts = Excerpts::of(message.clone());
         for (i, cluster) in std::mem::take(&mut bootstrap.clusters).into_iter().enumerate() {
             let name = cluster.name.clone();
+            let encoded = excerpts.share(cluster.encode_to_vec());
             let accepted = clusters
-                .add_or_update(cluster, "", ClusterOrigin::Static)
+                .add_or_update_encoded(cluster, encoded, "", ClusterOrigin::Static)
                 .map_err(|error| error.under(&path.field("clusters").index(i)).to_string())?;
             warn_all(&format!("cluster '{name}'"), &accepted.warnings);
         }
         Ok::<(), String>(())
     })?;
     ads_cluster.map_err(|error| error.to_string())?;
+    let mut excerpts = Excerpts::of(message.clone());
     for (i, listener) in std::mem::take(&mut bootstrap.listeners).into_iter().enumerate() {
         let mut warnings = Vec::new();
+        let encoded = excerpts.share(listener.encode_to_vec());
         let path = path.field("listeners").index(i);
         let Configuration { listeners, filters, .. } = configuration;
-        let added =
-            listeners.add_or_update(listener, "", ListenerOrigin::Static, filters, &path, &mut warnings);
+        let provenance = Provenance { encoded, version: "", origin: ListenerOrigin::Static };
+        let added = listeners.add_or_update(listener, provenance, filters, &path, &mut warnings);
         warn_all("", &warnings);
         added.map_err(|error| error.to_string())?;
     }
@@ -180,14 +191,14 @@ fn forwarding_lowering(store: Arc<Store>, node_cluster: String) -> ForwardingLow
 
 /// `--mode validate`: builds everything, binds nothing, connects to nobody.
 fn validate(options: &Options) -> Result<(), String> {
-    let LoadedBootstrap { mut bootstrap, .. } = load(options)?;
+    let LoadedBootstrap { message, mut bootstrap, .. } = load(options)?;
     let store = Arc::new(Store::new());
     RuntimeLoader::new(bootstrap.runtime.clone(), &store).watch()?;
     let log_writer = LogWriter::start(Duration::from_secs(10), options.flush_bytes(), &store)
         .map_err(|error| error.to_string())?;
     let clusters = ClusterManager::for_validation((*store).clone());
     let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
-    add_static(&mut bootstrap, &mut configuration)?;
+    add_static(&message, &mut bootstrap, &mut configuration)?;
     println!("configuration '{}' OK", options.config_path);
     Ok(())
 }
@@ -261,7 +272,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     let quit = Rc::new(Notify::new());
     let process = Rc::new(ProcessState {
         options: options.clone(),
-        bootstrap: message,
+        bootstrap: message.clone(),
         node: bootstrap.node.clone(),
         configuration: configuration.clone(),
         store: store.clone(),
@@ -283,7 +294,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     });
     process.count_topics(topics);
     start_admin(options, &bootstrap, &process).await?;
-    add_static(&mut bootstrap, &mut configuration.borrow_mut())?;
+    add_static(&message, &mut bootstrap, &mut configuration.borrow_mut())?;
     let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
 
     let initialise = async {

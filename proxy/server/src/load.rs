@@ -2,6 +2,7 @@
 
 use std::ops::Add;
 
+use bytes::Bytes;
 use dhow_base::{ConfigWarning, FieldPath, WarningTopic};
 use dhow_proto::envoy::config::bootstrap::v3::{Bootstrap as BootstrapMessage, LayeredRuntime};
 use dhow_proto::{Format, LoadOptions, Message};
@@ -16,7 +17,7 @@ use crate::runtime::RuntimeLoader;
 /// The bootstrap, and what there was to say about it.
 pub(crate) struct LoadedBootstrap {
     /// As it was written, encoded: that takes a tenth of the memory.
-    pub(crate) message: Vec<u8>,
+    pub(crate) message: Bytes,
     /// What the process needs of it.
     pub(crate) bootstrap: Bootstrap,
     /// What is counted about it.
@@ -81,7 +82,7 @@ pub(crate) fn load(options: &Options) -> Result<LoadedBootstrap, String> {
     }
     let loaded = dhow_proto::load::<BootstrapMessage>(&sources, &load_options).map_err(|e| e.to_string())?;
     let mut warnings = Vec::new();
-    let message = loaded.message.encode_to_vec();
+    let message = Bytes::from(loaded.message.encode_to_vec());
     let lowered = bootstrap::lower(loaded.message, options, &mut warnings);
     if let Ok(Bootstrap { log_pattern: Some(pattern), .. }) = &lowered {
         crate::logging::set_pattern(pattern.clone());

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{TransportSocket, transport_socket};
 use dhow_proto::envoy::config::listener::v3::{Filter, filter};
 use dhow_proto::envoy::extensions::filters::network::direct_response::v3::Config as DirectResponseMessage;
@@ -16,6 +16,7 @@ use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+use dhow_proto::{Excerpts, Message};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_api::NetworkFilter;
 use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource};
@@ -129,8 +130,10 @@ impl FilterBuilder {
             node_address: self.node_address,
         };
         let inline = match &message.route_specifier {
-            Some(RouteSpecifier::RouteConfig(routes)) => routes.encode_to_vec(),
-            _ => Vec::new(),
+            Some(RouteSpecifier::RouteConfig(routes)) => {
+                Excerpts::of(context.encoded.clone()).share(routes.encode_to_vec())
+            }
+            _ => Bytes::new(),
         };
         let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
         let subscription = match &config.routes {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, compile_routes};
@@ -51,7 +52,7 @@ impl Subscription {
 struct InlineRoutes {
     manager: Weak<HttpConnectionManager>,
     /// The message, encoded.
-    message: Vec<u8>,
+    message: Bytes,
     since: SystemTime,
 }
 
@@ -64,7 +65,7 @@ pub(crate) struct RouteTables {
 
 impl RouteTables {
     /// Notes a connection manager with inline routes (encoded), for `/config_dump`.
-    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>, message: Vec<u8>) {
+    pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>, message: Bytes) {
         self.inline.retain(|other| other.manager.strong_count() > 0);
         let manager = Arc::downgrade(manager);
         self.inline.push(InlineRoutes { manager, message, since: SystemTime::now() });

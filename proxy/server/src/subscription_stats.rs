@@ -96,6 +96,7 @@ impl SubscriptionStats {
 /// Counts what happens to the assignment of a cluster.
 fn count_assignment(stats: &ClusterStats, event: Event<'_>) {
     let Some((eds, version_text)) = stats.eds() else { return };
+    let stats = &stats.discovery;
     match event {
         Event::Attempt => stats.update_attempt().inc(),
         Event::Success(version) => {

@@ -128,7 +128,7 @@ impl Handler {
         };
         stream.upstream.cluster = Some(cluster.info().observability_name.clone());
         stream.upstream.cluster_name = Some(cluster.info().name.clone());
-        stream.upstream.cluster_metadata = Some(cluster.info().metadata.clone());
+        stream.upstream.cluster_metadata = cluster.info().metadata.clone();
         for _ in 0..self.config.max_connect_attempts.max(1) {
             match self.connect_once(&cluster, target, stream).await {
                 Attempt::Connected(connection) => return Some(*connection),
@@ -150,7 +150,7 @@ impl Handler {
         let priority = RoutingPriority::Default;
         let breakers = &cluster.info().circuit_breakers;
         if !breakers.has_room(priority, Resource::Connections) {
-            breakers.count_overflow(priority, Resource::Connections);
+            breakers.count_overflow(Resource::Connections);
             stream.flag(ResponseFlag::UpstreamOverflow);
             return Attempt::Hopeless;
         }

@@ -2,15 +2,16 @@
 //! overshot by a few, as in Envoy.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dhow_runtime_config::{Current, RuntimeValues, Snapshot, with_current};
-use dhow_stats::{Counter, Gauge, Scope};
+use dhow_stats::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use crate::host::uptime_millis;
+use crate::stats::{RemainingStats, TrafficStats};
 
 /// `envoy.config.core.v3.RoutingPriority`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -98,23 +99,30 @@ impl Resource {
     const ALL: [Self; 5] =
         [Self::Connections, Self::PendingRequests, Self::Requests, Self::Retries, Self::ConnectionPools];
 
-    const fn open_gauge(self) -> &'static str {
-        match self {
-            Self::Connections => "cx_open",
-            Self::PendingRequests => "rq_pending_open",
-            Self::Requests => "rq_open",
-            Self::Retries => "rq_retry_open",
-            Self::ConnectionPools => "cx_pool_open",
+    /// The gauge that is 1 while there is no room.
+    fn open_gauge(self, stats: &TrafficStats, priority: RoutingPriority) -> Gauge {
+        use RoutingPriority::{Default, High};
+        match (self, priority) {
+            (Self::Connections, Default) => stats.default_cx_open(),
+            (Self::Connections, High) => stats.high_cx_open(),
+            (Self::PendingRequests, Default) => stats.default_rq_pending_open(),
+            (Self::PendingRequests, High) => stats.high_rq_pending_open(),
+            (Self::Requests, Default) => stats.default_rq_open(),
+            (Self::Requests, High) => stats.high_rq_open(),
+            (Self::Retries, Default) => stats.default_rq_retry_open(),
+            (Self::Retries, High) => stats.high_rq_retry_open(),
+            (Self::ConnectionPools, Default) => stats.default_cx_pool_open(),
+            (Self::ConnectionPools, High) => stats.high_cx_pool_open(),
         }
     }
 
-    const fn remaining_gauge(self) -> &'static str {
+    fn remaining_gauge(self, stats: &RemainingStats) -> Gauge {
         match self {
-            Self::Connections => "remaining_cx",
-            Self::PendingRequests => "remaining_pending",
-            Self::Requests => "remaining_rq",
-            Self::Retries => "remaining_retries",
-            Self::ConnectionPools => "remaining_cx_pools",
+            Self::Connections => stats.remaining_cx(),
+            Self::PendingRequests => stats.remaining_pending(),
+            Self::Requests => stats.remaining_rq(),
+            Self::Retries => stats.remaining_retries(),
+            Self::ConnectionPools => stats.remaining_cx_pools(),
         }
     }
 
@@ -128,13 +136,13 @@ impl Resource {
         }
     }
 
-    const fn overflow_counter(self) -> &'static str {
+    fn overflow_counter(self, stats: &TrafficStats) -> Counter {
         match self {
-            Self::Connections => "upstream_cx_overflow",
-            Self::PendingRequests => "upstream_rq_pending_overflow",
-            Self::Requests => "upstream_rq_active_overflow",
-            Self::Retries => "upstream_rq_retry_overflow",
-            Self::ConnectionPools => "upstream_cx_pool_overflow",
+            Self::Connections => stats.upstream_cx_overflow(),
+            Self::PendingRequests => stats.upstream_rq_pending_overflow(),
+            Self::Requests => stats.upstream_rq_active_overflow(),
+            Self::Retries => stats.upstream_rq_retry_overflow(),
+            Self::ConnectionPools => stats.upstream_cx_pool_overflow(),
         }
     }
 }
@@ -142,22 +150,26 @@ impl Resource {
 /// The limits of one cluster, and how much of each is in use.
 #[derive(Debug)]
 pub struct CircuitBreakers {
-    levels: [Arc<Level>; 2],
+    limits: Arc<Limits>,
 }
 
 #[derive(Debug)]
-struct Level {
-    thresholds: Thresholds,
+struct Limits {
     cluster: Arc<str>,
-    priority: RoutingPriority,
-    /// Made when there first is a runtime that could override something.
-    keys: OnceLock<Box<RuntimeKeys>>,
-    /// Keeps the gauges alive.
-    _scope: Scope,
-    limits: [Limit; 5],
-    /// When requests began, for a budget that counts those of an interval; in milliseconds.
-    recent: Option<Mutex<VecDeque<u64>>>,
+    thresholds: Arc<[Thresholds; 2]>,
+    /// Of each priority, made when there first is a runtime that could override something.
+    keys: [OnceLock<Box<RuntimeKeys>>; 2],
+    stats: TrafficStats,
+    /// Where a priority has `track_remaining`.
+    remaining: Option<Box<[Option<RemainingStats>; 2]>>,
+    in_use: [[AtomicU32; 5]; 2],
+    is_open: [[AtomicBool; 5]; 2],
+    /// Where a budget counts the requests of an interval.
+    recent: Option<Box<[Recent; 2]>>,
 }
+
+/// When requests of a priority began, in milliseconds.
+type Recent = Mutex<VecDeque<u64>>;
 
 /// `circuit_breakers.<cluster>.<priority>.*`: the keys that override the limits.
 #[derive(Debug)]
@@ -180,98 +192,79 @@ impl RuntimeKeys {
     }
 }
 
-#[derive(Debug)]
-struct Limit {
-    max: u64,
-    in_use: AtomicU64,
-    is_open: AtomicBool,
-    open: Gauge,
-    remaining: Gauge,
-    overflow: Counter,
-}
-
 impl CircuitBreakers {
-    /// Limits of a cluster for the two priorities in the order of [`RoutingPriority::ALL`]; `overflow` gives the counter of a
-    /// name.
-    pub(crate) fn new(
-        cluster: &Arc<str>,
-        thresholds: [Thresholds; 2],
-        scope: &Scope,
-        overflow: impl Fn(&'static str) -> Counter,
-    ) -> Self {
-        let level = |priority: RoutingPriority| {
-            let thresholds = thresholds[priority as usize];
-            let scope = scope.scope("circuit_breakers").scope(priority.name());
-            Arc::new(Level {
-                thresholds,
-                recent: thresholds.retry_budget.and_then(|budget| budget.interval).map(|_| Mutex::default()),
-                cluster: cluster.clone(),
-                priority,
-                keys: OnceLock::new(),
-                _scope: scope.clone(),
-                limits: Resource::ALL.map(|resource| {
-                    let max = thresholds.max(resource);
-                    let remaining = if thresholds.track_remaining {
-                        let gauge = scope.gauge(resource.remaining_gauge());
-                        gauge.set(max);
-                        gauge
-                    } else {
-                        Gauge::NONE
-                    };
-                    Limit {
-                        max,
-                        in_use: AtomicU64::new(0),
-                        is_open: AtomicBool::new(false),
-                        open: scope.gauge(resource.open_gauge()),
-                        remaining,
-                        overflow: overflow(resource.overflow_counter()),
-                    }
-                }),
+    /// Limits of a cluster for the two priorities in the order of [`RoutingPriority::ALL`].
+    pub(crate) fn new(cluster: &Arc<str>, thresholds: Arc<[Thresholds; 2]>, stats: &TrafficStats) -> Self {
+        let track = |priority: RoutingPriority| {
+            let thresholds = &thresholds[priority as usize];
+            thresholds.track_remaining.then(|| {
+                let scope = stats.scope().scope("circuit_breakers").scope(priority.name());
+                let remaining: RemainingStats = scope.group();
+                for resource in Resource::ALL {
+                    resource.remaining_gauge(&remaining).set(thresholds.max(resource));
+                }
+                remaining
             })
         };
-        Self { levels: RoutingPriority::ALL.map(level) }
+        let remaining = RoutingPriority::ALL.map(track);
+        let counts_recent = thresholds.iter().any(|level| level.budget_interval().is_some());
+        let limits = Limits {
+            recent: counts_recent.then(Box::default),
+            remaining: remaining.iter().any(Option::is_some).then(|| Box::new(remaining)),
+            stats: stats.clone(),
+            in_use: Default::default(),
+            is_open: Default::default(),
+            thresholds,
+            keys: Default::default(),
+            cluster: cluster.clone(),
+        };
+        Self { limits: Arc::new(limits) }
     }
 
     /// How much of `resource` is allowed now: what the runtime says, the configuration, or what a retry budget comes to.
     pub fn limit(&self, priority: RoutingPriority, resource: Resource) -> u64 {
-        self.levels[priority as usize].max(resource)
+        self.limits.max(priority, resource)
     }
 
     /// How much of `resource` is in use on all workers.
     pub fn in_use(&self, priority: RoutingPriority, resource: Resource) -> u64 {
-        self.levels[priority as usize].limit(resource).in_use.load(Ordering::Relaxed)
+        self.limits.in_use(priority, resource)
     }
 
     /// Whether one more of `resource` is within the limit.
     pub fn has_room(&self, priority: RoutingPriority, resource: Resource) -> bool {
-        self.levels[priority as usize].has_room(resource)
+        self.limits.has_room(priority, resource)
     }
 
     /// Takes one of `resource` whatever the limit says: each host may have one connection even when the limit is
     /// reached.
     pub fn acquire(&self, priority: RoutingPriority, resource: Resource) -> Permit {
-        Permit::take(self.levels[priority as usize].clone(), resource)
+        Permit::take(self.limits.clone(), priority, resource)
     }
 
     /// Takes one of `resource` if the limit allows it; otherwise counts the overflow (`upstream_cx_overflow`,
     /// `upstream_rq_pending_overflow`, `upstream_rq_active_overflow`, `upstream_rq_retry_overflow`,
     /// `upstream_cx_pool_overflow`).
     pub fn try_acquire(&self, priority: RoutingPriority, resource: Resource) -> Option<Permit> {
-        let level = &self.levels[priority as usize];
-        if level.has_room(resource) {
-            return Some(Permit::take(level.clone(), resource));
+        if self.limits.has_room(priority, resource) {
+            return Some(Permit::take(self.limits.clone(), priority, resource));
         }
-        level.limit(resource).overflow.inc();
+        self.count_overflow(resource);
         None
     }
 
     /// Counts an overflow that the caller found with [`CircuitBreakers::has_room`].
-    pub fn count_overflow(&self, priority: RoutingPriority, resource: Resource) {
-        self.levels[priority as usize].limit(resource).overflow.inc();
+    pub fn count_overflow(&self, resource: Resource) {
+        resource.overflow_counter(&self.limits.stats).inc();
     }
 }
 
 impl Thresholds {
+    /// `budget_interval` of the retry budget.
+    fn budget_interval(&self) -> Option<Duration> {
+        self.retry_budget.and_then(|budget| budget.interval)
+    }
+
     fn max(&self, resource: Resource) -> u64 {
         match resource {
             Resource::Connections => self.max_connections,
@@ -283,61 +276,81 @@ impl Thresholds {
     }
 }
 
-impl Level {
-    fn limit(&self, resource: Resource) -> &Limit {
-        &self.limits[resource as usize]
+impl Limits {
+    fn in_use(&self, priority: RoutingPriority, resource: Resource) -> u64 {
+        self.in_use[priority as usize][resource as usize].load(Ordering::Relaxed).into()
     }
 
     /// What the runtime says, if there is one.
-    fn overridden<T>(&self, read: impl FnOnce(&Snapshot, &RuntimeKeys) -> Option<T>) -> Option<T> {
+    fn overridden<T>(
+        &self,
+        priority: RoutingPriority,
+        read: impl FnOnce(&Snapshot, &RuntimeKeys) -> Option<T>,
+    ) -> Option<T> {
         if Current::is_empty() {
             return None;
         }
-        let keys = self.keys.get_or_init(|| Box::new(RuntimeKeys::new(&self.cluster, self.priority)));
+        let keys = &self.keys[priority as usize];
+        let keys = keys.get_or_init(|| Box::new(RuntimeKeys::new(&self.cluster, priority)));
         with_current(|snapshot| read(snapshot, keys))
     }
 
-    fn max(&self, resource: Resource) -> u64 {
-        match (resource, self.thresholds.retry_budget) {
-            (Resource::Retries, Some(budget)) => self.budget(budget),
-            _ => self.fixed_max(resource),
+    fn max(&self, priority: RoutingPriority, resource: Resource) -> u64 {
+        match (resource, self.thresholds[priority as usize].retry_budget) {
+            (Resource::Retries, Some(budget)) => self.budget(priority, budget),
+            _ => self.fixed_max(priority, resource),
         }
     }
 
-    fn fixed_max(&self, resource: Resource) -> u64 {
-        self.overridden(|runtime, keys| runtime.number(&keys.limits[resource as usize]))
-            .unwrap_or(self.limit(resource).max)
+    fn fixed_max(&self, priority: RoutingPriority, resource: Resource) -> u64 {
+        self.overridden(priority, |runtime, keys| runtime.number(&keys.limits[resource as usize]))
+            .unwrap_or_else(|| self.thresholds[priority as usize].max(resource))
     }
 
-    fn budget(&self, budget: RetryBudget) -> u64 {
-        let percent = self.overridden(|runtime, keys| runtime.double(&keys.budget_percent));
-        let least = self.overridden(|runtime, keys| runtime.number(&keys.min_concurrency));
+    fn budget(&self, priority: RoutingPriority, budget: RetryBudget) -> u64 {
+        let percent = self.overridden(priority, |runtime, keys| runtime.double(&keys.budget_percent));
+        let least = self.overridden(priority, |runtime, keys| runtime.number(&keys.min_concurrency));
         let under_way = match (&self.recent, budget.interval) {
             (Some(recent), Some(interval)) => {
-                let mut recent = recent.lock();
+                let mut recent = recent[priority as usize].lock();
                 forget_before(&mut recent, uptime_millis().saturating_sub(interval.as_millis() as u64));
                 recent.len() as u64
             }
-            _ => {
-                self.limit(Resource::Requests).in_use.load(Ordering::Relaxed)
-                    + self.limit(Resource::PendingRequests).in_use.load(Ordering::Relaxed)
-            }
+            _ => self.in_use(priority, Resource::Requests) + self.in_use(priority, Resource::PendingRequests),
         };
         let share = percent.unwrap_or(budget.percent) / 100.0 * under_way as f64;
         (share as u64).max(least.unwrap_or(budget.min_concurrency))
     }
 
     #[cold]
-    fn note_request(&self, recent: &Mutex<VecDeque<u64>>) {
-        let interval = self.thresholds.retry_budget.and_then(|budget| budget.interval).unwrap_or_default();
+    fn note_request(&self, priority: RoutingPriority, recent: &[Recent; 2]) {
+        let Some(interval) = self.thresholds[priority as usize].budget_interval() else { return };
         let now = uptime_millis();
-        let mut recent = recent.lock();
+        let mut recent = recent[priority as usize].lock();
         forget_before(&mut recent, now.saturating_sub(interval.as_millis() as u64));
         recent.push_back(now);
     }
 
-    fn has_room(&self, resource: Resource) -> bool {
-        self.limit(resource).in_use.load(Ordering::Relaxed) < self.max(resource)
+    fn has_room(&self, priority: RoutingPriority, resource: Resource) -> bool {
+        self.in_use(priority, resource) < self.max(priority, resource)
+    }
+
+    /// The gauge follows the fixed limit, also where a retry budget decides; it moves only when something is taken or given
+    /// back, so that a limit of zero is not open before.
+    fn note_open(&self, priority: RoutingPriority, resource: Resource, in_use: u32) {
+        let open = u64::from(in_use) >= self.fixed_max(priority, resource);
+        let is_open = &self.is_open[priority as usize][resource as usize];
+        // Most calls find the state as it is; only a change is written.
+        if is_open.load(Ordering::Relaxed) != open && is_open.swap(open, Ordering::Relaxed) != open {
+            let gauge = resource.open_gauge(&self.stats, priority);
+            if open { gauge.inc() } else { gauge.dec() }
+        }
+    }
+
+    /// The gauge of what is left, where it is kept.
+    fn remaining(&self, priority: RoutingPriority, resource: Resource) -> Option<Gauge> {
+        let stats = self.remaining.as_ref()?[priority as usize].as_ref()?;
+        Some(resource.remaining_gauge(stats))
     }
 }
 
@@ -347,24 +360,15 @@ fn forget_before(recent: &mut VecDeque<u64>, start: u64) {
     }
 }
 
-impl Limit {
-    /// The gauge follows the fixed limit, also where a retry budget decides; it moves only when something is taken or given
-    /// back, so that a limit of zero is not open before.
-    fn note_open(&self, in_use: u64, max: u64) {
-        let open = in_use >= max;
-        // Most calls find the state as it is; only a change is written.
-        if self.is_open.load(Ordering::Relaxed) != open && self.is_open.swap(open, Ordering::Relaxed) != open
-        {
-            if open { self.open.inc() } else { self.open.dec() }
-        }
-    }
-}
-
-impl Drop for Limit {
+impl Drop for Limits {
     fn drop(&mut self) {
         // The cluster may go on under the same stat names with other limits.
-        if self.is_open.load(Ordering::Relaxed) {
-            self.open.dec();
+        for priority in RoutingPriority::ALL {
+            for resource in Resource::ALL {
+                if *self.is_open[priority as usize][resource as usize].get_mut() {
+                    resource.open_gauge(&self.stats, priority).dec();
+                }
+            }
         }
     }
 }
@@ -372,29 +376,34 @@ impl Drop for Limit {
 /// One of a limited resource; dropping it gives it back.
 #[derive(Debug)]
 pub struct Permit {
-    level: Arc<Level>,
+    limits: Arc<Limits>,
+    priority: RoutingPriority,
     resource: Resource,
 }
 
 impl Permit {
-    fn take(level: Arc<Level>, resource: Resource) -> Self {
-        let limit = level.limit(resource);
-        let in_use = limit.in_use.fetch_add(1, Ordering::Relaxed) + 1;
-        limit.remaining.dec();
-        limit.note_open(in_use, level.fixed_max(resource));
-        if let (Some(recent), Resource::Requests) = (&level.recent, resource) {
-            level.note_request(recent);
+    fn take(limits: Arc<Limits>, priority: RoutingPriority, resource: Resource) -> Self {
+        let in_use = limits.in_use[priority as usize][resource as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(remaining) = limits.remaining(priority, resource) {
+            remaining.dec();
         }
-        Self { level, resource }
+        limits.note_open(priority, resource, in_use);
+        if let (Some(recent), Resource::Requests) = (&limits.recent, resource) {
+            limits.note_request(priority, recent);
+        }
+        Self { limits, priority, resource }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let limit = self.level.limit(self.resource);
-        let in_use = limit.in_use.fetch_sub(1, Ordering::Relaxed) - 1;
-        limit.remaining.inc();
-        limit.note_open(in_use, self.level.fixed_max(self.resource));
+        let Self { limits, priority, resource } = self;
+        let in_use =
+            limits.in_use[*priority as usize][*resource as usize].fetch_sub(1, Ordering::Relaxed) - 1;
+        if let Some(remaining) = limits.remaining(*priority, *resource) {
+            remaining.inc();
+        }
+        limits.note_open(*priority, *resource, in_use);
     }
 }
 
@@ -406,17 +415,18 @@ mod tests {
     use std::time::Duration;
 
     use super::{CircuitBreakers, Resource, RetryBudget, RoutingPriority, Thresholds, forget_before};
+    use crate::stats::{RemainingStats, TrafficStats};
 
     const DEFAULT: RoutingPriority = RoutingPriority::Default;
 
     #[test]
     fn a_limit_refuses_counts_and_recovers() {
         let store = Store::new();
-        let scope = store.scope("cluster.a");
+        let stats: TrafficStats = store.scope("cluster.a").group();
         let thresholds = Thresholds { max_requests: 2, track_remaining: true, ..Thresholds::default() };
-        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
-        let gauges = scope.scope("circuit_breakers.default");
-        let (open, remaining) = (gauges.gauge("rq_open"), gauges.gauge("remaining_rq"));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2].into(), &stats);
+        let gauges: RemainingStats = store.scope("cluster.a.circuit_breakers.default").group();
+        let (open, remaining) = (stats.default_rq_open(), gauges.remaining_rq());
         assert_eq!((open.value(), remaining.value()), (0, 2));
 
         let first = breakers.try_acquire(DEFAULT, Resource::Requests);
@@ -424,7 +434,7 @@ mod tests {
         assert!(first.is_some() && second.is_some());
         assert_eq!((open.value(), remaining.value()), (1, 0));
         assert!(breakers.try_acquire(DEFAULT, Resource::Requests).is_none());
-        assert_eq!(scope.counter("upstream_rq_active_overflow").value(), 1);
+        assert_eq!(stats.upstream_rq_active_overflow().value(), 1);
         assert!(breakers.try_acquire(RoutingPriority::High, Resource::Requests).is_some());
 
         drop(first);
@@ -435,10 +445,10 @@ mod tests {
     #[test]
     fn a_limit_of_zero_is_open_from_its_first_use() {
         let store = Store::new();
-        let scope = store.scope("cluster.a");
+        let stats: TrafficStats = store.scope("cluster.a").group();
         let thresholds = Thresholds { max_connections: 0, ..Thresholds::default() };
-        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
-        let open = scope.scope("circuit_breakers.high").gauge("cx_open");
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2].into(), &stats);
+        let open = stats.high_cx_open();
         assert_eq!(open.value(), 0);
         // The connection that every host may have is taken past the limit.
         let permit = breakers.acquire(RoutingPriority::High, Resource::Connections);
@@ -453,11 +463,11 @@ mod tests {
     #[test]
     fn a_retry_budget_may_count_the_requests_of_an_interval() {
         let store = Store::new();
-        let scope = store.scope("cluster.a");
+        let stats: TrafficStats = store.scope("cluster.a").group();
         let interval = Some(Duration::from_secs(3600));
         let budget = RetryBudget { percent: 20.0, min_concurrency: 0, interval };
         let thresholds = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
-        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2].into(), &stats);
         for _ in 0..4 {
             drop(breakers.acquire(DEFAULT, Resource::Requests));
         }
@@ -477,10 +487,10 @@ mod tests {
     #[test]
     fn a_retry_budget_follows_the_requests_under_way() {
         let store = Store::new();
-        let scope = store.scope("cluster.a");
+        let stats: TrafficStats = store.scope("cluster.a").group();
         let budget = RetryBudget { percent: 20.0, min_concurrency: 1, interval: None };
         let thresholds = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
-        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2], &scope, |name| scope.counter(name));
+        let breakers = CircuitBreakers::new(&"a".into(), [thresholds; 2].into(), &stats);
         let retry = breakers.try_acquire(DEFAULT, Resource::Retries);
         assert!(retry.is_some());
         assert!(breakers.try_acquire(DEFAULT, Resource::Retries).is_none());

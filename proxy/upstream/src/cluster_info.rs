@@ -1,6 +1,7 @@
-//! Everything about a cluster that does not change while it lives.
+//! What all workers share for a cluster, and the words for its settings.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,11 @@ use dhow_http::h2::FrameLimits;
 use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
-use crate::connection_options::ConnectionOptions;
+use crate::cluster_settings::ClusterSettings;
 use crate::forwarding_options::ForwardingOptions;
-use crate::lb::LbConfig;
 use crate::metadata::MetadataPath;
 use crate::outlier::{HostReports, OutlierDetector};
-use crate::override_host::OverrideHostPolicy;
 use crate::stats::ClusterStats;
-use crate::transport_socket::TransportSocket;
 
 /// How the hosts of a cluster are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +227,7 @@ pub struct OriginalDstOptions {
     pub metadata_key: Option<MetadataPath>,
 }
 
-/// A cluster's settings and the things that all workers share for it.
+/// A cluster and the things that all workers share for it. Its [`ClusterSettings`] are read as if they were its own.
 #[derive(Debug)]
 pub struct ClusterInfo {
     /// `name`.
@@ -240,44 +238,26 @@ pub struct ClusterInfo {
     pub added_via_api: bool,
     /// How its hosts are found.
     pub discovery: DiscoveryType,
-    /// `connect_timeout`, TLS included; 5 s by default.
-    pub connect_timeout: Duration,
-    /// `per_connection_buffer_limit_bytes`; 1 MiB by default.
-    pub per_connection_buffer_limit: u32,
-    /// Load balancing.
-    pub lb: LbConfig,
-    /// The policy that lets requests name their host.
-    pub override_host: Option<OverrideHostPolicy>,
-    /// HTTP options.
-    pub http: HttpOptions,
-    /// `TcpProtocolOptions.idle_timeout` of a pooled connection; 10 minutes by default, `None` for never.
-    pub tcp_idle_timeout: Option<Duration>,
-    /// `upstream_bind_config`.
-    pub bind: Option<UpstreamBind>,
-    /// `upstream_connection_options.tcp_keepalive`.
-    pub tcp_keepalive: Option<TcpKeepalive>,
-    /// How connections are made and shared.
-    pub connections: ConnectionOptions,
+    /// What may be the same for many clusters.
+    pub settings: Arc<ClusterSettings>,
     /// The clusters of an aggregate cluster, in order of preference.
-    pub aggregate: Option<Vec<String>>,
-    /// `healthy_panic_threshold` in percent; of an aggregate's clusters taken together.
-    pub panic_threshold: u32,
-    /// `original_dst_lb_config`, for clusters of that type.
-    pub original_dst: OriginalDstOptions,
-    /// `close_connections_on_host_health_failure`.
-    pub close_connections_on_host_health_failure: bool,
-    /// `common_lb_config.close_connections_on_host_set_change`.
-    pub close_connections_on_host_set_change: bool,
-    /// `transport_socket`, for hosts that no entry of `transport_socket_matches` claims.
-    pub transport_socket: TransportSocket,
-    /// `metadata` of the cluster.
-    pub metadata: Arc<Metadata>,
+    pub aggregate: Option<Box<[String]>>,
+    /// `metadata` of the cluster, when there is some.
+    pub metadata: Option<Arc<Metadata>>,
     /// Limits.
     pub circuit_breakers: CircuitBreakers,
     /// `outlier_detection`; results are noted through [`crate::WorkerCluster::note_result`].
-    pub outlier: Option<OutlierDetector>,
+    pub outlier: Option<Box<OutlierDetector>>,
     /// Where to tell of hosts that want no more traffic; only where hosts are actively checked.
-    pub unwilling: Option<HostReports>,
+    pub unwilling: Option<Box<HostReports>>,
     /// Stats under `cluster.<observability_name>.`.
     pub stats: ClusterStats,
+}
+
+impl Deref for ClusterInfo {
+    type Target = ClusterSettings;
+
+    fn deref(&self) -> &ClusterSettings {
+        &self.settings
+    }
 }

@@ -273,7 +273,7 @@ fn is_at(host: &Host, addresses: &[SocketAddr]) -> bool {
 fn spec(name: &str, addresses: &[SocketAddr], info: &ClusterInfo) -> HostSpec {
     HostSpec {
         hostname: name.into(),
-        transport_socket: info.transport_socket.clone(),
+        transport_socket: info.transport_socket().clone(),
         additional: addresses[1..].into(),
         ..HostSpec::at(HostAddress::Ip(addresses[0]))
     }

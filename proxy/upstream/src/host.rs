@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
 use crate::metadata::HostMetadata;
@@ -48,6 +48,19 @@ pub struct Locality {
     pub zone: String,
     /// Sub-zone within the zone.
     pub sub_zone: String,
+}
+
+impl Locality {
+    /// No locality, held once.
+    pub(crate) fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<Locality>> = LazyLock::new(Arc::default);
+        NONE.clone()
+    }
+
+    /// The locality of many hosts.
+    pub(crate) fn shared(self) -> Arc<Self> {
+        if self == Self::default() { Self::none() } else { Arc::new(self) }
+    }
 }
 
 /// Why a host is not simply healthy: Envoy's health flags, one bit each.
@@ -239,15 +252,15 @@ impl HostSpec {
     pub fn at(address: HostAddress) -> Self {
         Self {
             address,
-            hostname: Arc::from(""),
-            locality: Arc::default(),
+            hostname: Arc::default(),
+            locality: Locality::none(),
             weight: 1,
             priority: 0,
-            metadata: Arc::default(),
+            metadata: HostMetadata::none(),
             health: HealthFlags::NONE,
             transport_socket: TransportSocket::RawBuffer,
             health_check_address: None,
-            health_check_hostname: Arc::from(""),
+            health_check_hostname: Arc::default(),
             health_check_disabled: false,
             additional: Arc::default(),
         }
@@ -264,14 +277,10 @@ pub struct Host {
     priority: u32,
     metadata: Arc<HostMetadata>,
     transport_socket: TransportSocket,
-    health_check_address: Option<HostAddress>,
-    health_check_hostname: Arc<str>,
-    health_check_disabled: bool,
-    additional: Arc<[SocketAddr]>,
+    special: Option<Box<Special>>,
     weight: AtomicU32,
     health: AtomicU32,
-    stats: Arc<HostStats>,
-    monitor: Arc<HostMonitor>,
+    history: Arc<History>,
     /// The address in text, made when it is first asked for.
     address_text: OnceLock<Arc<str>>,
     /// Since when it has been taking traffic, on the clock of [`uptime_millis`].
@@ -280,21 +289,38 @@ pub struct Host {
     touched: AtomicBool,
 }
 
+/// What few hosts have.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Special {
+    health_check_address: Option<HostAddress>,
+    health_check_hostname: Arc<str>,
+    health_check_disabled: bool,
+    additional: Arc<[SocketAddr]>,
+}
+
+/// What goes on with the host that takes this one's place.
+#[derive(Debug, Default)]
+struct History {
+    stats: HostStats,
+    /// Since results are noted.
+    monitor: OnceLock<Box<HostMonitor>>,
+}
+
 impl Host {
     /// A new host with counters at zero.
     pub fn new(spec: HostSpec) -> Self {
-        Self::with_history(spec, Arc::default(), Arc::default())
+        Self::with_history(spec, Arc::default())
     }
 
     /// The host that takes this one's place at the same address: counters and what was learnt about its health go on.
     pub(crate) fn succeeded_by(&self, spec: HostSpec) -> Self {
-        let successor = Self::with_history(spec, self.stats.clone(), self.monitor.clone());
+        let successor = Self::with_history(spec, self.history.clone());
         let learnt = HealthFlags::LEARNT & self.health_flags().0;
         successor.health.fetch_or(learnt, Ordering::Relaxed);
         successor
     }
 
-    fn with_history(spec: HostSpec, stats: Arc<HostStats>, monitor: Arc<HostMonitor>) -> Self {
+    fn with_history(spec: HostSpec, history: Arc<History>) -> Self {
         let HostSpec {
             address,
             hostname,
@@ -309,6 +335,8 @@ impl Host {
             health_check_disabled,
             additional,
         } = spec;
+        let special =
+            Special { health_check_address, health_check_hostname, health_check_disabled, additional };
         Self {
             address,
             hostname,
@@ -316,14 +344,10 @@ impl Host {
             priority,
             metadata,
             transport_socket,
-            health_check_address,
-            health_check_hostname,
-            health_check_disabled,
-            additional,
+            special: (special != Special::default()).then(|| Box::new(special)),
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU32::new(health.0),
-            stats,
-            monitor,
+            history,
             address_text: OnceLock::new(),
             slow_start_from: AtomicU64::new(uptime_millis()),
             touched: AtomicBool::new(true),
@@ -372,22 +396,23 @@ impl Host {
 
     /// Where active health checks connect.
     pub fn health_check_address(&self) -> &HostAddress {
-        self.health_check_address.as_ref().unwrap_or(&self.address)
+        let own = self.special.as_ref().and_then(|special| special.health_check_address.as_ref());
+        own.unwrap_or(&self.address)
     }
 
     /// `health_check_config.hostname`; empty when unset.
     pub fn health_check_hostname(&self) -> &str {
-        &self.health_check_hostname
+        self.special.as_ref().map_or("", |special| &special.health_check_hostname)
     }
 
     /// Whether active health checks leave this host alone.
     pub fn health_check_disabled(&self) -> bool {
-        self.health_check_disabled
+        self.special.as_ref().is_some_and(|special| special.health_check_disabled)
     }
 
     /// Other addresses of the host, to be tried beside the first.
     pub fn additional_addresses(&self) -> &[SocketAddr] {
-        &self.additional
+        self.special.as_ref().map_or(&[], |special| &special.additional)
     }
 
     /// Load-balancing weight, at least 1.
@@ -449,31 +474,32 @@ impl Host {
     }
 
     /// The host's counters.
-    pub fn stats(&self) -> &Arc<HostStats> {
-        &self.stats
+    pub fn stats(&self) -> &HostStats {
+        &self.history.stats
     }
 
     /// What outlier detection counts.
     pub(crate) fn monitor(&self) -> &HostMonitor {
-        &self.monitor
+        self.history.monitor.get_or_init(Box::default)
     }
 
     /// Percent of good answers, and of good connections, in the last interval of outlier detection; -1 when it had too few
     /// of them.
     pub fn success_rates(&self) -> [f64; 2] {
-        [self.monitor.rate(Rate::External), self.monitor.rate(Rate::LocalOrigin)]
+        let monitor = self.history.monitor.get();
+        [Rate::External, Rate::LocalOrigin].map(|rate| monitor.map_or(-1.0, |monitor| monitor.rate(rate)))
     }
 
     /// Counts a request as under way until the guard is dropped: `rq_total` and `rq_active`.
     pub fn begin_request(&self) -> ActiveRequest {
-        self.stats.rq_total.fetch_add(1, Ordering::Relaxed);
-        self.stats.rq_active.fetch_add(1, Ordering::Relaxed);
-        ActiveRequest(self.stats.clone())
+        self.stats().rq_total.fetch_add(1, Ordering::Relaxed);
+        self.stats().rq_active.fetch_add(1, Ordering::Relaxed);
+        ActiveRequest(self.history.clone())
     }
 
     /// Requests under way on all workers, the load that least-request balancing compares.
     pub fn active_requests(&self) -> u64 {
-        self.stats.rq_active.load(Ordering::Relaxed)
+        self.stats().rq_active.load(Ordering::Relaxed)
     }
 }
 
@@ -485,11 +511,11 @@ pub(crate) fn uptime_millis() -> u64 {
 
 /// One request that a host is working on.
 #[derive(Debug)]
-pub struct ActiveRequest(Arc<HostStats>);
+pub struct ActiveRequest(Arc<History>);
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.rq_active.fetch_sub(1, Ordering::Relaxed);
+        self.0.stats.rq_active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

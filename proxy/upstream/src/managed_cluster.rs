@@ -2,23 +2,25 @@
 
 mod delivery;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use dhow_proto::google::protobuf::Any;
-use dhow_stats::{Scope, Store};
+use bytes::Bytes;
+use dhow_stats::Store;
 use tokio::task::AbortHandle;
 
 use crate::circuit_breakers::CircuitBreakers;
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::cluster_manager::ClusterManagerStats;
-use crate::config::{AssignedEndpoint, Assignment, ClusterConfig, Discovery, EndpointTarget};
+use crate::config::{
+    AssignedEndpoint, Assignment, AssignmentPolicy, ClusterConfig, Discovery, EndpointTarget, LoadBalancing,
+};
 use crate::dns::LookupError;
 use crate::dns_cache::DnsCache;
 use crate::event_log::EventFile;
-use crate::health_check::{HealthChecks, OnChecked};
+use crate::health_check::{HealthCheckConfig, HealthChecks, OnChecked};
 use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
 use crate::lb::{HostSetOptions, LbPolicy, LocalCluster, LocalityGroup, PrioritySet};
 use crate::original_hosts::OriginalHosts;
@@ -44,15 +46,18 @@ pub(crate) enum Warming {
     /// The first assignment.
     Assignment,
     /// The first answer for each of these endpoints, by position.
-    Names(HashSet<usize>),
+    Names(BTreeSet<usize>),
 }
 
+/// There are thousands of them: what few clusters have is in boxes, and settings are read through [`ManagedCluster::info`].
 #[derive(Debug)]
 pub(crate) struct ManagedCluster {
     /// Tells one cluster from the next of the same name.
     pub(crate) id: u64,
-    pub(crate) config: ClusterConfig,
-    pub(crate) message: Any,
+    /// How hosts are found; those of a static list are in `groups` only.
+    pub(crate) discovery: Discovery,
+    /// The message, encoded.
+    pub(crate) message: Bytes,
     pub(crate) version: String,
     pub(crate) last_updated: SystemTime,
     pub(crate) origin: Origin,
@@ -62,14 +67,16 @@ pub(crate) struct ManagedCluster {
     /// How changes of the hosts reach the workers.
     pub(crate) delivery: Delivery,
     /// `outlier_detection`.
-    pub(crate) ejections: Option<Ejections>,
+    pub(crate) ejections: Option<Box<Ejections>>,
+    /// `health_checks`.
+    health_check: Option<Arc<HealthCheckConfig>>,
     /// Active checks, once they run.
-    pub(crate) health: Option<HealthChecks>,
+    pub(crate) health: Option<Box<HealthChecks>>,
     groups: Vec<LocalityGroup>,
-    options: HostSetOptions,
+    policy: AssignmentPolicy,
     site: Site,
     /// Addresses of the names of a DNS cluster, by the position of the endpoint.
-    pub(crate) answers: HashMap<usize, Vec<IpAddr>>,
+    pub(crate) answers: BTreeMap<usize, Vec<IpAddr>>,
 }
 
 impl Drop for ManagedCluster {
@@ -92,7 +99,7 @@ pub(crate) struct Site {
 /// What identifies a version of a cluster.
 pub(crate) struct Provenance {
     pub(crate) id: u64,
-    pub(crate) message: Any,
+    pub(crate) message: Bytes,
     pub(crate) version: String,
     pub(crate) origin: Origin,
 }
@@ -115,46 +122,38 @@ impl ManagedCluster {
         Supplies { site, store, reports, outlier_events, counters }: &Supplies<'_>,
     ) -> Self {
         let delivery = Delivery::new(config.balancing.update_merge_window, (*counters).clone());
-        let info = Arc::new(cluster_info(&config, from.origin, from.id, store, reports));
+        let info = cluster_info(&config, from.origin, from.id, store, reports);
         info.stats.set_own_zone(&site.locality.zone);
-        let ejections = config.outlier.map(|outlier| {
-            let scope = store.scope(&cluster_scope(&config.observability_name));
-            Ejections::new(outlier, &scope, info.name.clone(), outlier_events.clone())
+        let ejections = config.outlier_detection.map(|outlier| {
+            let scope = info.stats.scope();
+            Box::new(Ejections::new(outlier, scope, info.name.clone(), outlier_events.clone()))
         });
-        let lb = &config.balancing.lb;
-        let options = HostSetOptions {
-            panic_threshold: config.balancing.panic_threshold,
-            ignore_new_hosts: config.balancing.ignore_new_hosts,
-            locality_weighted: lb.is_locality_weighted(),
-            table: match lb.policy {
-                LbPolicy::Consistent(table) => Some(table),
-                _ => None,
-            },
-            zone: lb.zone_aware().copied().zip(site.local_cluster.clone()),
-            own_locality: site.locality.clone(),
-            ..HostSetOptions::default()
-        };
-        let warming = match &config.discovery {
+        let ClusterConfig { discovery, health_check, metadata, .. } = config;
+        let info = Arc::new(ClusterInfo { metadata, ..info });
+        let warming = match &discovery {
             Discovery::Static(_)
             | Discovery::OriginalDst(_)
             | Discovery::Aggregate(_)
             | Discovery::DynamicForwardProxy(_) => Warming::Done,
             Discovery::Eds(_) => Warming::Assignment,
             Discovery::Dns(dns) => {
-                let names: HashSet<usize> = names(&dns.assignment).map(|(at, ..)| at).collect();
+                let names: BTreeSet<usize> = names(&dns.assignment).map(|(at, ..)| at).collect();
                 if names.is_empty() { Warming::Done } else { Warming::Names(names) }
             }
         };
-        let dns_cache = match &config.discovery {
-            Discovery::DynamicForwardProxy(settings) => Some(DnsCache::new(settings.clone(), store)),
+        let dns_cache = match &discovery {
+            Discovery::DynamicForwardProxy(settings) => Some(DnsCache::new((**settings).clone(), store)),
             _ => None,
         };
+        let policy = AssignmentPolicy::default();
+        let hosts = PrioritySet::new(&[], &host_set_options(&info, policy, site));
         let mut cluster = Self {
             id: from.id,
-            active: ActiveCluster::new(info, PrioritySet::new(&[], &options), dns_cache),
+            active: ActiveCluster::new(info, hosts, dns_cache),
             ejections,
+            health_check,
             health: None,
-            config,
+            discovery,
             message: from.message,
             version: from.version,
             last_updated: SystemTime::now(),
@@ -163,12 +162,12 @@ impl ManagedCluster {
             tasks: Vec::new(),
             delivery,
             groups: Vec::new(),
-            options,
+            policy,
             site: (*site).clone(),
-            answers: HashMap::new(),
+            answers: BTreeMap::new(),
         };
-        if let Discovery::Static(assignment) = &cluster.config.discovery {
-            let assignment = assignment.clone();
+        if let Discovery::Static(assignment) = &mut cluster.discovery {
+            let assignment = std::mem::take(assignment);
             cluster.assign(&assignment);
         } else {
             cluster.resolve_assignment();
@@ -182,7 +181,7 @@ impl ManagedCluster {
 
     /// The names that have to be resolved: position of the endpoint and name.
     pub(crate) fn names(&self) -> Vec<(usize, String)> {
-        match &self.config.discovery {
+        match &self.discovery {
             Discovery::Dns(dns) => {
                 names(&dns.assignment).map(|(at, name, _)| (at, name.to_owned())).collect()
             }
@@ -192,7 +191,7 @@ impl ManagedCluster {
 
     /// Whether the hosts stay what they are after this error.
     pub(crate) fn is_dns_failure(&self, error: &LookupError) -> bool {
-        matches!(&self.config.discovery, Discovery::Dns(dns) if dns.is_failure(error))
+        matches!(&self.discovery, Discovery::Dns(dns) if dns.is_failure(error))
     }
 
     /// Takes an answer for the name at `at`; `None` is a failure, which keeps the hosts. True when the hosts changed.
@@ -212,7 +211,7 @@ impl ManagedCluster {
 
     /// Hosts of a DNS cluster from the answers so far.
     fn resolve_assignment(&mut self) -> bool {
-        let Discovery::Dns(dns) = &self.config.discovery else {
+        let Discovery::Dns(dns) = &self.discovery else {
             return false;
         };
         let logical = dns.logical;
@@ -264,7 +263,7 @@ impl ManagedCluster {
                     continue;
                 };
                 // Discovery may list an address twice; the first entry counts. A static list is taken as it is written.
-                if !seen.insert(address.clone()) && !matches!(self.config.discovery, Discovery::Static(_)) {
+                if !seen.insert(address.clone()) && !matches!(self.discovery, Discovery::Static(_)) {
                     continue;
                 }
                 let spec = self.host_spec(endpoint, address, &group.locality, group.priority);
@@ -294,23 +293,18 @@ impl ManagedCluster {
                 hosts,
             });
         }
-        let options = HostSetOptions {
-            overprovisioning: assignment.overprovisioning,
-            weighted_priority_health: assignment.weighted_priority_health,
-            drop_overload: assignment.drop_overload,
-            ..self.options.clone()
-        };
+        let policy = assignment.policy;
         self.keep_healthy(&mut before, &mut groups);
         moved.extend(before.values().map(|host| host.priority()));
         self.note_weights(&groups);
         let membership_changed = !moved.is_empty();
-        if !membership_changed && !changed && options == self.options && same_shape(&groups, &self.groups) {
+        if !membership_changed && !changed && policy == self.policy && same_shape(&groups, &self.groups) {
             return false;
         }
         self.groups = groups;
-        self.options = options;
+        self.policy = policy;
         // Envoy looks at each priority for itself.
-        self.info().stats.membership_change().add(moved.len() as u64);
+        self.info().stats.discovery.membership_change().add(moved.len() as u64);
         self.forget_ejections();
         self.follow_checks();
         self.rebuild(!membership_changed);
@@ -319,7 +313,7 @@ impl ManagedCluster {
 
     /// The gauge of weights, which Envoy has for hosts that come and go, and sets priority by priority.
     fn note_weights(&self, groups: &[LocalityGroup]) {
-        let comes_and_goes = match &self.config.discovery {
+        let comes_and_goes = match &self.discovery {
             Discovery::Eds(_) => true,
             Discovery::Dns(dns) => !dns.logical && !self.answers.is_empty(),
             _ => false,
@@ -330,15 +324,15 @@ impl ManagedCluster {
         let last = groups.iter().map(|group| group.priority).max();
         let hosts = groups.iter().filter(|group| Some(group.priority) == last).flat_map(|group| &group.hosts);
         let heaviest = hosts.map(|host| u64::from(host.weight())).max();
-        self.info().stats.max_host_weight().set(heaviest.unwrap_or(1));
+        self.info().stats.discovery.max_host_weight().set(heaviest.unwrap_or(1));
     }
 
     /// A new host as it is before its first check: unhealthy, where hosts are checked.
     fn unchecked(&self, host: Host) -> Host {
-        if self.config.health_check.is_some() && !host.health_check_disabled() {
+        if self.health_check.is_some() && !host.health_check_disabled() {
             host.set_health_flag(HealthFlag::FailedActiveHc, true);
             let pending =
-                self.options.ignore_new_hosts && !matches!(self.config.discovery, Discovery::Static(_));
+                self.info().balancing.ignore_new_hosts && !matches!(self.discovery, Discovery::Static(_));
             host.set_health_flag(HealthFlag::PendingActiveHc, pending);
         }
         host
@@ -346,8 +340,8 @@ impl ManagedCluster {
 
     /// Moves hosts that left discovery, and that checks find healthy, from `gone` back into `groups`.
     fn keep_healthy(&self, gone: &mut HashMap<HostAddress, Arc<Host>>, groups: &mut Vec<LocalityGroup>) {
-        let checked = self.config.health_check.is_some() && !self.config.ignore_health_on_host_removal;
-        if !checked || matches!(self.config.discovery, Discovery::Static(_)) {
+        let checked = self.health_check.is_some() && !self.info().ignore_health_on_host_removal;
+        if !checked || matches!(self.discovery, Discovery::Static(_)) {
             return;
         }
         let failed = |host: &Host| {
@@ -371,14 +365,22 @@ impl ManagedCluster {
         }
     }
 
-    /// Starts checking the hosts. `cluster_scope` counts; `on_checked` is told when something changed.
-    pub(crate) fn check_health(&mut self, scope: &Scope, events: Vec<Arc<EventFile>>, on_checked: OnChecked) {
-        let Some(config) = self.config.health_check.clone() else {
+    /// Starts checking the hosts, where that is configured; `on_checked` is told when something changed.
+    pub(crate) fn check_health(&mut self, events: Vec<Arc<EventFile>>, on_checked: OnChecked) {
+        let Some(config) = self.health_check.clone() else {
             return;
         };
         let socket =
-            config.socket_criteria.as_ref().map(|criteria| self.config.sockets.select_by(criteria).clone());
-        self.health = Some(HealthChecks::new(config, self.info().clone(), scope, events, socket, on_checked));
+            config.socket_criteria.as_ref().map(|criteria| self.info().sockets.select_by(criteria).clone());
+        let checks = HealthChecks::new(
+            config,
+            self.info().clone(),
+            self.info().stats.scope(),
+            events,
+            socket,
+            on_checked,
+        );
+        self.health = Some(Box::new(checks));
         self.follow_checks();
     }
 
@@ -405,7 +407,7 @@ impl ManagedCluster {
         let some_left = self.hosts().count() < before;
         if some_left {
             self.groups.retain(|group| !group.hosts.is_empty());
-            self.info().stats.membership_change().inc();
+            self.info().stats.discovery.membership_change().inc();
             self.forget_ejections();
             self.follow_checks();
         }
@@ -414,7 +416,7 @@ impl ManagedCluster {
 
     /// Whether routes may use the cluster: its hosts are known and have had their first check.
     pub(crate) fn is_warm(&self) -> bool {
-        let checked = self.health.as_ref().is_none_or(HealthChecks::first_round_is_over);
+        let checked = self.health.as_ref().is_none_or(|health| health.first_round_is_over());
         self.warming == Warming::Done && checked
     }
 
@@ -425,11 +427,11 @@ impl ManagedCluster {
         locality: &Arc<Locality>,
         priority: u32,
     ) -> HostSpec {
-        let (entry, socket) = self.config.sockets.select(&endpoint.metadata);
+        let (entry, socket) = self.info().sockets.select(&endpoint.metadata);
         self.info().stats.count_socket_match(entry);
         HostSpec {
             address: address.clone(),
-            hostname: endpoint.hostname.as_str().into(),
+            hostname: shared(&endpoint.hostname),
             locality: locality.clone(),
             weight: endpoint.weight,
             priority,
@@ -437,18 +439,21 @@ impl ManagedCluster {
             health: endpoint.health,
             transport_socket: socket.clone(),
             health_check_address: endpoint.health_check_address.clone(),
-            health_check_hostname: endpoint.health_check_hostname.as_str().into(),
+            health_check_hostname: shared(&endpoint.health_check_hostname),
             health_check_disabled: endpoint.health_check_disabled,
-            additional: endpoint.additional.as_slice().into(),
+            additional: match &*endpoint.additional {
+                [] => Arc::default(),
+                addresses => addresses.into(),
+            },
         }
     }
 
     /// Takes over how the local cluster looks now; true when that matters here.
     pub(crate) fn follow_local_cluster(&mut self, local: &Arc<LocalCluster>) -> bool {
-        let Some(zone) = self.config.balancing.lb.zone_aware() else {
+        if self.info().balancing.lb.zone_aware().is_none() {
             return false;
-        };
-        self.options.zone = Some((*zone, local.clone()));
+        }
+        self.site.local_cluster = Some(local.clone());
         let hosts = self.sort_hosts();
         self.active.replace_hosts(hosts);
         true
@@ -460,8 +465,8 @@ impl ManagedCluster {
         let Some(hosts) = original.or_else(|| self.active.dns_cache().map(|cache| cache.hosts())) else {
             return;
         };
-        self.groups = vec![LocalityGroup { priority: 0, locality: Arc::default(), weight: 0, hosts }];
-        self.info().stats.membership_change().inc();
+        self.groups = vec![LocalityGroup { priority: 0, locality: Locality::none(), weight: 0, hosts }];
+        self.info().stats.discovery.membership_change().inc();
         self.rebuild(false);
     }
 
@@ -520,6 +525,31 @@ pub(crate) fn cluster_scope(observability_name: &str) -> String {
     format!("cluster.{}", observability_name.replace(':', "_"))
 }
 
+/// A text to be shared; the empty one is held once.
+fn shared(text: &str) -> Arc<str> {
+    if text.is_empty() { Arc::default() } else { text.into() }
+}
+
+/// What shapes the host sets of a cluster.
+fn host_set_options(info: &ClusterInfo, policy: AssignmentPolicy, site: &Site) -> HostSetOptions {
+    let LoadBalancing { lb, panic_threshold, ignore_new_hosts, .. } = &info.balancing;
+    let AssignmentPolicy { overprovisioning, weighted_priority_health, drop_overload } = policy;
+    HostSetOptions {
+        overprovisioning,
+        weighted_priority_health,
+        drop_overload,
+        panic_threshold: *panic_threshold,
+        ignore_new_hosts: *ignore_new_hosts,
+        locality_weighted: lb.is_locality_weighted(),
+        table: match lb.policy {
+            LbPolicy::Consistent(table) => Some(table),
+            _ => None,
+        },
+        zone: lb.zone_aware().copied().zip(site.local_cluster.clone()),
+        own_locality: site.locality.clone(),
+    }
+}
+
 fn cluster_info(
     config: &ClusterConfig,
     origin: Origin,
@@ -534,9 +564,13 @@ fn cluster_info(
         stats.long_tlvs();
     }
     let name: Arc<str> = config.name.as_str().into();
-    let reports = HostReports::new(name.clone(), id, reports.clone());
+    let is_named_alike = config.observability_name == config.name;
+    let reports = || HostReports::new(name.clone(), id, reports.clone());
     ClusterInfo {
-        observability_name: config.observability_name.as_str().into(),
+        observability_name: match is_named_alike {
+            true => name.clone(),
+            false => config.observability_name.as_str().into(),
+        },
         added_via_api: origin == Origin::Dynamic,
         discovery: match &config.discovery {
             Discovery::Static(_) => DiscoveryType::Static,
@@ -547,31 +581,16 @@ fn cluster_info(
             Discovery::Aggregate(_) => DiscoveryType::Aggregate,
             Discovery::DynamicForwardProxy(_) => DiscoveryType::DynamicForwardProxy,
         },
-        connect_timeout: config.connect_timeout,
-        per_connection_buffer_limit: config.per_connection_buffer_limit,
-        lb: config.balancing.lb.clone(),
-        override_host: config.balancing.override_host.clone(),
-        http: config.http.clone(),
-        tcp_idle_timeout: config.tcp_idle_timeout,
-        bind: config.bind.clone(),
-        tcp_keepalive: config.tcp_keepalive,
-        connections: config.connections.clone(),
+        settings: config.settings.clone(),
         aggregate: match &config.discovery {
-            Discovery::Aggregate(clusters) => Some(clusters.clone()),
+            Discovery::Aggregate(clusters) => Some(clusters.as_slice().into()),
             _ => None,
         },
-        panic_threshold: config.balancing.panic_threshold,
-        original_dst: config.balancing.original_dst.clone(),
-        close_connections_on_host_health_failure: config.close_connections_on_host_health_failure,
-        close_connections_on_host_set_change: config.balancing.close_connections_on_host_set_change,
-        transport_socket: config.sockets.default.clone(),
-        metadata: Arc::new(config.metadata.clone()),
-        circuit_breakers: CircuitBreakers::new(&name, config.thresholds, &scope, |counter| {
-            stats.overflow(counter)
-        }),
-        outlier: config.outlier.map(|outlier| OutlierDetector::new(outlier, reports.clone())),
-        unwilling: config.health_check.is_some().then_some(reports),
+        metadata: None,
+        circuit_breakers: CircuitBreakers::new(&name, config.thresholds.clone(), stats.traffic()),
+        outlier: config.outlier_detection.map(|outlier| Box::new(OutlierDetector::new(outlier, reports()))),
+        unwilling: config.health_check.is_some().then(|| Box::new(reports())),
         stats,
-        name,
+        name: name.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! Metadata of an endpoint and of its locality.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
@@ -53,6 +53,22 @@ pub struct HostMetadata {
 }
 
 impl HostMetadata {
+    /// What most endpoints have: nothing, held once.
+    pub(crate) fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<HostMetadata>> = LazyLock::new(Arc::default);
+        NONE.clone()
+    }
+
+    /// Of an endpoint alone.
+    pub(crate) fn of_endpoint(metadata: Option<Metadata>) -> Arc<Self> {
+        match metadata {
+            Some(endpoint) if endpoint != Metadata::default() => {
+                Arc::new(Self { endpoint: Arc::new(endpoint), locality: Metadata::default() })
+            }
+            _ => Self::none(),
+        }
+    }
+
     /// The struct of `filter` in the endpoint's metadata.
     pub fn endpoint_struct(&self, filter: &str) -> Option<&Struct> {
         self.endpoint.filter_metadata.get(filter)

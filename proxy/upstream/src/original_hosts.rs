@@ -27,7 +27,7 @@ impl OriginalHosts {
         }
         let spec = HostSpec {
             hostname: format!("{}{address}", info.name).into(),
-            transport_socket: info.transport_socket.clone(),
+            transport_socket: info.transport_socket().clone(),
             ..HostSpec::at(HostAddress::Ip(address))
         };
         let host = Arc::new(Host::new(spec));

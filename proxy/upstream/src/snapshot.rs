@@ -19,7 +19,7 @@ pub struct ActiveCluster {
     hosts: ArcSwap<PrioritySet>,
     generation: AtomicU64,
     /// Of an `ORIGINAL_DST` cluster.
-    original: Option<OriginalHosts>,
+    original: Option<Box<OriginalHosts>>,
     /// Of a dynamic forward proxy.
     dns_cache: Option<Arc<DnsCache>>,
 }
@@ -30,7 +30,7 @@ impl ActiveCluster {
         hosts: PrioritySet,
         dns_cache: Option<Arc<DnsCache>>,
     ) -> Arc<Self> {
-        let original = (info.discovery == DiscoveryType::OriginalDst).then(OriginalHosts::default);
+        let original = (info.discovery == DiscoveryType::OriginalDst).then(Box::default);
         Arc::new(Self {
             info,
             hosts: ArcSwap::from_pointee(hosts),
@@ -57,7 +57,7 @@ impl ActiveCluster {
 
     /// The hosts that requests asked for, of an `ORIGINAL_DST` cluster.
     pub(crate) fn original_hosts(&self) -> Option<&OriginalHosts> {
-        self.original.as_ref()
+        self.original.as_deref()
     }
 
     /// The names that requests asked for, of a dynamic forward proxy.

@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
-use dhow_stats::{Counter, Histogram, ResponseCodeStats, Scope, TextReadout, Unit, stat_group};
+use dhow_stats::{
+    Counter, Histogram, ResponseCodeStats, ResponseCodeTable, Scope, TextReadout, Unit, stat_group,
+};
 use dhow_tls::TlsStats;
 
 use crate::codec_stats::{Http1CodecStats, Http2CodecStats};
@@ -10,7 +12,8 @@ use crate::lb::{HashTable, Outcome, SubsetEvent, ZoneEvent};
 
 stat_group! {
     /// Traffic of one cluster. The connection figures are counted here; `upstream_rq_*`, retries, time-outs, flow control
-    /// and bytes by the router, the pools and the TCP proxy.
+    /// and bytes by the router, the pools and the TCP proxy. `upstream_rq_completed` is here so that it exists from the start;
+    /// it is counted with the response codes.
     pub struct TrafficStats {
         counters {
             bind_errors,
@@ -27,17 +30,11 @@ stat_group! {
             lb_zone_routing_all_directly,
             lb_zone_routing_cross_zone,
             lb_zone_routing_sampled,
-            membership_change,
             original_dst_host_invalid,
             retry_or_shadow_abandoned,
             assignment_stale,
             assignment_timeout_received,
             assignment_use_cached,
-            update_attempt,
-            update_empty,
-            update_failure,
-            update_no_rebuild,
-            update_success,
             upstream_cx_close_notify,
             upstream_cx_connect_attempts_exceeded,
             upstream_cx_connect_fail,
@@ -73,6 +70,7 @@ stat_group! {
             upstream_rq_0rtt,
             upstream_rq_active_overflow,
             upstream_rq_cancelled,
+            upstream_rq_completed,
             upstream_rq_maintenance_mode,
             upstream_rq_max_duration_reached,
             upstream_rq_pending_failure_eject,
@@ -93,20 +91,23 @@ stat_group! {
             upstream_rq_tx_reset,
         }
         gauges {
+            default_cx_open = "circuit_breakers.default.cx_open",
+            default_rq_pending_open = "circuit_breakers.default.rq_pending_open",
+            default_rq_open = "circuit_breakers.default.rq_open",
+            default_rq_retry_open = "circuit_breakers.default.rq_retry_open",
+            default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
+            high_cx_open = "circuit_breakers.high.cx_open",
+            high_rq_pending_open = "circuit_breakers.high.rq_pending_open",
+            high_rq_open = "circuit_breakers.high.rq_open",
+            high_rq_retry_open = "circuit_breakers.high.rq_retry_open",
+            high_cx_pool_open = "circuit_breakers.high.cx_pool_open",
             lb_subsets_active,
-            max_host_weight,
-            membership_degraded,
-            membership_excluded,
-            membership_healthy,
-            membership_total,
             upstream_cx_active,
             upstream_cx_rx_bytes_buffered,
             upstream_cx_tx_bytes_buffered,
             upstream_queue_overloaded,
             upstream_rq_active,
             upstream_rq_pending_active,
-            version,
-            warming_state,
         }
         histograms {
             upstream_cx_connect_ms: Milliseconds,
@@ -117,14 +118,45 @@ stat_group! {
 }
 
 stat_group! {
-    /// Times of upstream requests, beside the response codes; Envoy has them once a request completed.
-    pub struct RequestTimeStats {
-        histograms { upstream_rq_time: Milliseconds }
+    /// What the main thread counts of every cluster as it finds the hosts. Apart from [`TrafficStats`], because a thread has
+    /// memory for the groups that it counts in.
+    pub struct DiscoveryStats {
+        counters {
+            default_total_match_count = "default.total_match_count",
+            membership_change,
+            update_attempt,
+            update_empty,
+            update_failure,
+            update_no_rebuild,
+            update_success,
+        }
+        gauges {
+            max_host_weight,
+            membership_degraded,
+            membership_excluded,
+            membership_healthy,
+            membership_total,
+            version,
+            warming_state,
+        }
     }
 }
 
 stat_group! {
-    /// What an EDS cluster counts about its subscription beside the `update_*` of [`TrafficStats`].
+    /// The gauges `circuit_breakers.<priority>.remaining_*`, where they are kept (`track_remaining`).
+    pub(crate) struct RemainingStats {
+        gauges {
+            remaining_cx,
+            remaining_pending,
+            remaining_rq,
+            remaining_retries,
+            remaining_cx_pools,
+        }
+    }
+}
+
+stat_group! {
+    /// What an EDS cluster counts about its subscription beside the `update_*` of [`DiscoveryStats`].
     pub struct EdsStats {
         counters { init_fetch_timeout, update_rejected }
         gauges { update_time }
@@ -136,28 +168,36 @@ stat_group! {
 #[derive(Debug)]
 pub struct ClusterStats {
     traffic: TrafficStats,
-    completed: Counter,
-    eds: Option<(EdsStats, TextReadout)>,
-    tls: Option<TlsStats>,
+    /// What the main thread counts.
+    pub discovery: DiscoveryStats,
+    eds: Option<Box<(EdsStats, TextReadout)>>,
+    tls: Option<Box<TlsStats>>,
     http1: OnceLock<Http1CodecStats>,
     http2: OnceLock<Http2CodecStats>,
     /// `upstream_rq_<code>`, `upstream_rq_<n>xx`, `upstream_rq_completed`.
-    pub response_codes: ResponseCodeStats,
+    codes: ResponseCodeTable,
     /// The same under `external.`: requests from outside the mesh.
-    pub external_response_codes: ResponseCodeStats,
+    external_codes: ResponseCodeTable,
     /// The same under `internal.`: requests from an internal address.
-    pub internal_response_codes: ResponseCodeStats,
+    internal_codes: ResponseCodeTable,
     /// The same under `canary.`: responses of canary hosts (`x-envoy-upstream-canary`, endpoint metadata).
-    pub canary_response_codes: ResponseCodeStats,
+    canary_codes: ResponseCodeTable,
     /// The same under `retry.`: responses that led to a retry.
-    pub retry_response_codes: ResponseCodeStats,
-    request_time: OnceLock<RequestTimeStats>,
-    internal_request_time: OnceLock<RequestTimeStats>,
-    external_request_time: OnceLock<RequestTimeStats>,
-    canary_request_time: OnceLock<RequestTimeStats>,
-    /// `node.locality.zone`, when it is known.
-    own_zone: OnceLock<Box<str>>,
-    zones: OnceLock<Box<ZoneStats>>,
+    retry_codes: ResponseCodeTable,
+    request_time: OnceLock<Histogram>,
+    internal_request_time: OnceLock<Histogram>,
+    external_request_time: OnceLock<Histogram>,
+    canary_request_time: OnceLock<Histogram>,
+    /// By zone, when that of this proxy is known.
+    zones: OnceLock<Box<Zones>>,
+}
+
+/// `zone.<own zone>.*`.
+#[derive(Debug)]
+struct Zones {
+    /// `node.locality.zone`.
+    own: Box<str>,
+    first: OnceLock<Box<ZoneStats>>,
 }
 
 /// `zone.<own zone>.<zone of the host>.*`; the zones of a cluster are a list that only grows.
@@ -187,28 +227,29 @@ impl ClusterStats {
     /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`; `eds` adds those of a subscription,
     /// `secure` those of TLS.
     pub fn new(scope: &Scope, eds: bool, secure: bool) -> Self {
-        let codes = |prefix: &str| scope.scope(prefix).response_codes("upstream_rq");
-        let traffic: TrafficStats = scope.group();
-        scope.counter("default.total_match_count");
         Self {
-            traffic,
-            completed: scope.counter("upstream_rq_completed"),
-            eds: eds.then(|| (scope.group(), scope.text_readout("version_text"))),
-            tls: secure.then(|| TlsStats::of_cluster(scope)),
+            traffic: scope.group(),
+            discovery: scope.group(),
+            eds: eds.then(|| Box::new((scope.group(), scope.text_readout("version_text")))),
+            tls: secure.then(|| Box::new(TlsStats::of_cluster(scope))),
             http1: OnceLock::new(),
             http2: OnceLock::new(),
-            response_codes: scope.response_codes("upstream_rq"),
-            external_response_codes: codes("external"),
-            internal_response_codes: codes("internal"),
-            canary_response_codes: codes("canary"),
-            retry_response_codes: codes("retry"),
+            codes: ResponseCodeTable::default(),
+            external_codes: ResponseCodeTable::default(),
+            internal_codes: ResponseCodeTable::default(),
+            canary_codes: ResponseCodeTable::default(),
+            retry_codes: ResponseCodeTable::default(),
             request_time: OnceLock::new(),
             internal_request_time: OnceLock::new(),
             external_request_time: OnceLock::new(),
             canary_request_time: OnceLock::new(),
-            own_zone: OnceLock::new(),
             zones: OnceLock::new(),
         }
+    }
+
+    /// The traffic, to be held by what counts it.
+    pub(crate) fn traffic(&self) -> &TrafficStats {
+        &self.traffic
     }
 
     /// `http1.*`, from the first HTTP/1 connection on.
@@ -224,14 +265,14 @@ impl ClusterStats {
     /// Says in which zone this proxy is, so that responses are counted by zone too.
     pub(crate) fn set_own_zone(&self, zone: &str) {
         if !zone.is_empty() {
-            self.own_zone.get_or_init(|| zone.into());
+            self.zones.get_or_init(|| Box::new(Zones { own: zone.into(), first: OnceLock::new() }));
         }
     }
 
     /// The stats of responses from `zone`, when both zones are known.
     fn zone(&self, zone: &str) -> Option<&ZoneStats> {
-        let own = self.own_zone.get().filter(|_| !zone.is_empty())?;
-        let mut cell = &self.zones;
+        let Zones { own, first } = &**self.zones.get().filter(|_| !zone.is_empty())?;
+        let mut cell = first;
         loop {
             let stats = cell.get_or_init(|| {
                 let scope = self.traffic.scope().scope(&format!("zone.{own}.{zone}"));
@@ -253,11 +294,14 @@ impl ClusterStats {
     /// Counts a response under its code, its class and `completed`, in the cluster and wherever its traits say.
     pub fn charge_response(&self, status: u16, traits: &ResponseTraits<'_>) {
         let ResponseTraits { internal, canary, zone, alternative } = *traits;
-        self.response_codes.charge(status);
-        let by_origin = if internal { &self.internal_response_codes } else { &self.external_response_codes };
-        by_origin.charge(status);
+        let scope = self.traffic.scope();
+        self.codes.charge(status, scope, "upstream_rq");
+        match internal {
+            true => self.internal_codes.charge(status, scope, "internal.upstream_rq"),
+            false => self.external_codes.charge(status, scope, "external.upstream_rq"),
+        }
         if canary {
-            self.canary_response_codes.charge(status);
+            self.canary_codes.charge(status, scope, "canary.upstream_rq");
         }
         if let Some(zone) = self.zone(zone) {
             zone.codes.charge(status);
@@ -265,6 +309,11 @@ impl ClusterStats {
         if let Some(prefix) = alternative {
             self.charge_alternative(status, prefix, internal, canary);
         }
+    }
+
+    /// Counts a response that led to a retry (`retry.upstream_rq_<code>`).
+    pub fn charge_retry(&self, status: u16) {
+        self.retry_codes.charge(status, self.traffic.scope(), "retry.upstream_rq");
     }
 
     /// Names that requests choose are looked up each time: they are rare, and there is no end to them.
@@ -277,19 +326,14 @@ impl ClusterStats {
         }
     }
 
-    /// Requests that got a complete response, by any code.
-    pub fn completed(&self) -> Counter {
-        self.completed
-    }
-
     /// The subscription of an EDS cluster, and the text readout `version_text`.
     pub fn eds(&self) -> Option<&(EdsStats, TextReadout)> {
-        self.eds.as_ref()
+        self.eds.as_deref()
     }
 
     /// `ssl.*`, when connections to hosts can be encrypted.
     pub fn tls(&self) -> Option<&TlsStats> {
-        self.tls.as_ref()
+        self.tls.as_deref()
     }
 
     /// The gauge of hosts that `single_host_per_subset` leaves out, which exists where there are subsets.
@@ -299,7 +343,10 @@ impl ClusterStats {
 
     /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).
     pub(crate) fn count_socket_match(&self, entry: &str) {
-        self.traffic.scope().counter(format!("{entry}.total_match_count")).inc();
+        match entry {
+            "default" => self.discovery.default_total_match_count().inc(),
+            entry => self.traffic.scope().counter(format!("{entry}.total_match_count")).inc(),
+        }
     }
 
     /// Counts a PROXY protocol header whose extensions were too long to be sent.
@@ -354,32 +401,21 @@ impl ClusterStats {
         }
     }
 
-    /// The counter of a circuit breaker by its name.
-    pub(crate) fn overflow(&self, name: &str) -> Counter {
-        match name {
-            "upstream_cx_overflow" => self.traffic.upstream_cx_overflow(),
-            "upstream_rq_pending_overflow" => self.traffic.upstream_rq_pending_overflow(),
-            "upstream_rq_active_overflow" => self.traffic.upstream_rq_active_overflow(),
-            "upstream_rq_retry_overflow" => self.traffic.upstream_rq_retry_overflow(),
-            _ => self.traffic.upstream_cx_pool_overflow(),
-        }
-    }
-
     /// Records the time of a completed request in milliseconds: `upstream_rq_time`, and the same wherever the traits
     /// say. The histograms exist from their first use on.
     pub fn record_request_time(&self, millis: u64, traits: &ResponseTraits<'_>) {
         let ResponseTraits { internal, canary, zone, alternative } = *traits;
         let scope = self.traffic.scope();
-        let all = self.request_time.get_or_init(|| scope.group());
-        all.upstream_rq_time().record(millis);
-        let (cell, origin) = match internal {
-            true => (&self.internal_request_time, "internal"),
-            false => (&self.external_request_time, "external"),
+        let record = |cell: &OnceLock<Histogram>, name: &'static str| {
+            cell.get_or_init(|| scope.histogram(name, Unit::Milliseconds)).record(millis);
         };
-        cell.get_or_init(|| scope.scope(origin).group()).upstream_rq_time().record(millis);
+        record(&self.request_time, "upstream_rq_time");
+        match internal {
+            true => record(&self.internal_request_time, "internal.upstream_rq_time"),
+            false => record(&self.external_request_time, "external.upstream_rq_time"),
+        }
         if canary {
-            let canary = self.canary_request_time.get_or_init(|| scope.scope("canary").group());
-            canary.upstream_rq_time().record(millis);
+            record(&self.canary_request_time, "canary.upstream_rq_time");
         }
         if let Some(zone) = self.zone(zone) {
             zone.time.record(millis);

@@ -19,6 +19,18 @@ pub enum TransportSocket {
     ProxyProtocol(Arc<ProxyProtocolSocket>),
 }
 
+/// Sockets that are the same; two of equal configuration have keys, sessions and statistics of their own.
+impl PartialEq for TransportSocket {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::RawBuffer, Self::RawBuffer) => true,
+            (Self::Tls(a), Self::Tls(b)) => Arc::ptr_eq(a, b),
+            (Self::ProxyProtocol(a), Self::ProxyProtocol(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
 impl TransportSocket {
     /// Whether connections are encrypted.
     pub fn is_secure(&self) -> bool {

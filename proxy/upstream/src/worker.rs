@@ -260,7 +260,7 @@ fn worn_out(info: &ClusterInfo, before: &PrioritySet, now: &PrioritySet, some_le
 
 /// The present on the clock of slow start, where it is read at all.
 fn slow_start_clock(info: &ClusterInfo) -> u64 {
-    if info.lb.slow_start.is_some() { uptime_millis() } else { 0 }
+    if info.balancing.lb.slow_start.is_some() { uptime_millis() } else { 0 }
 }
 
 impl WorkerCluster {
@@ -268,7 +268,7 @@ impl WorkerCluster {
         let generation = active.generation();
         let hosts = active.hosts();
         let now = slow_start_clock(active.info());
-        let cursors = Cursors::new(&active.info().lb, &hosts, rng.borrow_mut().next_u64(), now);
+        let cursors = Cursors::new(&active.info().balancing.lb, &hosts, rng.borrow_mut().next_u64(), now);
         let state = HostState {
             generation,
             hosts,
@@ -338,7 +338,7 @@ impl WorkerCluster {
         let Share { cluster, level, degraded } = self
             .aggregate
             .borrow_mut()
-            .up_to_date(names, &clusters, info.panic_threshold)
+            .up_to_date(names, &clusters, info.balancing.panic_threshold)
             .choose(context.previous_priorities, draw)?;
         let host = cluster.choose_own(context, Some((level, degraded)))?;
         Some(ChosenHost { host, member: Some(cluster) })
@@ -352,12 +352,13 @@ impl WorkerCluster {
         let mut state = self.state.borrow_mut();
         let HostState { hosts, cursors, .. } = &mut *state;
         if let Some((address, strict)) = context.override_host {
-            let wanted = hosts.at_address(address).filter(|host| info.lb.override_statuses.accept(host));
+            let wanted =
+                hosts.at_address(address).filter(|host| info.balancing.lb.override_statuses.accept(host));
             if wanted.is_some() || strict {
                 return wanted.cloned();
             }
         }
-        if let (Some(policy), Some(request)) = (&info.override_host, context.request)
+        if let (Some(policy), Some(request)) = (&info.balancing.override_host, context.request)
             && let Some(host) = policy.choose(hosts, request, context.attempts as usize)
         {
             return Some(host);
@@ -374,7 +375,8 @@ impl WorkerCluster {
         let mut rng = self.rng.borrow_mut();
         let mut chosen = None;
         for attempt in 0..=context.reselections {
-            let (host, outcome) = cursors.choose(&info.lb, hosts, &mut rng, Pick { attempt, ..pick });
+            let (host, outcome) =
+                cursors.choose(&info.balancing.lb, hosts, &mut rng, Pick { attempt, ..pick });
             if outcome != Outcome::default() {
                 info.stats.count_choice(outcome);
             }
@@ -428,7 +430,8 @@ impl WorkerCluster {
         let worn_out = worn_out(self.info(), &state.hosts, &hosts, !gone.is_empty());
         state.removed.extend(worn_out);
         state.removed.extend(gone);
-        state.cursors = state.cursors.renewed(&self.info().lb, &hosts, slow_start_clock(self.info()));
+        state.cursors =
+            state.cursors.renewed(&self.info().balancing.lb, &hosts, slow_start_clock(self.info()));
         state.hosts = hosts;
         state.generation = generation;
     }
@@ -451,7 +454,7 @@ impl WorkerCluster {
 
     /// The name of a host with the port that it has unless it says otherwise.
     fn dynamic_name(&self, authority: &str) -> String {
-        let port = if self.info().transport_socket.is_secure() { 443 } else { 80 };
+        let port = if self.info().transport_socket().is_secure() { 443 } else { 80 };
         default_port_appended(authority, port)
     }
 
@@ -469,7 +472,7 @@ impl WorkerCluster {
 
     /// The host at the address that metadata, a header or the connection asks for, made on first use.
     fn original_destination(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
-        let options = &self.info().original_dst;
+        let options = &self.info().balancing.original_dst;
         let parse = |text: &str| {
             let address = text.parse::<SocketAddr>().ok();
             if address.is_none() {

@@ -157,9 +157,15 @@ fn an_eds_cluster_is_invisible_until_its_assignment_and_keeps_hosts_that_stay() 
         assert!(cluster.hosts().hosts().any(|host| Arc::ptr_eq(host, &first[1])));
         eventually("the removed host is reported", || *gone.hosts.borrow() == [1]).await;
         let stats = &cluster.info().stats;
-        assert_eq!((stats.membership_change().value(), stats.membership_total().value()), (2, 2));
+        assert_eq!(
+            (stats.discovery.membership_change().value(), stats.discovery.membership_total().value()),
+            (2, 2)
+        );
         assign(&[2, 3]);
-        assert_eq!((stats.membership_change().value(), stats.update_no_rebuild().value()), (2, 1));
+        assert_eq!(
+            (stats.discovery.membership_change().value(), stats.discovery.update_no_rebuild().value()),
+            (2, 1)
+        );
 
         // A changed cluster starts with the assignment that is known, so that traffic has hosts without a gap.
         manager.add_or_update(eds_cluster("e", ", connect_timeout: 1s"), "2", Origin::Dynamic).unwrap();
@@ -218,7 +224,7 @@ fn names_are_resolved_and_a_failure_counts_as_an_answer() {
         let cluster = clusters.get("nowhere").unwrap();
         assert!(cluster.choose_host(&LbContext::default()).is_none());
         // A resolver that answers says that there is no such name, which is an answer.
-        let stats = &cluster.info().stats;
+        let stats = &cluster.info().stats.discovery;
         assert_eq!(stats.update_failure().value() + stats.update_success().value(), 1);
     });
 }

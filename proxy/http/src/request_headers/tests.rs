@@ -56,7 +56,7 @@ fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
         remote_address: SocketAddr::new(peer.parse().unwrap(), 40000),
         local_address: SocketAddr::from(([127, 0, 0, 1], 8080)),
         start: Instant::now(),
-        tls,
+        tls: tls.map(Box::new),
         requested_server_name: None,
         filter_chain_name: Arc::from(""),
         listener_name: Arc::from("listener"),

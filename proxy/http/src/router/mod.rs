@@ -251,7 +251,7 @@ impl Exchange {
         }
         match outcome {
             Outcome::Response(head, _, guard, _) => {
-                forwarding.cluster.info().stats.retry_response_codes.charge(head.status);
+                forwarding.cluster.info().stats.charge_retry(head.status);
                 guard.on_discarded();
                 self.log_attempt_end(forwarding, head.status, None);
             }

@@ -44,8 +44,8 @@ impl Exchange {
         if info.observability_name != info.name {
             self.info.upstream.cluster_name = Some(info.name.clone());
         }
-        if !info.metadata.filter_metadata.is_empty() {
-            self.info.upstream.cluster_metadata = Some(info.metadata.clone());
+        if let Some(metadata) = &info.metadata {
+            self.info.upstream.cluster_metadata = Some(metadata.clone());
         }
         let mut groups = manager.request_groups(route, &self.request);
         self.info.virtual_cluster = groups.virtual_cluster();

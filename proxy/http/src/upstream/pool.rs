@@ -248,7 +248,7 @@ impl HostPool {
         // Those that are about to begin are not counted at the host yet.
         let own = (self.open.get() + self.connecting.get()) as u64;
         if self.host.stats().cx_active.load(Ordering::Relaxed).max(own) >= of_host {
-            breakers.count_overflow(self.priority, Resource::Connections);
+            breakers.count_overflow(Resource::Connections);
         } else if let Some(permit) = breakers.try_acquire(self.priority, Resource::Connections) {
             return Some(permit);
         }

@@ -20,7 +20,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<FilterChain> {
     Arc::new(FilterChain {
         metadata: None,
         name: name.into(),
-        encoded: Vec::new(),
+        encoded: Bytes::new(),
         matches,
         tls: None,
         handshake_timeout: None,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use dhow_base::ConfigWarning;
 use dhow_proto::envoy::config::core::v3::BindConfig;
-use dhow_proto::google::protobuf::Any;
 use dhow_stats::stat_group;
 use dhow_tls::StaticSecrets;
 
@@ -95,8 +95,8 @@ pub struct EdsFile {
 /// One cluster, for `/config_dump` and `/clusters`.
 #[derive(Clone, Debug)]
 pub struct ClusterDescription {
-    /// The message as it was received.
-    pub message: Any,
+    /// The message as it was received, encoded.
+    pub message: Bytes,
     /// Version of the update that brought it; empty for the bootstrap.
     pub version: String,
     /// When it was applied.

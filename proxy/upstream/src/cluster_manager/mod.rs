@@ -8,10 +8,11 @@ mod tasks;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, Rng};
+use dhow_proto::Message;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use dhow_proto::{Message, any};
 use dhow_stats::Store;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -22,12 +23,12 @@ pub use description::{
 };
 use state::{Inner, State};
 
+use crate::cluster_settings::KnownSettings;
 use crate::config::{self, Discovery, EdsSource};
 use crate::dns::Resolvers;
 use crate::event_log::EventLogs;
 use crate::forwarding_options::ForwardingLowering;
-use crate::managed_cluster::{ManagedCluster, Origin, Provenance, Site, Supplies, Warming};
-use crate::outlier::Ejections;
+use crate::managed_cluster::{DeliverLater, ManagedCluster, Origin, Provenance, Site, Supplies, Warming};
 use crate::snapshot::{ActiveCluster, PublishedClusters, Publisher};
 
 /// The clusters of the proxy. Clones are the same manager. Belongs to the main thread: discovery runs as tasks of the
@@ -59,6 +60,12 @@ impl ClusterManager {
             publisher: Publisher::new(),
             reports,
             event_logs: EventLogs::default(),
+            deliver_later: {
+                let this = this.clone();
+                DeliverLater(Arc::new(move |name, id, after| {
+                    tokio::spawn(tasks::deliver_later(this.clone(), name, id, after)).abort_handle()
+                }))
+            },
             outlier_events: Mutex::default(),
             subscriptions: watch::Sender::new(0),
             initialization: watch::Sender::new(Initialization::default()),
@@ -71,6 +78,7 @@ impl ClusterManager {
                 staleness: HashMap::new(),
                 services: HashMap::new(),
                 dns_caches: HashMap::new(),
+                settings: KnownSettings::default(),
                 batches: 0,
                 site: Site::default(),
                 local_cluster: None,
@@ -115,33 +123,46 @@ impl ClusterManager {
     /// neither does a dynamic cluster with the name of a static one.
     pub fn add_or_update(
         &self,
+        cluster: Cluster,
+        version: &str,
+        origin: Origin,
+    ) -> Result<Accepted, ConfigError> {
+        let encoded = cluster.encode_to_vec().into();
+        self.add_or_update_encoded(cluster, encoded, version, origin)
+    }
+
+    /// As [`ClusterManager::add_or_update`], for a message that is at hand encoded as well: that is kept for `/config_dump`.
+    pub fn add_or_update_encoded(
+        &self,
         mut cluster: Cluster,
+        encoded: Bytes,
         version: &str,
         origin: Origin,
     ) -> Result<Accepted, ConfigError> {
         let mut state = self.inner.state.lock();
-        let known = state.warming.get(&cluster.name).or_else(|| state.active.get(&cluster.name));
+        let known = state.warming.get(&*cluster.name).or_else(|| state.active.get(&*cluster.name));
         if let Some(known) = known {
             if origin == Origin::Static {
                 let reason = format!("cluster manager: duplicate cluster '{}'", cluster.name);
                 return Err(ConfigError::at_root(reason));
             }
             if known.origin == Origin::Static
-                || Cluster::decode(&*known.message.value).as_ref() == Ok(&cluster)
+                || known.message == encoded
+                || Cluster::decode(&*known.message).as_ref() == Ok(&cluster)
             {
                 return Ok(Accepted { change: Change::Unchanged, warnings: Vec::new() });
             }
         }
         let change = if known.is_some() { Change::Updated } else { Change::Added };
-        let message = any::pack(&cluster);
         if cluster.upstream_bind_config.is_none() {
             cluster.upstream_bind_config.clone_from(&state.upstream_bind);
         }
-        let (config, warnings) =
+        let (mut config, warnings) =
             config::lower_cluster(cluster, &state.secrets, &state.resolver, &state.forwarding)?;
         state.check_dns_cache(&config)?;
         let events = self.inner.open_events(&config)?;
-        let from = Provenance { id: state.next_id, message, version: version.to_owned(), origin };
+        state.settings.share(&mut config.settings);
+        let from = Provenance { id: state.next_id, message: encoded, version: version.to_owned(), origin };
         state.next_id += 1;
         let supplies = Supplies {
             site: &state.site,
@@ -161,8 +182,7 @@ impl ClusterManager {
             Inner::discover(&self.inner, &mut managed, events);
             Inner::follow_reports(&self.inner, &mut state);
         }
-        let name = managed.config.name.clone();
-        self.inner.place(&mut state, name, managed);
+        self.inner.place(&mut state, managed);
         self.inner.settle(&mut state);
         Ok(Accepted { change, warnings })
     }
@@ -170,7 +190,7 @@ impl ClusterManager {
     /// Removes a dynamic cluster; false when there is none of this name. Static clusters stay.
     pub fn remove(&self, name: &str) -> bool {
         let mut state = self.inner.state.lock();
-        let removable = |clusters: &HashMap<String, Box<ManagedCluster>>| {
+        let removable = |clusters: &HashMap<Arc<str>, Box<ManagedCluster>>| {
             clusters.get(name).is_some_and(|cluster| cluster.origin == Origin::Dynamic)
         };
         if !removable(&state.active) && !removable(&state.warming) {
@@ -213,7 +233,7 @@ impl ClusterManager {
         self.inner.watch_staleness(&mut state, &service, assignment.stale_after);
         for name in clusters {
             let State { active, warming, .. } = &mut *state;
-            for cluster in [warming.get_mut(&name), active.get_mut(&name)].into_iter().flatten() {
+            for cluster in [warming.get_mut(&*name), active.get_mut(&*name)].into_iter().flatten() {
                 self.inner.assign(cluster, &assignment);
             }
             self.inner.promote(&mut state, &name);
@@ -234,7 +254,7 @@ impl ClusterManager {
     pub fn assignment_timed_out(&self, service_name: &str) {
         let mut state = self.inner.state.lock();
         for name in state.services.get(service_name).cloned().unwrap_or_default() {
-            if let Some(cluster) = state.warming.get_mut(&name) {
+            if let Some(cluster) = state.warming.get_mut(&*name) {
                 cluster.warming = Warming::Done;
             }
             self.inner.promote(&mut state, &name);
@@ -247,7 +267,7 @@ impl ClusterManager {
         let state = self.inner.state.lock();
         let mut wanted = BTreeMap::new();
         for cluster in state.active.values().chain(state.warming.values()) {
-            let Discovery::Eds(eds) = &cluster.config.discovery else {
+            let Discovery::Eds(eds) = &cluster.discovery else {
                 continue;
             };
             let file = match &eds.source {
@@ -276,7 +296,7 @@ impl ClusterManager {
         let state = self.inner.state.lock();
         let names = state.services.get(service_name).into_iter().flatten();
         names
-            .filter_map(|name| state.warming.get(name).or_else(|| state.active.get(name)))
+            .filter_map(|name| state.warming.get(&**name).or_else(|| state.active.get(&**name)))
             .map(|c| c.active.clone())
             .collect()
     }
@@ -317,7 +337,7 @@ impl ClusterManager {
         let state = self.inner.state.lock();
         let all = state.active.values().chain(state.warming.values());
         all.filter(|cluster| cluster.origin == Origin::Dynamic)
-            .map(|cluster| cluster.config.name.clone())
+            .map(|cluster| cluster.info().name.to_string())
             .collect()
     }
 
@@ -327,7 +347,7 @@ impl ClusterManager {
         let mut described = Vec::with_capacity(state.active.len() + state.warming.len());
         for (clusters, warming) in [(&state.active, false), (&state.warming, true)] {
             let mut sorted: Vec<&ManagedCluster> = clusters.values().map(Box::as_ref).collect();
-            sorted.sort_by(|a, b| a.config.name.cmp(&b.config.name));
+            sorted.sort_by(|a, b| a.info().name.cmp(&b.info().name));
             described.extend(sorted.into_iter().map(|cluster| ClusterDescription {
                 message: cluster.message.clone(),
                 version: cluster.version.clone(),
@@ -335,7 +355,7 @@ impl ClusterManager {
                 origin: cluster.origin,
                 warming,
                 cluster: cluster.active.clone(),
-                success_rates: cluster.ejections.as_ref().map(Ejections::summaries),
+                success_rates: cluster.ejections.as_ref().map(|ejections| ejections.summaries()),
             }));
         }
         described

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::description::{ClusterManagerStats, Initialization};
 use super::{dynamic_hosts, tasks};
+use crate::cluster_settings::KnownSettings;
 use crate::config::{Assignment, ClusterConfig, Discovery};
 use crate::connect::system_text;
 use crate::dns::{Answer, LookupError, ResolverOptions, Resolvers};
@@ -22,8 +23,8 @@ use crate::event_log::{EventFile, EventLogs};
 use crate::forwarding_options::ForwardingLowering;
 use crate::host::Host;
 use crate::lb::LocalCluster;
-use crate::managed_cluster::{DeliverLater, ManagedCluster, Site, Warming, cluster_scope};
-use crate::outlier::{Ejections, Finding, HostReport, Moment, ReportSender};
+use crate::managed_cluster::{DeliverLater, ManagedCluster, Site, Warming};
+use crate::outlier::{Finding, HostReport, Moment, ReportSender};
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, Publisher};
 
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Inner {
     pub(super) event_logs: EventLogs,
     /// `cluster_manager.outlier_detection.event_log_path`.
     pub(super) outlier_events: Mutex<Option<Arc<EventFile>>>,
+    /// What delivers merged changes.
+    pub(super) deliver_later: DeliverLater,
     pub(super) subscriptions: watch::Sender<u64>,
     pub(super) initialization: watch::Sender<Initialization>,
     /// Whether discovery runs; it does not under `--mode validate`.
@@ -48,8 +51,8 @@ pub(super) struct Inner {
 pub(super) struct State {
     pub(super) next_id: u64,
     /// Boxed, as tables keep room for twice as many clusters as there are.
-    pub(super) active: HashMap<String, Box<ManagedCluster>>,
-    pub(super) warming: HashMap<String, Box<ManagedCluster>>,
+    pub(super) active: HashMap<Arc<str>, Box<ManagedCluster>>,
+    pub(super) warming: HashMap<Arc<str>, Box<ManagedCluster>>,
     /// Last assignment per service, so that a cluster that is replaced need not wait for the server to repeat itself.
     pub(super) assignments: HashMap<String, Arc<Assignment>>,
     /// The timers of assignments that go when no update comes (`endpoint_stale_after`), per service.
@@ -58,6 +61,8 @@ pub(super) struct State {
     pub(super) services: HashMap<String, BTreeSet<String>>,
     /// The settings of DNS caches by their names, which clusters may share.
     pub(super) dns_caches: HashMap<String, DnsCacheSettings>,
+    /// What clusters share.
+    pub(super) settings: KnownSettings,
     pub(super) batches: usize,
     pub(super) site: Site,
     /// `local_cluster_name`, and the generation of its hosts that clusters know of.
@@ -76,11 +81,11 @@ pub(super) struct State {
 
 impl Inner {
     pub(super) fn subscribe(&self, state: &mut State, managed: &mut ManagedCluster) {
-        let Discovery::Eds(eds) = &managed.config.discovery else {
+        let Discovery::Eds(eds) = &managed.discovery else {
             return;
         };
         let service = eds.service_name.clone();
-        state.services.entry(service.clone()).or_default().insert(managed.config.name.clone());
+        state.services.entry(service.clone()).or_default().insert(managed.info().name.to_string());
         self.subscriptions.send_modify(|changes| *changes = changes.wrapping_add(1));
         if let Some(assignment) = state.assignments.get(&service).cloned() {
             self.assign(managed, &assignment);
@@ -88,12 +93,12 @@ impl Inner {
     }
 
     pub(super) fn unsubscribe(&self, state: &mut State, cluster: &ManagedCluster) {
-        let Discovery::Eds(eds) = &cluster.config.discovery else {
+        let Discovery::Eds(eds) = &cluster.discovery else {
             return;
         };
-        let name = &cluster.config.name;
+        let name = &*cluster.info().name;
         let still_wanted = [state.active.get(name), state.warming.get(name)].into_iter().flatten().any(
-            |other| matches!(&other.config.discovery, Discovery::Eds(other) if other.service_name == eds.service_name),
+            |other| matches!(&other.discovery, Discovery::Eds(other) if other.service_name == eds.service_name),
         );
         if still_wanted {
             return;
@@ -152,12 +157,13 @@ impl Inner {
         if update(cluster) {
             self.publisher.wake();
         } else {
-            cluster.info().stats.update_no_rebuild().inc();
+            cluster.info().stats.discovery.update_no_rebuild().inc();
         }
     }
 
     /// Puts a new version where it belongs: into use, or beside the one in use until it is warm.
-    pub(super) fn place(&self, state: &mut State, name: String, managed: ManagedCluster) {
+    pub(super) fn place(&self, state: &mut State, managed: ManagedCluster) {
+        let name = managed.info().name.clone();
         let older = state.warming.insert(name.clone(), Box::new(managed));
         if let Some(older) = &older {
             self.unsubscribe(state, older);
@@ -170,14 +176,14 @@ impl Inner {
         let ready = state
             .warming
             .get(name)
-            .is_some_and(|cluster| cluster.is_warm() || !cluster.config.wait_for_warm_on_init);
+            .is_some_and(|cluster| cluster.is_warm() || !cluster.info().wait_for_warm_on_init);
         if !ready {
             return;
         }
         if let Some(mut cluster) = state.warming.remove(name) {
-            cluster.info().stats.warming_state().set(0);
-            cluster.delivery.begin(self.deliver_later(name, cluster.id));
-            let older = state.active.insert(name.to_owned(), cluster);
+            cluster.info().stats.discovery.warming_state().set(0);
+            cluster.delivery.begin(self.deliver_later.clone());
+            let older = state.active.insert(cluster.info().name.clone(), cluster);
             if let Some(older) = &older {
                 self.unsubscribe(state, older);
             }
@@ -185,20 +191,12 @@ impl Inner {
         }
     }
 
-    /// What delivers merged changes of a cluster.
-    fn deliver_later(&self, name: &str, id: u64) -> DeliverLater {
-        let (inner, name) = (self.this.clone(), name.to_owned());
-        DeliverLater(Box::new(move |after| {
-            tokio::spawn(tasks::deliver_later(inner.clone(), name.clone(), id, after)).abort_handle()
-        }))
-    }
-
     /// Tells zone-aware clusters when the hosts of the local cluster changed.
     fn follow_local_cluster(&self, state: &mut State) {
         let State { local_cluster: Some((name, seen)), active, warming, site, .. } = state else {
             return;
         };
-        let Some(own) = active.get(name) else {
+        let Some(own) = active.get(&**name) else {
             return;
         };
         let generation = own.active.generation();
@@ -212,7 +210,7 @@ impl Inner {
         let mut changed = false;
         for (other, cluster) in active.iter_mut().chain(warming.iter_mut()) {
             // The local cluster does not route to itself by zone: it would never come to rest.
-            changed |= other != name && cluster.follow_local_cluster(&look);
+            changed |= **other != **name && cluster.follow_local_cluster(&look);
         }
         if changed {
             self.publisher.wake();
@@ -235,8 +233,8 @@ impl Inner {
         }
         let mut waiting = Initialization::default();
         for cluster in state.warming.values() {
-            cluster.info().stats.warming_state().set(1);
-            match cluster.config.discovery {
+            cluster.info().stats.discovery.warming_state().set(1);
+            match cluster.discovery {
                 Discovery::Eds(_) => waiting.secondary += 1,
                 _ => waiting.primary += 1,
             }
@@ -252,15 +250,15 @@ impl Inner {
 
     /// Starts what a cluster needs to find its hosts and to bring back ejected ones.
     pub(super) fn discover(inner: &Arc<Self>, managed: &mut ManagedCluster, events: Vec<Arc<EventFile>>) {
-        if let Discovery::Dns(dns) = &managed.config.discovery {
+        if let Discovery::Dns(dns) = &managed.discovery {
             for (at, name) in managed.names() {
                 let task = tasks::resolve_again_and_again(
                     Arc::downgrade(inner),
-                    managed.config.name.clone(),
+                    managed.info().name.to_string(),
                     managed.id,
                     at,
                     name,
-                    dns.clone(),
+                    (**dns).clone(),
                 );
                 managed.tasks.push(tokio::spawn(task).abort_handle());
             }
@@ -270,7 +268,7 @@ impl Inner {
             let task = dynamic_hosts::resolve_on_request(weak, active, managed.id, requests);
             managed.tasks.push(tokio::spawn(task).abort_handle());
         }
-        if let Discovery::OriginalDst(interval) = &managed.config.discovery {
+        if let Discovery::OriginalDst(interval) = &managed.discovery {
             let task = tasks::follow_original_hosts(
                 Arc::downgrade(inner),
                 managed.active.clone(),
@@ -279,7 +277,7 @@ impl Inner {
             );
             managed.tasks.push(tokio::spawn(task).abort_handle());
         }
-        let (weak, name, id) = (Arc::downgrade(inner), managed.config.name.clone(), managed.id);
+        let (weak, name, id) = (Arc::downgrade(inner), managed.info().name.clone(), managed.id);
         let on_checked = move |host: &Arc<Host>, healthy: bool| {
             if let Some(inner) = weak.upgrade() {
                 inner.with_cluster(&name, id, |inner, cluster| {
@@ -291,12 +289,11 @@ impl Inner {
                 });
             }
         };
-        let scope = inner.store.scope(&cluster_scope(&managed.config.observability_name));
-        managed.check_health(&scope, events, Arc::new(on_checked));
-        if let Some(interval) = managed.ejections.as_ref().map(Ejections::interval) {
+        managed.check_health(events, Arc::new(on_checked));
+        if let Some(interval) = managed.ejections.as_ref().map(|ejections| ejections.interval()) {
             let task = tasks::sweep_again_and_again(
                 Arc::downgrade(inner),
-                managed.config.name.clone(),
+                managed.info().name.to_string(),
                 managed.id,
                 interval,
             );
@@ -386,7 +383,7 @@ impl Inner {
         answer: &Result<Answer, LookupError>,
     ) -> bool {
         self.with_cluster(name, id, |inner, cluster| {
-            let stats = &cluster.info().stats;
+            let stats = &cluster.info().stats.discovery;
             let nothing = answer.as_ref().is_err_and(|error| !cluster.is_dns_failure(error));
             match answer {
                 Err(_) if nothing => {
@@ -414,8 +411,8 @@ impl State {
         let Discovery::DynamicForwardProxy(settings) = &config.discovery else {
             return Ok(());
         };
-        let known = self.dns_caches.entry(settings.name.clone()).or_insert_with(|| settings.clone());
-        if known == settings {
+        let known = self.dns_caches.entry(settings.name.clone()).or_insert_with(|| (**settings).clone());
+        if known == &**settings {
             return Ok(());
         }
         let path = FieldPath::root().field("cluster_type").field("typed_config").field("dns_cache_config");
@@ -427,7 +424,7 @@ impl State {
     fn each_of_service(&mut self, service: &str, mut action: impl FnMut(&mut ManagedCluster)) {
         let Self { active, warming, services, .. } = self;
         for name in services.get(service).into_iter().flatten() {
-            let found = [warming.get_mut(name), active.get_mut(name)];
+            let found = [warming.get_mut(name.as_str()), active.get_mut(name.as_str())];
             found.into_iter().flatten().for_each(|cluster| action(cluster));
         }
     }

@@ -26,7 +26,7 @@ pub(super) async fn resolve_again_and_again(
         let resolver = match inner.upgrade() {
             Some(inner) => {
                 if let Some(active) = inner.state.lock().find(&cluster, id) {
-                    active.info().stats.update_attempt().inc();
+                    active.info().stats.discovery.update_attempt().inc();
                 }
                 inner.resolvers.get(&dns.resolver, dns.family)
             }
@@ -139,7 +139,7 @@ pub(super) async fn follow_original_hosts(
 }
 
 /// Publishes the changes of a cluster that wait, when the time is over.
-pub(super) async fn deliver_later(inner: Weak<Inner>, cluster: String, id: u64, after: Duration) {
+pub(super) async fn deliver_later(inner: Weak<Inner>, cluster: Arc<str>, id: u64, after: Duration) {
     tokio::time::sleep(after).await;
     if let Some(inner) = inner.upgrade() {
         inner.with_cluster(&cluster, id, |inner, cluster| {

@@ -22,27 +22,27 @@ use crate::host::{HealthFlag, HealthFlags, HostAddress, Locality};
 use crate::metadata::HostMetadata;
 
 /// The endpoints of a cluster as configured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Assignment {
     pub(crate) groups: Vec<AssignedGroup>,
+    pub(crate) policy: AssignmentPolicy,
+    /// `endpoint_stale_after`: the endpoints go when no update came for this long.
+    pub(crate) stale_after: Option<Duration>,
+}
+
+/// `ClusterLoadAssignment.Policy` as far as it shapes the host sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AssignmentPolicy {
     /// `overprovisioning_factor` in percent.
     pub(crate) overprovisioning: u32,
     pub(crate) weighted_priority_health: bool,
     /// `drop_overloads`: requests of a million that are turned away.
     pub(crate) drop_overload: u32,
-    /// `endpoint_stale_after`: the endpoints go when no update came for this long.
-    pub(crate) stale_after: Option<Duration>,
 }
 
-impl Default for Assignment {
+impl Default for AssignmentPolicy {
     fn default() -> Self {
-        Self {
-            groups: Vec::new(),
-            overprovisioning: 140,
-            weighted_priority_health: false,
-            drop_overload: 0,
-            stale_after: None,
-        }
+        Self { overprovisioning: 140, weighted_priority_health: false, drop_overload: 0 }
     }
 }
 
@@ -103,13 +103,13 @@ pub(crate) fn lower(
 fn lower_policy(policy: Policy, into: &mut Assignment, path: &FieldPath) -> Result<(), ConfigError> {
     let Policy { drop_overloads, overprovisioning_factor, endpoint_stale_after, weighted_priority_health } =
         policy;
-    into.drop_overload = drop_share(&drop_overloads, &path.field("drop_overloads"))?;
+    into.policy.drop_overload = drop_share(&drop_overloads, &path.field("drop_overloads"))?;
     into.stale_after = timeout(endpoint_stale_after, None, || path.field("endpoint_stale_after"))?;
-    into.overprovisioning = number(overprovisioning_factor).unwrap_or(140);
-    if into.overprovisioning == 0 {
+    into.policy.overprovisioning = number(overprovisioning_factor).unwrap_or(140);
+    if into.policy.overprovisioning == 0 {
         return Err(ConfigError::new(path.field("overprovisioning_factor"), "value must be greater than 0"));
     }
-    into.weighted_priority_health = weighted_priority_health;
+    into.policy.weighted_priority_health = weighted_priority_health;
     Ok(())
 }
 
@@ -199,7 +199,7 @@ impl GroupReader<'_> {
         Ok(AssignedGroup {
             priority,
             weight: number(load_balancing_weight).unwrap_or(0),
-            locality: Arc::new(Locality { region, zone, sub_zone }),
+            locality: Locality { region, zone, sub_zone }.shared(),
             endpoints,
         })
     }
@@ -249,10 +249,7 @@ impl GroupReader<'_> {
             target,
             hostname,
             weight: number(load_balancing_weight).unwrap_or(1).max(1),
-            metadata: Arc::new(HostMetadata {
-                endpoint: Arc::new(metadata.unwrap_or_default()),
-                ..HostMetadata::default()
-            }),
+            metadata: HostMetadata::of_endpoint(metadata),
             health: health_flags(health_status),
             health_check_address: health_check.0,
             health_check_hostname: health_check.1,

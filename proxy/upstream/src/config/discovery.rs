@@ -32,14 +32,14 @@ const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Discovery {
     Static(Assignment),
-    Dns(DnsDiscovery),
-    Eds(EdsDiscovery),
+    Dns(Box<DnsDiscovery>),
+    Eds(Box<EdsDiscovery>),
     /// With `cleanup_interval`.
     OriginalDst(Duration),
     /// `envoy.clusters.aggregate`: the clusters in order of preference.
     Aggregate(Vec<String>),
     /// `envoy.clusters.dynamic_forward_proxy`.
-    DynamicForwardProxy(DnsCacheSettings),
+    DynamicForwardProxy(Box<DnsCacheSettings>),
 }
 
 impl Discovery {
@@ -237,7 +237,7 @@ fn lower_eds(
             path.field("initial_fetch_timeout")
         })?;
     let service_name = if service_name.is_empty() { cluster_name } else { service_name };
-    Ok(Discovery::Eds(EdsDiscovery { service_name, source, initial_fetch_timeout }))
+    Ok(Discovery::Eds(Box::new(EdsDiscovery { service_name, source, initial_fetch_timeout })))
 }
 
 fn lower_dns(
@@ -273,7 +273,7 @@ fn lower_dns(
     if logical {
         check_logical(&assignment, &assignment_path)?;
     }
-    Ok(Discovery::Dns(DnsDiscovery {
+    Ok(Discovery::Dns(Box::new(DnsDiscovery {
         logical,
         assignment,
         refresh_rate: refresh_rate(dns_refresh_rate, || path.field("dns_refresh_rate"))?,
@@ -283,7 +283,7 @@ fn lower_dns(
         min_refresh_rate: Duration::from_secs(1),
         family,
         resolver,
-    }))
+    })))
 }
 
 fn check_logical(assignment: &Assignment, path: &FieldPath) -> Result<(), ConfigError> {
@@ -365,7 +365,7 @@ fn lower_custom(
                           allow_insecure_cluster_options is set.";
             return Err(ConfigError::new(type_path, reason));
         }
-        return Ok(Discovery::DynamicForwardProxy(cache));
+        return Ok(Discovery::DynamicForwardProxy(Box::new(cache)));
     }
     let dns = match &typed_config {
         Some(any) => unpack::<DnsCluster>(any, || type_path.clone())?,
@@ -411,7 +411,7 @@ fn lower_custom(
     }
     let failure = dns_failure_refresh_rate
         .map(|dns_cluster::RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
-    Ok(Discovery::Dns(DnsDiscovery {
+    Ok(Discovery::Dns(Box::new(DnsDiscovery {
         logical: all_addresses_in_single_endpoint,
         assignment,
         refresh_rate: refresh_rate(dns_refresh_rate, || type_path.field("dns_refresh_rate"))?,
@@ -422,7 +422,7 @@ fn lower_custom(
             .unwrap_or(Duration::from_secs(1)),
         family,
         resolver,
-    }))
+    })))
 }
 
 /// How the names of a cluster are resolved: as it says itself, where it names servers or a resolver, and else as the bootstrap

@@ -16,6 +16,7 @@ mod sockets;
 mod tests;
 mod thresholds;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_tls::StaticSecrets;
 
-pub(crate) use assignment::{AssignedEndpoint, Assignment, EndpointTarget};
+pub(crate) use assignment::{AssignedEndpoint, Assignment, AssignmentPolicy, EndpointTarget};
 use discovery::DiscoveryFields;
 pub use discovery::EdsSource;
 pub(crate) use discovery::{Discovery, DnsDiscovery};
@@ -37,14 +38,13 @@ pub(crate) use load_balancing::LoadBalancing;
 use load_balancing::LoadBalancingFields;
 pub(crate) use sockets::TransportSockets;
 
-use crate::circuit_breakers::Thresholds;
-use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol};
+use crate::cluster_info::UpstreamProtocol;
+use crate::cluster_settings::ClusterSettings;
 use crate::connection_options::ConnectionOptions;
 use crate::dns::ResolverOptions;
 use crate::forwarding_options::ForwardingLowering;
 use crate::health_check::HealthCheckConfig;
 use crate::lb::LbPolicy;
-use crate::outlier::OutlierConfig;
 
 /// A cluster message after validation.
 #[derive(Clone, Debug)]
@@ -53,23 +53,17 @@ pub(crate) struct ClusterConfig {
     /// `alt_stat_name`, or the name.
     pub(crate) observability_name: String,
     pub(crate) discovery: Discovery,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) per_connection_buffer_limit: u32,
-    pub(crate) balancing: LoadBalancing,
-    pub(crate) http: HttpOptions,
-    pub(crate) tcp_idle_timeout: Option<Duration>,
-    pub(crate) bind: Option<UpstreamBind>,
-    pub(crate) tcp_keepalive: Option<TcpKeepalive>,
-    pub(crate) connections: ConnectionOptions,
-    pub(crate) sockets: TransportSockets,
-    pub(crate) thresholds: [Thresholds; 2],
-    pub(crate) outlier: Option<OutlierConfig>,
     pub(crate) health_check: Option<Arc<HealthCheckConfig>>,
-    /// Hosts that discovery no longer lists go at once, even when checks find them healthy.
-    pub(crate) ignore_health_on_host_removal: bool,
-    pub(crate) close_connections_on_host_health_failure: bool,
-    pub(crate) wait_for_warm_on_init: bool,
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: Option<Arc<Metadata>>,
+    pub(crate) settings: Arc<ClusterSettings>,
+}
+
+impl Deref for ClusterConfig {
+    type Target = ClusterSettings;
+
+    fn deref(&self) -> &ClusterSettings {
+        &self.settings
+    }
 }
 
 /// Reads a cluster, which may name the secrets, is resolved by the resolver unless it has its own, and has what concerns the
@@ -242,9 +236,9 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         families,
         socket_options: socket_options.into(),
     };
-    Ok(ClusterConfig {
-        observability_name: if alt_stat_name.is_empty() { name.clone() } else { alt_stat_name },
-        discovery: discovery::lower(discovery, path, notes)?,
+    let observability_name = if alt_stat_name.is_empty() { name.clone() } else { alt_stat_name };
+    let discovery = discovery::lower(discovery, path, notes)?;
+    let settings = ClusterSettings {
         connect_timeout: connect_timeout_of(connect_timeout, path)?,
         per_connection_buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1 << 20),
         balancing: load_balancing::lower(balancing, path, notes)?,
@@ -254,16 +248,21 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         tcp_keepalive,
         connections,
         sockets: sockets::lower_transport_sockets(transport_socket, transport_socket_matches, path, notes)?,
-        thresholds: thresholds::lower(circuit_breakers, &breakers_path, notes)?,
-        outlier: outlier_detection
+        thresholds: Arc::new(thresholds::lower(circuit_breakers, &breakers_path, notes)?),
+        outlier_detection: outlier_detection
             .map(|message| outlier::lower(message, &path.field("outlier_detection")))
             .transpose()?,
-        health_check: health_check.map(Arc::new),
         ignore_health_on_host_removal,
         close_connections_on_host_health_failure,
         wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|value| value.value),
-        metadata: metadata.unwrap_or_default(),
+    };
+    Ok(ClusterConfig {
         name,
+        observability_name,
+        discovery,
+        health_check: health_check.map(Arc::new),
+        metadata: metadata.filter(|metadata| *metadata != Metadata::default()).map(Arc::new),
+        settings: Arc::new(settings),
     })
 }
 

@@ -29,14 +29,14 @@ use crate::proxy_protocol::{PassedTlvs, ProxyProtocolSocket};
 use crate::transport_socket::TransportSocket;
 
 /// The sockets of a cluster and what selects them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TransportSockets {
     pub(crate) default: TransportSocket,
     pub(crate) matches: Vec<SocketMatch>,
 }
 
 /// One entry of `transport_socket_matches`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SocketMatch {
     pub(crate) name: String,
     pub(crate) criteria: Struct,

@@ -50,7 +50,7 @@ fn defaults_are_envoy_s() {
     let Discovery::Static(assignment) = config.discovery else { panic!("not static") };
     let endpoint = &assignment.groups[0].endpoints[0];
     assert_eq!(endpoint.target, EndpointTarget::Address(HostAddress::Ip(([127, 0, 0, 1], 80).into())));
-    assert_eq!((endpoint.weight, assignment.overprovisioning), (1, 140));
+    assert_eq!((endpoint.weight, assignment.policy.overprovisioning), (1, 140));
 }
 
 /// Texts as the real Envoy 1.40 prints them for the same input.
@@ -206,7 +206,7 @@ fn assignments_carry_priority_locality_weight_health_and_metadata() {
           endpoint: {hostname: h, address: {pipe: {path: /tmp/s}}}}]}]}}",
     );
     let Discovery::Static(assignment) = config.discovery else { panic!("not static") };
-    assert_eq!((assignment.overprovisioning, assignment.weighted_priority_health), (100, true));
+    assert_eq!((assignment.policy.overprovisioning, assignment.weighted_priority_health), (100, true));
     let group = &assignment.groups[0];
     assert_eq!((group.priority, group.weight, &*group.locality.zone), (1, 5, "z"));
     let endpoint = &group.endpoints[0];

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::ManagedCluster;
+use super::{ManagedCluster, host_set_options};
 use crate::cluster_manager::ClusterManagerStats;
 use crate::lb::{PrioritySet, Subsets, ZoneObstacle};
 use crate::merge_window::{MergeWindow, Verdict};
 
-/// Calls [`ManagedCluster::deliver_waiting`] after some time.
-pub(crate) struct DeliverLater(pub(crate) Box<dyn Fn(Duration) -> AbortHandle + Send + Sync>);
+/// Calls [`ManagedCluster::deliver_waiting`] of the cluster with this name and id after some time.
+#[derive(Clone)]
+pub(crate) struct DeliverLater(pub(crate) Arc<dyn Fn(Arc<str>, u64, Duration) -> AbortHandle + Send + Sync>);
 
 impl fmt::Debug for DeliverLater {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +29,7 @@ pub(crate) struct Delivery {
     /// Set once the cluster is in use. Until then nobody looks, and changes are neither merged nor counted.
     later: Option<DeliverLater>,
     timer: Option<AbortHandle>,
-    waiting: Option<PrioritySet>,
+    waiting: Option<Box<PrioritySet>>,
 }
 
 impl Delivery {
@@ -42,7 +43,12 @@ impl Delivery {
     }
 
     /// Takes new host sets; gives them back when they are to be published now.
-    fn take(&mut self, hosts: PrioritySet, mergeable: bool) -> Option<PrioritySet> {
+    fn take(
+        &mut self,
+        hosts: PrioritySet,
+        mergeable: bool,
+        cluster: (&Arc<str>, u64),
+    ) -> Option<PrioritySet> {
         let Some(later) = &self.later else {
             return Some(hosts);
         };
@@ -61,9 +67,10 @@ impl Delivery {
                 Some(hosts)
             }
             Verdict::Wait { timer } => {
-                self.waiting = Some(hosts);
+                self.waiting = Some(Box::new(hosts));
+                let (name, id) = cluster;
                 if let Some(after) = timer
-                    && let Some(older) = self.timer.replace(later.0(after))
+                    && let Some(older) = self.timer.replace(later.0(name.clone(), id, after))
                 {
                     older.abort();
                 }
@@ -80,7 +87,7 @@ impl Delivery {
         }
         let hosts = self.waiting.take()?;
         self.counters.cluster_updated_via_merge().add(hosts.levels().len() as u64);
-        Some(hosts)
+        Some(*hosts)
     }
 
     /// The subsets of what waits.
@@ -102,7 +109,8 @@ impl ManagedCluster {
     /// for others.
     pub(crate) fn rebuild(&mut self, mergeable: bool) {
         let hosts = self.sort_hosts();
-        if let Some(hosts) = self.delivery.take(hosts, mergeable) {
+        let cluster = (&self.active.info().name, self.id);
+        if let Some(hosts) = self.delivery.take(hosts, mergeable, cluster) {
             self.active.replace_hosts(hosts);
         }
     }
@@ -115,22 +123,23 @@ impl ManagedCluster {
     }
 
     pub(super) fn sort_hosts(&self) -> PrioritySet {
-        let mut hosts = PrioritySet::new(&self.groups, &self.options);
-        if let Some(config) = self.config.balancing.lb.subset.clone() {
+        let options = host_set_options(self.info(), self.policy, &self.site);
+        let mut hosts = PrioritySet::new(&self.groups, &options);
+        if let Some(config) = self.info().balancing.lb.subset.clone() {
             let before = self.delivery.subsets().or_else(|| self.active.hosts().subsets.clone());
-            let subsets = Subsets::build(&config, &self.groups, &self.options, before.as_deref());
+            let subsets = Subsets::build(&config, &self.groups, &options, before.as_deref());
             self.count_subsets(&subsets, before.as_deref());
             hosts.subsets = Some(Arc::new(subsets));
         }
         self.count_zone(&hosts);
         let sum = |of: fn(&crate::lb::HostSet) -> usize| hosts.levels().iter().map(of).sum::<usize>() as u64;
-        let stats = &self.active.info().stats;
+        let stats = &self.info().stats.discovery;
         stats.membership_total().set(sum(|set| set.all.len()));
         stats.membership_healthy().set(sum(|set| set.healthy.len()));
         stats.membership_degraded().set(sum(|set| set.degraded.len()));
         stats.membership_excluded().set(sum(|set| set.excluded));
         if let Some(table) = hosts.levels().first().and_then(|level| level.table.as_ref()) {
-            stats.describe_table(table);
+            self.info().stats.describe_table(table);
         }
         hosts
     }
