@@ -157,3 +157,28 @@ fn explanations_tell_why_routes_were_passed_over() {
     let grpc = request("h", "/", &[("content-type", "application/grpc;x")]);
     assert_eq!(table.explain(&grpc, &RouteInput::new(0)).steps[1].mismatch, Some(Mismatch::NotGrpc));
 }
+
+#[test]
+fn only_routes_that_forward_alike_share_their_settings() {
+    let rewritten = |cluster: &str| RouteAction { prefix_rewrite: "/x".to_owned(), ..to(cluster) };
+    let retried = RouteAction { append_x_forwarded_host: true, ..to("c") };
+    let routes = vec![
+        forward(prefix("/a"), to("a")),
+        forward(prefix("/b"), to("b")),
+        forward(prefix("/c"), retried),
+        forward(prefix("/d"), rewritten("d")),
+        forward(prefix("/e/"), rewritten("e")),
+        forward(prefix("/f"), to("f")),
+    ];
+    let own_policy = route::VirtualHost {
+        retry_policy: Some(route::RetryPolicy { retry_on: "5xx".to_owned(), ..Default::default() }),
+        ..host(&["own"], vec![forward(prefix("/"), to("g"))])
+    };
+    let table = compile(&config(vec![host(&["*"], routes), own_policy]));
+    let all = table.virtual_hosts().iter().flat_map(|host| host.routes());
+    let settings: Vec<_> = all.map(|route| &route.forward().unwrap().settings).collect();
+    let shared: Vec<bool> =
+        settings.windows(2).map(|pair| std::sync::Arc::ptr_eq(pair[0], pair[1])).collect();
+    assert_eq!(shared, [true, false, false, false, false, false]);
+    assert!(settings[6].retry_policy.is_some() && settings[5].retry_policy.is_none());
+}

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::ConfigError;
@@ -6,6 +7,7 @@ use dhow_proto::{LoadOptions, load_yaml};
 
 use super::{ClusterConfig, Discovery, EndpointTarget, lower_cluster};
 use crate::cluster_info::{HeaderKeyFormat, UpstreamProtocol};
+use crate::cluster_settings::KnownSettings;
 use crate::dns::LookupFamily;
 use crate::host::{HealthFlag, HostAddress};
 use crate::lb::{HashFunction, LbPolicy, TableConfig};
@@ -180,7 +182,7 @@ fn http_options_come_from_the_typed_extension() {
     ));
     assert_eq!((config.http.idle_timeout, config.http.max_requests_per_connection), (None, Some(7)));
     assert_eq!((config.http.auto_sni, config.tcp_idle_timeout), (true, Some(Duration::from_secs(3))));
-    let UpstreamProtocol::Http2(http2) = config.http.protocol else { panic!("not HTTP/2") };
+    let UpstreamProtocol::Http2(http2) = &config.http.protocol else { panic!("not HTTP/2") };
     assert_eq!(http2.max_concurrent_streams, Some(9));
     assert_eq!(http2.keepalive.map(|keepalive| keepalive.timeout), Some(Duration::from_secs(5)));
 }
@@ -193,7 +195,9 @@ fn the_deprecated_protocol_fields_still_work() {
         "{{name: a, protocol_selection: USE_DOWNSTREAM_PROTOCOL, http_protocol_options: {{header_key_format: {{proper_case_words: {{}}}}}}, \
          http2_protocol_options: {{}}, {ENDPOINT}}}"
     ));
-    let UpstreamProtocol::Downstream(http1, _) = config.http.protocol else { panic!("not the downstream's") };
+    let UpstreamProtocol::Downstream(http1, _) = &config.http.protocol else {
+        panic!("not the downstream's")
+    };
     assert_eq!(http1.header_key_format, HeaderKeyFormat::ProperCaseWords);
 }
 
@@ -206,7 +210,7 @@ fn assignments_carry_priority_locality_weight_health_and_metadata() {
           endpoint: {hostname: h, address: {pipe: {path: /tmp/s}}}}]}]}}",
     );
     let Discovery::Static(assignment) = config.discovery else { panic!("not static") };
-    assert_eq!((assignment.policy.overprovisioning, assignment.weighted_priority_health), (100, true));
+    assert_eq!((assignment.policy.overprovisioning, assignment.policy.weighted_priority_health), (100, true));
     let group = &assignment.groups[0];
     assert_eq!((group.priority, group.weight, &*group.locality.zone), (1, 5, "z"));
     let endpoint = &group.endpoints[0];
@@ -248,7 +252,7 @@ fn what_istio_sends_for_a_destination_rule_is_accepted_with_its_gaps_named() {
     )
     .unwrap();
     assert_eq!(warnings, ["filters"]);
-    let outlier = config.outlier.unwrap();
+    let outlier = config.outlier_detection.unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (1, 100));
     assert_eq!(config.balancing.panic_threshold, 0);
     assert_eq!(config.thresholds[0].max_pending_requests, 1);
@@ -272,4 +276,20 @@ fn endpoint_metadata_selects_the_transport_socket() {
     assert_eq!(select("{filter_metadata: {envoy.transport_socket_match: {tlsMode: istio}}}"), "secured");
     assert_eq!(select("{filter_metadata: {envoy.transport_socket_match: {tlsMode: disabled}}}"), "open");
     assert_eq!(select("{}"), "open");
+}
+
+#[test]
+fn clusters_with_equal_settings_hold_them_once() {
+    let mut known = KnownSettings::default();
+    let mut shared = |settings: &str| {
+        let mut config = accepted(&format!("{{name: a, {ENDPOINT}, {settings}}}"));
+        known.share(&mut config.settings);
+        config.settings
+    };
+    let first = shared("connect_timeout: 1s, alt_stat_name: x");
+    let same = shared("connect_timeout: 1s, alt_stat_name: other");
+    let other = shared("connect_timeout: 2s");
+    assert!(Arc::ptr_eq(&first, &same));
+    assert!(!Arc::ptr_eq(&first, &other));
+    assert!(Arc::ptr_eq(&first, &shared("connect_timeout: 1s")));
 }
