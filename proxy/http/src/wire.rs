@@ -34,7 +34,8 @@ pub(crate) struct Wire {
     body: BodyReader,
     /// Bytes of body at the front of `read`.
     data: usize,
-    trailers: HeaderMap,
+    /// Boxed, as few messages have some.
+    trailers: Option<Box<HeaderMap>>,
     ended: bool,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
@@ -54,7 +55,7 @@ impl Wire {
             marks: Watermarks::new(limit),
             body: BodyReader::new(BodyLength::None),
             data: 0,
-            trailers: HeaderMap::new(),
+            trailers: None,
             ended: false,
             bytes_read: 0,
             bytes_written: 0,
@@ -109,7 +110,7 @@ impl Wire {
     pub(crate) fn begin_body(&mut self, length: BodyLength, limits: TrailerLimits) {
         self.body = BodyReader::with_limits(length, limits);
         self.data = 0;
-        self.trailers.clear();
+        self.trailers = None;
     }
 
     /// Whether the whole body was read and consumed.
@@ -258,10 +259,15 @@ impl Wire {
     /// Drops framing that was read over in front of the body and finds the next body bytes in the buffer.
     fn step(&mut self) -> Result<Option<BodyState>, Reset> {
         while !self.read.is_empty() && !self.body.is_end() {
+            let mut found = HeaderMap::new();
+            let trailers = self.trailers.as_deref_mut().unwrap_or(&mut found);
             let step = self
                 .body
-                .read(self.read.filled(), &mut self.trailers)
+                .read(self.read.filled(), trailers)
                 .map_err(|error| Reset::with_transport(ResetKind::ProtocolError, error.to_string()))?;
+            if !found.is_empty() {
+                self.trailers = Some(Box::new(found));
+            }
             // Framing in front of the data goes at once; the reader takes no framing behind it in the same step.
             debug_assert!(step.data.is_empty() || step.data.end == step.consumed, "data ends a step");
             self.read.consume(step.consumed - step.data.len());
@@ -312,6 +318,6 @@ impl BodySource for Wire {
     }
 
     fn trailers(&self) -> Option<&HeaderMap> {
-        (!self.trailers.is_empty()).then_some(&self.trailers)
+        self.trailers.as_deref()
     }
 }

@@ -237,7 +237,7 @@ struct HostState {
 /// them when the cluster says that connections end with every change of membership.
 fn worn_out(info: &ClusterInfo, before: &PrioritySet, now: &PrioritySet, some_left: bool) -> Vec<Arc<Host>> {
     let all = |hosts: &PrioritySet| -> HashSet<*const Host> { hosts.hosts().map(Arc::as_ptr).collect() };
-    if info.close_connections_on_host_set_change {
+    if info.close_connections_on_host_set_change() {
         let (old, new) = (all(before), all(now));
         if some_left || new.iter().any(|host| !old.contains(host)) {
             return before.hosts().filter(|host| new.contains(&Arc::as_ptr(host))).cloned().collect();

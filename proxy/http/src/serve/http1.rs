@@ -25,6 +25,15 @@ use super::End;
 /// What the wait for a request head brought.
 enum Awaited {
     Request(HeaderMap, RequestInfo),
+    Nothing(Last),
+}
+
+/// Why no further request is waited for.
+enum Last {
+    /// The last response ends the connection, perhaps without waiting for the client.
+    Answered {
+        at_once: bool,
+    },
     Refused(RequestError),
     HeaderTimeout,
     /// The connection was drained.
@@ -46,8 +55,9 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
         max_bytes: manager.config.http1.max_head_bytes,
         max_count: manager.config.http1.max_headers,
     };
-    loop {
-        match await_request(manager, down, &mut timer, &mut aging).await {
+    let last = loop {
+        // What came is not held while it is answered: an idle connection would have to have the room for it.
+        let exchange = match await_request(manager, down, &mut timer, &mut aging).await {
             Awaited::Request(head, request) => {
                 requests += 1;
                 down.begin(request, limits);
@@ -56,34 +66,40 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
                 let room = Box::new_uninit();
                 let exchange =
                     Box::write(room, one_exchange(manager, info, down, &mut timer, head, request, requests));
-                let ending = Box::into_pin(exchange).await;
-                count_bytes(manager, down);
-                aging.on_time(clock::now());
-                if ending == Ending::Gone {
-                    return End::REMOTE.cutting_off(true);
-                }
-                if ending == Ending::Broken || !down.reusable() {
-                    let at_once = ending == Ending::Complete && !down.closes_with_delay();
-                    return Box::pin(close_gently(manager, down, at_once)).await;
-                }
+                Box::into_pin(exchange)
             }
-            Awaited::Refused(error) => {
-                Box::pin(refuse(manager, info, down, &mut timer, error)).await;
-                return Box::pin(close_gently(manager, down, false)).await;
-            }
-            Awaited::HeaderTimeout => {
-                Box::pin(header_timeout(manager, info, down, &mut timer)).await;
-                return Box::pin(close_gently(manager, down, false)).await;
-            }
-            Awaited::Drained => return Box::pin(close_gently(manager, down, false)).await,
-            Awaited::Closed(end) => {
-                if end.cut_off {
-                    abandoned_head(manager, info);
-                }
-                return end;
-            }
+            Awaited::Nothing(last) => break last,
+        };
+        let ending = exchange.await;
+        count_bytes(manager, down);
+        aging.on_time(clock::now());
+        if ending == Ending::Gone {
+            return End::REMOTE.cutting_off(true);
         }
-    }
+        if ending == Ending::Broken || !down.reusable() {
+            let at_once = ending == Ending::Complete && !down.closes_with_delay();
+            break Last::Answered { at_once };
+        }
+    };
+    let at_once = match last {
+        Last::Answered { at_once } => at_once,
+        Last::Refused(error) => {
+            Box::pin(refuse(manager, info, down, &mut timer, error)).await;
+            false
+        }
+        Last::HeaderTimeout => {
+            Box::pin(header_timeout(manager, info, down, &mut timer)).await;
+            false
+        }
+        Last::Drained => false,
+        Last::Closed(end) => {
+            if end.cut_off {
+                abandoned_head(manager, info);
+            }
+            return end;
+        }
+    };
+    Box::pin(close_gently(manager, down, at_once)).await
 }
 
 /// Not inlined, so that it is made in its box instead of being copied there.
@@ -175,6 +191,13 @@ impl Drop for Aging {
     }
 }
 
+/// A head that has not come whole. Boxed, as most come in one piece.
+struct PartialHead {
+    head: HeaderMap,
+    progress: HeadProgress,
+    begun: Instant,
+}
+
 /// Waits for the next request head. Nothing is held while the connection is idle but its socket.
 async fn await_request(
     manager: &Rc<Manager>,
@@ -184,15 +207,16 @@ async fn await_request(
 ) -> Awaited {
     let timeouts = &manager.config.timeouts;
     let idle_since = clock::now();
-    let mut progress = HeadProgress::default();
-    let mut head: Option<HeaderMap> = None;
-    let mut head_begun: Option<Instant> = None;
+    let mut partial: Option<Box<PartialHead>> = None;
     poll_fn(|cx| {
         loop {
             let wire = down.wire();
             if !wire.read.is_empty() {
-                let into = head.get_or_insert_with(|| manager.take_head());
-                match parse_request(wire.read.filled(), &mut progress, &manager.config.http1, into) {
+                let (mut head, mut progress, begun) = match partial.take() {
+                    Some(partial) => (partial.head, partial.progress, Some(partial.begun)),
+                    None => (manager.take_head(), HeadProgress::default(), None),
+                };
+                match parse_request(wire.read.filled(), &mut progress, &manager.config.http1, &mut head) {
                     Ok(Parsed::Complete { consumed, info }) => {
                         if manager.config.http1.underscores == Underscores::Drop {
                             let dropped = count_underscored_names(&wire.read.filled()[..consumed]);
@@ -203,26 +227,27 @@ async fn await_request(
                         if info.body == BodyLength::None {
                             wire.read.release_if_empty();
                         }
-                        return Poll::Ready(Awaited::Request(head.take().unwrap_or_default(), info));
+                        return Poll::Ready(Awaited::Request(head, info));
                     }
                     Ok(Parsed::Partial) => {
-                        head_begun.get_or_insert_with(clock::now);
+                        let begun = begun.unwrap_or_else(clock::now);
+                        partial = Some(Box::new(PartialHead { head, progress, begun }));
                     }
-                    Err(error) => return Poll::Ready(Awaited::Refused(error)),
+                    Err(error) => return Poll::Ready(Awaited::Nothing(Last::Refused(error))),
                 }
             }
             match wire.poll_fill(cx) {
                 Poll::Ready(Ok(count)) if count > 0 => continue,
                 Poll::Ready(_) => {
-                    let end = End::REMOTE.cutting_off(head_begun.is_some());
-                    return Poll::Ready(Awaited::Closed(end));
+                    let end = End::REMOTE.cutting_off(partial.is_some());
+                    return Poll::Ready(Awaited::Nothing(Last::Closed(end)));
                 }
                 Poll::Pending => {}
             }
             let idle = wire.read.is_empty();
-            let (deadline, what) = match head_begun {
-                Some(begun) => {
-                    (header_deadline(timeouts.request_headers, timeouts.stream_idle, begun), false)
+            let (deadline, what) = match partial.as_deref() {
+                Some(PartialHead { begun, .. }) => {
+                    (header_deadline(timeouts.request_headers, timeouts.stream_idle, *begun), false)
                 }
                 None => (timeouts.idle.filter(|_| !aging.reached).map(|idle| idle_since + idle), true),
             };
@@ -230,14 +255,14 @@ async fn await_request(
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Deadline::MaxDuration) => {
                     if aging.on_time(clock::now()) {
-                        return Poll::Ready(Awaited::Drained);
+                        return Poll::Ready(Awaited::Nothing(Last::Drained));
                     }
                 }
                 Poll::Ready(Deadline::First) if what => {
                     aging.drain_idle(clock::now());
                     down.close_from(aging.end);
                 }
-                Poll::Ready(Deadline::First) => return Poll::Ready(Awaited::HeaderTimeout),
+                Poll::Ready(Deadline::First) => return Poll::Ready(Awaited::Nothing(Last::HeaderTimeout)),
             }
         }
     })
