@@ -320,13 +320,16 @@ impl WorkerCluster {
     /// Whether the choice of a host reads the request's hash: by ring hash and Maglev, of an aggregate's members too.
     pub fn reads_hash(&self) -> bool {
         let info = self.info();
-        if info.lb.is_consistent() {
+        if info.balancing.lb.is_consistent() {
             return true;
         }
         let Some((names, clusters)) = info.aggregate.as_deref().zip(self.siblings.upgrade()) else {
             return false;
         };
-        names.iter().filter_map(|name| clusters.get(name)).any(|cluster| cluster.info().lb.is_consistent())
+        names
+            .iter()
+            .filter_map(|name| clusters.get(name))
+            .any(|cluster| cluster.info().balancing.lb.is_consistent())
     }
 
     /// Chooses the cluster and the level by the health of all of them, and lets that cluster choose the host.
