@@ -294,11 +294,12 @@ fn append_address(
         AddressPart::WithoutPort => address.append_without_port(out),
         AddressPart::Masked(mask) => return address.append_masked(mask, out),
         AddressPart::Port => return address.port().is_some_and(|port| append_number(u64::from(port), out)),
-        AddressPart::EndpointId => match address {
-            crate::Address::Internal(_, endpoint) => out.extend_from_slice(endpoint.as_bytes()),
-            // Other addresses have an empty one.
-            _ => {}
-        },
+        // Other addresses have an empty one.
+        AddressPart::EndpointId => {
+            if let crate::Address::Internal(_, endpoint) = address {
+                out.extend_from_slice(endpoint.as_bytes());
+            }
+        }
     }
     true
 }

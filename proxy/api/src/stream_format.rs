@@ -211,8 +211,8 @@ impl FormatContext for StreamFormat<'_> {
             }
             TextFact::RouteName => info.route_name().map(Cow::Borrowed),
             TextFact::VirtualClusterName => {
-                let names = info.route.as_ref()?.virtual_host().virtual_cluster_names();
-                names.skip(info.virtual_cluster?.into()).next().map(Into::into)
+                let mut names = info.route.as_ref()?.virtual_host().virtual_cluster_names();
+                names.nth(info.virtual_cluster?.into()).map(Into::into)
             }
             TextFact::VirtualHostName => info.virtual_host_name().map(Cow::Borrowed),
             TextFact::FilterChainName => Some((&*info.connection.filter_chain_name).into()),

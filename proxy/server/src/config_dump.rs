@@ -198,7 +198,7 @@ mod tests {
             ..Default::default()
         };
         let cluster = Cluster { name: "c".into(), eds_cluster_config: Some(eds), ..Default::default() };
-        assert_eq!(eds_service_name(&any::pack(&cluster)), "s");
-        assert_eq!(eds_service_name(&any::pack(&Cluster::default())), "");
+        assert_eq!(eds_service_name(&cluster.encode_to_vec()), "s");
+        assert_eq!(eds_service_name(&Cluster::default().encode_to_vec()), "");
     }
 }

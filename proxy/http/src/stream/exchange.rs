@@ -347,7 +347,7 @@ impl Exchange {
         stats.downstream_rq_rx_reset().inc();
         if let (ResetKind::ProtocolError, Some(details)) = (reset.kind, &reset.transport) {
             self.info.flag(ResponseFlag::DownstreamProtocolError);
-            self.info.details = Some(details.clone().into());
+            self.info.details = Some(details.clone());
         } else if reset.kind == ResetKind::ConnectionTermination {
             self.info.flag(ResponseFlag::DownstreamConnectionTermination);
             self.info.details = Some("downstream_remote_disconnect".into());
