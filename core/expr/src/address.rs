@@ -22,9 +22,7 @@ impl Address<'_> {
         // Writing to a Vec cannot fail.
         let _ = match self {
             Self::Ip(SocketAddr::V4(ip)) => {
-                append_v4(*ip.ip(), out);
-                out.push(b':');
-                append_number(ip.port(), out);
+                append_v4(*ip.ip(), Some(ip.port()), out);
                 Ok(())
             }
             Self::Ip(ip) => write!(out, "{ip}"),
@@ -36,7 +34,7 @@ impl Address<'_> {
     /// Appends the address without its port; other kinds than IP as [`Address::append`].
     pub fn append_without_port(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Ip(SocketAddr::V4(ip)) => append_v4(*ip.ip(), out),
+            Self::Ip(SocketAddr::V4(ip)) => append_v4(*ip.ip(), None, out),
             Self::Ip(ip) => {
                 let _ = write!(out, "{}", ip.ip());
             }
@@ -72,17 +70,31 @@ impl Address<'_> {
 }
 
 /// Every line of an access log has several addresses: these are ten times faster than the formatter.
-fn append_v4(ip: Ipv4Addr, out: &mut Vec<u8>) {
+fn append_v4(ip: Ipv4Addr, port: Option<u16>, out: &mut Vec<u8>) {
+    // The longest is `255.255.255.255:65535`.
+    let mut text = [0; 21];
+    let mut length = 0;
+    let mut push = |byte: u8| {
+        text[length] = byte;
+        length += 1;
+    };
     for (at, octet) in ip.octets().into_iter().enumerate() {
         if at > 0 {
-            out.push(b'.');
+            push(b'.');
         }
-        append_number(octet.into(), out);
+        if octet >= 100 {
+            push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
     }
-}
-
-fn append_number(number: u16, out: &mut Vec<u8>) {
-    out.extend_from_slice(format_decimal(number.into(), &mut [0; 20]));
+    if let Some(port) = port {
+        push(b':');
+        format_decimal(port.into(), &mut [0; 20]).iter().for_each(|digit| push(*digit));
+    }
+    out.extend_from_slice(&text[..length]);
 }
 
 /// How many leading bits of an address are printed.

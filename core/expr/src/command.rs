@@ -144,6 +144,17 @@ impl Command {
         true
     }
 
+    /// Whether the value is a string in JSON whenever there is one.
+    pub(crate) fn is_string(&self) -> bool {
+        match &self.kind {
+            kind if kind.is_number() => false,
+            Kind::Metadata(_) => self.limit.is_some(),
+            Kind::FilterState { style, field, .. } => *style != FilterStateStyle::Typed || field.is_some(),
+            Kind::FirstOf(_) => false,
+            _ => true,
+        }
+    }
+
     /// Appends the value as JSON, numbers as numbers; false, and nothing appended, when there is none.
     pub(crate) fn append_json(
         &self,
@@ -288,6 +299,12 @@ fn append_address(
     part: AddressPart,
     out: &mut Vec<u8>,
 ) -> bool {
+    if part == AddressPart::WithPort
+        && let Some(text) = context.address_text(fact)
+    {
+        out.extend_from_slice(text.as_bytes());
+        return true;
+    }
     let Some(address) = context.address(fact) else { return false };
     match part {
         AddressPart::WithPort => address.append(out),

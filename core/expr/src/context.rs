@@ -259,6 +259,11 @@ pub trait FormatContext {
         None
     }
 
+    /// An address as [`Address::append`] prints it, where that text is at hand.
+    fn address_text(&self, _fact: AddressFact) -> Option<&str> {
+        None
+    }
+
     /// The response flags.
     fn response_flags(&self) -> ResponseFlags {
         ResponseFlags::NONE

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use dhow_base::{ConfigError, FieldPath};
 
+use crate::command::Command;
 use crate::context::FormatContext;
 use crate::format::{Format, Part};
 use crate::pb::protobuf::{Struct, Value, value::Kind};
@@ -21,9 +22,17 @@ enum Node {
     Fixed(Box<[u8]>),
     /// One command alone keeps the type of its value; any other text is a string.
     Text(Format),
-    /// Keys are already in JSON form, with the colon behind them.
-    Object(Box<[(Box<[u8]>, Node)]>),
+    /// One command whose value is a string: what stands in front of it ends with the quotation mark that opens it.
+    Quoted(Command),
+    Object(Box<[Field]>),
     List(Box<[Node]>),
+}
+
+#[derive(Clone, Debug)]
+struct Field {
+    /// The comma that separates the field from the one before, and its key in JSON form with the colon behind it.
+    lead: Box<[u8]>,
+    value: Node,
 }
 
 impl JsonFormat {
@@ -67,15 +76,24 @@ impl JsonFormat {
                     });
                 }
             }
+            Node::Quoted(command) => {
+                let start = out.len();
+                if command.append(context, out) {
+                    end_quoted(start, scratch, out);
+                } else if self.omit_empty {
+                    return false;
+                } else {
+                    out.truncate(start - 1);
+                    out.extend_from_slice(b"null");
+                }
+            }
             Node::Object(fields) => {
                 let start = out.len();
                 out.push(b'{');
-                for (key, value) in fields {
+                for Field { lead, value } in fields {
                     let before = out.len();
-                    if out.len() > start + 1 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(key);
+                    let is_first = before == start + 1;
+                    out.extend_from_slice(&lead[usize::from(is_first)..]);
                     if !self.node(value, context, scratch, out) {
                         out.truncate(before);
                     }
@@ -111,10 +129,18 @@ fn object(fields: &Struct, path: &FieldPath) -> Result<Node, ConfigError> {
     sorted.sort_by_key(|(key, _)| key.as_str());
     let mut nodes = Vec::with_capacity(sorted.len());
     for (key, value) in sorted {
-        let mut name = Vec::new();
-        append_json_string(key.as_bytes(), &mut name);
-        name.push(b':');
-        nodes.push((name.into(), compile_value(value, &path.field(key))?));
+        let mut lead = vec![b','];
+        append_json_string(key.as_bytes(), &mut lead);
+        lead.push(b':');
+        let mut value = compile_value(value, &path.field(key))?;
+        if let Node::Text(format) = &value
+            && let [Part::Command(command)] = format.parts()
+            && command.is_string()
+        {
+            lead.push(b'"');
+            value = Node::Quoted(command.clone());
+        }
+        nodes.push(Field { lead: lead.into(), value });
     }
     Ok(Node::Object(nodes.into()))
 }
@@ -197,22 +223,49 @@ pub(crate) fn append_quoted(
         out.truncate(start);
         return false;
     }
-    let text = &out[start + 1..];
+    end_quoted(start + 1, scratch, out);
+    true
+}
+
+/// Ends the JSON string whose text begins at `start`, behind its quotation mark.
+fn end_quoted(start: usize, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let text = &out[start..];
     if is_plain(text) {
         out.push(b'"');
     } else {
         scratch.clear();
         scratch.extend_from_slice(text);
-        out.truncate(start);
+        out.truncate(start - 1);
         append_json_string(scratch, out);
     }
-    true
 }
 
-/// Whether text stands in a JSON string as it is. Looks at every byte, so that many are compared at once.
+/// Whether text stands in a JSON string as it is. Looks at every byte, many at once; the last ones, where they do not fill a
+/// block, together with some that were looked at before.
 fn is_plain(text: &[u8]) -> bool {
-    let special = |byte: u8| !(b' '..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\');
-    !text.iter().fold(false, |found, &byte| found | special(byte))
+    let (blocks, rest) = text.as_chunks::<16>();
+    if blocks.iter().any(has_special) {
+        return false;
+    }
+    if rest.is_empty() {
+        return true;
+    }
+    if let Some(last) = text.last_chunk::<16>() {
+        return !has_special(last);
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        return !has_special(first) && !has_special(last);
+    }
+    !text.iter().any(|byte| is_special(*byte))
+}
+
+#[inline]
+fn has_special<const N: usize>(block: &[u8; N]) -> bool {
+    block.iter().fold(0, |found, byte| found | u8::from(is_special(*byte))) != 0
+}
+
+const fn is_special(byte: u8) -> bool {
+    byte < b' ' || byte > 0x7e || byte == b'"' || byte == b'\\'
 }
 
 /// Appends bytes as a JSON string in quotes. Bytes that are not UTF-8 are written as the replacement character.
@@ -251,4 +304,25 @@ fn append_escaped(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&bytes[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_have_to_be_escaped_are_found_wherever_they_stand() {
+        for length in 0..40 {
+            let plain = vec![b'a'; length];
+            assert!(is_plain(&plain), "{length}");
+            for at in 0..length {
+                for byte in 0..=255 {
+                    let mut text = plain.clone();
+                    text[at] = byte;
+                    let special = byte < 0x20 || byte >= 0x7f || byte == b'"' || byte == b'\\';
+                    assert_eq!(is_plain(&text), !special, "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
+    }
 }

@@ -60,6 +60,9 @@ macro_rules! delegate {
             fn address(&self, fact: AddressFact) -> Option<Address<'_>> {
                 self.below.address(fact)
             }
+            fn address_text(&self, fact: AddressFact) -> Option<&str> {
+                self.below.address_text(fact)
+            }
             fn response_flags(&self) -> ResponseFlags {
                 self.below.response_flags()
             }

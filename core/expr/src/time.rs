@@ -1,5 +1,6 @@
 //! Points in time as text, in UTC or in the time zone of the machine.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +11,7 @@ use tz::TimeZone;
 #[derive(Clone, Debug)]
 pub struct TimeFormat {
     items: Box<[Item]>,
+    is_iso: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,45 @@ fn local_zone() -> Option<&'static TimeZone> {
     ZONE.get_or_init(read).as_ref()
 }
 
+/// The first second that is not in a year of four digits.
+const YEAR_10000: i64 = 253_402_300_800;
+
+thread_local! {
+    /// The last second that was printed in Envoy's default format, up to the dot.
+    static LAST_SECOND: Cell<(i64, [u8; 20])> = const { Cell::new((-1, [0; 20])) };
+}
+
+/// Appends a time in Envoy's default format; nearly all of one thread's lines are of the same second as the line before.
+fn append_iso(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
+    let (mut second, mut text) = LAST_SECOND.get();
+    if second != seconds {
+        let civil = Civil::from_epoch(seconds, 0);
+        second = seconds;
+        text = *b"0000-00-00T00:00:00.";
+        let fields = [
+            (0, 4, civil.year as u32),
+            (5, 2, civil.month),
+            (8, 2, civil.day),
+            (11, 2, civil.second_of_day / 3600),
+            (14, 2, civil.second_of_day / 60 % 60),
+            (17, 2, civil.second_of_day % 60),
+        ];
+        for (at, width, mut number) in fields {
+            for digit in text[at..at + width].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        LAST_SECOND.set((second, text));
+    }
+    let millis = nanos / 1_000_000;
+    let digit = |number: u32| b'0' + (number % 10) as u8;
+    let mut line = *b"....................000Z";
+    line[..20].copy_from_slice(&text);
+    line[20..23].copy_from_slice(&[digit(millis / 100), digit(millis / 10), digit(millis)]);
+    out.extend_from_slice(&line);
+}
+
 impl Default for TimeFormat {
     fn default() -> Self {
         Self::parse(ISO)
@@ -116,7 +157,7 @@ impl TimeFormat {
                 }
             }
         }
-        Self { items: items.into() }
+        Self { items: items.into(), is_iso: text == ISO }
     }
 
     /// Appends the time; always true, so that it can end an expression.
@@ -130,7 +171,11 @@ impl TimeFormat {
                 (-(before.as_secs() as i64) - borrow, nanos)
             }
         };
-        self.append_in(UTC, seconds, nanos, out);
+        if self.is_iso && (0..YEAR_10000).contains(&seconds) {
+            append_iso(seconds, nanos, out);
+        } else {
+            self.append_in(UTC, seconds, nanos, out);
+        }
         true
     }
 

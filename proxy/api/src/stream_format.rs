@@ -252,6 +252,13 @@ impl FormatContext for StreamFormat<'_> {
         }
     }
 
+    fn address_text(&self, fact: AddressFact) -> Option<&str> {
+        match fact {
+            AddressFact::UpstreamHost => self.info.upstream.host.as_deref(),
+            _ => None,
+        }
+    }
+
     fn address(&self, fact: AddressFact) -> Option<Address<'_>> {
         let connection = &self.info.connection;
         match fact {
