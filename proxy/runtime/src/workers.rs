@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use dhow_base::Rng;
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -33,28 +34,25 @@ impl Workers {
     /// When a thread or its event loop cannot be made; threads that were started end again.
     pub fn start(count: usize, init: impl Fn(&Rc<Worker>) + Send + Sync + 'static) -> io::Result<Self> {
         let init = Arc::new(init);
-        let mut threads = Vec::new();
+        let mut workers = Self { threads: Vec::new() };
         for index in 0..count.max(1) {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .on_thread_unpark(clock::forget)
-                .build()?;
-            let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
+            let (jobs, queue) = mpsc::unbounded_channel::<Job>();
             let init = init.clone();
+            let (started, start) = std::sync::mpsc::sync_channel(1);
             let join = std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
-                clock::share_readings();
-                let worker = Worker::new(index, Rng::from_entropy());
-                let local = tokio::task::LocalSet::new();
-                local.block_on(&runtime, async {
-                    init(&worker);
-                    while let Some(job) = queue.recv().await {
-                        job(&worker);
+                // An event loop whose tasks never leave their thread has to be made there.
+                match event_loop() {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        run(&runtime, index, &*init, queue);
                     }
-                });
+                    Err(error) => _ = started.send(Err(error)),
+                }
             })?;
-            threads.push(Thread { jobs, join: Some(join) });
+            workers.threads.push(Thread { jobs, join: Some(join) });
+            start.recv().map_err(io::Error::other)??;
         }
-        Ok(Self { threads })
+        Ok(workers)
     }
 
     /// Number of workers.
@@ -78,6 +76,30 @@ impl Workers {
             let _ = thread.jobs.send(Box::new(job));
         }
     }
+}
+
+fn event_loop() -> io::Result<LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_unpark(clock::forget)
+        .build_local(LocalOptions::default())
+}
+
+/// What a worker thread does until nobody has work for it any more.
+fn run(
+    runtime: &LocalRuntime,
+    index: usize,
+    init: &dyn Fn(&Rc<Worker>),
+    mut queue: mpsc::UnboundedReceiver<Job>,
+) {
+    clock::share_readings();
+    let worker = Worker::new(index, Rng::from_entropy());
+    runtime.block_on(async {
+        init(&worker);
+        while let Some(job) = queue.recv().await {
+            job(&worker);
+        }
+    });
 }
 
 impl Drop for Workers {
