@@ -1,6 +1,6 @@
 //! The head of a request or response: an ordered list of names and values over one reusable byte arena.
 
-use crate::known::{HeaderName, KnownHeader, KnownSet};
+use crate::known::{HeaderName, KnownHeader, KnownSet, bit};
 use crate::spelling::{Spelling, SpellingRules};
 
 /// Id of an entry whose name is not a [`KnownHeader`].
@@ -149,7 +149,7 @@ impl HeaderMap {
             name_len: name.as_str().len() as u16,
             id: name as u8,
         });
-        self.present |= 1 << (name as u8);
+        self.present |= bit(name as u8);
     }
 
     /// Appends an entry; the name may have any case and is stored in lower case.
@@ -222,7 +222,7 @@ impl HeaderMap {
     }
 
     fn note_repeat(&mut self, known: KnownHeader, joined: bool) {
-        let bit = 1 << (known as u8);
+        let bit = bit(known as u8);
         if joined && self.present & bit != 0 {
             self.repeated |= bit;
             self.repeats += 1;
@@ -283,12 +283,12 @@ impl HeaderMap {
 
     fn adopt_known(&mut self, known: KnownHeader, joined: bool) -> u8 {
         self.note_repeat(known, joined);
-        self.present |= 1 << (known as u8);
+        self.present |= bit(known as u8);
         known as u8
     }
 
     fn note_present(&mut self) {
-        self.present = self.live().filter(|e| e.id != OTHER).fold(0, |bits, e| bits | 1 << e.id);
+        self.present = self.live().filter(|e| e.id != OTHER).fold(0, |bits, e| bits | bit(e.id));
     }
 
     /// Appends the lines of all fields but pseudo headers and `transfer-encoding`; neighbours with one copy.
@@ -324,7 +324,7 @@ impl HeaderMap {
         }
         for known in KnownHeader::all() {
             let id = *known as u8;
-            if self.repeated & (1 << id) == 0 {
+            if self.repeated & bit(id) == 0 {
                 continue;
             }
             let line = self.arena.len();
@@ -371,7 +371,7 @@ impl HeaderMap {
 
     #[inline]
     fn position_known(&self, name: KnownHeader) -> Option<usize> {
-        if self.present & (1 << (name as u8)) == 0 {
+        if self.present & (bit(name as u8)) == 0 {
             return None;
         }
         self.entries.iter().position(|e| e.id == name as u8)
@@ -412,7 +412,7 @@ impl HeaderMap {
 
     /// All values of a header, in order.
     pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let absent = matches!(name, HeaderName::Known(k) if self.present & (1 << (*k as u8)) == 0);
+        let absent = matches!(name, HeaderName::Known(k) if self.present & bit(*k as u8) == 0);
         let entries = if absent { &[][..] } else { &self.entries[..] };
         entries.iter().filter(move |e| self.is_named(e, name)).map(|e| self.value_of(e))
     }
@@ -494,11 +494,11 @@ impl HeaderMap {
     /// Removes all entries of a known header; tells whether there was one.
     #[inline]
     pub fn remove_known(&mut self, name: KnownHeader) -> bool {
-        self.present & (1 << (name as u8)) != 0 && self.remove_present(name)
+        self.present & (bit(name as u8)) != 0 && self.remove_present(name)
     }
 
     fn remove_present(&mut self, name: KnownHeader) -> bool {
-        self.present &= !(1 << (name as u8));
+        self.present &= !(bit(name as u8));
         self.remove_where(0, |_, e| e.id == name as u8)
     }
 
@@ -529,7 +529,7 @@ impl HeaderMap {
             return;
         }
         self.present &= !gone;
-        self.remove_where(0, |_, e| e.id < REMOVED && gone & (1 << e.id) != 0);
+        self.remove_where(0, |_, e| e.id < REMOVED && gone & bit(e.id) != 0);
     }
 
     /// Entries in order: known id if any, lower-case name, value.

@@ -130,6 +130,29 @@ const fn slot(name: &[u8]) -> usize {
         % TABLE_SIZE
 }
 
+/// Whether two names are the same. Nearly all names have at most 16 bytes, which are compared without a call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    fn words<const N: usize>(name: &[u8]) -> Option<([u8; N], [u8; N])> {
+        Some((*name.first_chunk()?, *name.last_chunk()?))
+    }
+    match a.len() {
+        8..=16 => words::<8>(a) == words::<8>(b),
+        4..8 => words::<4>(a) == words::<4>(b),
+        _ => a == b,
+    }
+}
+
+/// The bit that stands for a name in a set of names.
+#[inline]
+pub(crate) const fn bit(id: u8) -> u128 {
+    let within = 1u64 << (id % 64);
+    if id < 64 { within as u128 } else { (within as u128) << 64 }
+}
+
 const _: () = assert!(NAMES.len() <= 128, "one bit of a u128 for each name");
 
 const TABLE: [u8; TABLE_SIZE] = {
@@ -160,7 +183,7 @@ impl KnownSet {
         let mut bits = 0;
         let mut i = 0;
         while i < names.len() {
-            bits |= 1 << (names[i] as u8);
+            bits |= bit(names[i] as u8);
             i += 1;
         }
         Self(bits)
@@ -287,7 +310,7 @@ impl KnownHeader {
             if id == EMPTY {
                 return None;
             }
-            if NAMES[id as usize].as_bytes() == name {
+            if is_same(NAMES[id as usize].as_bytes(), name) {
                 return Some(IDS[id as usize]);
             }
             at = (at + 1) % TABLE_SIZE;
@@ -307,12 +330,12 @@ impl KnownHeader {
     /// Whether repeats of this request header are joined into one entry by commas, as Envoy does for the headers that
     /// it keeps in fixed slots.
     pub const fn joins_in_request(self) -> bool {
-        JOINED_IN_REQUEST & (1 << (self as u8)) != 0
+        JOINED_IN_REQUEST & bit(self as u8) != 0
     }
 
     /// Whether repeats of this response header are joined into one entry by commas.
     pub const fn joins_in_response(self) -> bool {
-        JOINED_IN_RESPONSE & (1 << (self as u8)) != 0
+        JOINED_IN_RESPONSE & bit(self as u8) != 0
     }
 
     /// Whether this is a pseudo header (its name starts with a colon), which HTTP/1 does not write as a header line.

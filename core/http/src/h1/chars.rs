@@ -106,6 +106,39 @@ const fn mark_below_or_del(word: u64, limit: u8) -> u64 {
     (below | (is_del.wrapping_sub(LOW_BITS) & !is_del)) & HIGH_BITS
 }
 
+/// The high bits of the bytes that lie in a range of ASCII characters, in a word of such characters.
+const fn mark_range(word: u64, first: u8, last: u8) -> u64 {
+    let not_below = word + LOW_BITS * (0x80 - first as u64);
+    let above = word + LOW_BITS * (0x7f - last as u64);
+    not_below & !above & HIGH_BITS
+}
+
+/// Puts the letters, digits and dashes at the start into lower case, eight at a time, and gives their number. It stops at the
+/// first byte that is none of these, and may stop before it.
+pub(super) fn lower_usual_name(bytes: &mut [u8]) -> usize {
+    let mut at = 0;
+    while let Some(chunk) = bytes[at..].first_chunk_mut::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        if word & HIGH_BITS != 0 {
+            break;
+        }
+        let upper = mark_range(word, b'A', b'Z');
+        let usual = upper
+            | mark_range(word, b'a', b'z')
+            | mark_range(word, b'0', b'9')
+            | mark_range(word, b'-', b'-');
+        let count = ((usual ^ HIGH_BITS).trailing_zeros() / 8) as usize;
+        // The mark of a byte is two places above the bit that tells lower from upper case. What stands behind stays as it is.
+        let own = if count < 8 { (1 << (8 * count)) - 1 } else { u64::MAX };
+        *chunk = (word | ((upper & own) >> 2)).to_le_bytes();
+        at += count;
+        if count < 8 {
+            break;
+        }
+    }
+    at
+}
+
 /// Eight bytes from `at` on as a word, if there are as many.
 fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
@@ -198,6 +231,23 @@ mod tests {
                 let expected =
                     if control { Some(position) } else { Some(position + 1).filter(|at| *at < 19) };
                 assert_eq!(find_control(&text, 0), expected, "byte {first:#x} at {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn usual_names_are_put_into_lower_case_and_nothing_behind_them() {
+        for stop in 0..=255u8 {
+            for position in 0..19 {
+                let mut text = *b"aB-dEfgHi9KLm0opQ-s";
+                text[position] = stop;
+                let original = text;
+                let length = lower_usual_name(&mut text);
+                let usual = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+                let whole = original.iter().take_while(|byte| usual(byte)).count();
+                assert!(length <= whole && whole - length < 8, "byte {stop:#x} at {position}");
+                assert_eq!(text[..length], original[..length].to_ascii_lowercase());
+                assert_eq!(text[length..], original[length..]);
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use memchr::memchr;
 
-use super::chars::{find_control, has_forbidden, is_plain_value, is_token, name_byte, trim};
+use super::chars::{
+    find_control, has_forbidden, is_plain_value, is_token, lower_usual_name, name_byte, trim,
+};
 use crate::{HeaderMap, KnownHeader};
 
 /// What a parser says about a head that may not be there completely yet.
@@ -160,8 +162,8 @@ enum Scan {
 
 /// Looks at a line in one pass and puts its name into lower case.
 fn scan_line(bytes: &mut [u8]) -> Scan {
-    let mut name = 0;
-    for byte in bytes.iter_mut() {
+    let mut name = lower_usual_name(bytes);
+    for byte in &mut bytes[name..] {
         let lower = name_byte(*byte);
         if lower == 0 {
             break;
