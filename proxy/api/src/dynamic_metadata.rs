@@ -6,17 +6,21 @@ use std::sync::Arc;
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
 
 /// The dynamic metadata of a stream: a `google.protobuf.Struct` for each namespace, usually the name of the filter that
-/// wrote it. Allocates nothing until something is set.
+/// wrote it. Allocates nothing until a second namespace is set.
 #[derive(Clone, Debug, Default)]
 pub struct DynamicMetadata {
+    /// The namespace that was set first; mostly it is the only one.
+    first: Option<Namespace>,
     /// Few namespaces are ever set on a stream: looking through them beats hashing.
-    namespaces: Vec<(Cow<'static, str>, Arc<Struct>)>,
+    others: Vec<Namespace>,
 }
+
+type Namespace = (Cow<'static, str>, Arc<Struct>);
 
 impl DynamicMetadata {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty()
+        self.first.is_none()
     }
 
     /// The fields of a namespace.
@@ -26,23 +30,31 @@ impl DynamicMetadata {
 
     /// All namespaces, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Struct)> {
-        self.namespaces.iter().map(|(name, fields)| (&**name, &**fields))
+        self.first.iter().chain(&self.others).map(|(name, fields)| (&**name, &**fields))
+    }
+
+    fn push(&mut self, namespace: Namespace) -> &mut Namespace {
+        if self.first.is_none() {
+            return self.first.insert(namespace);
+        }
+        self.others.push_mut(namespace)
     }
 
     /// The fields of a namespace, which exists from now on.
     pub fn namespace_mut(&mut self, namespace: &str) -> &mut Struct {
-        let all = &mut self.namespaces;
-        let at = all.iter().position(|(name, _)| **name == *namespace).unwrap_or_else(|| {
-            all.push((Cow::Owned(namespace.to_owned()), Arc::default()));
-            all.len() - 1
-        });
-        Arc::make_mut(&mut all[at].1)
+        let at = self.iter().position(|(name, _)| name == namespace);
+        let found = match at {
+            None => self.push((Cow::Owned(namespace.to_owned()), Arc::default())),
+            Some(0) => self.first.as_mut().expect("it was just found there"),
+            Some(at) => &mut self.others[at - 1],
+        };
+        Arc::make_mut(&mut found.1)
     }
 
     /// Sets fields that were made when the configuration was read. Nothing is copied where they are the first of their namespace.
     pub fn share(&mut self, namespace: &'static str, fields: &Arc<Struct>) {
-        if self.namespaces.iter().all(|(name, _)| *name != namespace) {
-            self.namespaces.push((Cow::Borrowed(namespace), fields.clone()));
+        if self.iter().all(|(name, _)| name != namespace) {
+            self.push((Cow::Borrowed(namespace), fields.clone()));
             return;
         }
         let present = &mut self.namespace_mut(namespace).fields;

@@ -18,9 +18,10 @@ use crate::response_headers::DateCache;
 use crate::route_slot::{CachedRouteStats, CachedRoutes, RouteSlot};
 use crate::router::RequestGroups;
 use crate::stats::HttpStats;
+use crate::stream::FilterSlot;
 use crate::upstream::HttpPools;
 
-/// Header maps kept for reuse per worker and connection manager.
+/// Header maps, and as many chains of filters, kept for reuse per worker and connection manager.
 const POOLED_HEADS: usize = 256;
 /// A map that grew beyond this many bytes is not kept.
 const POOLED_HEAD_BYTES: usize = 16 * 1024;
@@ -37,6 +38,7 @@ pub(crate) struct Manager {
     routes: RefCell<CachedRoutes>,
     route_stats: RefCell<CachedRouteStats>,
     heads: RefCell<Vec<HeaderMap>>,
+    chains: RefCell<Vec<Vec<FilterSlot>>>,
 }
 
 impl Manager {
@@ -63,6 +65,7 @@ impl Manager {
             routes: RefCell::new(routes.cached()),
             route_stats: RefCell::new(routes.cached_stats()),
             heads: RefCell::default(),
+            chains: RefCell::default(),
         })
     }
 
@@ -114,6 +117,24 @@ impl Manager {
         if heads.len() < POOLED_HEADS && head.capacity_bytes() <= POOLED_HEAD_BYTES {
             head.clear();
             heads.push(head);
+        }
+    }
+
+    /// Room for the filters of a stream.
+    pub(crate) fn take_chain(&self) -> Vec<FilterSlot> {
+        self.chains.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Drops the filters of a stream and keeps the room for reuse.
+    pub(crate) fn give_chain(&self, mut chain: Vec<FilterSlot>) {
+        if chain.capacity() == 0 {
+            return;
+        }
+        // A filter that is dropped may do anything but come back here.
+        chain.clear();
+        let mut chains = self.chains.borrow_mut();
+        if chains.len() < POOLED_HEADS {
+            chains.push(chain);
         }
     }
 }

@@ -33,29 +33,10 @@ impl Exchange {
         (cluster, host): (&Rc<WorkerCluster>, &Arc<Host>),
     ) -> Result<UpstreamStream, Interruption> {
         let manager = self.manager.clone();
-        let http = &forwarding.cluster.info().http;
-        let mut options = SecureOptions::default();
-        if http.auto_sni || http.auto_san_validation {
-            let name = host_without_port(self.request.authority());
-            if http.auto_sni {
-                options.server_name = Some(name.clone());
-            }
-            if http.auto_san_validation {
-                options.verify_names.push(name);
-            }
-        }
-        if cluster.info().connections.pool_per_client {
-            options.client = Some(self.info.connection.id);
-        }
-        if host.transport_socket().names_client() {
-            options.proxied = Some(Arc::new(ProxiedConnection {
-                source: self.info.connection.remote_address,
-                destination: self.info.connection.local_address,
-                tlvs: Vec::new(),
-            }));
-        }
+        let options = self.secure_options(forwarding, cluster, host);
         if self.terminates_connect() {
-            return self.open_tunnel(down, timer, forwarding, (cluster, host), &options).await;
+            let options = options.unwrap_or_default();
+            return Box::pin(self.open_tunnel(down, timer, forwarding, (cluster, host), &options)).await;
         }
         let http2 = down.protocol() == Protocol::Http2;
         let acquired = manager.pools.acquire(cluster, host, forwarding.priority, http2, options);
@@ -81,6 +62,43 @@ impl Exchange {
                 .await
             }
         }
+    }
+
+    /// What this request asks of the connection that carries it; nothing, mostly.
+    fn secure_options(
+        &self,
+        forwarding: &Forwarding,
+        cluster: &WorkerCluster,
+        host: &Host,
+    ) -> Option<Box<SecureOptions>> {
+        let http = &forwarding.cluster.info().http;
+        let by_name = http.auto_sni || http.auto_san_validation;
+        let by_client = cluster.info().connections.pool_per_client;
+        let names_client = host.transport_socket().names_client();
+        if !by_name && !by_client && !names_client {
+            return None;
+        }
+        let mut options = Box::<SecureOptions>::default();
+        if by_name {
+            let name = host_without_port(self.request.authority());
+            if http.auto_sni {
+                options.server_name = Some(name.clone());
+            }
+            if http.auto_san_validation {
+                options.verify_names.push(name);
+            }
+        }
+        if by_client {
+            options.client = Some(self.info.connection.id);
+        }
+        if names_client {
+            options.proxied = Some(Arc::new(ProxiedConnection {
+                source: self.info.connection.remote_address,
+                destination: self.info.connection.local_address,
+                tlvs: Vec::new(),
+            }));
+        }
+        Some(options)
     }
 }
 

@@ -87,8 +87,8 @@ enum Outcome {
     PerTryTimeout { idle: bool },
     /// The same, and it goes on.
     SoftTimeout(Box<Hedge>),
-    /// A reply that no retry changes.
-    Final(LocalReply),
+    /// A reply that no retry changes. In a box, as outcomes are passed on several times and this one is rare.
+    Final(Box<LocalReply>),
     /// Something other than this attempt ended the exchange.
     Interrupted(Interruption),
 }
@@ -188,26 +188,31 @@ impl Exchange {
                 RetryDecision::Overflow => self.info.flag(ResponseFlag::UpstreamOverflow),
                 RetryDecision::No => {}
             }
-            outcome = match self.keep_waiting(forwarding, outcome, decision != RetryDecision::No) {
+            if forwarding.hedges.is_empty() && !matches!(outcome, Outcome::SoftTimeout(_)) {
+                break;
+            }
+            match self.keep_waiting(forwarding, outcome, decision != RetryDecision::No) {
                 Ok(()) => {
                     let mut hedges = std::mem::take(&mut forwarding.hedges);
                     let settled = Box::pin(self.await_hedges(down, timer, &mut hedges)).await;
                     forwarding.hedges = hedges;
-                    match settled {
+                    outcome = match settled {
                         Ok(settled) => self.settle_hedge(forwarding, settled),
                         Err(interruption) => {
                             return Some(
                                 self.interrupted_between(down, timer, forwarding, interruption).await,
                             );
                         }
-                    }
+                    };
                 }
-                Err(outcome) => {
-                    self.charge_lost(forwarding);
-                    return Some(self.conclude(down, timer, forwarding, outcome).await);
+                Err(last) => {
+                    outcome = last;
+                    break;
                 }
             }
         }
+        self.charge_lost(forwarding);
+        Some(self.conclude(down, timer, forwarding, outcome).await)
     }
 
     /// Waits before a retry while other attempts go on; with the outcome of one of them when that settles the matter.
@@ -281,7 +286,6 @@ impl Exchange {
                 self.hedge(forwarding, *hedge);
                 Ok(())
             }
-            outcome if forwarding.hedges.is_empty() => Err(outcome),
             Outcome::Response(head, _, guard, _) if unwanted => {
                 guard.on_discarded();
                 self.log_attempt_end(forwarding, head.status, None);

@@ -89,7 +89,7 @@ impl Exchange {
             Outcome::Final(reply) => {
                 let traits = forwarding.traits(self.internal);
                 self.charge(&forwarding.cluster, &forwarding.groups, reply.status, &traits);
-                self.reply_of_router(down, timer, forwarding, reply).await
+                self.reply_of_router(down, timer, forwarding, *reply).await
             }
             Outcome::Interrupted(Interruption::Expired(Expired::Response)) => {
                 self.response_timeout(down, timer, forwarding, true).await

@@ -33,7 +33,7 @@ impl Exchange {
             if let Some(wanted) = self.info.override_host.as_deref().filter(|wanted| wanted.strict) {
                 reply.status = wanted.status;
             }
-            return Outcome::Final(reply);
+            return Outcome::Final(Box::new(reply));
         };
         self.info.upstream.attempts += 1;
         self.info.upstream.host = Some(host.address_text().clone());
@@ -79,7 +79,7 @@ impl Exchange {
             }
             Err(Interruption::Answered(reply, _)) => {
                 self.forget_host(forwarding);
-                return Outcome::Final(*reply);
+                return Outcome::Final(reply);
             }
             Err(interruption) => return Outcome::Interrupted(interruption),
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::StreamFormat;
 use dhow_proxy_runtime::clock;
-use dhow_proxy_upstream::{LbContext, ResponseTraits, RoutingPriority, SecureOptions, WorkerCluster};
+use dhow_proxy_upstream::{LbContext, ResponseTraits, RoutingPriority, WorkerCluster};
 use dhow_routing::MirrorPolicy;
 use dhow_runtime_config::Current;
 
@@ -132,8 +132,7 @@ impl Shadow {
             return 503;
         };
         let (cluster, host) = (chosen.cluster(&self.cluster).clone(), chosen.host);
-        let options = SecureOptions::default();
-        let acquired = self.manager.pools.acquire(&cluster, &host, self.priority, false, options);
+        let acquired = self.manager.pools.acquire(&cluster, &host, self.priority, false, None);
         let stream = match acquired {
             Ok(Acquired::Ready(stream)) => Ok(stream),
             Ok(Acquired::Wait(waiting)) => waiting.await,

@@ -45,8 +45,11 @@ impl Exchange {
                 self.filters.disabled |= 1u64.checked_shl(at as u32).unwrap_or(0);
                 continue;
             }
-            let created = filter.factory.create(levels);
-            self.filters.slots.extend(created.map(|filter| FilterSlot { filter, configured: at }));
+            let Some(filter) = filter.factory.create(levels) else { continue };
+            if self.filters.slots.capacity() == 0 {
+                self.filters.slots = manager.take_chain();
+            }
+            self.filters.slots.push(FilterSlot { filter, configured: at });
         }
     }
 

@@ -12,7 +12,7 @@ mod request_body;
 
 pub(crate) use deadlines::{Deadlines, Expired};
 pub(crate) use exchange::{Ending, Exchange};
-pub(crate) use filtering::{AttemptFilters, Direction, UPSTREAM};
+pub(crate) use filtering::{AttemptFilters, Direction, FilterSlot, UPSTREAM};
 pub(crate) use filters::{Encoded, PumpSetup};
 pub(crate) use pump::{Interruption, Pump};
 pub(crate) use request_body::{KeptBody, RequestBody};

@@ -70,7 +70,7 @@ impl HostPool {
         key: &PoolKey,
         permit: Permit,
     ) -> Rc<Self> {
-        let mut options = key.options.clone();
+        let mut options = key.options.as_deref().cloned().unwrap_or_default();
         if host.transport_socket().is_secure() {
             options.alpn = info.http.protocol.alpn(key.http2);
         }

@@ -34,7 +34,8 @@ pub(super) struct PoolKey {
     pub(super) host: usize,
     pub(super) priority: RoutingPriority,
     pub(super) http2: bool,
-    pub(super) options: SecureOptions,
+    /// What connections are asked for beyond the cluster's settings.
+    pub(super) options: Option<Box<SecureOptions>>,
 }
 
 impl Hash for PoolKey {
@@ -42,10 +43,11 @@ impl Hash for PoolKey {
     /// comparison.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_usize(self.host);
-        if let Some(client) = self.options.client {
+        let Some(options) = &self.options else { return };
+        if let Some(client) = options.client {
             state.write_u64(client);
         }
-        if let Some(proxied) = &self.options.proxied {
+        if let Some(proxied) = &options.proxied {
             proxied.source.hash(state);
         }
     }
@@ -95,7 +97,7 @@ impl HttpPools {
         host: &Arc<Host>,
         priority: RoutingPriority,
         downstream_http2: bool,
-        options: SecureOptions,
+        options: Option<Box<SecureOptions>>,
     ) -> Result<Acquired, Reset> {
         let info = cluster.info();
         let http2 = match info.http.protocol {
