@@ -520,7 +520,7 @@ impl Compiler<'_, '_> {
                 Action::Forward(Box::new(action))
             }
             Some(route::route::Action::Redirect(message)) => {
-                Action::Redirect(Box::new(Redirect::compile(message, &path.field("redirect"))?))
+                Action::Redirect(Box::new(Redirect::compile(message, matched, &path.field("redirect"))?))
             }
             Some(route::route::Action::DirectResponse(message)) => {
                 let path = path.field("direct_response");

@@ -54,7 +54,7 @@ impl RouteTable {
         }
         let path = compared_path(headers.path(), self.ignore_path_parameters);
         for (at, route) in virtual_host.candidates(headers, input) {
-            let mismatch = route.matched.check(headers, path, input).err();
+            let mismatch = route.matched.check(headers, &path, input).err();
             explanation.steps.push(Step { route: at, name: route.name.to_string(), mismatch });
             if mismatch.is_none() {
                 break;

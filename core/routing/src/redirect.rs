@@ -53,7 +53,11 @@ impl Redirect {
     ///
     /// # Errors
     /// When an expression or format is not valid.
-    pub(crate) fn compile(message: &RedirectAction, path: &FieldPath) -> Result<Self, ConfigError> {
+    pub(crate) fn compile(
+        message: &RedirectAction,
+        matched: &RouteMatch,
+        path: &FieldPath,
+    ) -> Result<Self, ConfigError> {
         let RedirectAction {
             host_redirect,
             port_redirect,
@@ -73,6 +77,10 @@ impl Redirect {
             None => None,
             Some(PathRewriteSpecifier::PathRedirect(whole)) => {
                 (!whole.is_empty()).then(|| RedirectPath::Whole(whole.as_bytes().into()))
+            }
+            Some(PathRewriteSpecifier::PrefixRewrite(_)) if matched.template().is_some() => {
+                let reason = "Cannot use redirect.prefix_rewrite with path_match_policy";
+                return Err(ConfigError::new(path.field("prefix_rewrite"), reason));
             }
             Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
                 Some(RedirectPath::Rewrite(PathRewrite::Prefix(prefix.as_bytes().into())))

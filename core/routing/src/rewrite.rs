@@ -40,6 +40,10 @@ impl PathRewrite {
             let reason = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
             return Err(ConfigError::new(path.clone(), reason));
         }
+        if !prefix.is_empty() && matched.template().is_some() {
+            let reason = "Cannot use prefix_rewrite with matcher extension";
+            return Err(ConfigError::new(path.field("prefix_rewrite"), reason));
+        }
         if let Some(regex) = regex {
             return Ok(Some(Self::Regex(RegexRewrite::compile(regex, &path.field("regex_rewrite"))?)));
         }

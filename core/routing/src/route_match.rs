@@ -1,5 +1,7 @@
 //! `RouteMatch`.
 
+use std::borrow::Cow;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::MetadataSource;
 use dhow_http::{HeaderMap, KnownHeader};
@@ -151,7 +153,8 @@ impl RouteMatch {
         }
         match &self.path {
             PathRule::Path(matcher) if matcher.matches(path) => {}
-            PathRule::Template(template) if template.is_match(path) => {}
+            // Templates see parameters, whatever the table says.
+            PathRule::Template(template) if template.is_match(path_without_query(headers.path())) => {}
             PathRule::Path(_) | PathRule::Template(_) => return Err(Mismatch::Path),
             PathRule::Connect if headers.method() == b"CONNECT" => {}
             PathRule::Connect => return Err(Mismatch::NotConnect),
@@ -184,13 +187,15 @@ impl RouteMatch {
     }
 }
 
-/// What paths are compared with.
-pub(crate) fn compared_path(path: &[u8], ignore_parameters: bool) -> &[u8] {
+/// What paths are compared with: without query and, on request, without the parameters of its segments.
+pub(crate) fn compared_path(path: &[u8], ignore_parameters: bool) -> Cow<'_, [u8]> {
     let path = path_without_query(path);
-    if !ignore_parameters {
-        return path;
+    if !ignore_parameters || !path.contains(&b';') {
+        return Cow::Borrowed(path);
     }
-    &path[..path.iter().position(|&b| b == b';').unwrap_or(path.len())]
+    let names =
+        path.split(|&b| b == b'/').map(|segment| segment.split(|&b| b == b';').next().unwrap_or_default());
+    Cow::Owned(names.collect::<Vec<_>>().join(&b'/'))
 }
 
 fn each<M, T>(

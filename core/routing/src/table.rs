@@ -143,7 +143,7 @@ impl RouteTable {
         }
         let path = compared_path(headers.path(), self.ignore_path_parameters);
         let found = virtual_host
-            .first_match(headers, path, input, |route| route.matched.check(headers, path, input).is_ok());
+            .first_match(headers, &path, input, |route| route.matched.check(headers, &path, input).is_ok());
         match found {
             Some(entry) => self.selected(entry, virtual_host, headers, input),
             None => Decision::NotFound { virtual_host: Some(virtual_host.clone()) },

@@ -10,7 +10,7 @@ use dhow_proto::envoy::extensions::http::original_ip_detection::custom_header::v
 use dhow_proto::envoy::extensions::http::original_ip_detection::xff::v3::{XffConfig, XffTrustedCidrs};
 use dhow_proto::google::protobuf::Any;
 
-use crate::request_headers::{address_from_right, forwarded_for};
+use crate::request_headers::{address_from_right, forwarded_for, is_single_address};
 
 const XFF: &str = "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig";
 const CUSTOM_HEADER: &str = "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig";
@@ -127,7 +127,7 @@ impl AddressDetector {
                         Some(ranges) if ranges.contains(peer) => last_untrusted(head, ranges),
                         Some(_) => None,
                     }
-                    .map(|address| (address, forwarded_for(head).count() == 1))
+                    .map(|address| (address, is_single_address(head)))
                 }
                 Self::CustomHeader { header, trusted, reject } => {
                     let value = head.get(header).and_then(|value| std::str::from_utf8(value).ok());

@@ -88,16 +88,14 @@ fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<
     }
     if config.escaped_slashes != EscapedSlashes::Keep && path::has_escaped_slash(head.path()) {
         let unescaped = path::unescape_slashes(head.path());
+        head.set_known(KnownHeader::Path, &unescaped);
         match config.escaped_slashes {
             EscapedSlashes::Reject => return Err(bad()),
             EscapedSlashes::UnescapeAndRedirect => {
-                head.set_known(KnownHeader::Path, &unescaped);
                 let reply = LocalReply::new(307, &b""[..], "path_normalization_failed");
                 return Err(Box::new(reply.header(KnownHeader::Location, unescaped)));
             }
-            EscapedSlashes::UnescapeAndForward | EscapedSlashes::Keep => {
-                head.set_known(KnownHeader::Path, &unescaped);
-            }
+            EscapedSlashes::UnescapeAndForward | EscapedSlashes::Keep => {}
         }
     }
     if config.normalize_path && path::needs_normalization(head.path()) {
@@ -184,7 +182,7 @@ pub(crate) fn mutate(
             head.set_known_number(KnownHeader::XForwardedPort, connection.local_address.port().into());
         }
     } else if forwarding.detectors.is_empty() {
-        single_address = forwarded_for(head).count() == 1;
+        single_address = forwarding.xff_num_trusted_hops == 0 && is_single_address(head);
         client = address_from_right(head, forwarding.xff_num_trusted_hops as usize);
     } else {
         let found = AddressDetector::detect(&forwarding.detectors, peer.ip(), head).map_err(|status| {
@@ -325,16 +323,23 @@ fn is_url(text: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(is_host) && port
 }
 
-/// The addresses of all `x-forwarded-for` headers, left to right, unparsed.
+/// The elements of `x-forwarded-for` that are not empty, left to right, unparsed.
 pub(crate) fn forwarded_for(head: &HeaderMap) -> impl DoubleEndedIterator<Item = &[u8]> {
     let value = head.get_known(KnownHeader::XForwardedFor).unwrap_or_default();
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|v| !v.is_empty())
 }
 
-/// The address `skip` places from the right of `x-forwarded-for`.
+/// The address `skip` places from the right of `x-forwarded-for`; empty places count, and an address with a port is none.
 pub(crate) fn address_from_right(head: &HeaderMap, skip: usize) -> Option<IpAddr> {
-    let text = std::str::from_utf8(forwarded_for(head).rev().nth(skip)?).ok()?;
-    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+    let value = head.get_known(KnownHeader::XForwardedFor)?;
+    let element = value.rsplit(|b| *b == b',').nth(skip)?;
+    std::str::from_utf8(element.trim_ascii()).ok()?.parse().ok()
+}
+
+/// Whether `x-forwarded-for` is one address and nothing else.
+pub(crate) fn is_single_address(head: &HeaderMap) -> bool {
+    let value = head.get_known(KnownHeader::XForwardedFor).unwrap_or_default();
+    !value.contains(&b',') && address_from_right(head, 0).is_some()
 }
 
 /// Appends the peer to `x-forwarded-for`; for one on the loopback the node's own address stands.
@@ -345,7 +350,7 @@ fn append_peer(forwarding: &ForwardingConfig, peer: IpAddr, head: &mut HeaderMap
 fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {
     let address = format_ip(address);
     match head.get_known(KnownHeader::XForwardedFor) {
-        None => head.append_known(KnownHeader::XForwardedFor, address.as_bytes()),
+        None | Some(b"") => head.set_known(KnownHeader::XForwardedFor, address.as_bytes()),
         Some(present) => {
             let mut joined = Vec::with_capacity(present.len() + 1 + address.len);
             joined.extend_from_slice(present);

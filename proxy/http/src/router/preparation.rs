@@ -65,10 +65,13 @@ impl Exchange {
         if route.virtual_host().include_request_attempt_count() {
             self.request.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
+        // The attempt that comes is the first to the formats of the route's headers.
+        self.info.upstream.attempts = 1;
         {
             let context = StreamFormat::new(&self.info);
             route.apply_request_rewrites(&mut self.request, &context, router.suppress_envoy_headers);
         }
+        self.info.upstream.attempts = 0;
         let mut cookies = Vec::new();
         let policies = hash_policies(&cluster, action);
         // A cookie that is to be set is made only where the choice of a host depends on it.

@@ -313,9 +313,9 @@ async fn refuse(
     }
     stats.downstream_cx_protocol_error().inc();
     let version = error.version(down.wire().read.filled(), &manager.config.http1);
-    let reply = LocalReply::new(error.status(), error.body().as_bytes(), error.details())
-        .flag(ResponseFlag::DownstreamProtocolError);
-    answer(manager, info, down, timer, version, reply).await;
+    let reply = LocalReply::new(error.status(), error.body().as_bytes(), error.details());
+    let flag = Some(ResponseFlag::DownstreamProtocolError);
+    answer(manager, info, down, timer, version, (reply, flag)).await;
 }
 
 /// Answers a head that did not come whole in time.
@@ -334,22 +334,23 @@ async fn header_timeout(
         LocalReply::new(408, &b"stream timeout"[..], "stream_idle_timeout")
             .flag(ResponseFlag::StreamIdleTimeout)
     };
-    answer(manager, info, down, timer, Version::Http11, reply).await;
+    answer(manager, info, down, timer, Version::Http11, (reply, None)).await;
 }
 
-/// Answers a request of which no head is known; the connection ends behind it.
+/// Answers a request of which no head is known; the connection ends behind it. The flag is the log's alone: the reply is made
+/// before it is set.
 async fn answer(
     manager: &Rc<Manager>,
     info: &Rc<ConnectionInfo>,
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
     version: Version,
-    reply: LocalReply,
+    (reply, flag): (LocalReply, Option<ResponseFlag>),
 ) {
     down.begin_unread(version);
     let head = manager.take_head();
     let mut exchange = Exchange::new(manager.clone(), info, Protocol::Http11, head, false, false);
-    exchange.answer_unread(down, timer, reply.closing()).await;
+    exchange.answer_unread(down, timer, reply.closing(), flag).await;
     // A client that is gone already is told nothing.
     let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
 }

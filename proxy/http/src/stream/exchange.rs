@@ -171,9 +171,13 @@ impl Exchange {
         down: &mut D,
         timer: &mut DeadlineTimer,
         reply: LocalReply,
+        flag: Option<ResponseFlag>,
     ) {
         self.create_filters();
         let ending = self.reply(down, timer, reply).await;
+        if let Some(flag) = flag {
+            self.info.flag(flag);
+        }
         self.count_reset(down, ending);
         self.complete();
     }

@@ -134,7 +134,8 @@ impl Exchange {
                 _ => self.response.append_name(name, value),
             }
         }
-        if !forwards && !verbatim {
+        // Answers of filters to requests that the route would have answered itself are not the route's.
+        if !forwards && !verbatim && self.info.details.as_deref() == Some("direct_response") {
             self.apply_route_response_headers();
         }
     }
