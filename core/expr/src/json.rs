@@ -319,7 +319,7 @@ mod tests {
                 for byte in 0..=255 {
                     let mut text = plain.clone();
                     text[at] = byte;
-                    let special = byte < 0x20 || byte >= 0x7f || byte == b'"' || byte == b'\\';
+                    let special = !(0x20..0x7f).contains(&byte) || byte == b'"' || byte == b'\\';
                     assert_eq!(is_plain(&text), !special, "{byte:#x} at {at} of {length}");
                 }
             }

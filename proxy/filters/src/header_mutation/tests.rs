@@ -52,7 +52,7 @@ fn each_mutation_sees_what_those_before_it_did() {
     let mut response = HeaderMap::new();
     response.append(b"content-type", b"text/plain");
     run(yaml, None, &mut head, &mut response);
-    assert_eq!(lines(&head)[4..], ["x-in: new", "x-a: 1in", "x-b: b-1in", "x-b: c"]);
+    assert_eq!(lines(&head)[4..], ["x-a: 1in", "x-b: b-1in", "x-b: c", "x-in: new"]);
     assert_eq!(lines(&response), ["x-resp: new-text/plain"]);
 }
 

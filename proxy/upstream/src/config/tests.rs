@@ -269,7 +269,7 @@ fn endpoint_metadata_selects_the_transport_socket() {
          {{name: open, match: {{}}}}], {ENDPOINT}}}"
     ));
     let metadata = |yaml: &str| crate::metadata::HostMetadata {
-        endpoint: std::sync::Arc::new(load_yaml(yaml, &LoadOptions::default()).unwrap().message),
+        endpoint: Arc::new(load_yaml(yaml, &LoadOptions::default()).unwrap().message),
         ..Default::default()
     };
     let select = |yaml: &str| config.sockets.select(&metadata(yaml)).0.to_owned();
