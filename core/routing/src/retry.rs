@@ -92,7 +92,7 @@ impl RetryOn {
     }
 
     /// Names in a list that are no condition.
-    pub(crate) fn unknown(list: &str) -> impl Iterator<Item = &str> {
+    pub fn unknown(list: &str) -> impl Iterator<Item = &str> {
         // A bare number is a retriable status code in Istio's `retryOn`, which turns it into another field.
         list.split(',').map(str::trim).filter(|name| !name.is_empty() && Self::from_name(name).is_none())
     }

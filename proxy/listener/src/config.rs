@@ -14,6 +14,7 @@ use dhow_proto::envoy::config::core::v3::{
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use dhow_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proto::{Excerpts, Message};
 use dhow_proxy_api::NetworkFilter;
@@ -229,7 +230,7 @@ pub fn lower(
     let excerpts = Excerpts::of(encoded.clone());
     let mut builder = ChainBuilder { previous, filters, context, excerpts };
     let chains = builder.build(filter_chains, default_filter_chain, path, warnings)?;
-    let inspections = lower_listener_filters(listener_filters, path)?;
+    let inspections = lower_listener_filters(listener_filters, path, warnings)?;
     let needs_tls = chains.iter().any(|chain| {
         let m = &chain.matches;
         !m.server_names.is_empty() || !m.transport_protocol.is_empty() || !m.application_protocols.is_empty()
@@ -328,9 +329,45 @@ struct Inspections {
     proxy_protocol: Option<ProxyProtocolConfig>,
 }
 
+/// Says what of the inspector's settings has no effect. What a client says first is read as it comes, and kept by TLS alone.
+fn check_tls_inspector(
+    message: &[u8],
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<(), ConfigError> {
+    let TlsInspector {
+        enable_ja3_fingerprinting,
+        enable_ja4_fingerprinting,
+        initial_read_buffer_size,
+        close_connection_on_client_hello_parsing_errors,
+        max_client_hello_size,
+    } = TlsInspector::decode(message).map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
+    ConfigError::refuse_if(
+        close_connection_on_client_hello_parsing_errors,
+        path,
+        "close_connection_on_client_hello_parsing_errors",
+    )?;
+    for (field, asked) in [
+        ("enable_ja3_fingerprinting", enable_ja3_fingerprinting.is_some_and(|wanted| wanted.value)),
+        ("enable_ja4_fingerprinting", enable_ja4_fingerprinting.is_some_and(|wanted| wanted.value)),
+    ] {
+        if asked {
+            warn(warnings, path, field, "without effect: fingerprints of clients are not taken");
+        }
+    }
+    if initial_read_buffer_size.is_some() {
+        warn(warnings, path, "initial_read_buffer_size", "without effect: the buffer grows as bytes come");
+    }
+    if max_client_hello_size.is_some() {
+        warn(warnings, path, "max_client_hello_size", "without effect: the limit is that of one TLS record");
+    }
+    Ok(())
+}
+
 fn lower_listener_filters(
     filters: Vec<pb::ListenerFilter>,
     path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Inspections, ConfigError> {
     let mut found = Inspections::default();
     for (i, filter) in filters.into_iter().enumerate() {
@@ -346,8 +383,13 @@ fn lower_listener_filters(
         };
         let type_name = type_url.rsplit('/').next().unwrap_or_default();
         match (type_name, name.as_str()) {
-            ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _)
-            | ("", "envoy.filters.listener.tls_inspector") => found.tls = true,
+            ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _) => {
+                if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type {
+                    check_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
+                }
+                found.tls = true;
+            }
+            ("", "envoy.filters.listener.tls_inspector") => found.tls = true,
             ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
             | ("", "envoy.filters.listener.http_inspector") => found.http = true,
             ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)

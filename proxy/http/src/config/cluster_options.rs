@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use dhow_base::ConfigError;
+use dhow_base::{ConfigError, ConfigWarning};
 use dhow_proxy_api::FilterContext;
 use dhow_proxy_upstream::{ForwardingMessage, ForwardingOptions, WorkerCluster};
-use dhow_routing::{HashPolicy, MirrorPolicy, RetryPolicy};
+use dhow_routing::{HashPolicy, MirrorPolicy, RetryOn, RetryPolicy};
 use dhow_stats::Store;
 
 use super::upstream_filters::lower_cluster_filters;
@@ -58,6 +58,13 @@ pub fn lower_cluster_options(
         true => None,
         false => Some(lower_cluster_filters(filters, registry, &mut context, &path.field("http_filters"))?),
     };
+    if let Some(policy) = &retry_policy {
+        for name in RetryOn::unknown(&policy.retry_on) {
+            let path = path.field("retry_policy").field("retry_on");
+            let why = format!("'{name}' is not a retry condition and has no effect");
+            context.warnings.push(ConfigWarning::new(path, why));
+        }
+    }
     let retry_policy = retry_policy.map(|policy| RetryPolicy::compile(&policy, &path.field("retry_policy")));
     let hash_path = path.field("hash_policy");
     let hash_policies = hash_policy.iter().enumerate();
