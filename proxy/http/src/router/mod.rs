@@ -174,7 +174,12 @@ impl Exchange {
                         false => Box::pin(self.pause_beside_hedges(down, timer, forwarding, pause)).await,
                     };
                     match paused {
-                        Ok(None) => return None,
+                        Ok(None) => {
+                            if let Some(retry) = &forwarding.retry {
+                                retry.on_retried(forwarding.cluster.info(), &forwarding.groups);
+                            }
+                            return None;
+                        }
                         Ok(Some(settled)) => outcome = settled,
                         Err(interruption) => {
                             return Some(

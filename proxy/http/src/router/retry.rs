@@ -79,6 +79,8 @@ pub(super) struct RetryState {
     remaining: u32,
     /// Pauses that were made longer and longer.
     made: u32,
+    /// Whether the last pause is one that the upstream asked for.
+    asked: bool,
     /// Held from the decision to try again until what came of it is known.
     permit: Option<Permit>,
 }
@@ -137,6 +139,7 @@ impl RetryState {
             conditions: Rc::new(conditions),
             remaining: asked.unwrap_or_else(|| policy.map_or(1, |policy| policy.num_retries)),
             made: 0,
+            asked: false,
             permit: None,
         })
     }
@@ -266,23 +269,30 @@ impl RetryState {
         }) {
             return RetryDecision::No;
         }
-        stats.upstream_rq_retry().inc();
-        scope.groups.each(|group| group.upstream_rq_retry().inc());
         let pause = pause(self);
         self.permit = Some(permit);
         RetryDecision::Retry(pause)
     }
 
+    /// The pause is over, and the retry is made.
+    pub(super) fn on_retried(&self, cluster: &ClusterInfo, groups: &RequestGroups) {
+        let stats = &cluster.stats;
+        stats.upstream_rq_retry().inc();
+        groups.each(|group| group.upstream_rq_retry().inc());
+        match self.asked {
+            true => stats.upstream_rq_retry_backoff_ratelimited().inc(),
+            false => stats.upstream_rq_retry_backoff_exponential().inc(),
+        }
+    }
+
     /// How long to wait before the retry: what the upstream `asked` for and up to half of it more, else a random part of an
     /// interval that doubles with each retry.
     fn pause(&mut self, asked: Option<Duration>, scope: &RetryScope<'_>) -> Duration {
-        let stats = &scope.cluster.stats;
+        self.asked = asked.is_some();
         if let Some(asked) = asked {
-            stats.upstream_rq_retry_backoff_ratelimited().inc();
             let micros = asked.as_micros() as u64;
             return Duration::from_micros(micros + scope.random % (micros / 2).max(1));
         }
-        stats.upstream_rq_retry_backoff_exponential().inc();
         let back_off = self.policy().and_then(|policy| policy.back_off).unwrap_or_else(default_back_off);
         let interval = back_off.base.saturating_mul(1 << self.made.min(20)).min(back_off.max);
         self.made += 1;
