@@ -326,6 +326,20 @@ impl FilterContext<'_> {
     }
 }
 
+/// What the configuration of a route or virtual host is read in.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteFilterContext<'a> {
+    /// `cluster_manager.local_cluster_name`; empty when none is named.
+    pub local_cluster: &'a str,
+}
+
+/// Parses what a route or virtual host says to a filter.
+pub type ConfigureRoute = fn(
+    config: &ProtoAny,
+    context: &RouteFilterContext<'_>,
+    path: &FieldPath,
+) -> Result<FilterConfigObject, ConfigError>;
+
 /// Builds a factory from the configuration of a filter.
 pub type ConfigureFilter = fn(
     config: &ProtoAny,
@@ -346,7 +360,7 @@ pub struct HttpFilterDescriptor {
     /// that names its path.
     pub configure: ConfigureFilter,
     /// Parses the per-route configuration.
-    pub configure_route: fn(config: &ProtoAny, path: &FieldPath) -> Result<FilterConfigObject, ConfigError>,
+    pub configure_route: ConfigureRoute,
 }
 
 impl fmt::Debug for HttpFilterDescriptor {

@@ -17,9 +17,9 @@ pub use connection_objects::ConnectionObjects;
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
-    BodyPart, Clusters, ConfigureFilter, DataVerdict, FilterContext, FilterStream, HeadersVerdict,
-    HostResolution, HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Membership, NoClusters, Resumption,
-    StreamControl, TrailersVerdict, Watches,
+    BodyPart, Clusters, ConfigureFilter, ConfigureRoute, DataVerdict, FilterContext, FilterStream,
+    HeadersVerdict, HostResolution, HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Membership,
+    NoClusters, Resumption, RouteFilterContext, StreamControl, TrailersVerdict, Watches,
 };
 pub use local_reply::LocalReply;
 pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};

@@ -222,6 +222,7 @@ impl FormatContext for StreamFormat<'_> {
                 let moment = match info.log_moment {
                     LogMoment::Start => "DownstreamStart",
                     LogMoment::TunnelEstablished => "DownstreamTunnelSuccessfullyEstablished",
+                    LogMoment::Periodic => "DownstreamPeriodic",
                     LogMoment::UpstreamStream => "UpstreamPoolReady",
                     LogMoment::UpstreamEnd => "UpstreamEnd",
                     LogMoment::End if info.protocol.is_none() => "TcpConnectionEnd",

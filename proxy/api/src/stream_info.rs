@@ -153,6 +153,8 @@ pub enum LogMoment {
     Start,
     /// An upgrade or CONNECT is granted (`flush_log_on_tunnel_successfully_established`).
     TunnelEstablished,
+    /// The stream goes on (`access_log_flush_interval`).
+    Periodic,
     /// An attempt has its stream to a host (`flush_upstream_log_on_upstream_stream`).
     UpstreamStream,
     /// An attempt is over.

@@ -11,7 +11,7 @@ use dhow_proto::google::protobuf::Any;
 use dhow_proto::{LoadOptions, Name, load_yaml};
 use dhow_proxy_api::{
     ConnectionInfo, FilterContext, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor,
-    HttpFilterFactory, NoClusters, Protocol, Resumption, StreamControl, StreamInfo,
+    HttpFilterFactory, NoClusters, Protocol, Resumption, RouteFilterContext, StreamControl, StreamInfo,
 };
 use dhow_routing::{CompileOptions, NoRuntime, RouteInput, RouteTable};
 use dhow_stats::Store;
@@ -39,12 +39,15 @@ pub(crate) fn configure<M: Name + Default>(
     (descriptor.configure)(&config, &mut context, &FieldPath::from("config"))
 }
 
+/// A proxy that is a host of no cluster.
+const NOWHERE: RouteFilterContext<'_> = RouteFilterContext { local_cluster: "" };
+
 /// Reads a filter's configuration of a route, to see whether it is accepted.
 pub(crate) fn configure_route<M: Name + Default>(
     descriptor: &HttpFilterDescriptor,
     yaml: &str,
 ) -> Result<(), ConfigError> {
-    (descriptor.configure_route)(&packed::<M>(yaml), &FieldPath::from("config")).map(drop)
+    (descriptor.configure_route)(&packed::<M>(yaml), &NOWHERE, &FieldPath::from("config")).map(drop)
 }
 
 fn descriptor(type_name: &str) -> &'static HttpFilterDescriptor {
@@ -77,7 +80,7 @@ pub(crate) fn routes(yaml: &str) -> RouteTable {
         compile_filter_config: &|_, config, path| {
             let type_name = dhow_proto::any::type_name(&config.type_url);
             let filter = crate::all().iter().find(|filter| filter.route_type_name == Some(type_name));
-            (filter.expect(type_name).configure_route)(config, path).map(Some)
+            (filter.expect(type_name).configure_route)(config, &NOWHERE, path).map(Some)
         },
         ..CompileOptions::lenient()
     };

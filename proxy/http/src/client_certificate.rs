@@ -1,9 +1,14 @@
 //! `x-forwarded-client-cert`: what the next hop is told about the client's certificate.
 
+mod choice;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader};
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_tls::{CertificateFacts, TlsInfo, url_encoded};
+
+pub use choice::CertificateChoice;
+pub(crate) use choice::compile_choice;
 
 /// `forward_client_cert_details`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

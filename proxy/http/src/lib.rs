@@ -29,7 +29,7 @@ mod upstream;
 mod watermarks;
 mod wire;
 
-pub use client_certificate::{ClientCertificateConfig, ForwardMode};
+pub use client_certificate::{CertificateChoice, ClientCertificateConfig, ForwardMode};
 pub use config::{
     ConnectionManagerConfig, FilterRegistry, LowerContext, RouteFile, RouteSource, compile_routes, lower,
     lower_cluster_options,

@@ -231,7 +231,8 @@ pub(crate) fn mutate(
         head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
     }
     set_request_id(forwarding, edge, head, random);
-    config.client_certificate.apply(connection.tls.as_deref(), head);
+    let chosen = config.client_certificate_by.as_ref().and_then(|by| by.choose(connection, head));
+    chosen.unwrap_or(&config.client_certificate).apply(connection.tls.as_deref(), head);
     Ok(RequestOrigin { client_address, internal })
 }
 

@@ -142,14 +142,15 @@ fn configuration(
     clusters: ClusterManager,
     workers: Option<Rc<Workers>>,
 ) -> Configuration {
-    let routes: Rc<RefCell<RouteTables>> = Rc::default();
+    let local_cluster = bootstrap.local_cluster_name.as_deref().unwrap_or_default();
+    let routes = Rc::new(RefCell::new(RouteTables::new(local_cluster)));
     let filters = FilterBuilder {
         store: store.clone(),
         log_writer: log_writer.clone(),
         clusters: clusters.clone(),
         routes: routes.clone(),
         node_cluster: bootstrap.node.cluster.as_str().into(),
-        local_cluster: bootstrap.local_cluster_name.as_deref().unwrap_or_default().into(),
+        local_cluster: local_cluster.into(),
         node_id: bootstrap.node.id.as_str().into(),
         node_address: options.local_address(),
         secrets: bootstrap.secrets.clone(),

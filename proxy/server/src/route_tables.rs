@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
+use dhow_proxy_api::RouteFilterContext;
 use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, compile_routes};
 use dhow_proxy_xds::PathSource;
 use dhow_stats::Store;
@@ -61,9 +62,15 @@ struct InlineRoutes {
 pub(crate) struct RouteTables {
     subscriptions: BTreeMap<Arc<str>, Subscription>,
     inline: Vec<InlineRoutes>,
+    local_cluster: Arc<str>,
 }
 
 impl RouteTables {
+    /// Of a proxy that is a host of this cluster (`cluster_manager.local_cluster_name`, may be empty).
+    pub(crate) fn new(local_cluster: &str) -> Self {
+        Self { local_cluster: local_cluster.into(), ..Self::default() }
+    }
+
     /// Notes a connection manager with inline routes (encoded), for `/config_dump`.
     pub(crate) fn add_static(&mut self, manager: &Arc<HttpConnectionManager>, message: Bytes) {
         self.inline.retain(|other| other.manager.strong_count() > 0);
@@ -98,7 +105,7 @@ impl RouteTables {
         subscription.managers.push(Arc::downgrade(manager));
         if let Some(current) = &subscription.current {
             // It was accepted for other filters; what these filters refuse leaves the listener warming.
-            if let Err(error) = publish(&current.message, manager, &mut Vec::new()) {
+            if let Err(error) = publish(&current.message, &self.local_cluster, manager, &mut Vec::new()) {
                 tracing::warn!("route configuration '{}': {error}", current.message.name);
             }
         }
@@ -150,7 +157,7 @@ impl RouteTables {
         if subscription.current.as_ref().is_some_and(|current| current.message == message) {
             return Ok(());
         }
-        let table = compile(&message, warnings)?;
+        let table = compile(&message, &self.local_cluster, warnings)?;
         for manager in subscription.managers() {
             manager.routes().publish(table.clone());
         }
@@ -168,19 +175,22 @@ impl RouteTables {
 
 fn compile(
     message: &RouteConfiguration,
+    local_cluster: &str,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<dhow_proxy_http::RouteTable>, ConfigError> {
     let registry = FilterRegistry { filters: dhow_proxy_filters::all() };
     // By RDS, clusters may come after the routes that name them.
-    compile_routes(message, registry, &|_| true, false, &FieldPath::root(), warnings)
+    let context = RouteFilterContext { local_cluster };
+    compile_routes(message, registry, &context, &|_| true, false, &FieldPath::root(), warnings)
 }
 
 fn publish(
     message: &RouteConfiguration,
+    local_cluster: &str,
     manager: &HttpConnectionManager,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<(), ConfigError> {
-    manager.routes().publish(compile(message, warnings)?);
+    manager.routes().publish(compile(message, local_cluster, warnings)?);
     Ok(())
 }
 

@@ -19,6 +19,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         type_name: "envoy.extensions.filters.http.buffer.v3.Buffer",
         route_type_name: Some("envoy.extensions.filters.http.buffer.v3.BufferPerRoute"),
         configure: |config, _, path| Ok(Arc::new(filter::Factory(config::read(config, path)?))),
-        configure_route: |config, path| Ok(Arc::new(config::RouteLimit::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::RouteLimit::read(config, path)?)),
     }
 }

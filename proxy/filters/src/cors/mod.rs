@@ -24,6 +24,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             let stats = context.scope("cors").group();
             Ok(Arc::new(filter::Factory { stats }))
         },
-        configure_route: |config, path| Ok(Arc::new(config::Policy::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Policy::read(config, path)?)),
     }
 }

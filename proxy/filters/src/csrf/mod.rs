@@ -22,6 +22,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             let policy = Arc::new(config::Policy::read(config, path)?);
             Ok(Arc::new(filter::Factory { policy, stats: context.scope("csrf").group() }))
         },
-        configure_route: |config, path| Ok(Arc::new(config::Policy::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Policy::read(config, path)?)),
     }
 }

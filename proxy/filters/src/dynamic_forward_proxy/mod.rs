@@ -23,6 +23,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             config::check(config, path)?;
             Ok(Arc::new(filter::Factory))
         },
-        configure_route: |config, path| Ok(Arc::new(config::HostRewrite::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::HostRewrite::read(config, path)?)),
     }
 }

@@ -27,6 +27,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             let stats = context.scope("fault").group();
             Ok(Arc::new(filter::Factory { name: context.name.clone(), settings: Arc::new(settings), stats }))
         },
-        configure_route: |config, path| Ok(Arc::new(config::Settings::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Settings::read(config, path)?)),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         configure: |config, _, path| {
             Ok(Arc::new(filter::Factory(Arc::new(config::Settings::read(config, path)?))))
         },
-        configure_route: |_, path| {
+        configure_route: |_, _, path| {
             Err(crate::route_config::no_route_config(path, "envoy.filters.http.grpc_stats"))
         },
     }

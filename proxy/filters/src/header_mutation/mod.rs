@@ -21,6 +21,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         route_type_name: Some("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"),
         configure: |config, _, path| Ok(Arc::new(filter::Factory::new(config::Filter::read(config, path)?))),
-        configure_route: |config, path| Ok(Arc::new(config::Mutations::read_route(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Mutations::read_route(config, path)?)),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         configure: |config, context, path| {
             Ok(Arc::new(filter::Factory::new(config::Settings::read(config, path)?, context.node_cluster)))
         },
-        configure_route: |_, path| {
+        configure_route: |_, _, path| {
             Err(crate::route_config::no_route_config(path, "envoy.filters.http.health_check"))
         },
     }

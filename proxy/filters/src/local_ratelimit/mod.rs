@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use dhow_base::ConfigError;
+use dhow_base::{ConfigError, FieldPath};
 use dhow_proxy_api::HttpFilterDescriptor;
 
 /// Registers the filter.
@@ -24,12 +24,26 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         route_type_name: Some("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"),
         configure: |config, context, path| {
             let limit = config::Limit::read(config, path, false)?;
-            if limit.shared && context.local_cluster.is_empty() {
-                let reason = "local_cluster_rate_limit is set but no local cluster name is present";
-                return Err(ConfigError::new(path.field("local_cluster_rate_limit"), reason));
-            }
+            check_local_cluster(&limit, context.local_cluster, path)?;
             Ok(Arc::new(filter::Factory::new(limit, context)))
         },
-        configure_route: |config, path| Ok(Arc::new(config::Limit::read(config, path, true)?)),
+        configure_route: |config, context, path| {
+            let limit = config::Limit::read(config, path, true)?;
+            check_local_cluster(&limit, context.local_cluster, path)?;
+            Ok(Arc::new(limit))
+        },
     }
+}
+
+/// Tokens can only be shared with the hosts of a cluster that is known.
+fn check_local_cluster(
+    limit: &config::Limit,
+    local_cluster: &str,
+    path: &FieldPath,
+) -> Result<(), ConfigError> {
+    if limit.shared && local_cluster.is_empty() {
+        let reason = "local_cluster_rate_limit is set but no local cluster name is present";
+        return Err(ConfigError::new(path.field("local_cluster_rate_limit"), reason));
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use dhow_proto::envoy::extensions::common::matching::v3::{
 use dhow_proto::google::protobuf::Any;
 use dhow_proto::xds::core::v3::TypedExtensionConfig as ActionConfig;
 use dhow_proto::xds::r#type::matcher::v3::Matcher;
-use dhow_proxy_api::FilterContext;
+use dhow_proxy_api::{FilterContext, RouteFilterContext};
 use dhow_routing::FilterConfigObject;
 
 use super::filter::Factory;
@@ -56,7 +56,11 @@ pub(super) fn read(
 }
 
 /// Reads a route's message: a tree, or what the filter inside reads.
-pub(super) fn read_route(config: &Any, path: &FieldPath) -> Result<FilterConfigObject, ConfigError> {
+pub(super) fn read_route(
+    config: &Any,
+    context: &RouteFilterContext<'_>,
+    path: &FieldPath,
+) -> Result<FilterConfigObject, ConfigError> {
     let type_name = any::type_name(&config.type_url);
     if type_name == "envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute" {
         let ExtensionWithMatcherPerRoute { xds_matcher } =
@@ -66,7 +70,7 @@ pub(super) fn read_route(config: &Any, path: &FieldPath) -> Result<FilterConfigO
         return Ok(Arc::new(compile(&matcher, &path)?));
     }
     match crate::all().iter().find(|filter| filter.route_type_name == Some(type_name)) {
-        Some(descriptor) => (descriptor.configure_route)(config, path),
+        Some(descriptor) => (descriptor.configure_route)(config, context, path),
         None => Err(ConfigError::new(
             path.clone(),
             format!("Didn't find a registered implementation with type URL: '{type_name}'"),

@@ -25,6 +25,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             let rules = config::Rules::read(config, path, context.warnings)?;
             Ok(Arc::new(filter::Factory::new(rules, context.scope("rbac"))))
         },
-        configure_route: |config, path| Ok(Arc::new(config::Rules::read_route(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Rules::read_route(config, path)?)),
     }
 }

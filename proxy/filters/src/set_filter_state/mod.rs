@@ -22,6 +22,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         configure: |config, _, path| {
             Ok(Arc::new(filter::Factory(Arc::new(config::Settings::read(config, path)?))))
         },
-        configure_route: |config, path| Ok(Arc::new(config::Settings::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Settings::read(config, path)?)),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             let entries = config::read(config, path)?;
             Ok(Arc::new(filter::Factory { entries, stats: context.scope("set_metadata").group() }))
         },
-        configure_route: |_, path| {
+        configure_route: |_, _, path| {
             Err(crate::route_config::no_route_config(path, "envoy.filters.http.set_metadata"))
         },
     }

@@ -27,6 +27,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
                 .then(|| context.scope(&format!("stateful_session.{}", settings.stat_prefix)).group());
             Ok(Arc::new(filter::Factory { settings: Arc::new(settings), stats }))
         },
-        configure_route: |config, path| Ok(Arc::new(config::RouteSettings::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::RouteSettings::read(config, path)?)),
     }
 }

@@ -9,10 +9,10 @@ use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_proxy_access_log::LogWriter;
-use dhow_proxy_api::FilterContext;
+use dhow_proxy_api::{FilterContext, RouteFilterContext};
 use dhow_stats::Store;
 
-use crate::client_certificate::ClientCertificateConfig;
+use crate::client_certificate::{ClientCertificateConfig, compile_choice};
 use crate::local_reply::LocalReplyConfig;
 use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
@@ -126,9 +126,12 @@ pub fn lower(
         let reason = "HTTP/3 codec configured on non-QUIC listener.";
         return Err(ConfigError::new(path.field("codec_type"), reason));
     }
-    refuse(access_log_flush_interval.is_some(), "access_log_flush_interval")?;
-    let log_moments = lower_log_moments(access_log_options, flush_access_log_on_new_request, path)?;
-    refuse(forward_client_cert_matcher.is_some(), "forward_client_cert_matcher")?;
+    let log_moments = lower_log_moments(
+        access_log_options,
+        flush_access_log_on_new_request,
+        timeout_or(access_log_flush_interval, None),
+        path,
+    )?;
     check_request_id_extension(request_id_extension, &path.field("request_id_extension"))?;
     if let Some(validation) = typed_header_validation_config {
         let core::TypedExtensionConfig { name, typed_config: _ } = validation;
@@ -194,10 +197,12 @@ pub fn lower(
     };
     let chain = lower_chain(http_filters, &path.field("http_filters"))?;
     let upgrades = lower_upgrades(upgrade_configs, &path.field("upgrade_configs"), lower_chain)?;
+    let route_context = RouteFilterContext { local_cluster: context.local_cluster };
     let routes = match route_specifier {
         Some(hcm::RouteSpecifier::RouteConfig(config)) => RouteSource::Static(compile_routes(
             &config,
             context.registry,
+            &route_context,
             context.cluster_exists,
             true,
             &path.field("route_config"),
@@ -206,7 +211,8 @@ pub fn lower(
         Some(hcm::RouteSpecifier::Rds(rds)) => lower_rds(rds, &path.field("rds"))?,
         Some(hcm::RouteSpecifier::ScopedRoutes(scopes)) => {
             let compile = |config: &_, path: &_| {
-                compile_routes(config, context.registry, context.cluster_exists, true, path, warnings)
+                let exists = context.cluster_exists;
+                compile_routes(config, context.registry, &route_context, exists, true, path, warnings)
             };
             RouteSource::Scoped(Arc::new(ScopedRoutes::lower(scopes, &path.field("scoped_routes"), compile)?))
         }
@@ -285,6 +291,9 @@ pub fn lower(
             set_current_client_cert_details,
             path,
         )?,
+        client_certificate_by: forward_client_cert_matcher
+            .map(|matcher| compile_choice(&matcher, &path.field("forward_client_cert_matcher")))
+            .transpose()?,
         normalization: NormalizationConfig {
             normalize_path: is_true(normalize_path),
             merge_slashes,
@@ -331,26 +340,34 @@ pub fn lower(
     })
 }
 
-/// `access_log_options`, or the older flag in its place.
+/// `access_log_options`, or the older fields in its place.
 fn lower_log_moments(
     options: Option<hcm::HcmAccessLogOptions>,
     on_new_request: bool,
+    interval: Option<Duration>,
     path: &FieldPath,
 ) -> Result<LogMoments, ConfigError> {
-    let Some(options) = options else { return Ok(LogMoments { start: on_new_request, tunnel: false }) };
+    let Some(options) = options else {
+        return Ok(LogMoments { start: on_new_request, tunnel: false, interval });
+    };
     let path = path.field("access_log_options");
-    if on_new_request {
-        let reason = "Only one of flush_access_log_on_new_request or access_log_options can be specified.";
-        return Err(ConfigError::new(path, reason));
+    for (is_set, field) in [
+        (on_new_request, "flush_access_log_on_new_request"),
+        (interval.is_some(), "access_log_flush_interval"),
+    ] {
+        if is_set {
+            let reason = format!("Only one of {field} or access_log_options can be specified.");
+            return Err(ConfigError::new(path, reason));
+        }
     }
     let hcm::HcmAccessLogOptions {
         access_log_flush_interval,
         flush_access_log_on_new_request,
         flush_log_on_tunnel_successfully_established,
     } = options;
-    ConfigError::refuse_if(access_log_flush_interval.is_some(), &path, "access_log_flush_interval")?;
     Ok(LogMoments {
         start: flush_access_log_on_new_request,
         tunnel: flush_log_on_tunnel_successfully_established,
+        interval: timeout_or(access_log_flush_interval, None),
     })
 }

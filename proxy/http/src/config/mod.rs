@@ -21,7 +21,7 @@ use dhow_proxy_api::HttpFilterFactory;
 use dhow_proxy_upstream::Http2Keepalive;
 use dhow_routing::{HeaderEdit, RouteTable};
 
-use crate::client_certificate::ClientCertificateConfig;
+use crate::client_certificate::{CertificateChoice, ClientCertificateConfig};
 use crate::local_reply::LocalReplyConfig;
 use crate::original_ip::AddressDetector;
 use crate::proxy_status::ProxyStatusConfig;
@@ -296,6 +296,8 @@ pub struct LogMoments {
     pub start: bool,
     /// `flush_log_on_tunnel_successfully_established`.
     pub tunnel: bool,
+    /// `access_log_flush_interval`: again and again while the stream lasts.
+    pub interval: Option<Duration>,
 }
 
 /// A connection manager as configured. Immutable; shared by all workers.
@@ -332,6 +334,8 @@ pub struct ConnectionManagerConfig {
     pub forwarding: ForwardingConfig,
     /// `x-forwarded-client-cert`.
     pub client_certificate: ClientCertificateConfig,
+    /// `forward_client_cert_matcher`: what is done instead for requests that it matches.
+    pub client_certificate_by: Option<CertificateChoice>,
     /// Path and host normalisation.
     pub normalization: NormalizationConfig,
     /// Time limits.

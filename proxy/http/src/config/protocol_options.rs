@@ -124,6 +124,16 @@ fn lower_ignored_upgrades(
     Ok(Some(UpgradeFilter::new(move |value| compiled.iter().any(|one| one.matches(value)))))
 }
 
+/// Why frames of metadata are refused.
+const NO_METADATA: &str =
+    "is not supported: the HTTP/2 codec ignores METADATA frames, an extension of Envoy's own";
+
+/// What is said of fields that only another of Envoy's codecs reads.
+const NO_OGHTTP2: &str = "without effect, as in Envoy 1.40 with its default codec";
+
+/// Why settings of one's own are refused.
+const NO_CUSTOM_SETTINGS: &str = "is not supported: the HTTP/2 codec sends only the settings that it knows, which have fields of their own";
+
 /// `http2_protocol_options`.
 pub(super) struct Http2 {
     pub(super) settings: Settings,
@@ -162,19 +172,24 @@ pub(super) fn lower_http2(
         stream_reset_burst,
         stream_reset_rate,
     } = options.unwrap_or_default();
-    ConfigError::refuse_if(allow_metadata, path, "allow_metadata")?;
-    ConfigError::refuse_if(!custom_settings_parameters.is_empty(), path, "custom_settings_parameters")?;
-    ConfigError::refuse_if(max_metadata_size.is_some(), path, "max_metadata_size")?;
-    ConfigError::refuse_if(max_header_field_size_kb.is_some(), path, "max_header_field_size_kb")?;
-    ConfigError::refuse_if(is_true(disallow_obs_text), path, "disallow_obs_text")?;
+    let refused = [
+        (allow_metadata, "allow_metadata", NO_METADATA),
+        (max_metadata_size.is_some(), "max_metadata_size", NO_METADATA),
+        (!custom_settings_parameters.is_empty(), "custom_settings_parameters", NO_CUSTOM_SETTINGS),
+    ];
+    if let Some((_, field, why)) = refused.into_iter().find(|(is_set, ..)| *is_set) {
+        return Err(ConfigError::new(path.field(field), why));
+    }
     let bounded =
         "without effect: the codec queues no more than one answer to a control frame, and data by bytes";
     let without_effect = [
         (max_outbound_frames.is_some(), "max_outbound_frames", bounded),
         (max_outbound_control_frames.is_some(), "max_outbound_control_frames", bounded),
-        (enable_huffman_encoding.is_some(), "enable_huffman_encoding", "the codec decides by length"),
+        (enable_huffman_encoding.is_some(), "enable_huffman_encoding", NO_OGHTTP2),
         (stream_reset_burst.is_some(), "stream_reset_burst", "the codec has a limit of its own for this"),
         (stream_reset_rate.is_some(), "stream_reset_rate", "the codec has a limit of its own for this"),
+        (max_header_field_size_kb.is_some(), "max_header_field_size_kb", NO_OGHTTP2),
+        (is_true(disallow_obs_text), "disallow_obs_text", NO_OGHTTP2),
     ];
     for (is_set, field, why) in without_effect {
         if is_set {

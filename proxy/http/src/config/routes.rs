@@ -9,6 +9,7 @@ use dhow_proto::envoy::config::core::v3::{
 };
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
+use dhow_proxy_api::RouteFilterContext;
 use dhow_proxy_upstream::check_source_file;
 use dhow_routing::{CompileOptions, RouteTable};
 
@@ -24,6 +25,7 @@ const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 pub fn compile_routes(
     message: &RouteConfiguration,
     registry: FilterRegistry,
+    filter_context: &RouteFilterContext<'_>,
     cluster_exists: &dyn Fn(&str) -> bool,
     validate_clusters: bool,
     path: &FieldPath,
@@ -40,33 +42,11 @@ pub fn compile_routes(
                 );
                 return Err(ConfigError::new(path.clone(), reason));
             };
-            (filter.configure_route)(config, path).map(Some)
+            (filter.configure_route)(config, filter_context, path).map(Some)
         },
         read_source: &read_source,
     };
-    let table = RouteTable::compile(message, path, &options, warnings)?;
-    warn_without_effect(&table, path, warnings);
-    Ok(Arc::new(table))
-}
-
-/// What a table may ask for and the router does not do yet.
-fn warn_without_effect(table: &RouteTable, path: &FieldPath, warnings: &mut Vec<ConfigWarning>) {
-    for (i, host) in table.virtual_hosts().iter().enumerate() {
-        let host_path = path.field("virtual_hosts").index(i);
-        for (j, route) in host.routes().iter().enumerate() {
-            let Some(action) = route.forward() else { continue };
-            let path = host_path.field("routes").index(j).field("route");
-            let without_effect = [(action.flush_timeout.is_some(), "flush_timeout")];
-            for (is_set, field) in without_effect {
-                if is_set {
-                    warnings.push(ConfigWarning::new(
-                        path.field(field),
-                        "the stream idle timeout applies to flushing",
-                    ));
-                }
-            }
-        }
-    }
+    RouteTable::compile(message, path, &options, warnings).map(Arc::new)
 }
 
 /// Reads the subscription of `rds`.

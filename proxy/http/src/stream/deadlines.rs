@@ -34,6 +34,8 @@ pub(crate) struct Deadlines {
     next_try: (Option<Duration>, Option<Duration>),
     per_try: Option<Instant>,
     per_try_idle: Option<Duration>,
+    /// When the stream is logged next although it goes on.
+    pub(crate) log: Option<Instant>,
 }
 
 impl Deadlines {

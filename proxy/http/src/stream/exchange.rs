@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader, h1};
-use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{LocalReply, LogMoment, Protocol, StreamControl, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::Action;
@@ -79,6 +78,9 @@ impl Exchange {
         let timeouts = &manager.config.timeouts;
         let mut deadlines = Deadlines::new(timeouts.stream_idle, now);
         deadlines.max_duration = timeouts.max_stream_duration.map(|max| now + max);
+        if let Some(interval) = manager.config.log_moments.interval {
+            deadlines.log = Some(now + interval);
+        }
         if !end_stream {
             deadlines.request = timeouts.request.map(|timeout| now + timeout);
         }
@@ -306,7 +308,7 @@ impl Exchange {
     }
 
     /// Waits until the client took the whole response, which its connection has already. The time that a client of HTTP/2 has
-    /// for the next part is `stream_flush_timeout`; on HTTP/1 the connection counts as idle.
+    /// for the next part is `flush_timeout` of the route or `stream_flush_timeout`; on HTTP/1 the connection counts as idle.
     pub(crate) fn flush<'a, D: Downstream>(
         &'a mut self,
         down: &'a mut D,
@@ -315,7 +317,12 @@ impl Exchange {
         Box::pin(async move {
             let http2 = down.protocol() == Protocol::Http2;
             let timeouts = &self.manager.config.timeouts;
-            let timeout = if http2 { timeouts.stream_flush } else { timeouts.idle };
+            let of_route = self.info.route.as_ref().and_then(|route| route.forward()?.flush_timeout);
+            let timeout = match (http2, of_route) {
+                (false, _) => timeouts.idle,
+                (true, None) => timeouts.stream_flush,
+                (true, Some(of_route)) => Some(of_route).filter(|timeout| !timeout.is_zero()),
+            };
             self.deadlines = Deadlines::new(timeout, clock::now());
             let mut unflushed = down.unflushed();
             let flushed = poll_fn(|cx| {
@@ -432,15 +439,7 @@ impl Exchange {
 
     /// Writes the access logs.
     pub(crate) fn log(&mut self, moment: LogMoment) {
-        self.info.log_moment = moment;
-        let context = StreamFormat {
-            request: Some(&self.request),
-            response: Some(&self.response),
-            ..StreamFormat::new(&self.info)
-        };
-        for log in &self.manager.config.access_logs {
-            log.log(&context, &Logged { info: &self.info, request: Some(&self.request) });
-        }
+        self.parts().0.log(moment);
     }
 
     /// Whether the client said that it speaks gRPC.

@@ -5,9 +5,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use dhow_http::HeaderMap;
+use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{
-    BodyPart, DataVerdict, FilterStream, HttpFilter, LocalReply, Protocol, StreamControl, StreamInfo,
-    TrailersVerdict, Watches,
+    BodyPart, DataVerdict, FilterStream, HttpFilter, LocalReply, LogMoment, Protocol, StreamControl,
+    StreamFormat, StreamInfo, TrailersVerdict, Watches,
 };
 use dhow_proxy_runtime::clock;
 use dhow_runtime_config::Current;
@@ -115,6 +116,19 @@ pub(crate) struct StreamParts<'a> {
 }
 
 impl StreamParts<'_> {
+    /// Writes the access logs.
+    pub(crate) fn log(&mut self, moment: LogMoment) {
+        self.info.log_moment = moment;
+        let context = StreamFormat {
+            request: Some(self.request),
+            response: Some(self.response),
+            ..StreamFormat::new(self.info)
+        };
+        for log in &self.manager.config.access_logs {
+            log.log(&context, &Logged { info: self.info, request: Some(self.request) });
+        }
+    }
+
     /// Calls a filter with the heads and what else it sees.
     pub(crate) fn call<T>(
         &mut self,

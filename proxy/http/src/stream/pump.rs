@@ -2,11 +2,11 @@
 //! until the response is complete.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use dhow_http::h1::ResponseInfo;
-use dhow_proxy_api::{LocalFuture, LocalReply, Resumption};
+use dhow_proxy_api::{LocalFuture, LocalReply, LogMoment, Resumption};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_proxy_upstream::ClusterStats;
 
@@ -252,6 +252,27 @@ impl<D: Downstream> Pump<'_, '_, D> {
     }
 
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Interruption> {
+        if self.deadlines.log.is_some() {
+            return self.poll_deadlines_and_log(cx);
+        }
         self.deadlines.poll_expired(cx, self.timer).map(Interruption::Expired)
+    }
+
+    /// The same of a stream that is logged again and again (`access_log_flush_interval`).
+    #[cold]
+    fn poll_deadlines_and_log(&mut self, cx: &mut Context<'_>) -> Poll<Interruption> {
+        loop {
+            let next = self.deadlines.next().into_iter().chain(self.deadlines.log).min();
+            ready!(self.timer.poll(cx, next));
+            let now = Instant::now();
+            if let Some(expired) = self.deadlines.expired(now) {
+                return Poll::Ready(Interruption::Expired(expired));
+            }
+            if self.deadlines.log.is_some_and(|at| at <= now) {
+                let interval = self.body.stream.manager.config.log_moments.interval;
+                self.deadlines.log = interval.map(|interval| now + interval);
+                self.body.stream.log(LogMoment::Periodic);
+            }
+        }
     }
 }
