@@ -1,8 +1,10 @@
 //! One compiled command and its value.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, format_decimal};
+use dhow_matching::percent_decoded;
 
 use crate::address::PrefixLength;
 use crate::cel::CelExpression;
@@ -259,7 +261,9 @@ impl Kind {
                     (None, FilterStateStyle::Typed) => object.append_json(out),
                 }
             }
-            Self::QueryParam(name) => append_some(query_of(context).and_then(|q| query_param(q, name)), out),
+            Self::QueryParam(name) => {
+                append_some(query_of(context).and_then(|q| query_param(q, name)).as_deref(), out)
+            }
             Self::QueryParams => append_some(query_of(context), out),
             Self::Path { with_query, choice } => append_path(context, *with_query, *choice, out),
             Self::UpstreamHostNameWithoutPort => {
@@ -361,10 +365,12 @@ fn query_of(context: &dyn FormatContext) -> Option<&[u8]> {
     Some(&query[..end])
 }
 
-fn query_param<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// The first value of a parameter. Names and values are decoded, unlike where routes match by them.
+fn query_param<'a>(query: &'a [u8], name: &[u8]) -> Option<Cow<'a, [u8]>> {
     query.split(|&b| b == b'&').find_map(|pair| {
         let at = pair.iter().position(|&b| b == b'=').unwrap_or(pair.len());
-        (&pair[..at] == name).then(|| pair.get(at + 1..).unwrap_or_default())
+        let found = *percent_decoded(&pair[..at]) == *name;
+        found.then(|| percent_decoded(pair.get(at + 1..).unwrap_or_default()))
     })
 }
 

@@ -338,8 +338,8 @@ impl HeaderMap {
                 if entry.id != id {
                     continue;
                 }
-                // An empty value in front leaves no comma behind, as in Envoy.
-                if self.arena.len() > at {
+                // An empty value adds no comma, wherever it is, as in Envoy.
+                if self.arena.len() > at && entry.value_len > 0 {
                     self.arena.push(b',');
                 }
                 self.arena.extend_from_within(entry.value as usize..(entry.value + entry.value_len) as usize);
@@ -390,10 +390,17 @@ impl HeaderMap {
         self.position_known(name).map(|i| self.value_of(&self.entries[i]))
     }
 
-    /// The first value of a header.
+    /// Where a header given by its name is kept: requests have `host` as `:authority`.
+    fn slot_of(&self, name: KnownHeader) -> KnownHeader {
+        let is_kept_otherwise =
+            name == KnownHeader::Host && self.present & bit(KnownHeader::Authority as u8) != 0;
+        if is_kept_otherwise { KnownHeader::Authority } else { name }
+    }
+
+    /// The first value of a header. `host` of a request is found.
     pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
         match name {
-            HeaderName::Known(known) => self.get_known(*known),
+            HeaderName::Known(known) => self.get_known(self.slot_of(*known)),
             HeaderName::Other(other) => self.get_other(other.as_bytes()),
         }
     }
@@ -405,16 +412,22 @@ impl HeaderMap {
     /// The first value of a header given by its lower-case name.
     pub fn get_str(&self, name: &str) -> Option<&[u8]> {
         match KnownHeader::from_lower(name.as_bytes()) {
-            Some(known) => self.get_known(known),
+            Some(known) => self.get_known(self.slot_of(known)),
             None => self.get_other(name.as_bytes()),
         }
     }
 
-    /// All values of a header, in order.
+    /// All values of a header, in order. `host` of a request is found.
     pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let absent = matches!(name, HeaderName::Known(k) if self.present & bit(*k as u8) == 0);
+        let slot = match name {
+            HeaderName::Known(known) => self.slot_of(*known) as u8,
+            HeaderName::Other(_) => OTHER,
+        };
+        let absent = slot != OTHER && self.present & bit(slot) == 0;
         let entries = if absent { &[][..] } else { &self.entries[..] };
-        entries.iter().filter(move |e| self.is_named(e, name)).map(|e| self.value_of(e))
+        let named =
+            move |e: &&Entry| e.id == slot && (slot != OTHER || self.name_of(e) == name.as_str().as_bytes());
+        entries.iter().filter(named).map(|e| self.value_of(e))
     }
 
     /// Whether a known header is present.

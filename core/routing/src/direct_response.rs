@@ -15,7 +15,7 @@ pub struct DirectResponse {
     /// The body; empty when there is none.
     pub body: Box<[u8]>,
     /// Formats the body (`%LOCAL_REPLY_BODY%` is the body above), with its content type.
-    pub body_format: Option<(LogFormat, String)>,
+    pub body_format: Option<(LogFormat, Option<String>)>,
 }
 
 impl DirectResponse {
@@ -47,7 +47,11 @@ impl DirectResponse {
                 .map_err(|_| ConfigError::new(path.clone(), "a format must be UTF-8"))
         };
         let body_format = match body_format {
-            Some(format) => Some(LogFormat::compile(format, &path.field("body_format"), &read_text)?),
+            Some(message) => {
+                let (format, kind) = LogFormat::compile(message, &path.field("body_format"), &read_text)?;
+                let is_usual = message.content_type.is_empty() && kind == "text/plain";
+                Some((format, (!is_usual).then_some(kind)))
+            }
             None => None,
         };
         Ok(Self { status, body: body.into(), body_format })

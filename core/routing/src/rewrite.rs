@@ -57,7 +57,7 @@ impl PathRewrite {
         Ok((!prefix.is_empty()).then(|| Self::Prefix(prefix.as_bytes().into())))
     }
 
-    /// The rewritten path with its query; `None` when the path stays as it is.
+    /// The rewritten path with its query; `None` when the path stays as it is, as it does where nothing would be left of it.
     pub(crate) fn rewritten(
         &self,
         matched: &RouteMatch,
@@ -83,10 +83,10 @@ impl PathRewrite {
             }
             Self::Format(format) => {
                 format.append(&WithRequestHeaders { headers, below: context }, &mut out);
-                if out.is_empty() {
-                    return None;
-                }
             }
+        }
+        if out.is_empty() {
+            return None;
         }
         out.extend_from_slice(query);
         Some(out)

@@ -181,12 +181,13 @@ pub(crate) fn must_use_tls(virtual_host: &VirtualHost, headers: &HeaderMap) -> b
         TlsRequirement::All => true,
     };
     let scheme = headers.get_known(KnownHeader::XForwardedProto).unwrap_or_default();
-    required && !scheme.eq_ignore_ascii_case(b"https")
+    required && scheme != b"https"
 }
 
 fn without_port(host: &[u8]) -> &[u8] {
-    let Some(at) = host.iter().rposition(|&b| b == b':') else { return host };
-    let port = &host[at + 1..];
-    // In `[::1]` the last colon is inside the brackets and no number follows it up to the end.
-    if !port.is_empty() && port.iter().all(u8::is_ascii_digit) { &host[..at] } else { host }
+    // What follows the colon need not be a number. The colons of `[::1]` are inside of its brackets.
+    match host.iter().rposition(|b| matches!(b, b':' | b']')) {
+        Some(at) if host[at] == b':' => &host[..at],
+        _ => host,
+    }
 }

@@ -41,6 +41,7 @@ const ERRORS: &[(ResponseFlag, &str, Option<u16>)] = &[
     (ResponseFlag::UpstreamProtocolError, "http_protocol_error", Some(502)),
     (ResponseFlag::NoClusterFound, "destination_unavailable", Some(503)),
     (ResponseFlag::DnsResolutionFailed, "dns_error", Some(502)),
+    (ResponseFlag::FaultInjected, "http_request_error", None),
 ];
 
 impl ProxyStatusConfig {

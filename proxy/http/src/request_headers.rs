@@ -86,17 +86,14 @@ fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<
     if head.path().contains(&b'#') {
         return Err(bad());
     }
+    let mut redirect = false;
     if config.escaped_slashes != EscapedSlashes::Keep && path::has_escaped_slash(head.path()) {
         let unescaped = path::unescape_slashes(head.path());
         head.set_known(KnownHeader::Path, &unescaped);
-        match config.escaped_slashes {
-            EscapedSlashes::Reject => return Err(bad()),
-            EscapedSlashes::UnescapeAndRedirect => {
-                let reply = LocalReply::new(307, &b""[..], "path_normalization_failed");
-                return Err(Box::new(reply.header(KnownHeader::Location, unescaped)));
-            }
-            EscapedSlashes::UnescapeAndForward | EscapedSlashes::Keep => {}
+        if config.escaped_slashes == EscapedSlashes::Reject {
+            return Err(bad());
         }
+        redirect = config.escaped_slashes == EscapedSlashes::UnescapeAndRedirect;
     }
     if config.normalize_path && path::needs_normalization(head.path()) {
         let normal = path::normalize(head.path()).ok_or_else(bad)?;
@@ -105,6 +102,10 @@ fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<
     if config.merge_slashes && path::has_double_slash(head.path()) {
         let merged = path::merge_slashes(head.path());
         head.set_known(KnownHeader::Path, &merged);
+    }
+    if redirect {
+        let reply = LocalReply::new(307, &b""[..], "path_normalization_failed");
+        return Err(Box::new(reply.header(KnownHeader::Location, head.path().to_vec())));
     }
     Ok(())
 }
@@ -123,13 +124,12 @@ fn normalize_host(config: &NormalizationConfig, local_port: u16, head: &mut Head
         return;
     }
     let (host, port) = split_port(head.authority());
+    let number = std::str::from_utf8(port.get(1..).unwrap_or_default()).ok();
+    let number = number.and_then(|digits| digits.parse::<u32>().ok());
     let matches = match config.strip_port {
         StripPort::Keep => false,
-        StripPort::Any => !port.is_empty(),
-        StripPort::Matching => {
-            let mut digits = [0; 20];
-            !port.is_empty() && &port[1..] == format_decimal(local_port.into(), &mut digits)
-        }
+        StripPort::Any => number.is_some(),
+        StripPort::Matching => number == Some(local_port.into()),
     };
     if matches {
         let host = host.to_vec();
@@ -137,13 +137,11 @@ fn normalize_host(config: &NormalizationConfig, local_port: u16, head: &mut Head
     }
 }
 
-/// Splits an authority into host and port; the port part keeps its colon and is empty when there is none.
+/// Splits an authority into host and what follows its last colon, with the colon; empty when there is none outside of the
+/// brackets of an IPv6 address.
 fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
-    let after_bracket = authority.iter().rposition(|b| *b == b']').map_or(0, |i| i + 1);
-    match authority[after_bracket..].iter().position(|b| *b == b':') {
-        Some(colon) if authority[after_bracket + colon + 1..].iter().all(u8::is_ascii_digit) => {
-            authority.split_at(after_bracket + colon)
-        }
+    match authority.iter().rposition(|b| matches!(b, b':' | b']')) {
+        Some(at) if authority[at] == b':' => authority.split_at(at),
         _ => (authority, b""),
     }
 }
@@ -173,7 +171,7 @@ pub(crate) fn mutate(
         if !forwarding.skip_xff_append {
             append_peer(forwarding, peer.ip(), head);
         }
-        if forwarding.xff_num_trusted_hops == 0 {
+        if forwarding.xff_num_trusted_hops == 0 || !head.contains_known(KnownHeader::XForwardedProto) {
             head.set_known(KnownHeader::XForwardedProto, proto);
         }
         if forwarding.append_x_forwarded_port

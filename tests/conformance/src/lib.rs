@@ -10,6 +10,7 @@ pub mod environment;
 pub mod expect;
 pub mod normalise;
 pub mod outcome;
+pub mod random;
 pub mod report;
 pub mod run;
 pub mod scenario;

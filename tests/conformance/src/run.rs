@@ -73,7 +73,7 @@ impl Summary {
 }
 
 /// The targets of a run, and a line to print when one that was asked for is missing.
-fn targets(options: &Options) -> Result<(Vec<Target>, Option<String>)> {
+pub(crate) fn targets(options: &Options) -> Result<(Vec<Target>, Option<String>)> {
     let mut targets = Vec::new();
     let mut notice = None;
     if options.targets != Targets::Envoy {
@@ -219,7 +219,12 @@ fn take_differing_steps(ours: &mut Outcome, envoy: &mut Outcome) -> Vec<String> 
     lines
 }
 
-fn run_one(scenario: &Scenario, target: &Target, options: &Options) -> Result<(Outcome, Vec<String>)> {
+/// Runs `scenario` against one target: what happened, and which expectations it does not meet.
+pub(crate) fn run_one(
+    scenario: &Scenario,
+    target: &Target,
+    options: &Options,
+) -> Result<(Outcome, Vec<String>)> {
     let environment = Arc::new(Environment::new(scenario)?);
     if let Some(validate) = &scenario.validate {
         return run_validate(scenario, validate, target, &environment);

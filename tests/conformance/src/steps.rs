@@ -139,6 +139,8 @@ pub enum Reading {
     Responses(usize),
     /// One response, then everything until the connection ends.
     ThenEnd,
+    /// One response, then whether the connection ends at once, unless the response announces that.
+    ThenGlance,
     /// Bytes until the connection ends.
     End,
     /// This many bytes.

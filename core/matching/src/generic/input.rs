@@ -14,6 +14,7 @@ use super::data::{CertificateName, MatchData};
 use crate::pb::matcher as http;
 use crate::pb::protobuf::{Value, value::Kind};
 use crate::pb::xds::core::v3::TypedExtensionConfig;
+use crate::percent::percent_decoded;
 use crate::query::query_parameter;
 
 /// Which inputs make sense.
@@ -307,19 +308,4 @@ fn metadata<'a>(data: &'a dyn MatchData, namespace: &str, path: &[Box<str>]) -> 
         };
     }
     fields.and_then(|fields| fields.fields.get(&**last)).map_or(InputValue::Absent, InputValue::Metadata)
-}
-
-fn percent_decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.contains(&b'%') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..2).filter(|_| byte == b'%');
-        let decoded = digits.and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok());
-        out.push(decoded.unwrap_or(byte));
-        rest = if decoded.is_some() { &after[2..] } else { after };
-    }
-    out.into()
 }

@@ -32,6 +32,8 @@ pub(crate) struct H1Downstream {
     close: bool,
     /// The client does not expect the end of the connection, and may still be sending.
     delay_close: bool,
+    /// The client is left a while even where it expects the end.
+    lingers: bool,
     keys: HeaderKeyFormat,
     pass_trailers: bool,
     close_from: Option<Instant>,
@@ -58,6 +60,7 @@ impl H1Downstream {
             finishing: false,
             close: false,
             delay_close: false,
+            lingers: false,
             keys,
             pass_trailers,
             close_from: None,
@@ -81,6 +84,7 @@ impl H1Downstream {
         self.finishing = false;
         self.close = !request.keep_alive;
         self.delay_close = false;
+        self.lingers = false;
         self.wire.begin_body(request.body, limits);
     }
 
@@ -122,7 +126,7 @@ impl H1Downstream {
 
     /// Whether the client is to have a while for ending the connection itself.
     pub(crate) fn closes_with_delay(&self) -> bool {
-        self.delay_close
+        self.delay_close || self.lingers
     }
 
     fn write_options(&self) -> ResponseWriteOptions {
@@ -238,6 +242,10 @@ impl Downstream for H1Downstream {
             framing == BodyFraming::Identity && !head.contains_known(KnownHeader::ContentLength);
         self.close |= until_close;
         self.wire.begin_write(framing);
+    }
+
+    fn linger(&mut self) {
+        self.lingers = true;
     }
 
     fn reset(&mut self) {

@@ -35,6 +35,9 @@ pub(crate) trait Downstream: BodySource + BodySink {
     /// response, where the protocol has that. The head may get hop-by-hop headers of the protocol.
     fn send_head(&mut self, head: &mut HeaderMap, end: bool, close: bool);
 
+    /// Leaves the client a while to end the connection itself, should it end after this response.
+    fn linger(&mut self) {}
+
     /// Gives the stream up without a complete response: the client must notice.
     fn reset(&mut self);
 }

@@ -59,6 +59,7 @@ impl Exchange {
             Err(interruption) => return Outcome::Interrupted(interruption),
         };
         let cluster = member.unwrap_or_else(|| forwarding.cluster.clone());
+        self.waited = true;
         let mut pending = PendingGuard::new(&cluster);
         let asked = clock::now();
         let stream = self.acquire(down, timer, forwarding, (&cluster, &host)).await;
@@ -157,8 +158,11 @@ impl Exchange {
                 Ok(head) if head.informational && interim.is_some() => {}
                 Ok(head) if head.informational => {
                     interim = Some(head.status);
+                    // Another host would have to send the same again.
+                    forwarding.retry = None;
                     if manager.config.proxy_100_continue {
                         manager.stats.charge_interim(head.status);
+                        pump.body.stream.info.response_code = Some(head.status);
                         pump.body.down.send_informational(pump.body.stream.response);
                     }
                 }

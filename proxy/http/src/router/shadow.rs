@@ -166,6 +166,7 @@ impl Shadow {
         upstream.begin(&self.head, end)?;
         let mut response = HeaderMap::new();
         let (mut sent, mut moved) = (false, 0);
+        let mut interim = None;
         let status = poll_fn(|cx| {
             if !sent && let Poll::Ready(result) = poll_transfer(cx, source, upstream, &mut moved) {
                 sent = true;
@@ -175,7 +176,15 @@ impl Shadow {
             }
             loop {
                 match upstream.poll_head(cx, &mut response) {
-                    Poll::Ready(Ok(head)) if head.informational => {}
+                    Poll::Ready(Ok(head)) if head.informational => {
+                        // One at most is looked at, whatever the host sends.
+                        if interim.replace(head.status).is_none() {
+                            self.cluster.info().stats.charge_response(
+                                head.status,
+                                &ResponseTraits { internal: true, ..ResponseTraits::default() },
+                            );
+                        }
+                    }
                     Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head.status)),
                     Poll::Ready(Err(reset)) => return Poll::Ready(Err(reset)),
                     Poll::Pending => return Poll::Pending,

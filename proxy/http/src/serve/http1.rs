@@ -113,7 +113,8 @@ async fn one_exchange(
     request: RequestInfo,
     requests: u32,
 ) -> Ending {
-    if request.expect_continue && !manager.config.proxy_100_continue {
+    let continues = request.expect_continue && !manager.config.proxy_100_continue;
+    if continues {
         head.remove_known(KnownHeader::Expect);
         manager.stats.charge_interim(100);
         down.send_continue();
@@ -132,6 +133,10 @@ async fn one_exchange(
         end_stream,
         request.upgrade || request.connect,
     );
+    if continues {
+        // What is formatted or logged before there is another sees it.
+        exchange.info.response_code = Some(100);
+    }
     exchange.run(down, timer).await
 }
 

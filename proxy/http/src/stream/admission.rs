@@ -19,17 +19,11 @@ impl Exchange {
         let manager = self.manager.clone();
         let config = &manager.config;
         let connection = self.info.connection.clone();
-        request_headers::normalize(&config.normalization, connection.local_address.port(), &mut self.request)
-            .inspect_err(|reply| match reply.details.as_ref() {
-                "path_normalization_failed" if reply.status == 307 => {
-                    manager.stats.manager.downstream_rq_redirected_with_normalized_path().inc()
-                }
-                "path_normalization_failed" => {
-                    manager.stats.manager.downstream_rq_failed_path_normalization().inc()
-                }
-                "absolute_path_rejected" => manager.stats.manager.downstream_rq_non_relative_path().inc(),
-                _ => {}
-            })?;
+        let port = connection.local_address.port();
+        if let Err(reply) = request_headers::normalize(&config.normalization, port, &mut self.request) {
+            self.note_refusal(&reply);
+            return Err(reply);
+        }
         for edit in &config.forwarding.early_mutations {
             edit.apply_to_request(&mut self.request, &StreamFormat::new(&self.info));
         }
@@ -51,6 +45,24 @@ impl Exchange {
             self.log(LogMoment::Start);
         }
         self.check_upgrade()
+    }
+
+    /// Counts a request that is refused for its target. Its reply has a route like others, but without x-forwarded-proto,
+    /// which only the client can have set so early, Envoy finds none.
+    fn note_refusal(&mut self, reply: &LocalReply) {
+        let stats = &self.manager.stats.manager;
+        match reply.details.as_ref() {
+            "path_normalization_failed" if reply.status == 307 => {
+                stats.downstream_rq_redirected_with_normalized_path().inc();
+            }
+            "path_normalization_failed" => stats.downstream_rq_failed_path_normalization().inc(),
+            "absolute_path_rejected" => stats.downstream_rq_non_relative_path().inc(),
+            _ => {}
+        }
+        let has_target = !self.request.path().is_empty() && !self.request.authority().is_empty();
+        if has_target && self.request.contains_known(KnownHeader::XForwardedProto) {
+            self.select_route();
+        }
     }
 
     pub(crate) fn select_route(&mut self) {

@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) internal: bool,
     /// Whether the response head went downstream.
     pub(crate) response_started: bool,
+    /// Whether a filter or a host was waited for. A reply without that is made while the client's bytes are read.
+    pub(crate) waited: bool,
     /// What redirects that were followed leave behind.
     pub(crate) redirects: RedirectTrail,
 }
@@ -117,6 +119,7 @@ impl Exchange {
             active_upgrade: None,
             internal: false,
             response_started: false,
+            waited: false,
             redirects: RedirectTrail::default(),
         }
     }

@@ -92,7 +92,10 @@ impl Exchange {
                 HeadersVerdict::LocalReply(reply) => {
                     return Err(self.reply(down, timer, reply).await);
                 }
-                HeadersVerdict::Wait(work) => Box::pin(self.decode_waiting(down, timer, at, work)).await,
+                HeadersVerdict::Wait(work) => {
+                    self.waited = true;
+                    Box::pin(self.decode_waiting(down, timer, at, work)).await
+                }
                 HeadersVerdict::Hold if end_stream => Ok(()),
                 HeadersVerdict::Hold => Box::pin(self.decode_held(down, timer)).await,
             };

@@ -178,7 +178,11 @@ impl Exchange {
                     ..StreamFormat::new(&self.info)
                 };
                 format.append(&context, &mut Vec::new(), &mut body);
-                LocalReply::new(direct.status, body, "direct_response").content_type(content_type.clone())
+                let reply = LocalReply::new(direct.status, body, "direct_response");
+                match content_type {
+                    Some(content_type) => reply.content_type(content_type.clone()),
+                    None => reply,
+                }
             }
         };
         // Such a status says where something is; it is where the client asked.
@@ -230,6 +234,9 @@ impl Exchange {
         }
         self.info.first_downstream_tx = Some(clock::now());
         self.response_started = true;
+        if !self.waited {
+            down.linger();
+        }
         down.send_head(&mut self.response, end, close || manager.draining.get());
         if upgraded && manager.config.log_moments.tunnel {
             self.log(LogMoment::TunnelEstablished);

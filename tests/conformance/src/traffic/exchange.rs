@@ -22,6 +22,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long to watch whether the target ends a connection, where a step asks for the end.
 const END_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long to watch for the same where a step asks for a glance.
+const GLANCE: Duration = Duration::from_millis(25);
+
 /// An open connection to the target.
 pub enum Connection {
     /// HTTP/1 or bytes.
@@ -138,10 +141,15 @@ async fn read(
             }
             (Seen::Responses(responses), Some(Connection::Bytes(client)))
         }
-        Reading::ThenEnd => match client.response(method, limit).await {
+        Reading::ThenEnd | Reading::ThenGlance => match client.response(method, limit).await {
             Ok(response) => {
+                let glance = step.read == Reading::ThenGlance;
+                let closes = response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
                 let mut facts = http1_facts(response, alpn, normaliser);
-                let (more, end) = client.read_to_end(END_LIMIT).await;
+                if glance && closes {
+                    return (Seen::Responses(vec![facts]), None);
+                }
+                let (more, end) = client.read_to_end(if glance { GLANCE } else { END_LIMIT }).await;
                 let extra = if more.is_empty() {
                     String::new()
                 } else {

@@ -1,0 +1,28 @@
+//! What a random run is about.
+
+use super::case::Case;
+use super::generate;
+
+/// The areas that have a generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Area {
+    /// Connection manager, routes, header rules and filters, under HTTP/1 requests.
+    #[default]
+    Http,
+}
+
+impl Area {
+    /// The name as it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+        }
+    }
+
+    /// The case of `seed` with this many requests.
+    pub fn case(self, seed: u64, requests: usize) -> Case {
+        match self {
+            Self::Http => generate::http(seed, requests),
+        }
+    }
+}
