@@ -9,14 +9,17 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A stream that encrypts what passes through it; implemented where TLS is.
-pub trait SecureStream: AsyncRead + AsyncWrite + Unpin + Send {
+/// A stream that does something to what passes through it: encrypts it, counts it, or looks at it first.
+pub trait SecureStream: AsyncRead + AsyncWrite + Unpin {
     /// Ready when a read may make progress: plaintext is waiting, or the socket is readable. Lets an idle connection
     /// hold no buffer.
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Local address of the connection below, when it is one of IP.
     fn local_address(&self) -> Option<SocketAddr>;
+
+    /// Makes the close of the connection below a reset.
+    fn reset_on_close(&self);
 }
 
 /// An established connection. Reads take a buffer only once [`poll_read_ready`](Self::poll_read_ready) said that there is
@@ -26,7 +29,7 @@ pub enum Transport {
     Tcp(TcpStream),
     /// Clear text over a Unix domain socket.
     Unix(UnixStream),
-    /// TLS.
+    /// TLS, or what else does something to the bytes.
     Secure(Box<dyn SecureStream>),
 }
 
@@ -93,6 +96,16 @@ impl Transport {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
             Self::Secure(stream) => stream.local_address(),
+        }
+    }
+
+    /// Makes the close of this connection a reset.
+    pub fn reset_on_close(&self) {
+        match self {
+            // Fails only when the socket is gone already.
+            Self::Tcp(stream) => _ = stream.set_zero_linger(),
+            Self::Unix(_) => {}
+            Self::Secure(stream) => stream.reset_on_close(),
         }
     }
 }

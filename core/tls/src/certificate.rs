@@ -51,7 +51,7 @@ impl CertificateFacts {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             fingerprint: hex(&sha256(certificate)),
-            spki_hash: base64(&sha256(parsed.public_key().raw)),
+            spki_hash: dhow_base::base64::encode(&sha256(parsed.public_key().raw)),
             der: certificate.to_vec(),
             ..Self::default()
         };
@@ -122,7 +122,7 @@ pub fn sha1_fingerprint(der: &[u8]) -> String {
 
 /// A certificate of DER as PEM, such as one of [`TlsInfo::peer_chain`](crate::TlsInfo::peer_chain).
 pub fn pem_of(der: &[u8]) -> String {
-    let encoded = base64(der);
+    let encoded = dhow_base::base64::encode(der);
     let mut pem = String::with_capacity(encoded.len() * 66 / 64 + 60);
     pem.push_str("-----BEGIN CERTIFICATE-----\n");
     for line in encoded.as_bytes().chunks(64) {
@@ -154,20 +154,6 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").expect("a string takes any text");
         text
     })
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits =
-            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for digit in 0..4 {
-            let shown = digit <= group.len();
-            text.push(if shown { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize] as char } else { '=' });
-        }
-    }
-    text
 }
 
 /// A distinguished name as BoringSSL prints it with `XN_FLAG_RFC2253`: last part first, special characters escaped.
@@ -229,15 +215,6 @@ fn escape_rfc2253(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_padded() {
-        assert_eq!(base64(b""), "");
-        assert_eq!(base64(b"f"), "Zg==");
-        assert_eq!(base64(b"fo"), "Zm8=");
-        assert_eq!(base64(b"foobar"), "Zm9vYmFy");
-        assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
-    }
 
     #[test]
     fn digests_are_sha256() {

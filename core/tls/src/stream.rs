@@ -135,6 +135,10 @@ impl SecureStream for TlsStream {
     fn local_address(&self) -> Option<SocketAddr> {
         self.transport.local_address()
     }
+
+    fn reset_on_close(&self) {
+        self.transport.reset_on_close();
+    }
 }
 
 impl AsyncRead for TlsStream {

@@ -1,5 +1,6 @@
 //! The facts of a downstream connection.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_tls::TlsInfo;
 
 use crate::connection_objects::ConnectionObjects;
+use crate::connection_record::ConnectionRecord;
 
 /// What is known of a downstream connection once its filter chain is chosen.
 #[derive(Debug)]
@@ -40,6 +42,18 @@ pub struct ConnectionInfo {
     pub buffer_limit: u32,
     /// What filters keep for as long as the connection lasts.
     pub objects: ConnectionObjects,
+}
+
+impl ConnectionInfo {
+    /// What is noted about the connection, where something is.
+    pub fn record(&self) -> Option<Rc<RefCell<ConnectionRecord>>> {
+        self.objects.get()
+    }
+
+    /// What is noted about the connection, from now on.
+    pub fn record_mut(&self) -> Rc<RefCell<ConnectionRecord>> {
+        self.objects.get_or_insert_with(RefCell::default)
+    }
 }
 
 /// An accepted connection with its filter chain chosen and its TLS handshake done.

@@ -12,6 +12,12 @@ pub struct ConnectionObjects(RefCell<Option<Box<Objects>>>);
 type Objects = Vec<Rc<dyn Any>>;
 
 impl ConnectionObjects {
+    /// The object of a type, when there is one.
+    pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
+        let objects = self.0.borrow();
+        objects.as_ref()?.iter().find_map(|object| object.clone().downcast().ok())
+    }
+
     /// The object of a type; made when there is none yet.
     pub fn get_or_insert_with<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
         let mut objects = self.0.borrow_mut();
@@ -39,7 +45,9 @@ mod tests {
     #[test]
     fn there_is_one_object_of_each_type() {
         let objects = ConnectionObjects::default();
+        assert_eq!(objects.get::<u8>(), None);
         assert_eq!(*objects.get_or_insert_with(|| 1_u8), 1);
+        assert_eq!(objects.get::<u8>().as_deref(), Some(&1));
         assert_eq!(*objects.get_or_insert_with(|| "text"), "text");
         assert_eq!(*objects.get_or_insert_with(|| 2_u8), 1);
     }

@@ -3,6 +3,7 @@
 
 mod connection;
 mod connection_objects;
+mod connection_record;
 mod dynamic_metadata;
 mod filter_state;
 mod http_filter;
@@ -14,6 +15,7 @@ mod stream_match;
 
 pub use connection::{Connection, ConnectionInfo};
 pub use connection_objects::ConnectionObjects;
+pub use connection_record::ConnectionRecord;
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
@@ -22,6 +24,8 @@ pub use http_filter::{
     NoClusters, Resumption, RouteFilterContext, StreamControl, TrailersVerdict, Watches,
 };
 pub use local_reply::LocalReply;
-pub use network::{ConnectionHandler, LocalFuture, NetworkFilter};
+pub use network::{
+    ConnectionHandler, LocalFuture, NetworkFilter, ReadFilter, ReadFilterFactory, ReadVerdict,
+};
 pub use stream_format::StreamFormat;
 pub use stream_info::{Details, LogMoment, OverrideHost, Protocol, StreamInfo, UpstreamInfo};

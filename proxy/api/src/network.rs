@@ -1,13 +1,14 @@
-//! The handler of a connection: the terminal network filter.
+//! Network filters: the terminal one, which serves a connection, and those in front of it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use dhow_proxy_runtime::Worker;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionInfo};
 
 /// A future that stays on its worker.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -29,7 +30,54 @@ pub trait ConnectionHandler {
     /// Serves a connection until it ends. Dropping the future closes the connection at once.
     fn serve(self: Rc<Self>, connection: Connection) -> LocalFuture<()>;
 
+    /// Notes a connection that a filter in front of this one, or a failed handshake, ended before it could be served.
+    /// `secure` says whether its filter chain terminates TLS.
+    fn refuse(&self, connection: Rc<ConnectionInfo>, secure: bool) {
+        let _ = (connection, secure);
+    }
+
     /// Asks all connections of this handler to end gracefully: `connection: close` or GOAWAY goes with the next response.
     /// False takes it back (`/healthcheck/ok`).
     fn set_draining(&self, draining: bool);
+}
+
+/// A network filter in front of the terminal one, as configured: shared by all workers, immutable.
+pub trait ReadFilterFactory: fmt::Debug + Send + Sync {
+    /// The filter of a new connection, which lives as long as the connection does.
+    fn create(&self) -> Box<dyn ReadFilter>;
+}
+
+/// What a network filter says about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadVerdict {
+    /// It goes on to the next filter.
+    Continue,
+    /// It is closed after this time, and nothing passes until then.
+    Close(Duration),
+}
+
+/// A network filter in front of the terminal one, on one connection.
+pub trait ReadFilter {
+    /// Sees the connection once its filter chain is chosen, before the handshake of TLS. Notes go to its
+    /// [record](ConnectionInfo::record_mut); the connection itself is not kept, as the handshake adds to it.
+    fn on_new_connection(&mut self, connection: &Rc<ConnectionInfo>) -> ReadVerdict {
+        let _ = connection;
+        ReadVerdict::Continue
+    }
+
+    /// Sees the connection once its handshake is done; without TLS there is none.
+    fn on_handshake(&mut self, connection: &Rc<ConnectionInfo>) {
+        let _ = connection;
+    }
+
+    /// Whether [`on_data`](Self::on_data) is to be called with the next bytes.
+    fn watches_data(&self) -> bool {
+        false
+    }
+
+    /// Sees that bytes of the client came, or their end, before the terminal filter does.
+    fn on_data(&mut self, connection: &Rc<ConnectionInfo>) -> ReadVerdict {
+        let _ = connection;
+        ReadVerdict::Continue
+    }
 }

@@ -225,6 +225,10 @@ impl FormatContext for StreamFormat<'_> {
                     LogMoment::Periodic => "DownstreamPeriodic",
                     LogMoment::UpstreamStream => "UpstreamPoolReady",
                     LogMoment::UpstreamEnd => "UpstreamEnd",
+                    LogMoment::TcpStart => "TcpConnectionStart",
+                    LogMoment::TcpConnected => "TcpUpstreamConnected",
+                    LogMoment::TcpPeriodic => "TcpPeriodic",
+                    LogMoment::ConnectionEnd => "NotSet",
                     LogMoment::End if info.protocol.is_none() => "TcpConnectionEnd",
                     LogMoment::End => "DownstreamEnd",
                 };
@@ -243,13 +247,18 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::Hostname => hostname().map(Into::into),
             TextFact::Downstream(fact) => Self::tls(info.connection.tls.as_ref()?, fact),
             TextFact::Upstream(fact) => Self::tls(info.upstream.tls.as_deref()?, fact),
-            // Only listeners without a filter chain tell the first; who closed a connection is not told apart yet; nothing is
-            // traced.
-            TextFact::DownstreamTransportFailureReason
-            | TextFact::DownstreamLocalCloseReason
-            | TextFact::UpstreamLocalCloseReason
-            | TextFact::TraceId
-            | TextFact::SpanId => None,
+            TextFact::DownstreamTransportFailureReason => {
+                let record = info.connection.record()?;
+                let reason = record.borrow().transport_failure.clone();
+                reason.map(|reason| reason.into_string().into())
+            }
+            TextFact::DownstreamLocalCloseReason => {
+                let record = info.connection.record()?;
+                let reason = record.borrow().local_close_reason.clone();
+                reason
+            }
+            // Why this side closed an upstream connection is not told yet; nothing is traced.
+            TextFact::UpstreamLocalCloseReason | TextFact::TraceId | TextFact::SpanId => None,
         }
     }
 

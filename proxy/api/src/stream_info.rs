@@ -13,6 +13,7 @@ use dhow_routing::SelectedRoute;
 use dhow_tls::TlsInfo;
 
 use crate::connection::ConnectionInfo;
+use crate::connection_record::ConnectionRecord;
 use crate::dynamic_metadata::DynamicMetadata;
 use crate::filter_state::FilterState;
 
@@ -159,6 +160,14 @@ pub enum LogMoment {
     UpstreamStream,
     /// An attempt is over.
     UpstreamEnd,
+    /// A TCP connection begins (`flush_access_log_on_start`).
+    TcpStart,
+    /// A TCP connection has its upstream connection (`flush_access_log_on_connected`).
+    TcpConnected,
+    /// A TCP connection goes on (`access_log_flush_interval`).
+    TcpPeriodic,
+    /// A connection is over, as its listener logs it.
+    ConnectionEnd,
     /// The stream is over.
     #[default]
     End,
@@ -173,6 +182,7 @@ impl StreamInfo {
         stream_id: u64,
     ) -> Self {
         let client_address = connection.remote_address;
+        let filter_state = connection.record().map(|record| record.borrow().filter_state.clone());
         Self {
             connection,
             start_time: clock::wall(),
@@ -191,7 +201,7 @@ impl StreamInfo {
             route: None,
             route_resolutions: 0,
             dynamic_metadata: DynamicMetadata::default(),
-            filter_state: FilterState::default(),
+            filter_state: filter_state.unwrap_or_default(),
             health_check: false,
             virtual_cluster: None,
             override_host: None,
@@ -199,6 +209,33 @@ impl StreamInfo {
             log_moment: LogMoment::End,
             stream_id,
         }
+    }
+
+    /// The facts of a connection as a whole: with what is noted about it.
+    pub fn of_connection(connection: Rc<ConnectionInfo>, stream_id: u64) -> Self {
+        let (start, record) = (connection.start, connection.record());
+        let mut info = Self::new(connection, None, start, stream_id);
+        info.start_time = clock::wall() - start.elapsed();
+        if let Some(record) = record {
+            let record = record.borrow();
+            info.absorb(&record);
+            info.upstream = record.upstream.clone();
+            info.protocol = record.protocol;
+            info.bytes_received = record.bytes_received.get();
+            info.bytes_sent = record.bytes_sent.get();
+        }
+        info
+    }
+
+    /// Takes over what filters noted about the connection.
+    pub fn absorb(&mut self, record: &ConnectionRecord) {
+        self.flags = self.flags.union(record.flags);
+        self.details = self.details.take().or_else(|| record.details.clone());
+        let why = &record.termination_details;
+        self.connection_termination_details =
+            self.connection_termination_details.take().or_else(|| why.clone());
+        self.dynamic_metadata = record.dynamic_metadata.clone();
+        self.filter_state = record.filter_state.clone();
     }
 
     /// Name of the selected route; none when there is no route, or it has no name.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter};
+use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, LocalFuture, NetworkFilter};
 use dhow_proxy_runtime::Worker;
 use dhow_stats::Store;
 
@@ -61,6 +61,17 @@ struct Handler {
 impl ConnectionHandler for Handler {
     fn serve(self: Rc<Self>, connection: Connection) -> LocalFuture<()> {
         Box::pin(serve(self.manager.clone(), connection))
+    }
+
+    fn refuse(&self, _connection: Rc<ConnectionInfo>, secure: bool) {
+        // It counts as one that was served, and ended by this side.
+        let stats = &self.manager.stats.manager;
+        stats.downstream_cx_total().inc();
+        if secure {
+            stats.downstream_cx_ssl_total().inc();
+        }
+        stats.downstream_cx_destroy().inc();
+        stats.downstream_cx_destroy_local().inc();
     }
 
     fn set_draining(&self, draining: bool) {

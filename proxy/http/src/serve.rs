@@ -145,6 +145,8 @@ impl Drop for ActiveConnection {
         let stats = &self.manager.stats.manager;
         stats.downstream_cx_destroy().inc();
         let End { by, cut_off } = self.end;
+        let by_filter = self.info.record().is_some_and(|record| record.borrow().ended_by_filter);
+        let by = if by_filter { Side::Local } else { by };
         let (ended, with_requests) = match by {
             Side::Local => {
                 (stats.downstream_cx_destroy_local(), stats.downstream_cx_destroy_local_active_rq())

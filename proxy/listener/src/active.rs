@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dhow_base::ResponseFlag;
 use dhow_net::Transport;
-use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo};
+use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, ConnectionObjects};
 use dhow_proxy_runtime::Worker;
 use dhow_stats::Store;
-use dhow_tls::{DownstreamTls, TlsInfo, TlsStats};
+use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo, TlsStats};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
 use crate::inspect::{Inspected, inspect};
+use crate::observed::{self, ConnectionLog};
 use crate::proxy_protocol::ProxyProtocolStats;
 use crate::stats::{ListenerStats, WorkerListenerStats};
 
@@ -67,6 +69,15 @@ struct Local {
     address: SocketAddr,
     /// Whether the address was restored from before a redirection.
     restored: bool,
+}
+
+/// A connection as it was accepted.
+#[derive(Clone, Copy)]
+struct Accepted {
+    id: u64,
+    peer: SocketAddr,
+    local: Local,
+    start: Instant,
 }
 
 struct WorkerListener {
@@ -232,62 +243,75 @@ impl WorkerListener {
             restored.filter(|_| self.shared.config.original_destination == OriginalDestination::HandedOff);
         let heir = heir.and_then(|address| self.siblings.upgrade()?.bound_to(address));
         let local = Local { address: restored.unwrap_or(own), restored: restored.is_some() };
-        heir.unwrap_or(self).admit(stream, peer, local, id, start);
+        heir.unwrap_or(self).admit(stream, Accepted { id, peer, local, start });
     }
 
     /// Goes on with a connection that belongs to this listener.
-    fn admit(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, local: Local, id: u64, start: Instant) {
+    fn admit(self: Rc<Self>, stream: TcpStream, mut accepted: Accepted) {
         let config = &self.shared.config;
         if !config.inspect_tls && !config.inspect_http && config.proxy_protocol.is_none() {
-            let facts = ConnectionFacts {
-                destination: local.address,
-                source: peer,
-                server_name: None,
-                transport_protocol: "raw_buffer",
-                application_protocols: &[],
-            };
-            if let Some(chain) = self.choose(&facts) {
-                self.start(chain, stream, id, peer, local, start, Inspected::default());
-            }
+            self.choose_and_start(stream, accepted, Inspected::default());
             return;
         }
         tokio::task::spawn_local(async move {
-            let (mut peer, mut local) = (peer, local);
-            let Some(inspected) = self.inspect(&stream, &mut peer, &mut local).await else { return };
-            let facts = ConnectionFacts {
-                destination: local.address,
-                source: peer,
-                server_name: inspected.server_name.as_deref(),
-                transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
-                application_protocols: &inspected.application_protocols,
-            };
-            if let Some(chain) = self.choose(&facts) {
-                self.start(chain, stream, id, peer, local, start, inspected);
+            match self.inspect(&stream, &mut accepted).await {
+                Some(inspected) => self.choose_and_start(stream, accepted, inspected),
+                None => self.log_unserved(accepted, Inspected::default(), None),
             }
         });
     }
 
+    fn choose_and_start(self: &Rc<Self>, stream: TcpStream, accepted: Accepted, inspected: Inspected) {
+        let facts = ConnectionFacts {
+            destination: accepted.local.address,
+            source: accepted.peer,
+            server_name: inspected.server_name.as_deref(),
+            transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
+            application_protocols: &inspected.application_protocols,
+            record: inspected.record.as_deref(),
+        };
+        match self.choose(&facts) {
+            Some(chain) => self.start(chain, stream, accepted, inspected),
+            None => self.log_unserved(accepted, inspected, Some("filter_chain_not_found")),
+        }
+    }
+
+    /// Logs a connection that came to no filter chain; `details` say that none was for it.
+    fn log_unserved(&self, accepted: Accepted, inspected: Inspected, details: Option<&'static str>) {
+        let logs = &self.shared.config.access_logs;
+        if logs.is_empty() {
+            return;
+        }
+        let log = ConnectionLog::new(logs, self.info(None, accepted, inspected));
+        if let Some(details) = details {
+            let record = log.info.record_mut();
+            let mut record = record.borrow_mut();
+            record.flags.insert(ResponseFlag::NoRouteFound);
+            record.details = Some(details.into());
+        }
+    }
+
     /// Looks at the first bytes; `None` when the connection ended or told nothing in time.
-    async fn inspect(
-        &self,
-        stream: &TcpStream,
-        peer: &mut SocketAddr,
-        local: &mut Local,
-    ) -> Option<Inspected> {
+    async fn inspect(&self, stream: &TcpStream, accepted: &mut Accepted) -> Option<Inspected> {
         let config = &self.shared.config;
         let stats = &self.shared.stats;
         stats.downstream_pre_cx_active().inc();
         let work = async {
-            if let (Some(filter), Some(stats)) = (&config.proxy_protocol, &self.shared.proxy_protocol_stats)
-                && let Some((source, destination)) = filter.take_header(stream, stats).await?
-            {
-                *peer = source;
-                *local = Local { address: destination, restored: destination != local.address };
+            let mut record = None;
+            if let (Some(filter), Some(stats)) = (&config.proxy_protocol, &self.shared.proxy_protocol_stats) {
+                let header = filter.take_header(stream, stats).await?;
+                if let Some((source, destination)) = header.ends {
+                    accepted.peer = source;
+                    let restored = destination != accepted.local.address;
+                    accepted.local = Local { address: destination, restored };
+                }
+                record = header.record;
             }
-            match config.inspect_tls || config.inspect_http {
-                true => inspect(stream, config.inspect_tls, config.inspect_http).await,
-                false => Ok(Inspected::default()),
-            }
+            let found = match config.inspect_tls || config.inspect_http {
+                true => inspect(stream, config.inspect_tls, config.inspect_http).await?,
+                false => Inspected::default(),
+            };
+            Ok::<_, io::Error>(Inspected { record, ..found })
         };
         let result = match config.inspection_timeout {
             Some(timeout) => tokio::time::timeout(timeout, work).await,
@@ -323,21 +347,16 @@ impl WorkerListener {
         chain.cloned()
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the facts of one accepted connection, used in one place")]
-    fn start(
-        self: &Rc<Self>,
-        chain: Rc<WorkerChain>,
-        stream: TcpStream,
-        id: u64,
-        peer: SocketAddr,
-        local: Local,
-        start: Instant,
-        inspected: Inspected,
-    ) {
-        let active = ActiveConnection::new(self.clone(), chain.clone(), id, start);
+    /// What is known of a connection before the handshake.
+    fn info(&self, chain: Option<&FilterChain>, accepted: Accepted, inspected: Inspected) -> ConnectionInfo {
         let config = &self.shared.config;
+        let Accepted { id, peer, local, start } = accepted;
+        let objects = ConnectionObjects::default();
+        if let Some(record) = inspected.record {
+            objects.get_or_insert_with(|| RefCell::new(*record));
+        }
         // As in Envoy the name is only known to a listener that looks for it.
-        let info = ConnectionInfo {
+        ConnectionInfo {
             id,
             remote_address: peer,
             local_address: local.address,
@@ -345,16 +364,34 @@ impl WorkerListener {
             start,
             requested_server_name: inspected.server_name.map(Into::into),
             tls: None,
-            filter_chain_name: chain.chain.name.clone(),
+            filter_chain_name: chain.map_or_else(Arc::default, |chain| chain.name.clone()),
             listener_name: config.name.clone(),
             listener_metadata: config.metadata.clone(),
-            filter_chain_metadata: chain.chain.metadata.clone(),
+            filter_chain_metadata: chain.and_then(|chain| chain.metadata.clone()),
             buffer_limit: config.buffer_limit,
-            objects: dhow_proxy_api::ConnectionObjects::default(),
-        };
+            objects,
+        }
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        chain: Rc<WorkerChain>,
+        stream: TcpStream,
+        accepted: Accepted,
+        inspected: Inspected,
+    ) {
+        let (id, start) = (accepted.id, accepted.start);
+        let active = ActiveConnection::new(self.clone(), chain.clone(), id, start);
+        let info = self.info(Some(&chain.chain), accepted, inspected);
         let handler = chain.handler.clone();
         // A task keeps what it was made of for as long as it runs: it is made of little more than the connection's future.
-        let task = if chain.chain.tls.is_none() {
+        let task = if !chain.chain.in_front.is_empty() || !self.shared.config.access_logs.is_empty() {
+            let observed = Box::pin(self.clone().serve_observed(chain.clone(), stream, info));
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                observed.await;
+            })
+        } else if chain.chain.tls.is_none() {
             let served = handler.serve(Connection { transport: Transport::Tcp(stream), info: Rc::new(info) });
             tokio::task::spawn_local(async move {
                 let _active = active;
@@ -372,6 +409,35 @@ impl WorkerListener {
         chain.connections.borrow_mut().insert(id, task.abort_handle());
     }
 
+    /// Serves a connection that network filters or access logs of the listener look at.
+    async fn serve_observed(self: Rc<Self>, chain: Rc<WorkerChain>, stream: TcpStream, info: ConnectionInfo) {
+        let logs = &self.shared.config.access_logs;
+        let mut log = ConnectionLog::new(logs, info);
+        let mut filters: Vec<_> = chain.chain.in_front.iter().map(|filter| filter.create()).collect();
+        if !observed::admit(&mut filters, &log.info).await {
+            chain.handler.refuse(log.info.clone(), chain.chain.tls.is_some());
+            return;
+        }
+        let transport = match &chain.chain.tls {
+            None => Transport::Tcp(stream),
+            Some(tls) => match self.handshake(tls, &chain.chain, stream).await {
+                Ok((transport, session)) => {
+                    let info = Rc::get_mut(&mut log.info).expect("nobody else holds it before it is served");
+                    info.tls = Some(Box::new(session));
+                    filters.iter_mut().for_each(|filter| filter.on_handshake(&log.info));
+                    transport
+                }
+                Err(reason) => {
+                    log.info.record_mut().borrow_mut().transport_failure = reason;
+                    chain.handler.refuse(log.info.clone(), true);
+                    return;
+                }
+            },
+        };
+        let logged = !logs.is_empty();
+        observed::serve(chain.handler.clone(), transport, log.info.clone(), filters, logged).await;
+    }
+
     /// Makes the TLS handshake of a chain that has one.
     async fn secure(
         self: Rc<Self>,
@@ -380,24 +446,33 @@ impl WorkerListener {
         info: ConnectionInfo,
     ) -> Option<Connection> {
         let tls = chain.chain.tls.as_ref()?;
-        let (transport, session) = self.handshake(tls, &chain.chain, stream).await?;
-        let info = ConnectionInfo { tls: Some(Box::new(session)), ..info };
-        Some(Connection { transport, info: Rc::new(info) })
+        match self.handshake(tls, &chain.chain, stream).await {
+            Ok((transport, session)) => {
+                let info = ConnectionInfo { tls: Some(Box::new(session)), ..info };
+                Some(Connection { transport, info: Rc::new(info) })
+            }
+            Err(reason) => {
+                info.record_mut().borrow_mut().transport_failure = reason;
+                chain.handler.refuse(Rc::new(info), true);
+                None
+            }
+        }
     }
 
+    /// The handshake; an error is what it failed with, when it failed with something.
     async fn handshake(
         &self,
         tls: &DownstreamTls,
         chain: &FilterChain,
         stream: TcpStream,
-    ) -> Option<(Transport, TlsInfo)> {
+    ) -> Result<(Transport, TlsInfo), Option<Box<str>>> {
         let handshake = tls.accept(Transport::Tcp(stream));
         let result = match chain.handshake_timeout {
             Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
                 Ok(result) => result,
                 Err(_) => {
                     self.shared.stats.downstream_cx_transport_socket_connect_timeout().inc();
-                    return None;
+                    return Err(None);
                 }
             },
             None => handshake.await,
@@ -408,11 +483,11 @@ impl WorkerListener {
         match result {
             Ok((transport, mut info)) => {
                 info.completed = Some(Instant::now());
-                Some((transport, info))
+                Ok((transport, info))
             }
             Err(error) => {
                 tracing::debug!("listener '{}': TLS handshake failed: {error}", self.shared.config.name);
-                None
+                Err(TlsFailure::of(&error).map(|failure| failure.to_string().into()))
             }
         }
     }

@@ -6,21 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_matching::Cidr;
 use dhow_net::socket_option::{SocketOption, SocketState};
-use dhow_proto::envoy::config::core::v3::{
-    Address, CidrRange as ProtoCidr, Metadata, SocketAddress, TransportSocket,
-};
+use dhow_proto::Excerpts;
+use dhow_proto::envoy::config::core::v3::{Address, Metadata, SocketAddress, TransportSocket};
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
-use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
-use dhow_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
-use dhow_proto::{Excerpts, Message};
-use dhow_proxy_api::NetworkFilter;
+use dhow_proxy_access_log::{AccessLog, LogWriter};
+use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
 use dhow_tls::DownstreamTls;
 
-use crate::filter_chain::{FilterChain, FilterChainMatch, FilterChains, SourceType};
+use crate::filter_chain::{ChainBuilder, FilterChains};
+use crate::listener_filters::lower_listener_filters;
 use crate::proxy_protocol::ProxyProtocolConfig;
 
 /// Default of `listener_filters_timeout`.
@@ -54,6 +51,21 @@ pub trait NetworkFilters {
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn NetworkFilter>, ConfigError>;
+
+    /// Builds a filter in front of the terminal one.
+    ///
+    /// # Errors
+    /// As for terminal filters.
+    fn build_read_filter(
+        &self,
+        filter: pb::Filter,
+        context: &FilterContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn ReadFilterFactory>, ConfigError>;
+
+    /// Writes access logs.
+    fn log_writer(&self) -> &Arc<LogWriter>;
 
     /// Builds the TLS termination of a filter chain.
     ///
@@ -121,6 +133,8 @@ pub struct ListenerConfig {
     pub inspection_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
     pub continue_on_timeout: bool,
+    /// `access_log`: of every connection, when it ends.
+    pub(crate) access_logs: Vec<AccessLog>,
     /// Filter chains.
     pub chains: FilterChains,
 }
@@ -182,7 +196,6 @@ pub fn lower(
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
     refuse(stats_matcher.is_some(), "stats_matcher")?;
     refuse(fcds_config.is_some(), "fcds_config")?;
-    refuse(filter_chain_matcher.is_some(), "filter_chain_matcher")?;
     refuse(
         per_connection_buffer_high_watermark_timeout.is_some(),
         "per_connection_buffer_high_watermark_timeout",
@@ -195,7 +208,6 @@ pub fn lower(
     }
     refuse(udp_listener_config.is_some(), "udp_listener_config")?;
     refuse(api_listener.is_some(), "api_listener")?;
-    refuse(!access_log.is_empty(), "access_log")?;
     refuse(enable_mptcp, "enable_mptcp")?;
     socket_options.extend(tcp_keepalive.iter().flat_map(SocketOption::of_keepalive));
     refuse(listener_specifier.is_some(), "internal_listener")?;
@@ -229,7 +241,7 @@ pub fn lower(
     };
     let excerpts = Excerpts::of(encoded.clone());
     let mut builder = ChainBuilder { previous, filters, context, excerpts };
-    let chains = builder.build(filter_chains, default_filter_chain, path, warnings)?;
+    let chains = builder.build(filter_chains, default_filter_chain, filter_chain_matcher, path, warnings)?;
     let inspections = lower_listener_filters(listener_filters, path, warnings)?;
     let needs_tls = chains.iter().any(|chain| {
         let m = &chain.matches;
@@ -265,15 +277,22 @@ pub fn lower(
             Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
         },
         continue_on_timeout: continue_on_listener_filters_timeout,
+        access_logs: dhow_proxy_access_log::lower(
+            access_log,
+            filters.log_writer(),
+            &path.field("access_log"),
+        )?,
         chains,
     })
 }
 
-fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
+/// Says what a field does not do.
+pub(crate) fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
     warnings.push(ConfigWarning::new(path.field(field), why));
 }
 
-fn duration(message: &ProtoDuration) -> Duration {
+/// A duration that passed validation.
+pub(crate) fn duration(message: &ProtoDuration) -> Duration {
     Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32)
 }
 
@@ -319,249 +338,4 @@ pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<Soc
         .parse()
         .map_err(|_| ConfigError::new(path.field("address"), format!("malformed IP address: {address}")))?;
     Ok(SocketAddr::new(ip, port))
-}
-
-#[derive(Default)]
-struct Inspections {
-    tls: bool,
-    http: bool,
-    original_dst: bool,
-    proxy_protocol: Option<ProxyProtocolConfig>,
-}
-
-/// Says what of the inspector's settings has no effect. What a client says first is read as it comes, and kept by TLS alone.
-fn check_tls_inspector(
-    message: &[u8],
-    path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<(), ConfigError> {
-    let TlsInspector {
-        enable_ja3_fingerprinting,
-        enable_ja4_fingerprinting,
-        initial_read_buffer_size,
-        close_connection_on_client_hello_parsing_errors,
-        max_client_hello_size,
-    } = TlsInspector::decode(message).map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
-    ConfigError::refuse_if(
-        close_connection_on_client_hello_parsing_errors,
-        path,
-        "close_connection_on_client_hello_parsing_errors",
-    )?;
-    for (field, asked) in [
-        ("enable_ja3_fingerprinting", enable_ja3_fingerprinting.is_some_and(|wanted| wanted.value)),
-        ("enable_ja4_fingerprinting", enable_ja4_fingerprinting.is_some_and(|wanted| wanted.value)),
-    ] {
-        if asked {
-            warn(warnings, path, field, "without effect: fingerprints of clients are not taken");
-        }
-    }
-    if initial_read_buffer_size.is_some() {
-        warn(warnings, path, "initial_read_buffer_size", "without effect: the buffer grows as bytes come");
-    }
-    if max_client_hello_size.is_some() {
-        warn(warnings, path, "max_client_hello_size", "without effect: the limit is that of one TLS record");
-    }
-    Ok(())
-}
-
-fn lower_listener_filters(
-    filters: Vec<pb::ListenerFilter>,
-    path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<Inspections, ConfigError> {
-    let mut found = Inspections::default();
-    for (i, filter) in filters.into_iter().enumerate() {
-        let path = path.field("listener_filters").index(i);
-        let pb::ListenerFilter { name, filter_disabled, config_type } = filter;
-        ConfigError::refuse_if(filter_disabled.is_some(), &path, "filter_disabled")?;
-        let type_url = match &config_type {
-            Some(pb::listener_filter::ConfigType::TypedConfig(any)) => any.type_url.as_str(),
-            Some(pb::listener_filter::ConfigType::ConfigDiscovery(_)) => {
-                return Err(ConfigError::unsupported(path.field("config_discovery")));
-            }
-            None => "",
-        };
-        let type_name = type_url.rsplit('/').next().unwrap_or_default();
-        match (type_name, name.as_str()) {
-            ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _) => {
-                if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type {
-                    check_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
-                }
-                found.tls = true;
-            }
-            ("", "envoy.filters.listener.tls_inspector") => found.tls = true,
-            ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
-            | ("", "envoy.filters.listener.http_inspector") => found.http = true,
-            ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
-            | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
-            ("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", _) => {
-                let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type else { continue };
-                let path = path.field("typed_config");
-                if found.tls || found.http || found.proxy_protocol.is_some() {
-                    let reason = "this filter has to be the first of the listener filters that read bytes";
-                    return Err(ConfigError::new(path, reason));
-                }
-                let message = ProxyProtocol::decode(&*any.value)
-                    .map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
-                found.proxy_protocol = Some(ProxyProtocolConfig::lower(message, &path)?);
-            }
-            _ => {
-                return Err(ConfigError::new(
-                    path,
-                    format!(
-                        "Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Lowers the filter chains of a listener.
-struct ChainBuilder<'a> {
-    previous: Option<&'a FilterChains>,
-    filters: &'a dyn NetworkFilters,
-    context: FilterContext,
-    /// Of the listener's message.
-    excerpts: Excerpts,
-}
-
-impl ChainBuilder<'_> {
-    fn build(
-        &mut self,
-        chains: Vec<pb::FilterChain>,
-        default: Option<pb::FilterChain>,
-        path: &FieldPath,
-        warnings: &mut Vec<ConfigWarning>,
-    ) -> Result<FilterChains, ConfigError> {
-        let listener = self.context.listener_name.clone();
-        if chains.is_empty() && default.is_none() {
-            let reason = format!("error adding listener '{listener}': no filter chains specified");
-            return Err(ConfigError::new(path.field("filter_chains"), reason));
-        }
-        let mut built: Vec<Arc<FilterChain>> = Vec::with_capacity(chains.len());
-        for (i, chain) in chains.into_iter().enumerate() {
-            let path = path.field("filter_chains").index(i);
-            let chain = self.chain(chain, &path, warnings)?;
-            if let Some(same) = built.iter().find(|other| other.matches == chain.matches) {
-                let reason = format!(
-                    "error adding listener '{listener}': filter chain '{}' has the same matching rules defined as '{}'",
-                    chain.name, same.name
-                );
-                return Err(ConfigError::new(path, reason));
-            }
-            built.push(chain);
-        }
-        let default = default.map(|chain| self.chain(chain, &path.field("default_filter_chain"), warnings));
-        Ok(FilterChains::new(built, default.transpose()?))
-    }
-
-    /// The chain of the message, or the same as before.
-    fn chain(
-        &mut self,
-        chain: pb::FilterChain,
-        path: &FieldPath,
-        warnings: &mut Vec<ConfigWarning>,
-    ) -> Result<Arc<FilterChain>, ConfigError> {
-        let encoded = self.excerpts.share(chain.encode_to_vec());
-        let mut previous = self.previous.into_iter().flat_map(|chains| chains.iter());
-        if let Some(same) = previous.find(|chain| chain.encoded == encoded) {
-            return Ok(same.clone());
-        }
-        self.context.encoded = encoded;
-        lower_chain(chain, self.filters, &self.context, path, warnings)
-    }
-}
-
-fn lower_chain(
-    chain: pb::FilterChain,
-    filters: &dyn NetworkFilters,
-    context: &FilterContext,
-    path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<Arc<FilterChain>, ConfigError> {
-    #[allow(deprecated, reason = "named so that nothing is dropped")]
-    let pb::FilterChain {
-        filter_chain_match,
-        filters: mut network_filters,
-        use_proxy_proto,
-        metadata,
-        transport_socket,
-        transport_socket_connect_timeout,
-        name,
-    } = chain;
-    ConfigError::refuse_if(use_proxy_proto.is_some_and(|b| b.value), path, "use_proxy_proto")?;
-    let matches = filter_chain_match
-        .map(|m| lower_match(m, &path.field("filter_chain_match")))
-        .transpose()?
-        .unwrap_or_default();
-    let last = network_filters.len().saturating_sub(1);
-    let filter_path = path.field("filters").index(last);
-    let Some(terminal) = network_filters.pop() else {
-        let reason = format!("error adding listener '{}': no network filters", context.listener_name);
-        return Err(ConfigError::new(path.field("filters"), reason));
-    };
-    if let Some(first) = network_filters.first() {
-        let reason =
-            format!("network filter '{}' in front of the terminal filter is not supported yet", first.name);
-        return Err(ConfigError::new(path.field("filters").index(0), reason));
-    }
-    let tls = match transport_socket {
-        None => None,
-        Some(socket) => filters.build_tls(socket, &path.field("transport_socket"), warnings)?,
-    };
-    let filter = filters.build(terminal, context, &filter_path, warnings)?;
-    Ok(Arc::new(FilterChain {
-        name: name.into(),
-        metadata: metadata.map(Arc::new),
-        encoded: context.encoded.clone(),
-        matches,
-        tls,
-        handshake_timeout: transport_socket_connect_timeout.map(|t| duration(&t)).filter(|t| !t.is_zero()),
-        filter,
-    }))
-}
-
-fn lower_match(message: pb::FilterChainMatch, path: &FieldPath) -> Result<FilterChainMatch, ConfigError> {
-    let pb::FilterChainMatch {
-        destination_port,
-        prefix_ranges,
-        address_suffix,
-        suffix_len,
-        direct_source_prefix_ranges,
-        source_type,
-        source_prefix_ranges,
-        source_ports,
-        server_names,
-        transport_protocol,
-        application_protocols,
-    } = message;
-    ConfigError::refuse_if(!address_suffix.is_empty(), path, "address_suffix")?;
-    ConfigError::refuse_if(suffix_len.is_some(), path, "suffix_len")?;
-    for (i, name) in server_names.iter().enumerate() {
-        if name.contains('*') && !name.starts_with("*.") && name != "*" {
-            let reason = "error adding listener: partial wildcards are not supported in \"server_names\"";
-            return Err(ConfigError::new(path.field("server_names").index(i), reason));
-        }
-    }
-    Ok(FilterChainMatch {
-        destination_port: destination_port.map(|port| port.value as u16),
-        destination: cidr_ranges(&prefix_ranges, &path.field("prefix_ranges"))?,
-        server_names: server_names.iter().map(|name| name.to_lowercase()).collect(),
-        transport_protocol,
-        application_protocols,
-        direct_source: cidr_ranges(&direct_source_prefix_ranges, &path.field("direct_source_prefix_ranges"))?,
-        source_type: match source_type {
-            1 => SourceType::SameIpOrLoopback,
-            2 => SourceType::External,
-            _ => SourceType::Any,
-        },
-        source: cidr_ranges(&source_prefix_ranges, &path.field("source_prefix_ranges"))?,
-        source_ports: source_ports.into_iter().map(|port| port as u16).collect(),
-    })
-}
-
-fn cidr_ranges(ranges: &[ProtoCidr], path: &FieldPath) -> Result<Vec<Cidr>, ConfigError> {
-    ranges.iter().enumerate().map(|(i, range)| Cidr::compile(range, &path.index(i))).collect()
 }

@@ -1,14 +1,23 @@
 //! Filter chains and the choice among them.
 
+mod lower;
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dhow_expr::FilterStateObject;
 use dhow_matching::Cidr;
+use dhow_matching::generic::{MatchData, MatchTree, Verdict};
 use dhow_proto::envoy::config::core::v3::Metadata;
-use dhow_proxy_api::NetworkFilter;
+use dhow_proto::google::protobuf::Struct;
+use dhow_proxy_api::{ConnectionRecord, NetworkFilter, ReadFilterFactory};
 use dhow_tls::DownstreamTls;
+
+pub(crate) use lower::ChainBuilder;
 
 /// What a connection offers for matching.
 #[derive(Clone, Debug)]
@@ -23,6 +32,46 @@ pub struct ConnectionFacts<'a> {
     pub transport_protocol: &'a str,
     /// Application protocols: offered in the TLS hello, or sniffed.
     pub application_protocols: &'a [String],
+    /// What listener filters noted.
+    pub record: Option<&'a ConnectionRecord>,
+}
+
+impl MatchData for ConnectionFacts<'_> {
+    fn destination(&self) -> Option<SocketAddr> {
+        Some(self.destination)
+    }
+
+    fn source(&self) -> Option<SocketAddr> {
+        Some(self.source)
+    }
+
+    fn direct_source(&self) -> Option<SocketAddr> {
+        Some(self.source)
+    }
+
+    fn server_name(&self) -> Option<&str> {
+        self.server_name
+    }
+
+    fn transport_protocol(&self) -> Option<&str> {
+        Some(self.transport_protocol)
+    }
+
+    fn application_protocols(&self, each: &mut dyn FnMut(&[u8])) {
+        self.application_protocols.iter().for_each(|protocol| each(protocol.as_bytes()));
+    }
+
+    fn dynamic_metadata(&self, namespace: &str) -> Option<&Struct> {
+        self.record?.dynamic_metadata.get(namespace)
+    }
+
+    fn filter_state(&self, key: &str, field: &str, out: &mut Vec<u8>) -> bool {
+        let object = self.record.and_then(|record| record.filter_state.get(key));
+        object.is_some_and(|object| match field {
+            "" => object.append_text(out),
+            field => object.append_field(field, out),
+        })
+    }
 }
 
 /// `filter_chain_match.source_type`.
@@ -75,6 +124,8 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// `transport_socket_connect_timeout`.
     pub handshake_timeout: Option<Duration>,
+    /// The network filters in front of the one that serves connections.
+    pub in_front: Box<[Arc<dyn ReadFilterFactory>]>,
     /// The network filter that serves connections.
     pub filter: Arc<dyn NetworkFilter>,
 }
@@ -84,12 +135,19 @@ pub struct FilterChain {
 pub struct FilterChains {
     chains: Vec<Arc<FilterChain>>,
     default: Option<Arc<FilterChain>>,
+    /// `filter_chain_matcher`: the name of the chain to use.
+    matcher: Option<MatchTree<Arc<str>>>,
 }
 
 impl FilterChains {
     /// Chains in configuration order, and the default chain.
     pub fn new(chains: Vec<Arc<FilterChain>>, default: Option<Arc<FilterChain>>) -> Self {
-        Self { chains, default }
+        Self { chains, default, matcher: None }
+    }
+
+    /// The same chains, chosen by a matcher instead of what they match.
+    pub fn with_matcher(self, matcher: Option<MatchTree<Arc<str>>>) -> Self {
+        Self { matcher, ..self }
     }
 
     /// All chains, the default one last.
@@ -112,7 +170,15 @@ impl FilterChains {
     /// Stage by stage (destination port, destination address, server name, transport protocol, application protocols,
     /// direct source, source type, source address, source port) only the chains with the most specific match stay;
     /// there is no way back when a later stage leaves none, as in Envoy.
+    ///
+    /// With a matcher it alone decides, by name; the default chain is for what it says nothing about.
     pub fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
+        if let Some(matcher) = &self.matcher {
+            return match matcher.evaluate(facts) {
+                Verdict::Matched(name) => self.chains.iter().find(|chain| chain.name == *name),
+                Verdict::NoMatch | Verdict::Insufficient => self.default.as_ref(),
+            };
+        }
         if let ([chain], None) = (&self.chains[..], &self.default)
             && chain.matches == FilterChainMatch::default()
         {
@@ -191,6 +257,3 @@ fn server_name(wanted: &[String], name: Option<&str>) -> Option<u32> {
         })
         .max()
 }
-
-#[cfg(test)]
-mod tests;

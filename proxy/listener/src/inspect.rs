@@ -3,6 +3,7 @@
 use std::io;
 
 use dhow_net::inspect::{Hello, Protocol, inspect_hello, inspect_http};
+use dhow_proxy_api::ConnectionRecord;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -10,7 +11,7 @@ use tokio::net::TcpStream;
 const MAX_INSPECTED: usize = 64 * 1024;
 
 /// What the first bytes told.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Inspected {
     /// They begin a TLS handshake.
     pub(crate) tls: bool,
@@ -18,6 +19,8 @@ pub(crate) struct Inspected {
     pub(crate) server_name: Option<String>,
     /// Protocols offered in the hello, or what plain HTTP looks like (`http/1.1`, `h2c`).
     pub(crate) application_protocols: Vec<String>,
+    /// What a PROXY protocol header told beside addresses.
+    pub(crate) record: Option<Box<ConnectionRecord>>,
 }
 
 /// Peeks until the protocols asked for are recognised or ruled out.
@@ -52,7 +55,7 @@ fn recognise(bytes: &[u8], tls: bool, http: bool, is_all: bool) -> Option<Inspec
             Hello::Incomplete if !is_all => return None,
             Hello::Incomplete | Hello::NotTls => {}
             Hello::Found { server_name, application_protocols } => {
-                return Some(Inspected { tls: true, server_name, application_protocols });
+                return Some(Inspected { tls: true, server_name, application_protocols, record: None });
             }
         }
     }

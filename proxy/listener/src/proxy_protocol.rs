@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 
-use dhow_base::{ConfigError, FieldPath};
 use dhow_net::proxy_protocol::{Decoded, ProxyHeader, ProxyVersion, decode};
 use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3 as pb;
+use dhow_proxy_api::ConnectionRecord;
 use dhow_stats::{Store, stat_group};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::proxy_extensions::ExtensionRules;
 
 /// Bytes that are looked at first; what most headers fit in.
 const FIRST_LOOK: usize = 256;
@@ -24,6 +26,17 @@ pub(crate) struct ProxyProtocolConfig {
     allowed: [bool; 2],
     /// `stat_prefix`.
     stat_prefix: String,
+    /// What becomes of extensions.
+    extensions: ExtensionRules,
+}
+
+/// What a connection's header told.
+#[derive(Debug, Default)]
+pub(crate) struct TakenHeader {
+    /// Source and destination, where it told of them.
+    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
+    /// What is kept of its extensions.
+    pub(crate) record: Option<Box<ConnectionRecord>>,
 }
 
 stat_group! {
@@ -83,28 +96,25 @@ const fn index(version: ProxyVersion) -> usize {
 
 impl ProxyProtocolConfig {
     /// Lowers the message.
-    ///
-    /// # Errors
-    /// The first field that is not acceptable.
-    pub(crate) fn lower(message: pb::ProxyProtocol, path: &FieldPath) -> Result<Self, ConfigError> {
+    pub(crate) fn lower(message: pb::ProxyProtocol) -> Self {
         let pb::ProxyProtocol {
             rules,
             allow_requests_without_proxy_protocol,
             pass_through_tlvs,
             disallowed_versions,
             stat_prefix,
-            tlv_location: _, // where rules put what they find
+            tlv_location,
         } = message;
-        ConfigError::refuse_if(!rules.is_empty(), path, "rules")?;
-        ConfigError::refuse_if(pass_through_tlvs.is_some(), path, "pass_through_tlvs")?;
-        Ok(Self {
+        let to_filter_state = tlv_location == pb::proxy_protocol::TlvLocation::FilterState as i32;
+        Self {
+            extensions: ExtensionRules::lower(rules, to_filter_state, pass_through_tlvs),
             allow_without: allow_requests_without_proxy_protocol,
             allowed: [0, 1].map(|version| !disallowed_versions.contains(&version)),
             stat_prefix,
-        })
+        }
     }
 
-    /// Takes the header off the connection: the addresses that it tells of, `None` where it tells of none.
+    /// Takes the header off the connection: the addresses that it tells of, and what is kept of its extensions.
     ///
     /// # Errors
     /// `UnexpectedEof` when the peer closed, `InvalidData` when the connection is to be refused, or what the socket reports.
@@ -112,7 +122,7 @@ impl ProxyProtocolConfig {
         &self,
         stream: &TcpStream,
         stats: &ProxyProtocolStats,
-    ) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+    ) -> io::Result<TakenHeader> {
         let refused = || io::Error::from(io::ErrorKind::InvalidData);
         let mut buffer = vec![0; FIRST_LOOK];
         let mut seen = 0;
@@ -125,7 +135,7 @@ impl ProxyProtocolConfig {
                 Decoded::Incomplete => {}
                 Decoded::NotFound if self.allow_without => {
                     stats.found.not_found_allowed().inc();
-                    return Ok(None);
+                    return Ok(TakenHeader::default());
                 }
                 Decoded::NotFound => {
                     stats.found.not_found_disallowed().inc();
@@ -137,7 +147,7 @@ impl ProxyProtocolConfig {
                     stats.legacy.downstream_cx_proxy_proto_error().inc();
                     return Err(refused());
                 }
-                Decoded::Found(ProxyHeader { version, length, ends, tlvs: _ }) => {
+                Decoded::Found(ProxyHeader { version, length, ends, tlvs }) => {
                     if !self.allowed[index(version)] {
                         stats.of(version).disallowed().inc();
                         stats.legacy.downstream_cx_proxy_proto_error().inc();
@@ -145,7 +155,7 @@ impl ProxyProtocolConfig {
                     }
                     stats.of(version).found().inc();
                     skip(stream, &mut buffer[..length])?;
-                    return Ok(ends);
+                    return Ok(TakenHeader { ends, record: self.extensions.keep(tlvs) });
                 }
             }
             if count == buffer.len() {

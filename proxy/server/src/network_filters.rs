@@ -18,7 +18,8 @@ use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as 
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use dhow_proto::{Excerpts, Message};
 use dhow_proxy_access_log::LogWriter;
-use dhow_proxy_api::NetworkFilter;
+use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
+use dhow_proxy_filters::NETWORK_FILTERS;
 use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource};
 use dhow_proxy_listener::{FilterContext, NetworkFilters};
 use dhow_proxy_tcp::{DirectResponse, Echo, TcpProxy};
@@ -28,6 +29,14 @@ use dhow_stats::Store;
 use dhow_tls::{DownstreamTls, StaticSecrets};
 
 use crate::route_tables::RouteTables;
+
+/// The filters that serve connections: nothing can come behind one.
+const TERMINAL: [&str; 4] = [
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    "envoy.extensions.filters.network.echo.v3.Echo",
+    "envoy.extensions.filters.network.direct_response.v3.Config",
+];
 
 /// Builds network filters with what they share.
 #[derive(Clone)]
@@ -84,6 +93,42 @@ impl NetworkFilters for FilterBuilder {
             }
             other => Err(unknown(&name, other, &path)),
         }
+    }
+
+    fn build_read_filter(
+        &self,
+        filter: Filter,
+        context: &FilterContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn ReadFilterFactory>, ConfigError> {
+        let Filter { name, config_type } = filter;
+        let config = match config_type {
+            Some(filter::ConfigType::TypedConfig(config)) => config,
+            Some(filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(ConfigError::unsupported(path.field("config_discovery")));
+            }
+            None => return Err(unknown(&name, "", path)),
+        };
+        let path = path.field("typed_config");
+        let resolved = dhow_proto::any::resolve(&config).map_err(|error| error.under(&path))?;
+        let type_name = resolved.type_name.as_str();
+        if let Some(known) = NETWORK_FILTERS.iter().find(|known| known.type_name == type_name) {
+            return (known.configure)(&config, &self.store, &path, warnings);
+        }
+        if TERMINAL.contains(&type_name) {
+            let reason = format!(
+                "error adding listener '{}': Error: terminal filter named {name} of type {name} must be the last filter in \
+                 a network filter chain.",
+                context.listener_name
+            );
+            return Err(ConfigError::new(path, reason));
+        }
+        Err(unknown(&name, type_name, &path))
+    }
+
+    fn log_writer(&self) -> &Arc<LogWriter> {
+        &self.log_writer
     }
 
     fn build_tls(

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::MetadataCriteria;
-use dhow_proto::envoy::config::core::v3::Metadata;
+use dhow_net::proxy_protocol::Tlv;
+use dhow_proto::envoy::config::core::v3::{BackoffStrategy, Metadata, TlvEntry};
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+    ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight,
 };
-use dhow_proto::envoy::r#type::v3::{HashPolicy, hash_policy::PolicySpecifier};
+use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::{
+    ProxyProtocolTlvMergePolicy, UpstreamConnectMode,
+};
+use dhow_proto::envoy::r#type::v3::HashPolicy;
+use dhow_proto::envoy::r#type::v3::hash_policy::{FilterState, PolicySpecifier, SourceIp};
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_upstream::LB_FILTER;
@@ -25,8 +30,8 @@ pub struct TcpProxyConfig {
     pub(crate) stat_prefix: String,
     /// Where connections may go; never empty.
     pub(crate) clusters: Vec<Target>,
-    /// `hash_policy.source_ip`: the client's address decides among the hosts of clusters that hash.
-    pub(crate) hash_source: bool,
+    /// `hash_policy`: what decides among the hosts of clusters that hash.
+    pub(crate) hash: Option<HashSource>,
     /// `idle_timeout`; none is for ever.
     pub(crate) idle_timeout: Option<Duration>,
     /// `max_connect_attempts`.
@@ -37,6 +42,58 @@ pub struct TcpProxyConfig {
     pub(crate) max_duration_jitter: f64,
     /// `access_log`.
     pub(crate) access_logs: Vec<AccessLog>,
+    /// `access_log_options.flush_access_log_on_connected`.
+    pub(crate) logs_connected: bool,
+    /// `access_log_options.flush_access_log_on_start`.
+    pub(crate) logs_start: bool,
+    /// `access_log_options.access_log_flush_interval`.
+    pub(crate) log_interval: Option<Duration>,
+    /// `backoff_options`: the shortest and the longest wait before another attempt to connect.
+    pub(crate) backoff: Option<(Duration, Duration)>,
+    /// `upstream_connect_mode` is ON_DOWNSTREAM_DATA: the client has to send something first.
+    pub(crate) awaits_data: bool,
+    /// `check_drain_close`: connections end with the bytes that pass once the listener drains.
+    pub(crate) ends_when_draining: bool,
+    /// `proxy_protocol_tlvs`: for hosts that are sent a PROXY protocol header.
+    pub(crate) extensions: Vec<Tlv>,
+    /// `proxy_protocol_tlv_merge_policy`: what becomes of those beside the ones of the client.
+    pub(crate) extension_merge: ExtensionMerge,
+}
+
+/// What a client is hashed by.
+#[derive(Debug)]
+pub(crate) enum HashSource {
+    /// `source_ip`.
+    Address,
+    /// `filter_state`: an object of the connection's filter state.
+    Object(Box<str>),
+}
+
+/// How configured extensions of a PROXY protocol header go with those of the client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExtensionMerge {
+    /// Only where the client has none.
+    IfAbsent,
+    /// They replace those of the same type.
+    Overwrite,
+    /// They come behind.
+    Append,
+}
+
+impl TcpProxyConfig {
+    /// The extensions of a connection that came with `own`.
+    pub(crate) fn extensions(&self, mut own: Vec<Tlv>) -> Vec<Tlv> {
+        match self.extension_merge {
+            _ if self.extensions.is_empty() => return own,
+            ExtensionMerge::IfAbsent if !own.is_empty() => return own,
+            ExtensionMerge::Overwrite => {
+                own.retain(|own| !self.extensions.iter().any(|configured| configured.kind == own.kind));
+            }
+            ExtensionMerge::IfAbsent | ExtensionMerge::Append => {}
+        }
+        own.extend(self.extensions.iter().cloned());
+        own
+    }
 }
 
 /// A cluster that connections may go to.
@@ -100,7 +157,7 @@ pub fn lower(
         flush_access_log_on_connected,
         access_log_options,
         proxy_protocol_tlvs,
-        proxy_protocol_tlv_merge_policy: _, // without meaning when there are no TLVs
+        proxy_protocol_tlv_merge_policy,
         upstream_connect_mode,
         max_early_data_bytes,
         check_drain_close,
@@ -108,24 +165,52 @@ pub fn lower(
     } = message;
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
     refuse(on_demand.is_some(), "on_demand")?;
-    refuse(downstream_idle_timeout.is_some(), "downstream_idle_timeout")?;
-    refuse(upstream_idle_timeout.is_some(), "upstream_idle_timeout")?;
-    refuse(backoff_options.is_some(), "backoff_options")?;
-    refuse(tunneling_config.is_some(), "tunneling_config")?;
-    refuse(access_log_flush_interval.is_some(), "access_log_flush_interval")?;
-    refuse(flush_access_log_on_connected, "flush_access_log_on_connected")?;
-    refuse(access_log_options.is_some(), "access_log_options")?;
-    refuse(!proxy_protocol_tlvs.is_empty(), "proxy_protocol_tlvs")?;
-    refuse(upstream_connect_mode != 0, "upstream_connect_mode")?;
-    refuse(max_early_data_bytes.is_some(), "max_early_data_bytes")?;
-    if check_drain_close.is_some() {
-        let why = "connections are closed when the drain time is over, not before";
-        warnings.push(ConfigWarning::new(path.field("check_drain_close"), why));
+    for (field, is_set) in [
+        ("downstream_idle_timeout", downstream_idle_timeout.is_some()),
+        ("upstream_idle_timeout", upstream_idle_timeout.is_some()),
+    ] {
+        if is_set {
+            warnings.push(ConfigWarning::new(path.field(field), "without effect, as in Envoy 1.40"));
+        }
     }
+    refuse(tunneling_config.is_some(), "tunneling_config")?;
+    let mode = UpstreamConnectMode::try_from(upstream_connect_mode).unwrap_or_default();
+    if mode != UpstreamConnectMode::Immediate && max_early_data_bytes.is_none() {
+        let reason = "max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE";
+        return Err(ConfigError::new(path.field("max_early_data_bytes"), reason));
+    }
+    if mode == UpstreamConnectMode::Immediate && max_early_data_bytes.is_some() {
+        let why = "without effect: what a client sends early waits in the socket until the host is connected";
+        warnings.push(ConfigWarning::new(path.field("max_early_data_bytes"), why));
+    }
+    let options = access_log_options.unwrap_or(TcpAccessLogOptions {
+        access_log_flush_interval,
+        flush_access_log_on_connected,
+        flush_access_log_on_start: false,
+    });
+    let TcpAccessLogOptions {
+        access_log_flush_interval: log_interval,
+        flush_access_log_on_connected: logs_connected,
+        flush_access_log_on_start: logs_start,
+    } = options;
     Ok(TcpProxyConfig {
         stat_prefix,
         clusters: lower_clusters(cluster_specifier, metadata_match.as_ref(), path)?,
-        hash_source: lower_hash_policy(&hash_policy, &path.field("hash_policy"))?,
+        hash: lower_hash_policy(hash_policy, &path.field("hash_policy"))?,
+        logs_connected,
+        logs_start,
+        log_interval: log_interval.map(|interval| duration(&interval)),
+        backoff: backoff_options
+            .map(|options| lower_backoff(options, &path.field("backoff_options")))
+            .transpose()?,
+        awaits_data: mode == UpstreamConnectMode::OnDownstreamData,
+        ends_when_draining: check_drain_close.is_some_and(|wanted| wanted.value),
+        extensions: lower_extensions(proxy_protocol_tlvs, &path.field("proxy_protocol_tlvs"))?,
+        extension_merge: match ProxyProtocolTlvMergePolicy::try_from(proxy_protocol_tlv_merge_policy) {
+            Ok(ProxyProtocolTlvMergePolicy::OverwriteByTypeIfExistsOrAdd) => ExtensionMerge::Overwrite,
+            Ok(ProxyProtocolTlvMergePolicy::AppendIfExistsOrAdd) => ExtensionMerge::Append,
+            Ok(ProxyProtocolTlvMergePolicy::AddIfAbsent) | Err(_) => ExtensionMerge::IfAbsent,
+        },
         idle_timeout: match idle_timeout {
             None => Some(IDLE_TIMEOUT),
             Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
@@ -167,16 +252,48 @@ fn lower_clusters(
     }
 }
 
-/// Whether the client's address is hashed; there can be one policy at most.
-fn lower_hash_policy(policies: &[HashPolicy], path: &FieldPath) -> Result<bool, ConfigError> {
-    match policies {
-        [] => Ok(false),
-        [HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(_)) }] => Ok(true),
-        [HashPolicy { policy_specifier: Some(PolicySpecifier::FilterState(_)) }] => {
-            Err(ConfigError::unsupported(path.index(0).field("filter_state")))
-        }
-        _ => Err(ConfigError::new(path.clone(), "value must contain no more than 1 item(s)")),
+/// What the client is hashed by; there can be one policy at most.
+fn lower_hash_policy(policies: Vec<HashPolicy>, path: &FieldPath) -> Result<Option<HashSource>, ConfigError> {
+    let mut policies = policies.into_iter();
+    let (policy, None) = (policies.next(), policies.next()) else {
+        return Err(ConfigError::new(path.clone(), "value must contain no more than 1 item(s)"));
+    };
+    let Some(HashPolicy { policy_specifier }) = policy else { return Ok(None) };
+    Ok(match policy_specifier {
+        Some(PolicySpecifier::SourceIp(SourceIp {})) => Some(HashSource::Address),
+        Some(PolicySpecifier::FilterState(FilterState { key })) => Some(HashSource::Object(key.into())),
+        None => return Err(ConfigError::new(path.index(0).field("policy_specifier"), "is required")),
+    })
+}
+
+fn lower_backoff(message: BackoffStrategy, path: &FieldPath) -> Result<(Duration, Duration), ConfigError> {
+    let BackoffStrategy { base_interval, max_interval } = message;
+    let base = base_interval.as_ref().map_or(Duration::ZERO, duration);
+    let max = max_interval.as_ref().map_or(base * 10, duration);
+    if max < base {
+        let reason = "max_backoff_interval must be greater or equal to base_backoff_interval";
+        return Err(ConfigError::new(path.clone(), reason));
     }
+    Ok((base, max))
+}
+
+fn lower_extensions(messages: Vec<TlvEntry>, path: &FieldPath) -> Result<Vec<Tlv>, ConfigError> {
+    let mut extensions = Vec::with_capacity(messages.len());
+    for (at, TlvEntry { r#type: kind, value, format_string }) in messages.into_iter().enumerate() {
+        let path = path.index(at);
+        let wrong = match (value.is_empty(), format_string.is_some()) {
+            (true, false) => "one of 'value' or 'format_string' must be set.",
+            (false, true) => "only one of 'value' or 'format_string' may be set.",
+            (true, true) => return Err(ConfigError::unsupported(path.field("format_string"))),
+            (false, false) => {
+                // Larger numbers do not pass the rules of the message.
+                extensions.extend(u8::try_from(kind).map(|kind| Tlv { kind, value: value.to_vec() }));
+                continue;
+            }
+        };
+        return Err(ConfigError::new(path, format!("Invalid TLV configuration: {wrong}")));
+    }
+    Ok(extensions)
 }
 
 fn duration(message: &ProtoDuration) -> Duration {
@@ -192,7 +309,15 @@ mod tests {
         TcpProxyConfig {
             stat_prefix: String::new(),
             clusters: weights.iter().map(target).collect(),
-            hash_source: false,
+            hash: None,
+            logs_connected: false,
+            logs_start: false,
+            log_interval: None,
+            backoff: None,
+            awaits_data: false,
+            ends_when_draining: false,
+            extensions: Vec::new(),
+            extension_merge: ExtensionMerge::IfAbsent,
             idle_timeout: None,
             max_connect_attempts: 1,
             max_duration: Some(Duration::from_secs(10)),
@@ -213,5 +338,40 @@ mod tests {
         let config = config(&[("a", 1)]);
         assert_eq!(config.max_duration(0), Some(Duration::from_secs(10)));
         assert_eq!(config.max_duration(u64::MAX), Some(Duration::from_secs(15)));
+    }
+
+    #[test]
+    fn extensions_go_with_those_of_the_client_as_the_policy_says() {
+        let tlv = |kind, value: &[u8]| Tlv { kind, value: value.to_vec() };
+        let own = || vec![tlv(1, b"own"), tlv(2, b"own")];
+        let mut config = TcpProxyConfig { extensions: vec![tlv(2, b"new")], ..config(&[]) };
+        assert_eq!(config.extensions(own()), own());
+        assert_eq!(config.extensions(Vec::new()), [tlv(2, b"new")]);
+        config.extension_merge = ExtensionMerge::Overwrite;
+        assert_eq!(config.extensions(own()), [tlv(1, b"own"), tlv(2, b"new")]);
+        config.extension_merge = ExtensionMerge::Append;
+        assert_eq!(config.extensions(own()), [tlv(1, b"own"), tlv(2, b"own"), tlv(2, b"new")]);
+    }
+
+    #[test]
+    fn the_longest_wait_is_not_shorter_than_the_shortest() {
+        let seconds = |seconds| Some(ProtoDuration { seconds, nanos: 0 });
+        let path = FieldPath::root();
+        let backoff =
+            |base, max| lower_backoff(BackoffStrategy { base_interval: base, max_interval: max }, &path);
+        let expected = (Duration::from_secs(1), Duration::from_secs(10));
+        assert_eq!(backoff(seconds(1), None), Ok(expected));
+        assert!(backoff(seconds(2), seconds(1)).unwrap_err().to_string().contains("max_backoff_interval"));
+    }
+
+    #[test]
+    fn an_extension_has_a_value() {
+        let entry = |value: &[u8]| TlvEntry { r#type: 5, value: value.to_vec().into(), format_string: None };
+        let path = FieldPath::root();
+        assert_eq!(
+            lower_extensions(vec![entry(b"x")], &path),
+            Ok(vec![Tlv { kind: 5, value: b"x".to_vec() }])
+        );
+        assert!(lower_extensions(vec![entry(b"")], &path).unwrap_err().to_string().contains("must be set"));
     }
 }

@@ -1,16 +1,19 @@
 //! The TCP proxy at work: choose a cluster and a host, connect, move bytes, log.
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use dhow_base::ResponseFlag;
+use dhow_base::{Backoff, ResponseFlag, Rng};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
-use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter, StreamFormat, StreamInfo};
+use dhow_proxy_api::{
+    Connection, ConnectionHandler, ConnectionInfo, FilterStateValue, LocalFuture, LogMoment, NetworkFilter,
+    StreamFormat, StreamInfo,
+};
 use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
 use dhow_proxy_upstream::{
     ClosedBy, LbContext, ProxiedConnection, Resource, RoutingPriority, SecureOptions, UpstreamConnection,
@@ -19,7 +22,7 @@ use dhow_proxy_upstream::{
 use dhow_stats::Store;
 use twox_hash::XxHash64;
 
-use crate::config::{Target, TcpProxyConfig};
+use crate::config::{HashSource, Target, TcpProxyConfig};
 use crate::copy::Direction;
 use crate::stats::TcpStats;
 
@@ -45,6 +48,7 @@ impl NetworkFilter for TcpProxy {
             clusters: worker.existing_extension(),
             config: self.config.clone(),
             stats: self.stats.clone(),
+            draining: Cell::new(false),
         })
     }
 }
@@ -54,6 +58,7 @@ struct Handler {
     clusters: Rc<WorkerClusters>,
     config: Arc<TcpProxyConfig>,
     stats: TcpStats,
+    draining: Cell<bool>,
 }
 
 impl ConnectionHandler for Handler {
@@ -63,22 +68,60 @@ impl ConnectionHandler for Handler {
             let stream_id = self.worker.random();
             let mut stream = StreamInfo::new(info, None, Instant::now(), stream_id);
             self.stats.downstream_cx_total().inc();
-            self.proxy(transport, &mut stream).await;
-            stream.end = Some(Instant::now());
-            let context = StreamFormat::new(&stream);
-            for log in &self.config.access_logs {
-                log.log(&context, &Logged { info: &stream, request: None });
+            if self.config.logs_start {
+                stream.log_moment = LogMoment::TcpStart;
+                self.log(&stream);
+                stream.log_moment = LogMoment::End;
             }
+            self.proxy(transport, &mut stream).await;
+            self.finish(stream);
         })
     }
 
-    fn set_draining(&self, _draining: bool) {
-        // A stream of bytes has no point at which to end gracefully: it is closed when the drain time is over.
+    fn refuse(&self, connection: Rc<ConnectionInfo>, _secure: bool) {
+        self.stats.downstream_cx_total().inc();
+        let start = connection.start;
+        self.finish(StreamInfo::new(connection, None, start, self.worker.random()));
+    }
+
+    fn set_draining(&self, draining: bool) {
+        // A stream of bytes has no point at which to end gracefully: it is closed when the drain time is over, unless
+        // `check_drain_close` says that any point will do.
+        self.draining.set(draining);
     }
 }
 
 impl Handler {
+    /// Logs a connection that is over, and leaves what became of it to who looks at the connection as a whole.
+    fn finish(&self, mut stream: StreamInfo) {
+        stream.end = Some(Instant::now());
+        if let Some(record) = stream.connection.record() {
+            let mut record = record.borrow_mut();
+            stream.absorb(&record);
+            stream.bytes_received += record.bytes_refused;
+            self.stats.downstream_cx_rx_bytes_total().add(record.bytes_refused);
+            record.flags = stream.flags;
+            record.details = stream.details.clone();
+            record.termination_details = stream.connection_termination_details.clone();
+            record.upstream = stream.upstream.clone();
+        }
+        self.log(&stream);
+    }
+
+    fn log(&self, stream: &StreamInfo) {
+        let context = StreamFormat::new(stream);
+        for log in &self.config.access_logs {
+            log.log(&context, &Logged { info: stream, request: None });
+        }
+    }
+
     async fn proxy(&self, mut downstream: Transport, stream: &mut StreamInfo) {
+        if self.config.awaits_data {
+            if poll_fn(|cx| downstream.poll_read_ready(cx)).await.is_err() {
+                return;
+            }
+            self.stats.early_data_received_count_total().inc();
+        }
         let Some(UpstreamConnection { transport: mut upstream, guard, local_address, .. }) =
             self.connect(stream).await
         else {
@@ -89,15 +132,21 @@ impl Handler {
         stream.upstream.tls = guard.tls().cloned();
         stream.upstream.connect = Some((guard.begun(), guard.connected()));
         guard.count_request();
+        if self.config.logs_connected {
+            stream.log_moment = LogMoment::TcpConnected;
+            self.log(stream);
+        }
         let pool = self.worker.buffers();
         let mut sent = Direction::new(ReadBuffer::new(pool.clone()));
         let mut received = Direction::new(ReadBuffer::new(pool.clone()));
-        let end = self.copy(&mut downstream, &mut upstream, &mut sent, &mut received).await;
+        let end = self.copy(&mut downstream, &mut upstream, &mut sent, &mut received, stream).await;
+        stream.log_moment = LogMoment::End;
         match end {
-            End::Complete => {}
+            End::Complete | End::Drained => {}
             End::Idle => {
                 self.stats.idle_timeout().inc();
-                stream.connection_termination_details = Some("tcp_session_idle_timeout".into());
+                stream.connection.record_mut().borrow_mut().local_close_reason =
+                    Some("tcp_session_idle_timeout".into());
             }
             End::MaxDuration => {
                 self.stats.max_downstream_connection_duration().inc();
@@ -106,9 +155,9 @@ impl Handler {
             }
             End::UpstreamFailed => {
                 guard.set_closed_by(ClosedBy::Remote);
-                reset(&downstream);
+                downstream.reset_on_close();
             }
-            End::DownstreamFailed => reset(&upstream),
+            End::DownstreamFailed => upstream.reset_on_close(),
         }
         stream.bytes_received = sent.moved;
         stream.bytes_sent = received.moved;
@@ -121,7 +170,10 @@ impl Handler {
 
     async fn connect(&self, stream: &mut StreamInfo) -> Option<UpstreamConnection> {
         let target = self.config.target(self.worker.random());
-        let Some(cluster) = self.clusters.get(&target.cluster) else {
+        // Filters in front may have chosen the cluster (`sni_cluster`).
+        let chosen = stream.filter_state.text("envoy.tcp_proxy.cluster");
+        let chosen = chosen.and_then(|name| String::from_utf8(name).ok());
+        let Some(cluster) = self.clusters.get(chosen.as_deref().unwrap_or(&target.cluster)) else {
             self.stats.downstream_cx_no_route().inc();
             stream.flag(ResponseFlag::NoClusterFound);
             return None;
@@ -129,7 +181,11 @@ impl Handler {
         stream.upstream.cluster = Some(cluster.info().observability_name.clone());
         stream.upstream.cluster_name = Some(cluster.info().name.clone());
         stream.upstream.cluster_metadata = cluster.info().metadata.clone();
-        for _ in 0..self.config.max_connect_attempts.max(1) {
+        let mut backoff = self.config.backoff.map(|(base, max)| Backoff::new(base, max));
+        for attempt in 0..self.config.max_connect_attempts.max(1) {
+            if let Some(backoff) = backoff.as_mut().filter(|_| attempt > 0) {
+                tokio::time::sleep(backoff.next(&mut Rng::seeded(self.worker.random()))).await;
+            }
             match self.connect_once(&cluster, target, stream).await {
                 Attempt::Connected(connection) => return Some(*connection),
                 Attempt::Failed => {}
@@ -157,7 +213,7 @@ impl Handler {
         let context = LbContext {
             original_destination: Some(stream.connection.local_address)
                 .filter(|_| stream.connection.local_address_restored),
-            hash: self.config.hash_source.then(|| hash_of(stream.client_address.ip())),
+            hash: self.config.hash.as_ref().and_then(|source| hash_of(source, stream)),
             criteria: target.criteria.as_ref(),
             ..LbContext::default()
         };
@@ -173,10 +229,12 @@ impl Handler {
         stream.upstream.host_metadata = Some(host.metadata().endpoint.clone());
         let mut options = SecureOptions::default();
         if host.transport_socket().names_client() {
+            let record = stream.connection.record();
+            let own = record.map(|record| record.borrow().proxy_extensions.clone());
             options.proxied = Some(Arc::new(ProxiedConnection {
                 source: stream.connection.remote_address,
                 destination: stream.connection.local_address,
-                tlvs: Vec::new(),
+                tlvs: self.config.extensions(own.unwrap_or_default()),
             }));
         }
         match connect(info, host, &options, Some(permit)).await {
@@ -196,11 +254,18 @@ impl Handler {
         upstream: &mut Transport,
         sent: &mut Direction,
         received: &mut Direction,
+        stream: &mut StreamInfo,
     ) -> End {
         let mut timer = DeadlineTimer::new();
         let begun = Instant::now();
         let mut active = begun;
         let longest = self.config.max_duration(self.worker.random());
+        let idle_timeout = match stream.filter_state.get("envoy.tcp_proxy.per_connection_idle_timeout_ms") {
+            Some(FilterStateValue::Number(0)) => None,
+            Some(FilterStateValue::Number(millis)) => Some(Duration::from_millis(*millis)),
+            _ => self.config.idle_timeout,
+        };
+        let mut next_log = self.config.log_interval.map(|interval| begun + interval);
         poll_fn(|cx| {
             loop {
                 let before = sent.moved + received.moved;
@@ -219,13 +284,25 @@ impl Handler {
                 }
                 if sent.moved + received.moved != before {
                     active = Instant::now();
+                    if self.config.ends_when_draining && self.draining.get() {
+                        return Poll::Ready(End::Drained);
+                    }
                 }
-                let idle = self.config.idle_timeout.map(|timeout| active + timeout);
+                let idle = idle_timeout.map(|timeout| active + timeout);
                 let max = longest.map(|max| begun + max);
-                if timer.poll(cx, [idle, max].into_iter().flatten().min()).is_pending() {
+                if timer.poll(cx, [idle, max, next_log].into_iter().flatten().min()).is_pending() {
                     return Poll::Pending;
                 }
                 let now = Instant::now();
+                if let Some(at) = next_log.as_mut().filter(|at| **at <= now) {
+                    *at = now + self.config.log_interval.unwrap_or_default();
+                    stream.log_moment = LogMoment::TcpPeriodic;
+                    (stream.bytes_received, stream.bytes_sent) = (sent.moved, received.moved);
+                    // Periodic entries tell how long the connection has lasted so far.
+                    stream.end = Some(now);
+                    self.log(stream);
+                    stream.end = None;
+                }
                 if max.is_some_and(|max| max <= now) {
                     return Poll::Ready(End::MaxDuration);
                 }
@@ -246,21 +323,19 @@ enum Attempt {
 
 enum End {
     Complete,
+    /// The listener drains, and `check_drain_close` asks to end.
+    Drained,
     Idle,
     MaxDuration,
     UpstreamFailed,
     DownstreamFailed,
 }
 
-/// Makes the close of this connection a reset.
-fn reset(transport: &Transport) {
-    if let Transport::Tcp(stream) = transport {
-        // Fails only when the socket is gone already.
-        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-    }
-}
-
 /// The hash of a client for clusters that choose hosts by hash.
-fn hash_of(address: IpAddr) -> u64 {
-    XxHash64::oneshot(0, address.to_string().as_bytes())
+fn hash_of(source: &HashSource, stream: &StreamInfo) -> Option<u64> {
+    let text = match source {
+        HashSource::Address => stream.client_address.ip().to_string().into_bytes(),
+        HashSource::Object(key) => stream.filter_state.text(key)?,
+    };
+    Some(XxHash64::oneshot(0, &text))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Its state is the moment at which it would have been empty, in seconds since a start that the caller chooses: the tokens in it are
 /// what has flowed in since, up to the maximum.
 #[derive(Debug)]
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     max_tokens: f64,
     tokens_per_second: f64,
     /// Bits of an `f64`.
@@ -17,26 +17,26 @@ pub(super) struct TokenBucket {
 
 /// What a bucket is made of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BucketSize {
-    pub(super) max_tokens: u32,
-    pub(super) tokens_per_fill: u32,
-    pub(super) fill_interval: Duration,
+pub(crate) struct BucketSize {
+    pub(crate) max_tokens: u32,
+    pub(crate) tokens_per_fill: u32,
+    pub(crate) fill_interval: Duration,
 }
 
 /// What is in a bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Level {
+pub(crate) struct Level {
     /// Size of the bucket.
-    pub(super) limit: u32,
+    pub(crate) limit: u32,
     /// Whole tokens that are left.
-    pub(super) remaining: u32,
+    pub(crate) remaining: u32,
     /// Seconds, rounded up, until there is a token again; 0 when there is one.
-    pub(super) reset_seconds: u64,
+    pub(crate) reset_seconds: u64,
 }
 
 impl TokenBucket {
     /// A full bucket.
-    pub(super) fn new(size: BucketSize) -> Self {
+    pub(crate) fn new(size: BucketSize) -> Self {
         let BucketSize { max_tokens, tokens_per_fill, fill_interval } = size;
         let max_tokens = f64::from(max_tokens);
         let tokens_per_second = f64::from(tokens_per_fill) / fill_interval.as_secs_f64();
@@ -45,12 +45,12 @@ impl TokenBucket {
     }
 
     /// Tokens that flow in within a second.
-    pub(super) fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.tokens_per_second
     }
 
     /// Takes tokens at `now` since the start: all of them, or none when there are not as many.
-    pub(super) fn take(&self, count: u64, now: Duration) -> bool {
+    pub(crate) fn take(&self, count: u64, now: Duration) -> bool {
         let now = now.as_secs_f64();
         let count = count as f64;
         let mut bits = self.empty_at.load(Ordering::Relaxed);
@@ -68,7 +68,7 @@ impl TokenBucket {
     }
 
     /// What is in it at `now` since the start.
-    pub(super) fn level(&self, now: Duration) -> Level {
+    pub(crate) fn level(&self, now: Duration) -> Level {
         let tokens = self.tokens_at(now.as_secs_f64(), f64::from_bits(self.empty_at.load(Ordering::Relaxed)));
         let missing = (1.0 - tokens).max(0.0);
         Level {

@@ -23,7 +23,7 @@ use super::limiter::{DescriptorPlan, Entries, Limiter, LimiterPlan};
 /// Envoy's shortest fill interval.
 const SHORTEST_FILL: Duration = Duration::from_millis(50);
 /// What is said of a shorter one of the filter.
-const FILL_TIMER: &str = "local rate limit token bucket fill timer must be >= 50ms";
+pub(crate) const FILL_TIMER: &str = "local rate limit token bucket fill timer must be >= 50ms";
 /// What is said of a shorter one of a descriptor.
 const DESCRIPTOR_FILL_TIMER: &str = "local rate limit descriptor token bucket fill timer must be >= 50ms";
 /// Default of `max_dynamic_descriptors`.
@@ -177,7 +177,12 @@ fn read_descriptors(
     messages.into_iter().enumerate().map(read).collect()
 }
 
-fn read_bucket(message: BucketMessage, path: &FieldPath, too_short: &str) -> Result<BucketSize, ConfigError> {
+/// Reads the size of a bucket; `too_short` is what is said of a fill interval that is.
+pub(crate) fn read_bucket(
+    message: BucketMessage,
+    path: &FieldPath,
+    too_short: &str,
+) -> Result<BucketSize, ConfigError> {
     let BucketMessage { max_tokens, tokens_per_fill, fill_interval } = message;
     let error = |field: &str, reason: &str| Err(ConfigError::new(path.field(field), reason));
     if max_tokens == 0 {

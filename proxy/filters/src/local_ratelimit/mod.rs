@@ -13,6 +13,8 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(crate) use bucket::{BucketSize, TokenBucket};
+pub(crate) use config::{FILL_TIMER, read_bucket};
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proxy_api::HttpFilterDescriptor;
 

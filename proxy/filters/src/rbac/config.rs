@@ -2,6 +2,7 @@
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_expr::CelExpression;
+use dhow_matching::generic::InputFamily;
 use dhow_proto::envoy::config::rbac::v3::rbac::AuditLoggingOptions;
 use dhow_proto::envoy::config::rbac::v3::{Policy as PolicyMessage, Rbac as RulesMessage, rbac};
 use dhow_proto::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
@@ -12,26 +13,29 @@ use super::engine::{Action, Engine, Policy, compile_tree};
 use super::notes::Notes;
 use super::rule::{Permission, Principal};
 
+/// Namespace of the metadata about decisions.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
+
 /// The rules of the filter or of a route.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
-    pub(super) enforced: Option<Engine>,
-    pub(super) shadow: Option<Engine>,
+pub(crate) struct Rules {
+    pub(crate) enforced: Option<Engine>,
+    pub(crate) shadow: Option<Engine>,
     /// What is noted about decisions of the enforced rules.
-    pub(super) notes: Notes,
+    pub(crate) notes: Notes,
     /// The same of the shadow rules.
-    pub(super) shadow_notes: Notes,
+    pub(crate) shadow_notes: Notes,
     /// `rules_stat_prefix`: in front of the names of the enforced rules' stats and metadata.
-    pub(super) stat_prefix: Box<str>,
+    pub(crate) stat_prefix: Box<str>,
     /// `shadow_rules_stat_prefix`.
-    pub(super) shadow_stat_prefix: Box<str>,
+    pub(crate) shadow_stat_prefix: Box<str>,
     /// `track_per_rule_stats`.
-    pub(super) counts_policies: bool,
+    pub(crate) counts_policies: bool,
 }
 
 impl Rules {
     /// Reads the filter's message.
-    pub(super) fn read(
+    pub(crate) fn read(
         config: &Any,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
@@ -41,7 +45,7 @@ impl Rules {
     }
 
     /// Reads a route's message; without rules the route allows everything.
-    pub(super) fn read_route(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
+    pub(crate) fn read_route(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
         let RbacPerRoute { rbac } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
         rbac.map_or_else(
             || Ok(Self::default()),
@@ -69,15 +73,17 @@ impl Rules {
                     let why = "ignored beside a matcher";
                     warnings.push(ConfigWarning::new(path.field(fields[0]), why));
                 }
-                return compile_tree(matcher, &path.field(fields[1])).map(Engine::Tree).map(Some);
+                return compile_tree(matcher, InputFamily::Http, &path.field(fields[1]))
+                    .map(Engine::Tree)
+                    .map(Some);
             }
             rules.map(|rules| read_rules(rules, &path.field(fields[0]))).transpose()
         };
         let enforced = engine(rules, matcher, ["rules", "matcher"])?;
         let shadow = engine(shadow_rules, shadow_matcher, ["shadow_rules", "shadow_matcher"])?;
         Ok(Self {
-            notes: Notes::of(enforced.as_ref(), &rules_stat_prefix, "enforced"),
-            shadow_notes: Notes::of(shadow.as_ref(), &shadow_rules_stat_prefix, "shadow"),
+            notes: Notes::of(NAMESPACE, enforced.as_ref(), &rules_stat_prefix, "enforced"),
+            shadow_notes: Notes::of(NAMESPACE, shadow.as_ref(), &shadow_rules_stat_prefix, "shadow"),
             enforced,
             shadow,
             stat_prefix: rules_stat_prefix.into(),
@@ -87,7 +93,8 @@ impl Rules {
     }
 }
 
-fn read_rules(message: RulesMessage, path: &FieldPath) -> Result<Engine, ConfigError> {
+/// Reads a set of policies.
+pub(crate) fn read_rules(message: RulesMessage, path: &FieldPath) -> Result<Engine, ConfigError> {
     let RulesMessage { action, policies, audit_logging_options } = message;
     if let Some(AuditLoggingOptions { audit_condition, logger_configs }) = audit_logging_options {
         let writes = audit_condition != 0 && !logger_configs.is_empty();

@@ -13,7 +13,7 @@ use super::rule::{Facts, Permission, Principal};
 
 /// What becomes of a request that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// It is allowed, and all others are not.
     Allow,
     /// It is not allowed, and all others are.
@@ -24,24 +24,24 @@ pub(super) enum Action {
 
 /// Who (one of the principals) may do what (one of the permissions).
 #[derive(Debug)]
-pub(super) struct Policy {
-    pub(super) name: Box<str>,
-    pub(super) permissions: Box<[Permission]>,
-    pub(super) principals: Box<[Principal]>,
+pub(crate) struct Policy {
+    pub(crate) name: Box<str>,
+    pub(crate) permissions: Box<[Permission]>,
+    pub(crate) principals: Box<[Principal]>,
     /// What must be true as well.
-    pub(super) condition: Option<CelExpression>,
+    pub(crate) condition: Option<CelExpression>,
 }
 
 /// The action of a matching tree, and the name that it is reported by.
 #[derive(Debug)]
-pub(super) struct NamedAction {
+pub(crate) struct NamedAction {
     name: Box<str>,
     action: Action,
 }
 
 /// A set of rules.
 #[derive(Debug)]
-pub(super) enum Engine {
+pub(crate) enum Engine {
     /// `rules`.
     Policies {
         action: Action,
@@ -54,13 +54,13 @@ pub(super) enum Engine {
 
 /// What a set of rules says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Decision<'a> {
+pub(crate) struct Decision<'a> {
     /// Whether the request may go on.
-    pub(super) allowed: bool,
+    pub(crate) allowed: bool,
     /// The policy that matched.
-    pub(super) policy: Option<&'a str>,
+    pub(crate) policy: Option<&'a str>,
     /// Whether the request is to be logged, when the rules are about that.
-    pub(super) log: Option<bool>,
+    pub(crate) log: Option<bool>,
 }
 
 impl<'a> Decision<'a> {
@@ -81,7 +81,7 @@ impl<'a> Decision<'a> {
 
 impl Engine {
     /// Every decision that policies can come to, in the order of their names. None for a tree, which has too many.
-    pub(super) fn foreseen(&self) -> Vec<Decision<'_>> {
+    pub(crate) fn foreseen(&self) -> Vec<Decision<'_>> {
         match self {
             Self::Policies { action, policies } => {
                 let matched = policies.iter().map(Some).chain([None]);
@@ -92,7 +92,7 @@ impl Engine {
     }
 
     /// Decides about a request.
-    pub(super) fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
+    pub(crate) fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
         match self {
             Self::Policies { action, policies } => {
                 Decision::by_policy(*action, policies.iter().find(|policy| policy.matches(facts)))
@@ -124,20 +124,16 @@ impl Policy {
     }
 }
 
-/// Compiles a matching tree over requests.
-pub(super) fn compile_tree(
+/// Compiles a matching tree over requests or connections.
+pub(crate) fn compile_tree(
     message: &Matcher,
+    inputs: InputFamily,
     path: &FieldPath,
 ) -> Result<MatchTree<NamedAction>, ConfigError> {
     MatchTree::compile(
         message,
         path,
-        &mut MatchOptions {
-            inputs: InputFamily::Http,
-            admit: &|_| Ok(()),
-            keep_matching: true,
-            action: &mut read_action,
-        },
+        &mut MatchOptions { inputs, admit: &|_| Ok(()), keep_matching: true, action: &mut read_action },
     )
 }
 

@@ -75,7 +75,7 @@ impl HttpFilter for Filter {
             let counter = if decision.allowed { &counters.shadow_allowed } else { &counters.shadow_denied };
             counter.inc();
             self.count_policy(&decision, &rules.shadow_stat_prefix, "shadow_");
-            rules.shadow_notes.note(stream.info, &decision);
+            rules.shadow_notes.note(&mut stream.info.dynamic_metadata, &decision);
         }
         let Some(engine) = &rules.enforced else { return HeadersVerdict::Continue };
         self.enforce(engine, &rules, request, stream.info)
@@ -101,18 +101,11 @@ impl Filter {
         let counter = if decision.allowed { &self.counters.allowed } else { &self.counters.denied };
         counter.inc();
         self.count_policy(&decision, &rules.stat_prefix, "");
-        rules.notes.note(info, &decision);
+        rules.notes.note(&mut info.dynamic_metadata, &decision);
         if decision.allowed {
             return HeadersVerdict::Continue;
         }
-        // Blanks would break the lines of access logs.
-        let policy: String = decision
-            .policy
-            .unwrap_or("none")
-            .chars()
-            .map(|c| if c.is_ascii_whitespace() { '_' } else { c })
-            .collect();
-        let details = format!("rbac_access_denied_matched_policy[{policy}]");
+        let details = denial(&decision);
         HeadersVerdict::LocalReply(LocalReply::new(403, &b"RBAC: access denied"[..], details))
     }
 
@@ -125,8 +118,19 @@ impl Filter {
     }
 }
 
+/// The details of a refusal, without blanks: they would break the lines of access logs.
+pub(crate) fn denial(decision: &Decision<'_>) -> String {
+    let policy: String = decision
+        .policy
+        .unwrap_or("none")
+        .chars()
+        .map(|c| if c.is_ascii_whitespace() { '_' } else { c })
+        .collect();
+    format!("rbac_access_denied_matched_policy[{policy}]")
+}
+
 /// The name of a stat of rules that have a prefix, or none.
-fn under(prefix: &str, name: &str) -> String {
+pub(crate) fn under(prefix: &str, name: &str) -> String {
     match prefix.trim_end_matches('.') {
         "" => name.to_owned(),
         prefix => format!("{prefix}.{name}"),

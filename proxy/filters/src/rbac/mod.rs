@@ -13,7 +13,12 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(crate) use config::read_rules;
 use dhow_proxy_api::HttpFilterDescriptor;
+pub(crate) use engine::{Engine, compile_tree};
+pub(crate) use filter::{denial, under};
+pub(crate) use notes::Notes;
+pub(crate) use rule::Facts;
 
 /// Registers the filter.
 pub(crate) fn descriptor() -> HttpFilterDescriptor {

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
-use dhow_proxy_api::StreamInfo;
+use dhow_proxy_api::DynamicMetadata;
 
 use super::engine::{Decision, Engine};
 
-/// Namespace of the metadata about decisions.
-const NAMESPACE: &str = "envoy.filters.http.rbac";
-
 /// The fields for the decisions of one set of rules, made once: every request gets some.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(crate) struct Notes {
+    namespace: &'static str,
     /// The prefix of the rules' stats, and `enforced` or `shadow`.
     prefix: String,
     /// By the policy that decides, in the order of their names. Empty for trees, whose actions have a name each.
@@ -22,19 +20,24 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// The notes of `engine`; `kind` is `enforced` or `shadow`.
-    pub(super) fn of(engine: Option<&Engine>, stat_prefix: &str, kind: &str) -> Self {
+    /// The notes of `engine` in the metadata `namespace`; `kind` is `enforced` or `shadow`.
+    pub(crate) fn of(
+        namespace: &'static str,
+        engine: Option<&Engine>,
+        stat_prefix: &str,
+        kind: &str,
+    ) -> Self {
         let prefix = format!("{stat_prefix}{kind}");
         let decisions = engine.map_or_else(Vec::new, Engine::foreseen);
         let fields = |decision: &Decision<'_>| Arc::new(fields(&prefix, decision));
         let named = decisions.iter().filter_map(|decision| Some((decision.policy?, decision)));
         let of_policies = named.map(|(name, decision)| (name.into(), fields(decision))).collect();
         let otherwise = decisions.iter().find(|decision| decision.policy.is_none()).map(fields);
-        Self { of_policies, otherwise, prefix }
+        Self { namespace, of_policies, otherwise, prefix }
     }
 
-    /// Notes a decision in the stream's metadata.
-    pub(super) fn note(&self, info: &mut StreamInfo, decision: &Decision<'_>) {
+    /// Notes a decision in the metadata of its stream or connection.
+    pub(crate) fn note(&self, metadata: &mut DynamicMetadata, decision: &Decision<'_>) {
         let foreseen = match decision.policy {
             None => self.otherwise.as_ref(),
             Some(policy) => {
@@ -43,8 +46,8 @@ impl Notes {
             }
         };
         match foreseen {
-            Some(fields) => info.dynamic_metadata.share(NAMESPACE, fields),
-            None => info.dynamic_metadata.share(NAMESPACE, &Arc::new(fields(&self.prefix, decision))),
+            Some(fields) => metadata.share(self.namespace, fields),
+            None => metadata.share(self.namespace, &Arc::new(fields(&self.prefix, decision))),
         }
     }
 }

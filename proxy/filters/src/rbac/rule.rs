@@ -16,14 +16,14 @@ use dhow_proxy_api::{FilterStateValue, StreamFormat, StreamInfo};
 
 /// What rules look at.
 #[derive(Clone, Copy)]
-pub(super) struct Facts<'a> {
-    pub(super) headers: &'a HeaderMap,
-    pub(super) info: &'a StreamInfo,
+pub(crate) struct Facts<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) info: &'a StreamInfo,
 }
 
 /// A rule about the request and what it asks for.
 #[derive(Debug)]
-pub(super) enum Permission {
+pub(crate) enum Permission {
     All(Box<[Permission]>),
     One(Box<[Permission]>),
     Not(Box<Permission>),
@@ -38,7 +38,7 @@ pub(super) enum Permission {
 
 /// A rule about who asks.
 #[derive(Debug)]
-pub(super) enum Principal {
+pub(crate) enum Principal {
     All(Box<[Principal]>),
     One(Box<[Principal]>),
     Not(Box<Principal>),
@@ -56,7 +56,7 @@ pub(super) enum Principal {
 
 /// A rule that both kinds know.
 #[derive(Debug)]
-pub(super) enum Shared {
+pub(crate) enum Shared {
     Header(HeaderMatcher),
     UrlPath(StringMatcher),
     Metadata(MetadataSource, MetadataMatcher),
@@ -64,7 +64,7 @@ pub(super) enum Shared {
 
 /// What an object of the filter state must be.
 #[derive(Debug)]
-pub(super) enum FilterStateRule {
+pub(crate) enum FilterStateRule {
     Text(StringMatcher),
     Address { ranges: CidrSet, invert: bool },
 }
@@ -86,7 +86,7 @@ fn at_least_one<T>(rules: Box<[T]>, path: &FieldPath) -> Result<Box<[T]>, Config
 
 impl Permission {
     /// Compiles a list.
-    pub(super) fn compile_all(
+    pub(crate) fn compile_all(
         messages: &[PermissionMessage],
         path: &FieldPath,
     ) -> Result<Box<[Self]>, ConfigError> {
@@ -154,7 +154,7 @@ impl Permission {
     }
 
     /// Whether the rule holds.
-    pub(super) fn matches(&self, facts: &Facts<'_>) -> bool {
+    pub(crate) fn matches(&self, facts: &Facts<'_>) -> bool {
         let connection = &facts.info.connection;
         match self {
             Self::All(rules) => rules.iter().all(|rule| rule.matches(facts)),
@@ -176,7 +176,7 @@ impl Permission {
 
 impl Principal {
     /// Compiles a list.
-    pub(super) fn compile_all(
+    pub(crate) fn compile_all(
         messages: &[PrincipalMessage],
         path: &FieldPath,
     ) -> Result<Box<[Self]>, ConfigError> {
@@ -243,7 +243,7 @@ impl Principal {
     }
 
     /// Whether the rule holds.
-    pub(super) fn matches(&self, facts: &Facts<'_>) -> bool {
+    pub(crate) fn matches(&self, facts: &Facts<'_>) -> bool {
         match self {
             Self::All(rules) => rules.iter().all(|rule| rule.matches(facts)),
             Self::One(rules) => rules.iter().any(|rule| rule.matches(facts)),

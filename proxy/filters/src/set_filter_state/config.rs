@@ -22,7 +22,7 @@ pub(super) struct Settings {
 
 /// One object.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(crate) struct Object {
     pub(super) key: Box<str>,
     pub(super) kind: ObjectKind,
     pub(super) format: LogFormat,
@@ -43,7 +43,8 @@ impl Settings {
 }
 
 impl Object {
-    fn read(message: Message, path: &FieldPath) -> Result<Self, ConfigError> {
+    /// Reads one of the messages.
+    pub(crate) fn read(message: Message, path: &FieldPath) -> Result<Self, ConfigError> {
         #[allow(deprecated, reason = "named so that nothing is dropped")]
         let Message {
             factory_key,

@@ -49,18 +49,23 @@ impl HttpFilter for Filter {
 
 impl Object {
     fn set(&self, request: &HeaderMap, stream: &mut FilterStream<'_>) {
-        let mut text = Vec::new();
         let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
-        self.format.append(&context, &mut Vec::new(), &mut text);
+        if let Some(entry) = self.make(&context) {
+            stream.info.filter_state.insert(entry);
+        }
+    }
+
+    /// The object as it is now; none when it is empty and left out then, or no value of its kind.
+    pub(crate) fn make(&self, context: &StreamFormat<'_>) -> Option<FilterStateEntry> {
+        let mut text = Vec::new();
+        self.format.append(context, &mut Vec::new(), &mut text);
         if text.is_empty() && self.skip_if_empty {
-            return;
+            return None;
         }
         let Some(value) = std::str::from_utf8(&text).ok().and_then(|text| self.kind.make(text)) else {
             tracing::debug!("'{}' is no value for the filter state's '{}'", text.escape_ascii(), self.key);
-            return;
+            return None;
         };
-        let entry =
-            FilterStateEntry { key: (&*self.key).into(), value, read_only: false, sharing: self.sharing };
-        stream.info.filter_state.insert(entry);
+        Some(FilterStateEntry { key: (&*self.key).into(), value, read_only: false, sharing: self.sharing })
     }
 }

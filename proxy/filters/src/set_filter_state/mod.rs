@@ -11,6 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub(crate) use config::Object;
 use dhow_proxy_api::HttpFilterDescriptor;
 
 /// Registers the filter.

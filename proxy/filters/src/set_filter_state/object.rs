@@ -4,7 +4,7 @@ use dhow_proxy_api::FilterStateValue;
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ObjectKind {
+pub(crate) enum ObjectKind {
     Text,
     Bool,
     Number,

@@ -46,6 +46,9 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
     manager.stats.manager.downstream_cx_http1_total().inc();
     manager.stats.manager.downstream_cx_http1_active().inc();
     manager.stats.http1();
+    if let Some(record) = info.record() {
+        record.borrow_mut().protocol = Some(Protocol::Http11);
+    }
     let _active = Http1Gauge(manager.clone());
     let mut timer = DeadlineTimer::new();
     let mut requests = 0u32;

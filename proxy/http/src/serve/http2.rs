@@ -36,6 +36,9 @@ pub(super) async fn serve(
     stats.downstream_cx_http2_total().inc();
     stats.downstream_cx_http2_active().inc();
     manager.stats.http2().nghttp2_downstream_connections().inc();
+    if let Some(record) = info.record() {
+        record.borrow_mut().protocol = Some(Protocol::Http2);
+    }
     let _active = Http2Gauge(manager.clone());
     let io = Rewound { read, at: 0, transport };
     let settings = manager.config.http2.clone().with_buffer_limit(info.buffer_limit);

@@ -18,6 +18,7 @@ impl NetworkFilter for Unused {
 
 fn chain(name: &str, matches: FilterChainMatch) -> Arc<FilterChain> {
     Arc::new(FilterChain {
+        in_front: Box::default(),
         metadata: None,
         name: name.into(),
         encoded: Bytes::new(),
@@ -48,6 +49,7 @@ fn any() -> FilterChainMatch {
 /// A TLS connection from elsewhere.
 fn facts<'a>() -> ConnectionFacts<'a> {
     ConnectionFacts {
+        record: None,
         destination: address("10.0.0.1:443"),
         source: address("192.0.2.7:5000"),
         server_name: None,

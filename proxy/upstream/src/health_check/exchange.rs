@@ -41,7 +41,7 @@ impl HttpConnection {
         let (sender, connection) =
             h2::connect(transport, &Settings::default()).await.map_err(io::Error::other)?;
         // The task ends with the connection; how it ended shows on the streams.
-        let driver = tokio::spawn(async move {
+        let driver = tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
         Ok(Self::H2(H2Connection { sender, driver: driver.abort_handle() }))

@@ -114,7 +114,7 @@ impl HealthChecks {
         }
         let checked = Checked { host: Mutex::new(host.clone()), session: Mutex::new(Session::new()) };
         let checked = Arc::new(checked);
-        let task = tokio::spawn(self.checker.clone().run(checked.clone())).abort_handle();
+        let task = tokio::task::spawn_local(self.checker.clone().run(checked.clone())).abort_handle();
         Running { checked, target, task }
     }
 

@@ -1,0 +1,44 @@
+//! What becomes of a connection as a whole, beyond the streams on it: for network filters and for the access logs of listeners.
+
+use std::cell::Cell;
+
+use dhow_base::ResponseFlags;
+use dhow_net::proxy_protocol::Tlv;
+
+use crate::dynamic_metadata::DynamicMetadata;
+use crate::filter_state::FilterState;
+use crate::stream_info::{Details, Protocol, UpstreamInfo};
+
+/// What filters and the listener note about a connection. There is one only where a network filter in front of the terminal one, a
+/// listener filter or an access log of the listener asks for it.
+#[derive(Debug, Default)]
+pub struct ConnectionRecord {
+    /// Flags that say what went wrong.
+    pub flags: ResponseFlags,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: Option<Details>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`: why a filter ended the connection.
+    pub termination_details: Option<Details>,
+    /// `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
+    pub local_close_reason: Option<Details>,
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub transport_failure: Option<Box<str>>,
+    /// Metadata of the connection, which its streams do not get.
+    pub dynamic_metadata: DynamicMetadata,
+    /// Objects of the connection, which its streams begin with.
+    pub filter_state: FilterState,
+    /// The upstream side of a connection that is proxied as a whole.
+    pub upstream: UpstreamInfo,
+    /// Protocol of the streams.
+    pub protocol: Option<Protocol>,
+    /// Bytes received, after decryption.
+    pub bytes_received: Cell<u64>,
+    /// Bytes sent, before encryption.
+    pub bytes_sent: Cell<u64>,
+    /// Bytes that a network filter did not let through to the terminal one.
+    pub bytes_refused: u64,
+    /// Extensions of a PROXY protocol header that go along to hosts which are sent one.
+    pub proxy_extensions: Vec<Tlv>,
+    /// A network filter in front of the terminal one ended the connection.
+    pub ended_by_filter: bool,
+}

@@ -1,0 +1,112 @@
+//! The listener filters: those that look at the first bytes of a connection.
+
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::Message;
+use dhow_proto::envoy::config::listener::v3 as pb;
+use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
+use dhow_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+
+use crate::config::warn;
+use crate::proxy_protocol::ProxyProtocolConfig;
+
+/// What listener filters come to.
+#[derive(Default)]
+pub(crate) struct Inspections {
+    pub(crate) tls: bool,
+    pub(crate) http: bool,
+    pub(crate) original_dst: bool,
+    pub(crate) proxy_protocol: Option<ProxyProtocolConfig>,
+}
+
+/// Says what of the inspector's settings has no effect. What a client says first is read as it comes, and kept by TLS alone.
+fn check_tls_inspector(
+    message: &[u8],
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<(), ConfigError> {
+    let TlsInspector {
+        enable_ja3_fingerprinting,
+        enable_ja4_fingerprinting,
+        initial_read_buffer_size,
+        close_connection_on_client_hello_parsing_errors,
+        max_client_hello_size,
+    } = TlsInspector::decode(message).map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
+    ConfigError::refuse_if(
+        close_connection_on_client_hello_parsing_errors,
+        path,
+        "close_connection_on_client_hello_parsing_errors",
+    )?;
+    for (field, asked) in [
+        ("enable_ja3_fingerprinting", enable_ja3_fingerprinting.is_some_and(|wanted| wanted.value)),
+        ("enable_ja4_fingerprinting", enable_ja4_fingerprinting.is_some_and(|wanted| wanted.value)),
+    ] {
+        if asked {
+            warn(warnings, path, field, "without effect: fingerprints of clients are not taken");
+        }
+    }
+    if initial_read_buffer_size.is_some() {
+        warn(warnings, path, "initial_read_buffer_size", "without effect: the buffer grows as bytes come");
+    }
+    if max_client_hello_size.is_some() {
+        warn(warnings, path, "max_client_hello_size", "without effect: the limit is that of one TLS record");
+    }
+    Ok(())
+}
+
+/// Lowers the filters in their order.
+///
+/// # Errors
+/// The first one that is not acceptable.
+pub(crate) fn lower_listener_filters(
+    filters: Vec<pb::ListenerFilter>,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Inspections, ConfigError> {
+    let mut found = Inspections::default();
+    for (i, filter) in filters.into_iter().enumerate() {
+        let path = path.field("listener_filters").index(i);
+        let pb::ListenerFilter { name, filter_disabled, config_type } = filter;
+        ConfigError::refuse_if(filter_disabled.is_some(), &path, "filter_disabled")?;
+        let type_url = match &config_type {
+            Some(pb::listener_filter::ConfigType::TypedConfig(any)) => any.type_url.as_str(),
+            Some(pb::listener_filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(ConfigError::unsupported(path.field("config_discovery")));
+            }
+            None => "",
+        };
+        let type_name = type_url.rsplit('/').next().unwrap_or_default();
+        match (type_name, name.as_str()) {
+            ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _) => {
+                if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type {
+                    check_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
+                }
+                found.tls = true;
+            }
+            ("", "envoy.filters.listener.tls_inspector") => found.tls = true,
+            ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
+            | ("", "envoy.filters.listener.http_inspector") => found.http = true,
+            ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
+            | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
+            ("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", _) => {
+                let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type else { continue };
+                let path = path.field("typed_config");
+                if found.tls || found.http || found.proxy_protocol.is_some() {
+                    let reason = "this filter has to be the first of the listener filters that read bytes";
+                    return Err(ConfigError::new(path, reason));
+                }
+                let message = ProxyProtocol::decode(&*any.value)
+                    .map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
+                found.proxy_protocol = Some(ProxyProtocolConfig::lower(message));
+            }
+            _ => {
+                return Err(ConfigError::new(
+                    path,
+                    format!(
+                        "Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(found)
+}
