@@ -254,8 +254,7 @@ impl FormatContext for StreamFormat<'_> {
             }
             TextFact::DownstreamLocalCloseReason => {
                 let record = info.connection.record()?;
-                let reason = record.borrow().local_close_reason.clone();
-                reason
+                record.borrow().local_close_reason.clone()
             }
             // Why this side closed an upstream connection is not told yet; nothing is traced.
             TextFact::UpstreamLocalCloseReason | TextFact::TraceId | TextFact::SpanId => None,

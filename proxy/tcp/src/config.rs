@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn an_extension_has_a_value() {
-        let entry = |value: &[u8]| TlvEntry { r#type: 5, value: value.to_vec().into(), format_string: None };
+        let entry = |value: &[u8]| TlvEntry { r#type: 5, value: value.to_vec(), format_string: None };
         let path = FieldPath::root();
         assert_eq!(
             lower_extensions(vec![entry(b"x")], &path),

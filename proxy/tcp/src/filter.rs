@@ -151,7 +151,8 @@ impl Handler {
             End::MaxDuration => {
                 self.stats.max_downstream_connection_duration().inc();
                 stream.flag(ResponseFlag::DurationTimeout);
-                stream.connection_termination_details = Some("max_connection_duration_reached".into());
+                stream.connection.record_mut().borrow_mut().local_close_reason =
+                    Some("max_connection_duration_reached".into());
             }
             End::UpstreamFailed => {
                 guard.set_closed_by(ClosedBy::Remote);

@@ -297,6 +297,10 @@ impl SecureStream for Counting {
         self.stream.poll_read_ready(cx)
     }
 
+    fn reset_on_close(&self) {
+        // A Unix socket has no resets.
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         None
     }
