@@ -1,6 +1,6 @@
 //! The head of a request or response: an ordered list of names and values over one reusable byte arena.
 
-use crate::known::{HeaderName, KnownHeader, KnownSet, bit};
+use crate::known::{HeaderName, KnownHeader, KnownSet};
 use crate::spelling::{Spelling, SpellingRules};
 
 /// Id of an entry whose name is not a [`KnownHeader`].
@@ -42,11 +42,11 @@ impl Entry {
 pub struct HeaderMap {
     arena: Vec<u8>,
     entries: Vec<Entry>,
-    /// Bit per [`KnownHeader`]: set when an entry with that id was ever added. Cleared bits are proof of absence.
-    present: u128,
+    /// The names of which an entry was ever added. What is missing here is absent for certain.
+    present: KnownSet,
     removed: u32,
-    /// Bit per [`KnownHeader`] that has repeats to be joined, and how many entries are such repeats.
-    repeated: u128,
+    /// The names that have repeats to be joined, and how many entries are such repeats.
+    repeated: KnownSet,
     repeats: u32,
     /// How the peer spelled the names, where that is kept.
     spelling: Option<Box<Spelling>>,
@@ -62,8 +62,8 @@ impl HeaderMap {
     pub fn clear(&mut self) {
         self.arena.clear();
         self.entries.clear();
-        self.present = 0;
-        (self.removed, self.repeated, self.repeats) = (0, 0, 0);
+        self.present = KnownSet::default();
+        (self.removed, self.repeated, self.repeats) = (0, KnownSet::default(), 0);
         self.spelling = None;
     }
 
@@ -131,9 +131,11 @@ impl HeaderMap {
             self.arena.extend_from_slice(value);
             return (at as u32, at as u32);
         }
-        let start = name.line_start().as_bytes();
-        self.arena.reserve(start.len() + value.len() + LINE_BREAK.len());
-        self.arena.extend_from_slice(start);
+        let start = name.line_start();
+        self.arena.reserve(start.room().len() + value.len() + LINE_BREAK.len());
+        // A copy of one size takes a few instructions, and one of the length that is wanted a call.
+        self.arena.extend_from_slice(start.room());
+        self.arena.truncate(at + start.len());
         self.arena.extend_from_slice(value);
         self.arena.extend_from_slice(LINE_BREAK);
         (at as u32, (at + start.len()) as u32)
@@ -149,7 +151,7 @@ impl HeaderMap {
             name_len: name.as_str().len() as u16,
             id: name as u8,
         });
-        self.present |= bit(name as u8);
+        self.present.insert(name as u8);
     }
 
     /// Appends an entry; the name may have any case and is stored in lower case.
@@ -221,10 +223,10 @@ impl HeaderMap {
         self.append_known(known, value);
     }
 
+    #[inline]
     fn note_repeat(&mut self, known: KnownHeader, joined: bool) {
-        let bit = bit(known as u8);
-        if joined && self.present & bit != 0 {
-            self.repeated |= bit;
+        if joined && self.present.contains(known as u8) {
+            self.repeated.insert(known as u8);
             self.repeats += 1;
         }
     }
@@ -252,7 +254,7 @@ impl HeaderMap {
         self.arena.truncate(at);
         if self.entries.len() > entries {
             self.entries.truncate(entries);
-            (self.repeated, self.repeats) = (0, 0);
+            (self.repeated, self.repeats) = (KnownSet::default(), 0);
             self.note_present();
         }
     }
@@ -263,10 +265,19 @@ impl HeaderMap {
     }
 
     /// Makes a field of the line `name: value\r\n` at `line` of the arena, as [`HeaderMap::append_request_lower`] and
-    /// [`HeaderMap::append_response_lower`] would. The name is in lower case and shorter than 65,536 bytes.
-    pub(crate) fn adopt_line(&mut self, line: usize, name_len: usize, value_len: usize, request: bool) {
-        let name = &self.arena[line..line + name_len];
-        let id = match KnownHeader::from_lower(name) {
+    /// [`HeaderMap::append_response_lower`] would. The name is in lower case and shorter than 65,536 bytes; `known` tells which one
+    /// it is.
+    #[inline]
+    pub(crate) fn adopt_line(
+        &mut self,
+        line: usize,
+        known: Option<KnownHeader>,
+        name_len: usize,
+        value_len: usize,
+        request: bool,
+    ) {
+        debug_assert_eq!(known, KnownHeader::from_lower(&self.arena[line..line + name_len]));
+        let id = match known {
             None => OTHER,
             Some(KnownHeader::Host) if request => self.adopt_known(KnownHeader::Authority, true),
             Some(known) if request => self.adopt_known(known, known.joins_in_request()),
@@ -283,12 +294,14 @@ impl HeaderMap {
 
     fn adopt_known(&mut self, known: KnownHeader, joined: bool) -> u8 {
         self.note_repeat(known, joined);
-        self.present |= bit(known as u8);
+        self.present.insert(known as u8);
         known as u8
     }
 
     fn note_present(&mut self) {
-        self.present = self.live().filter(|e| e.id != OTHER).fold(0, |bits, e| bits | bit(e.id));
+        let mut present = KnownSet::default();
+        self.live().filter(|e| e.id != OTHER).for_each(|e| present.insert(e.id));
+        self.present = present;
     }
 
     /// Appends the lines of all fields but pseudo headers and `transfer-encoding`; neighbours with one copy.
@@ -319,12 +332,12 @@ impl HeaderMap {
 
     /// Joins the repeats that were appended into one entry for each name, their values separated by commas.
     pub(crate) fn join_repeats(&mut self) {
-        if self.repeated == 0 {
+        if self.repeated.is_empty() {
             return;
         }
         for known in KnownHeader::all() {
             let id = *known as u8;
-            if self.repeated & bit(id) == 0 {
+            if !self.repeated.contains(id) {
                 continue;
             }
             let line = self.arena.len();
@@ -358,7 +371,7 @@ impl HeaderMap {
             }
         }
         self.entries.retain(|entry| entry.id != REMOVED);
-        (self.removed, self.repeated, self.repeats) = (0, 0, 0);
+        (self.removed, self.repeated, self.repeats) = (0, KnownSet::default(), 0);
     }
 
     /// Appends an entry with a resolved name.
@@ -371,7 +384,7 @@ impl HeaderMap {
 
     #[inline]
     fn position_known(&self, name: KnownHeader) -> Option<usize> {
-        if self.present & (bit(name as u8)) == 0 {
+        if !self.present.contains(name as u8) {
             return None;
         }
         self.entries.iter().position(|e| e.id == name as u8)
@@ -393,7 +406,7 @@ impl HeaderMap {
     /// Where a header given by its name is kept: requests have `host` as `:authority`.
     fn slot_of(&self, name: KnownHeader) -> KnownHeader {
         let is_kept_otherwise =
-            name == KnownHeader::Host && self.present & bit(KnownHeader::Authority as u8) != 0;
+            name == KnownHeader::Host && self.present.contains(KnownHeader::Authority as u8);
         if is_kept_otherwise { KnownHeader::Authority } else { name }
     }
 
@@ -423,7 +436,7 @@ impl HeaderMap {
             HeaderName::Known(known) => self.slot_of(*known) as u8,
             HeaderName::Other(_) => OTHER,
         };
-        let absent = slot != OTHER && self.present & bit(slot) == 0;
+        let absent = slot != OTHER && !self.present.contains(slot);
         let entries = if absent { &[][..] } else { &self.entries[..] };
         let named =
             move |e: &&Entry| e.id == slot && (slot != OTHER || self.name_of(e) == name.as_str().as_bytes());
@@ -507,11 +520,11 @@ impl HeaderMap {
     /// Removes all entries of a known header; tells whether there was one.
     #[inline]
     pub fn remove_known(&mut self, name: KnownHeader) -> bool {
-        self.present & (bit(name as u8)) != 0 && self.remove_present(name)
+        self.present.contains(name as u8) && self.remove_present(name)
     }
 
     fn remove_present(&mut self, name: KnownHeader) -> bool {
-        self.present &= !(bit(name as u8));
+        self.present.remove(name as u8);
         self.remove_where(0, |_, e| e.id == name as u8)
     }
 
@@ -532,17 +545,17 @@ impl HeaderMap {
     /// Whether any of some known headers may be present: `false` is certain, `true` has to be looked after.
     #[inline]
     pub fn may_contain_any(&self, names: KnownSet) -> bool {
-        self.present & names.bits() != 0
+        !self.present.and(names).is_empty()
     }
 
     /// Removes all entries of some known headers.
     pub fn remove_set(&mut self, names: KnownSet) {
-        let gone = self.present & names.bits();
-        if gone == 0 {
+        let gone = self.present.and(names);
+        if gone.is_empty() {
             return;
         }
-        self.present &= !gone;
-        self.remove_where(0, |_, e| e.id < REMOVED && gone & bit(e.id) != 0);
+        self.present = self.present.without(gone);
+        self.remove_where(0, |_, e| e.id < REMOVED && gone.contains(e.id));
     }
 
     /// Entries in order: known id if any, lower-case name, value.
@@ -571,8 +584,14 @@ impl HeaderMap {
     }
 
     /// `:status` as a number, when it is one of three digits.
+    #[inline]
     pub fn status(&self) -> Option<u16> {
-        match self.get_known(KnownHeader::Status)? {
+        // It is the first entry of nearly every response.
+        let entry = match self.entries.first() {
+            Some(first) if first.id == KnownHeader::Status as u8 => first,
+            _ => &self.entries[self.position_known(KnownHeader::Status)?],
+        };
+        match self.value_of(entry) {
             [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => {
                 Some(u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'))
             }

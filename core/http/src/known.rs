@@ -14,9 +14,47 @@ macro_rules! known_headers {
         /// All known names in the order of their ids.
         const NAMES: &[&str] = &[$($name,)*];
         /// The names as lines of HTTP/1 begin with them.
-        const LINE_STARTS: &[&str] = &[$(concat!($name, ": "),)*];
+        const LINE_STARTS: &[LineStart] = &[$(LineStart::new(concat!($name, ": ")),)*];
         const IDS: &[KnownHeader] = &[$(KnownHeader::$variant,)*];
     };
+}
+
+/// What a line of HTTP/1 begins with: a name and what separates it from the value.
+pub(crate) struct LineStart {
+    room: [u8; Self::ROOM],
+    len: u8,
+}
+
+impl LineStart {
+    /// The longest one, in steps that copy well.
+    const ROOM: usize = 48;
+
+    const fn new(text: &str) -> Self {
+        let text = text.as_bytes();
+        let mut room = [0; Self::ROOM];
+        let mut at = 0;
+        while at < text.len() {
+            room[at] = text[at];
+            at += 1;
+        }
+        Self { room, len: at as u8 }
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.room[..self.len()]
+    }
+
+    /// The same with whatever stands behind it, always as many bytes.
+    #[inline]
+    pub(crate) fn room(&self) -> &[u8; Self::ROOM] {
+        &self.room
+    }
 }
 
 known_headers! {
@@ -123,10 +161,12 @@ const EMPTY: u8 = u8::MAX;
 /// A cheap hash over the length and three bytes; collisions are resolved by linear probing when the table is built.
 const fn slot(name: &[u8]) -> usize {
     let n = name.len();
-    let first = name[0] as usize;
-    let last = name[n - 1] as usize;
-    let middle = name[n / 2] as usize;
-    (n.wrapping_mul(37) ^ first.wrapping_mul(5) ^ last.wrapping_mul(131) ^ middle.wrapping_mul(17))
+    slot_of(n, name[0] as usize, name[n - 1] as usize, name[n / 2] as usize)
+}
+
+/// [`slot`] of a name by its length and its first, last and middle byte.
+const fn slot_of(len: usize, first: usize, last: usize, middle: usize) -> usize {
+    (len.wrapping_mul(37) ^ first.wrapping_mul(5) ^ last.wrapping_mul(131) ^ middle.wrapping_mul(17))
         % TABLE_SIZE
 }
 
@@ -146,14 +186,7 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The bit that stands for a name in a set of names.
-#[inline]
-pub(crate) const fn bit(id: u8) -> u128 {
-    let within = 1u64 << (id % 64);
-    if id < 64 { within as u128 } else { (within as u128) << 64 }
-}
-
-const _: () = assert!(NAMES.len() <= 128, "one bit of a u128 for each name");
+const _: () = assert!(NAMES.len() <= 128, "one bit of a set for each name");
 
 const TABLE: [u8; TABLE_SIZE] = {
     let mut table = [EMPTY; TABLE_SIZE];
@@ -169,33 +202,108 @@ const TABLE: [u8; TABLE_SIZE] = {
     table
 };
 
-const fn set(names: &[KnownHeader]) -> u128 {
-    KnownSet::of(names).0
+/// Words of eight bytes that hold any known name.
+const NAME_WORDS: usize = 5;
+
+/// A known name as words of eight bytes, to be compared with a name of any case.
+struct Spelled {
+    len: usize,
+    words: [u64; NAME_WORDS],
+    /// The bits that tell upper from lower case: one for each letter.
+    case: [u64; NAME_WORDS],
+    /// The bits that a name of any case has in common with this one: all of its bytes but those above.
+    fixed: [u64; NAME_WORDS],
 }
+
+const SPELLED: [Spelled; NAMES.len()] = {
+    let mut all =
+        [const { Spelled { len: 0, words: [0; NAME_WORDS], case: [0; NAME_WORDS], fixed: [0; NAME_WORDS] } };
+            NAMES.len()];
+    let mut id = 0;
+    while id < NAMES.len() {
+        let name = NAMES[id].as_bytes();
+        assert!(name.len() <= 8 * NAME_WORDS, "a word more is needed for the longest name");
+        all[id].len = name.len();
+        let mut at = 0;
+        while at < name.len() {
+            let (word, shift) = (at / 8, 8 * (at % 8));
+            let case = if name[at].is_ascii_alphabetic() { CASE_BIT } else { 0 };
+            all[id].words[word] |= (name[at] as u64) << shift;
+            all[id].case[word] |= (case as u64) << shift;
+            all[id].fixed[word] |= (!case as u64) << shift;
+            at += 1;
+        }
+        id += 1;
+    }
+    all
+};
+
+/// What a letter in lower case has and the same in upper case has not.
+const CASE_BIT: u8 = 0x20;
 
 /// Some of the known headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KnownSet(u128);
+pub struct KnownSet([u64; 2]);
 
 impl KnownSet {
     /// The set of these names.
     pub const fn of(names: &[KnownHeader]) -> Self {
-        let mut bits = 0;
+        let mut set = Self([0; 2]);
         let mut i = 0;
         while i < names.len() {
-            bits |= bit(names[i] as u8);
+            set.insert(names[i] as u8);
             i += 1;
         }
-        Self(bits)
+        set
     }
 
-    /// The bit of each name is one shifted by the name's id.
-    pub(crate) const fn bits(self) -> u128 {
-        self.0
+    /// The word that has the bit of an id, and the bit.
+    #[inline]
+    const fn place(id: u8) -> (usize, u64) {
+        ((id / 64) as usize % 2, 1 << (id % 64))
+    }
+
+    #[inline]
+    pub(crate) const fn contains(self, id: u8) -> bool {
+        let (word, bit) = Self::place(id);
+        self.0[word] & bit != 0
+    }
+
+    #[inline]
+    pub(crate) const fn insert(&mut self, id: u8) {
+        let (word, bit) = Self::place(id);
+        self.0[word] |= bit;
+    }
+
+    #[inline]
+    pub(crate) const fn remove(&mut self, id: u8) {
+        let (word, bit) = Self::place(id);
+        self.0[word] &= !bit;
+    }
+
+    #[inline]
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0[0] | self.0[1] == 0
+    }
+
+    /// What both have.
+    #[inline]
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self([self.0[0] & other.0[0], self.0[1] & other.0[1]])
+    }
+
+    /// What this one has and the other has not.
+    #[inline]
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self([self.0[0] & !other.0[0], self.0[1] & !other.0[1]])
+    }
+
+    const fn or(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
     }
 }
 
-const JOINED_IN_BOTH: u128 = set(&[
+const JOINED_IN_BOTH: KnownSet = KnownSet::of(&[
     KnownHeader::CacheControl,
     KnownHeader::Connection,
     KnownHeader::ContentEncoding,
@@ -212,81 +320,79 @@ const JOINED_IN_BOTH: u128 = set(&[
     KnownHeader::XRequestId,
 ]);
 
-const JOINED_IN_REQUEST: u128 = JOINED_IN_BOTH
-    | set(&[
-        KnownHeader::Accept,
-        KnownHeader::AcceptEncoding,
-        KnownHeader::AccessControlRequestHeaders,
-        KnownHeader::AccessControlRequestMethod,
-        KnownHeader::Authority,
-        KnownHeader::Authorization,
-        KnownHeader::Expect,
-        KnownHeader::GrpcAcceptEncoding,
-        KnownHeader::GrpcTimeout,
-        KnownHeader::IfMatch,
-        KnownHeader::IfModifiedSince,
-        KnownHeader::IfNoneMatch,
-        KnownHeader::IfRange,
-        KnownHeader::IfUnmodifiedSince,
-        KnownHeader::Origin,
-        KnownHeader::Pragma,
-        KnownHeader::Referer,
-        KnownHeader::Te,
-        KnownHeader::UserAgent,
-        KnownHeader::XClientTraceId,
-        KnownHeader::XEnvoyDownstreamServiceCluster,
-        KnownHeader::XEnvoyDownstreamServiceNode,
-        KnownHeader::XEnvoyExpectedRqTimeoutMs,
-        KnownHeader::XEnvoyExternalAddress,
-        KnownHeader::XEnvoyForceTrace,
-        KnownHeader::XEnvoyHedgeOnPerTryTimeout,
-        KnownHeader::XEnvoyInternal,
-        KnownHeader::XEnvoyIpTags,
-        KnownHeader::XEnvoyMaxRetries,
-        KnownHeader::XEnvoyOriginalHost,
-        KnownHeader::XEnvoyOriginalPath,
-        KnownHeader::XEnvoyRetriableHeaderNames,
-        KnownHeader::XEnvoyRetriableStatusCodes,
-        KnownHeader::XEnvoyRetryGrpcOn,
-        KnownHeader::XEnvoyRetryOn,
-        KnownHeader::XEnvoyUpstreamAltStatName,
-        KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
-        KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse,
-        KnownHeader::XEnvoyUpstreamRqTimeoutMs,
-        KnownHeader::XEnvoyUpstreamStreamDurationMs,
-        KnownHeader::XForwardedClientCert,
-        KnownHeader::XForwardedFor,
-        KnownHeader::XForwardedHost,
-        KnownHeader::XForwardedPort,
-        KnownHeader::XForwardedProto,
-    ]);
+const JOINED_IN_REQUEST: KnownSet = JOINED_IN_BOTH.or(KnownSet::of(&[
+    KnownHeader::Accept,
+    KnownHeader::AcceptEncoding,
+    KnownHeader::AccessControlRequestHeaders,
+    KnownHeader::AccessControlRequestMethod,
+    KnownHeader::Authority,
+    KnownHeader::Authorization,
+    KnownHeader::Expect,
+    KnownHeader::GrpcAcceptEncoding,
+    KnownHeader::GrpcTimeout,
+    KnownHeader::IfMatch,
+    KnownHeader::IfModifiedSince,
+    KnownHeader::IfNoneMatch,
+    KnownHeader::IfRange,
+    KnownHeader::IfUnmodifiedSince,
+    KnownHeader::Origin,
+    KnownHeader::Pragma,
+    KnownHeader::Referer,
+    KnownHeader::Te,
+    KnownHeader::UserAgent,
+    KnownHeader::XClientTraceId,
+    KnownHeader::XEnvoyDownstreamServiceCluster,
+    KnownHeader::XEnvoyDownstreamServiceNode,
+    KnownHeader::XEnvoyExpectedRqTimeoutMs,
+    KnownHeader::XEnvoyExternalAddress,
+    KnownHeader::XEnvoyForceTrace,
+    KnownHeader::XEnvoyHedgeOnPerTryTimeout,
+    KnownHeader::XEnvoyInternal,
+    KnownHeader::XEnvoyIpTags,
+    KnownHeader::XEnvoyMaxRetries,
+    KnownHeader::XEnvoyOriginalHost,
+    KnownHeader::XEnvoyOriginalPath,
+    KnownHeader::XEnvoyRetriableHeaderNames,
+    KnownHeader::XEnvoyRetriableStatusCodes,
+    KnownHeader::XEnvoyRetryGrpcOn,
+    KnownHeader::XEnvoyRetryOn,
+    KnownHeader::XEnvoyUpstreamAltStatName,
+    KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
+    KnownHeader::XEnvoyUpstreamRqTimeoutAltResponse,
+    KnownHeader::XEnvoyUpstreamRqTimeoutMs,
+    KnownHeader::XEnvoyUpstreamStreamDurationMs,
+    KnownHeader::XForwardedClientCert,
+    KnownHeader::XForwardedFor,
+    KnownHeader::XForwardedHost,
+    KnownHeader::XForwardedPort,
+    KnownHeader::XForwardedProto,
+]));
 
-const JOINED_IN_RESPONSE: u128 = JOINED_IN_BOTH
-    | set(&[
-        KnownHeader::AccessControlAllowCredentials,
-        KnownHeader::AccessControlAllowHeaders,
-        KnownHeader::AccessControlAllowMethods,
-        KnownHeader::AccessControlAllowOrigin,
-        KnownHeader::AccessControlAllowPrivateNetwork,
-        KnownHeader::AccessControlExposeHeaders,
-        KnownHeader::AccessControlMaxAge,
-        KnownHeader::Age,
-        KnownHeader::Date,
-        KnownHeader::Etag,
-        KnownHeader::Expires,
-        KnownHeader::GrpcMessage,
-        KnownHeader::GrpcStatus,
-        KnownHeader::LastModified,
-        KnownHeader::Location,
-        KnownHeader::Server,
-        KnownHeader::Vary,
-        KnownHeader::XEnvoyDegraded,
-        KnownHeader::XEnvoyImmediateHealthCheckFail,
-        KnownHeader::XEnvoyRateLimited,
-        KnownHeader::XEnvoyUpstreamCanary,
-        KnownHeader::XEnvoyUpstreamHealthcheckedCluster,
-        KnownHeader::XEnvoyUpstreamServiceTime,
-    ]);
+const JOINED_IN_RESPONSE: KnownSet = JOINED_IN_BOTH.or(KnownSet::of(&[
+    KnownHeader::AccessControlAllowCredentials,
+    KnownHeader::AccessControlAllowHeaders,
+    KnownHeader::AccessControlAllowMethods,
+    KnownHeader::AccessControlAllowOrigin,
+    KnownHeader::AccessControlAllowPrivateNetwork,
+    KnownHeader::AccessControlExposeHeaders,
+    KnownHeader::AccessControlMaxAge,
+    KnownHeader::Age,
+    KnownHeader::Date,
+    KnownHeader::Etag,
+    KnownHeader::Expires,
+    KnownHeader::GrpcMessage,
+    KnownHeader::GrpcStatus,
+    KnownHeader::LastModified,
+    KnownHeader::Location,
+    KnownHeader::Server,
+    KnownHeader::Vary,
+    KnownHeader::XEnvoyDegraded,
+    KnownHeader::XEnvoyImmediateHealthCheckFail,
+    KnownHeader::XEnvoyRateLimited,
+    KnownHeader::XEnvoyUpstreamCanary,
+    KnownHeader::XEnvoyUpstreamHealthcheckedCluster,
+    KnownHeader::XEnvoyUpstreamServiceTime,
+]));
 
 impl KnownHeader {
     /// The lower-case name.
@@ -295,8 +401,9 @@ impl KnownHeader {
     }
 
     /// The name with what stands between it and a value on a line of HTTP/1.
-    pub(crate) const fn line_start(self) -> &'static str {
-        LINE_STARTS[self as usize]
+    #[inline]
+    pub(crate) fn line_start(self) -> &'static LineStart {
+        &LINE_STARTS[self as usize]
     }
 
     /// Finds the id of a lower-case name.
@@ -317,6 +424,33 @@ impl KnownHeader {
         }
     }
 
+    /// Finds the name of any case that is the first `len` bytes, and puts it into lower case. `None`, and nothing changed, for
+    /// other names, and for one so close to the end of the bytes that it cannot be looked at in words.
+    pub(crate) fn take_name(bytes: &mut [u8], len: usize) -> Option<Self> {
+        let words = len.div_ceil(8);
+        let room = bytes.get_mut(..8 * words)?;
+        let lower = |at: usize| usize::from(room[at] | CASE_BIT);
+        let mut at = slot_of(len, lower(0), lower(len - 1), lower(len / 2));
+        let (room, _) = room.as_chunks_mut::<8>();
+        loop {
+            let id = TABLE[at];
+            if id == EMPTY {
+                return None;
+            }
+            let spelled = &SPELLED[id as usize];
+            let same = |(at, chunk): (usize, &[u8; 8])| {
+                (u64::from_le_bytes(*chunk) ^ spelled.words[at]) & spelled.fixed[at] == 0
+            };
+            if spelled.len == len && room.iter().take(NAME_WORDS).enumerate().all(same) {
+                for (chunk, case) in room.iter_mut().zip(&spelled.case) {
+                    *chunk = (u64::from_le_bytes(*chunk) | case).to_le_bytes();
+                }
+                return Some(IDS[id as usize]);
+            }
+            at = (at + 1) % TABLE_SIZE;
+        }
+    }
+
     /// All known names in the order of their ids.
     pub const fn all() -> &'static [Self] {
         IDS
@@ -330,12 +464,12 @@ impl KnownHeader {
     /// Whether repeats of this request header are joined into one entry by commas, as Envoy does for the headers that
     /// it keeps in fixed slots.
     pub const fn joins_in_request(self) -> bool {
-        JOINED_IN_REQUEST & bit(self as u8) != 0
+        JOINED_IN_REQUEST.contains(self as u8)
     }
 
     /// Whether repeats of this response header are joined into one entry by commas.
     pub const fn joins_in_response(self) -> bool {
-        JOINED_IN_RESPONSE & bit(self as u8) != 0
+        JOINED_IN_RESPONSE.contains(self as u8)
     }
 
     /// Whether this is a pseudo header (its name starts with a colon), which HTTP/1 does not write as a header line.
@@ -399,5 +533,30 @@ mod tests {
         assert_eq!(KnownHeader::from_lower(b""), None);
         assert_eq!(HeaderName::new("Content-Type"), HeaderName::Known(KnownHeader::ContentType));
         assert_eq!(HeaderName::new("X-Other").as_str(), "x-other");
+    }
+
+    #[test]
+    fn known_names_of_any_case_are_taken_and_what_stands_behind_stays() {
+        for name in NAMES {
+            for spelling in [name.to_string(), name.to_ascii_uppercase()] {
+                let mut line = format!("{spelling}: Value Of Some Length\r\n\r\n").into_bytes();
+                assert_eq!(
+                    KnownHeader::take_name(&mut line, name.len()),
+                    KnownHeader::from_lower(name.as_bytes())
+                );
+                assert_eq!(line, format!("{name}: Value Of Some Length\r\n\r\n").into_bytes());
+            }
+            // One bit that differs is another name, and stays as it is.
+            for at in 0..name.len() {
+                for bit in (0..8).filter(|bit| *bit != 5 || !name.as_bytes()[at].is_ascii_alphabetic()) {
+                    let mut line = format!("{name}: value of some length\r\n\r\n").into_bytes();
+                    line[at] ^= 1 << bit;
+                    let before = line.clone();
+                    let found = KnownHeader::take_name(&mut line, name.len());
+                    assert_eq!((found, line), (None, before), "{name}, bit {bit} of byte {at}");
+                }
+            }
+        }
+        assert_eq!(KnownHeader::take_name(&mut b"te: x".to_vec(), 2), None);
     }
 }

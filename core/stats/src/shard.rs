@@ -1,7 +1,8 @@
 //! Where the numbers live: one shard per thread, written by its thread alone, and a shared part that anyone may write.
 
+use std::cell::{Cell, RefCell};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -149,7 +150,9 @@ impl Shard {
 
 /// Everything that the threads' shards have in common.
 struct Shards {
-    live: Mutex<Vec<Arc<Shard>>>,
+    live: Mutex<Vec<&'static Shard>>,
+    /// Shards of ended threads, all of them empty.
+    idle: Mutex<Vec<&'static Shard>>,
     /// What ended threads counted.
     shared: Shard,
     slots: Mutex<Slots>,
@@ -157,7 +160,7 @@ struct Shards {
 }
 
 impl Shards {
-    fn sum(&self, slot: u32, live: &[Arc<Shard>]) -> u64 {
+    fn sum(&self, slot: u32, live: &[&Shard]) -> u64 {
         live.iter().fold(self.shared.value(slot), |sum, shard| sum.wrapping_add(shard.value(slot)))
     }
 }
@@ -206,6 +209,7 @@ fn shards() -> &'static Shards {
     static SHARDS: OnceLock<Shards> = OnceLock::new();
     SHARDS.get_or_init(|| Shards {
         live: Mutex::new(Vec::new()),
+        idle: Mutex::new(Vec::new()),
         shared: Shard::new(),
         slots: Mutex::new(Slots {
             short: Space::new(1..FIRST_LONG_RUN, BLOCK),
@@ -215,25 +219,19 @@ fn shards() -> &'static Shards {
     })
 }
 
-struct Mine(Arc<Shard>);
+/// Ends a thread's part: what it counted joins the shared values.
+struct Ending(&'static Shard);
 
-impl Mine {
-    fn new() -> Self {
-        let shard = Arc::new(Shard::new());
-        shards().live.lock().push(shard.clone());
-        Self(shard)
-    }
-}
-
-impl Drop for Mine {
+impl Drop for Ending {
     /// Folds the thread's values into the shared ones under the lock that readers sum under, so no sum sees them twice or not at all.
     fn drop(&mut self) {
+        MINE.set(None);
         let all = shards();
         let mut live = all.live.lock();
-        live.retain(|shard| !Arc::ptr_eq(shard, &self.0));
+        live.retain(|shard| !std::ptr::eq(*shard, self.0));
         for (at, block) in self.0.blocks.filled() {
             for (slot, value) in ((at * BLOCK) as u32..).zip(&block.values) {
-                let value = value.load(Relaxed);
+                let value = value.swap(0, Relaxed);
                 if value != 0 {
                     all.shared.add_shared(slot, value);
                 }
@@ -241,36 +239,65 @@ impl Drop for Mine {
                     all.shared.mark_used(slot);
                 }
             }
+            block.used.store(0, Relaxed);
         }
         for (id, bins) in self.0.histograms.filled() {
             all.shared.local_bins(id as u32).fold(bins);
+            bins.reset();
         }
+        all.idle.lock().push(self.0);
     }
 }
 
 thread_local! {
-    static MINE: Mine = Mine::new();
+    /// The thread's shard, once it has one. It has no destructor, so that looking at it is one load.
+    static MINE: Cell<Option<&'static Shard>> = const { Cell::new(None) };
+    static ENDING: RefCell<Option<Ending>> = const { RefCell::new(None) };
+}
+
+/// The calling thread's shard; none while the thread ends.
+#[inline]
+fn mine() -> Option<&'static Shard> {
+    MINE.get().or_else(begin)
+}
+
+#[cold]
+fn begin() -> Option<&'static Shard> {
+    let all = shards();
+    ENDING
+        .try_with(|ending| {
+            // Shards outlive their threads and are used again, so there are never more than threads at one time.
+            let shard = all.idle.lock().pop().unwrap_or_else(|| Box::leak(Box::new(Shard::new())));
+            all.live.lock().push(shard);
+            *ending.borrow_mut() = Some(Ending(shard));
+            MINE.set(Some(shard));
+            shard
+        })
+        .ok()
 }
 
 /// Adds to the calling thread's value of a slot.
 #[inline]
 pub(crate) fn add(slot: u32, by: u64) {
-    if MINE.try_with(|mine| mine.0.add_unshared(slot, by)).is_err() {
-        shards().shared.add_shared(slot, by);
+    match mine() {
+        Some(shard) => shard.add_unshared(slot, by),
+        None => shards().shared.add_shared(slot, by),
     }
 }
 
 /// As [`add`], and notes that the slot was written.
 #[inline]
 pub(crate) fn add_marked(slot: u32, by: u64) {
-    let done = MINE.try_with(|mine| {
-        let block = mine.0.block(slot);
-        block.add_unshared(slot, by);
-        block.mark_used(slot);
-    });
-    if done.is_err() {
-        shards().shared.add_shared(slot, by);
-        shards().shared.mark_used(slot);
+    match mine() {
+        Some(shard) => {
+            let block = shard.block(slot);
+            block.add_unshared(slot, by);
+            block.mark_used(slot);
+        }
+        None => {
+            shards().shared.add_shared(slot, by);
+            shards().shared.mark_used(slot);
+        }
     }
 }
 
@@ -278,16 +305,19 @@ pub(crate) fn add_marked(slot: u32, by: u64) {
 pub(crate) fn set(slot: u32, to: u64) {
     let all = shards();
     // The thread has its shard before the lock is taken: it takes the lock to get one.
-    let done = MINE.try_with(|mine| {
-        let missing = to.wrapping_sub(all.sum(slot, &all.live.lock()));
-        let block = mine.0.block(slot);
-        block.add_unshared(slot, missing);
-        block.mark_used(slot);
-    });
-    if done.is_err() {
-        let live = all.live.lock();
-        all.shared.add_shared(slot, to.wrapping_sub(all.sum(slot, &live)));
-        all.shared.mark_used(slot);
+    let own = mine();
+    let live = all.live.lock();
+    let missing = to.wrapping_sub(all.sum(slot, &live));
+    match own {
+        Some(shard) => {
+            let block = shard.block(slot);
+            block.add_unshared(slot, missing);
+            block.mark_used(slot);
+        }
+        None => {
+            all.shared.add_shared(slot, missing);
+            all.shared.mark_used(slot);
+        }
     }
 }
 
@@ -322,8 +352,9 @@ pub(crate) fn sum_run(first: u32, len: usize, out: &mut Vec<(u64, bool)>) {
 /// Records a number in the calling thread's part of a histogram.
 #[inline]
 pub(crate) fn record(id: u32, value: u64) {
-    if MINE.try_with(|mine| mine.0.local_bins(id).add_unshared(value)).is_err() {
-        shards().shared.local_bins(id).add_shared(value);
+    match mine() {
+        Some(shard) => shard.local_bins(id).add_unshared(value),
+        None => shards().shared.local_bins(id).add_shared(value),
     }
 }
 
@@ -332,7 +363,7 @@ pub(crate) fn sum_bins(id: u32) -> Bins {
     let all = shards();
     let live = all.live.lock();
     let mut sum = Bins::default();
-    for shard in live.iter().map(|s| &**s).chain([&all.shared]) {
+    for shard in live.iter().copied().chain([&all.shared]) {
         if let Some(bins) = shard.histograms.get(id as usize) {
             bins.add_to(&mut sum);
         }
@@ -347,7 +378,7 @@ pub(crate) fn take_slots(len: usize) -> u32 {
     if reused {
         for slot in first..first + len as u32 {
             reset(slot);
-            for shard in all.live.lock().iter().map(|s| &**s).chain([&all.shared]) {
+            for shard in all.live.lock().iter().copied().chain([&all.shared]) {
                 if let Some(block) = shard.blocks.get(slot as usize / BLOCK) {
                     block.used.fetch_and(!Block::bit(slot), Relaxed);
                 }

@@ -12,6 +12,7 @@ use dhow_expr::{
 };
 use dhow_http::HeaderMap;
 use dhow_proto::google::protobuf::Struct;
+use dhow_proxy_runtime::clock;
 use dhow_tls::{CertificateFacts, TlsInfo, sha1_fingerprint, url_encoded};
 
 use crate::filter_state::Sharing;
@@ -125,7 +126,7 @@ impl FormatContext for StreamFormat<'_> {
     }
 
     fn start_time(&self) -> Option<SystemTime> {
-        Some(self.info.start_time)
+        Some(clock::wall_at(self.info.start))
     }
 
     fn now(&self) -> Option<SystemTime> {

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use dhow_base::{ResponseFlag, ResponseFlags};
 use dhow_proto::envoy::config::core::v3::Metadata;
-use dhow_proxy_runtime::clock;
 use dhow_routing::SelectedRoute;
 use dhow_tls::TlsInfo;
 
@@ -99,8 +98,6 @@ pub struct OverrideHost {
 pub struct StreamInfo {
     /// Facts of the connection.
     pub connection: Rc<ConnectionInfo>,
-    /// Wall clock at the first byte of the request.
-    pub start_time: SystemTime,
     /// Monotonic clock at the first byte of the request.
     pub start: Instant,
     /// Protocol of the downstream stream; none for TCP.
@@ -185,7 +182,6 @@ impl StreamInfo {
         let filter_state = connection.record().map(|record| record.borrow().filter_state.clone());
         Self {
             connection,
-            start_time: clock::wall(),
             start: now,
             protocol,
             client_address,

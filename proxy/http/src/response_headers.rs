@@ -1,10 +1,11 @@
 //! What the connection manager does to a response head before it is written.
 
 use std::cell::RefCell;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::civil_date;
 use dhow_http::{HeaderMap, KnownHeader, KnownSet};
+use dhow_proxy_runtime::clock;
 
 use crate::config::{ConnectionManagerConfig, ServerHeader};
 use crate::request_headers::append_via;
@@ -27,10 +28,9 @@ pub(crate) fn finalize(
     request: &HeaderMap,
     response: &mut HeaderMap,
     date: &DateCache,
-    now: SystemTime,
 ) {
     if !response.contains_known(KnownHeader::Date) {
-        date.with(now, |text| response.append_known(KnownHeader::Date, text));
+        date.with(|text| response.append_known(KnownHeader::Date, text));
     }
     match config.server_header {
         ServerHeader::Overwrite => response.set_known(KnownHeader::Server, &config.server_name),
@@ -51,17 +51,25 @@ pub(crate) fn finalize(
 /// The `date` header of the current second, formatted once per second and worker.
 #[derive(Debug, Default)]
 pub(crate) struct DateCache {
-    cached: RefCell<(u64, [u8; 29])>,
+    /// The text, and until when it holds.
+    cached: RefCell<Option<(Instant, [u8; 29])>>,
 }
 
 impl DateCache {
-    fn with<T>(&self, now: SystemTime, read: impl FnOnce(&[u8]) -> T) -> T {
-        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    fn with<T>(&self, read: impl FnOnce(&[u8]) -> T) -> T {
+        let now = clock::now();
         let mut cached = self.cached.borrow_mut();
-        if cached.0 != second {
-            *cached = (second, http_date(second));
+        match &mut *cached {
+            Some((until, text)) if now < *until => read(text),
+            cached => read(&cached.insert(Self::at(now)).1),
         }
-        read(&cached.1)
+    }
+
+    #[cold]
+    fn at(now: Instant) -> (Instant, [u8; 29]) {
+        let since_epoch = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = Duration::from_secs(1) - Duration::from_nanos(since_epoch.subsec_nanos().into());
+        (now + left, http_date(since_epoch.as_secs()))
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Wire {
     /// Boxed, as few messages have some.
     trailers: Option<Box<HeaderMap>>,
     ended: bool,
+    /// Nothing is expected to be there: whoever reads next asks the event loop first, which costs less than a buffer.
+    quiet: bool,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
 }
@@ -57,6 +59,7 @@ impl Wire {
             data: 0,
             trailers: None,
             ended: false,
+            quiet: false,
             bytes_read: 0,
             bytes_written: 0,
         }
@@ -78,8 +81,8 @@ impl Wire {
 
     /// Reads more behind what is buffered; 0 is the end of the stream.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // A buffer that is given back at once costs less than asking a plain socket twice.
-        if !self.transport.is_plain() {
+        // Where something is likely to be there, a buffer that is given back at once costs less than asking a plain socket twice.
+        if std::mem::take(&mut self.quiet) || !self.transport.is_plain() {
             ready!(self.transport.poll_read_ready(cx))?;
         }
         let result = self.transport.poll_read(cx, self.read.room());
@@ -101,6 +104,11 @@ impl Wire {
         }
     }
 
+    /// What comes next from the peer will take a while.
+    pub(crate) fn expect_quiet(&mut self) {
+        self.quiet = true;
+    }
+
     /// Whether the peer ended its direction.
     pub(crate) fn peer_ended(&self) -> bool {
         self.ended
@@ -109,6 +117,7 @@ impl Wire {
     /// Starts reading a body framed like this.
     pub(crate) fn begin_body(&mut self, length: BodyLength, limits: TrailerLimits) {
         self.body = BodyReader::with_limits(length, limits);
+        self.quiet = true;
         self.data = 0;
         self.trailers = None;
     }

@@ -43,6 +43,15 @@ pub fn wall() -> SystemTime {
     read_wall()
 }
 
+/// The wall-clock time of a reading of the monotonic clock that is not long ago.
+pub fn wall_at(moment: Instant) -> SystemTime {
+    let (at, wall) = WALL.get().unwrap_or_else(|| (now(), wall()));
+    match moment.checked_duration_since(at) {
+        Some(after) => wall + after,
+        None => wall - at.duration_since(moment),
+    }
+}
+
 #[cold]
 fn read_wall() -> SystemTime {
     let wall = SystemTime::now();

@@ -98,6 +98,20 @@ pub(super) const fn name_byte(byte: u8) -> u8 {
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 
+/// Where the first colon is, if it is among the first bytes that a name of usual length has.
+pub(super) fn find_colon(bytes: &[u8]) -> Option<usize> {
+    const MOST_WORDS: usize = 6;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(MOST_WORDS).enumerate() {
+        let other = u64::from_le_bytes(*word) ^ (LOW_BITS * b':' as u64);
+        let marks = other.wrapping_sub(LOW_BITS) & !other & HIGH_BITS;
+        if marks != 0 {
+            return Some(8 * at + (marks.trailing_zeros() / 8) as usize);
+        }
+    }
+    None
+}
+
 /// The high bit of the first byte of the word that is below `limit` (at most 0x80) or equal to 0x7f. Bytes behind the
 /// first may be marked wrongly; the lowest mark is always right.
 const fn mark_below_or_del(word: u64, limit: u8) -> u64 {
@@ -148,13 +162,14 @@ fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
 pub(super) fn find_control(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     while let Some(word) = word_at(bytes, at) {
-        let marks = mark_below_or_del(word, 0x20);
+        // Marked are bytes below a blank, DEL, and wrongly some that stand behind one above 0x7e.
+        let marks = (word.wrapping_sub(LOW_BITS * 0x20) | word.wrapping_add(LOW_BITS)) & !word & HIGH_BITS;
         if marks == 0 {
             at += 8;
             continue;
         }
         at += (marks.trailing_zeros() / 8) as usize;
-        if bytes[at] != b'\t' {
+        if !is_value_byte(bytes[at]) {
             return Some(at);
         }
         at += 1;

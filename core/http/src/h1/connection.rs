@@ -18,9 +18,17 @@ pub enum Version {
 }
 
 /// Whether a comma-separated header holds a token, in any case.
+#[inline]
 pub fn has_token(head: &HeaderMap, name: KnownHeader, token: &[u8]) -> bool {
-    let Some(value) = head.get_known(name) else { return false };
-    list_elements(value).any(|element| element.eq_ignore_ascii_case(token))
+    head.get_known(name).is_some_and(|value| holds_token(value, token))
+}
+
+fn holds_token(value: &[u8], token: &[u8]) -> bool {
+    // What nearly every message says is known without taking it apart.
+    match value {
+        b"keep-alive" | b"close" => value == token,
+        _ => list_elements(value).any(|element| element.eq_ignore_ascii_case(token)),
+    }
 }
 
 /// Whether a message leaves its connection open for another one, by its own words: `connection` and

@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use super::chars::{
-    find_control, has_forbidden, is_plain_value, is_token, lower_usual_name, name_byte, trim,
+    find_colon, find_control, has_forbidden, is_plain_value, is_token, lower_usual_name, name_byte, trim,
 };
 use crate::{HeaderMap, KnownHeader};
 
@@ -126,13 +126,13 @@ fn parse_plain(
             return Ok(Some(at + (line - begin) + 2));
         }
         match scan_line(bytes) {
-            Scan::Line { name, value } => {
+            Scan::Line { known, name, value } => {
                 let refused =
                     rules.underscores != Underscores::Allow && memchr(b'_', &bytes[..name]).is_some();
                 if refused {
                     break;
                 }
-                head.adopt_line(line, name, value, rules.request);
+                head.adopt_line(line, known, name, value, rules.request);
                 if head.joined_len() > rules.max_entries {
                     return Err(FieldError::TooMany);
                 }
@@ -153,7 +153,7 @@ fn parse_plain(
 /// What stands at the beginning of some bytes.
 enum Scan {
     /// A plain line, with the lengths of its name and its value.
-    Line { name: usize, value: usize },
+    Line { known: Option<KnownHeader>, name: usize, value: usize },
     /// A line that does not end here, or behind which nothing stands.
     Short,
     /// Anything else.
@@ -162,15 +162,15 @@ enum Scan {
 
 /// Looks at a line in one pass and puts its name into lower case.
 fn scan_line(bytes: &mut [u8]) -> Scan {
-    let mut name = lower_usual_name(bytes);
-    for byte in &mut bytes[name..] {
-        let lower = name_byte(*byte);
-        if lower == 0 {
-            break;
+    let colon = find_colon(bytes).filter(|colon| *colon > 0);
+    let found = colon.and_then(|colon| Some((KnownHeader::take_name(bytes, colon)?, colon)));
+    let (known, name) = match found {
+        Some((known, name)) => (Some(known), name),
+        None => {
+            let name = lower_name(bytes);
+            (KnownHeader::from_lower(&bytes[..name]), name)
         }
-        *byte = lower;
-        name += 1;
-    }
+    };
     match bytes.get(name..) {
         Some([b':', b' ', first, ..]) if name > 0 && name <= NAME_LIMIT && !matches!(first, b' ' | b'\t') => {
         }
@@ -185,11 +185,25 @@ fn scan_line(bytes: &mut [u8]) -> Scan {
             if matches!(bytes[stop - 1], b' ' | b'\t') && stop > start {
                 return Scan::Unusual;
             }
-            Scan::Line { name, value: stop - start }
+            Scan::Line { known, name, value: stop - start }
         }
         [b'\r'] | [b'\r', b'\n'] => Scan::Short,
         _ => Scan::Unusual,
     }
+}
+
+/// Puts the name at the start into lower case; its length.
+fn lower_name(bytes: &mut [u8]) -> usize {
+    let mut name = lower_usual_name(bytes);
+    for byte in &mut bytes[name..] {
+        let lower = name_byte(*byte);
+        if lower == 0 {
+            break;
+        }
+        *byte = lower;
+        name += 1;
+    }
+    name
 }
 
 /// Names beyond this length take the long way.

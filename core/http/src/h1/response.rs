@@ -163,6 +163,13 @@ fn parse_whole(
 
 /// Version and status; the reason phrase may be missing.
 fn parse_status_line(line: &[u8]) -> Result<(Version, u16), ResponseError> {
+    // The usual form at first.
+    if let Some([a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', reason @ ..]) =
+        line.strip_prefix(b"HTTP/1.1 ")
+        && is_plain_value(reason)
+    {
+        return Ok((Version::Http11, number_of(*a, *b, *c)));
+    }
     if !is_plain_value(line) && has_forbidden(line) {
         return Err(ResponseError::InvalidCharacters);
     }
@@ -176,10 +183,15 @@ fn parse_status_line(line: &[u8]) -> Result<(Version, u16), ResponseError> {
         [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', after @ ..]
             if rest.len() > after.len() + 3 && matches!(after, [] | [b' ' | b'\t' | b'\r', ..]) =>
         {
-            Ok((version, u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')))
+            Ok((version, number_of(*a, *b, *c)))
         }
         _ => Err(ResponseError::CodecError),
     }
+}
+
+/// The number that three digits make.
+fn number_of(a: u8, b: u8, c: u8) -> u16 {
+    u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
 }
 
 fn trim_blanks(mut bytes: &[u8]) -> &[u8] {

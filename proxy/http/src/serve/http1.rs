@@ -1,6 +1,7 @@
 //! HTTP/1 connections: one request after the other.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -64,12 +65,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
             Awaited::Request(head, request) => {
                 requests += 1;
                 down.begin(request, limits);
-                // Boxed so that an idle connection does not hold the room that a request under way needs; made in the box,
-                // as it is large.
-                let room = Box::new_uninit();
-                let exchange =
-                    Box::write(room, one_exchange(manager, info, down, &mut timer, head, request, requests));
-                Box::into_pin(exchange)
+                boxed_exchange(manager, info, down, &mut timer, head, request, requests)
             }
             Awaited::Nothing(last) => break last,
         };
@@ -105,8 +101,22 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
     Box::pin(close_gently(manager, down, at_once)).await
 }
 
-/// Not inlined, so that it is made in its box instead of being copied there.
+/// Boxed so that an idle connection does not hold the room that a request under way needs; made in the box, as it is large.
 #[inline(never)]
+fn boxed_exchange<'a>(
+    manager: &'a Rc<Manager>,
+    info: &'a Rc<ConnectionInfo>,
+    down: &'a mut H1Downstream,
+    timer: &'a mut DeadlineTimer,
+    head: HeaderMap,
+    request: RequestInfo,
+    requests: u32,
+) -> Pin<Box<impl Future<Output = Ending> + 'a>> {
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, one_exchange(manager, info, down, timer, head, request, requests)))
+}
+
+#[inline(always)]
 async fn one_exchange(
     manager: &Rc<Manager>,
     info: &Rc<ConnectionInfo>,
@@ -216,6 +226,7 @@ async fn await_request(
     let timeouts = &manager.config.timeouts;
     let idle_since = clock::now();
     let mut partial: Option<Box<PartialHead>> = None;
+    down.wire().expect_quiet();
     poll_fn(|cx| {
         loop {
             let wire = down.wire();

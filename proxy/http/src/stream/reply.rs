@@ -207,13 +207,7 @@ impl Exchange {
         let manager = self.manager.clone();
         let upgraded = self.is_upgraded();
         response_headers::remove_hop_by_hop(&mut self.response, upgraded);
-        response_headers::finalize(
-            &manager.config,
-            &self.request,
-            &mut self.response,
-            &manager.dates,
-            clock::wall(),
-        );
+        response_headers::finalize(&manager.config, &self.request, &mut self.response, &manager.dates);
         // A request that the codec could not read has no status to tell.
         if let Some(proxy_status) = manager.config.proxy_status.as_ref().filter(|_| !self.request.is_empty())
         {

@@ -144,6 +144,7 @@ impl H1Upstream {
         self.keep_alive = false;
         let framing = write_request_head(self.wire.out(), head, self.settings.request, end);
         self.wire.begin_write(framing);
+        self.wire.expect_quiet();
     }
 
     /// Reads the response head, or an informational one that precedes it.
