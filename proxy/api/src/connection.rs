@@ -24,6 +24,8 @@ pub struct ConnectionInfo {
     pub local_address: SocketAddr,
     /// Whether `local_address` is where the peer wanted to go before the connection was redirected here.
     pub local_address_restored: bool,
+    /// `bypass_overload_manager` of the listener.
+    pub bypass_overload_manager: bool,
     /// When the connection was accepted.
     pub start: Instant,
     /// Facts of the TLS session, when there is one.

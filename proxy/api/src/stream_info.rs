@@ -211,7 +211,6 @@ impl StreamInfo {
     pub fn of_connection(connection: Rc<ConnectionInfo>, stream_id: u64) -> Self {
         let (start, record) = (connection.start, connection.record());
         let mut info = Self::new(connection, None, start, stream_id);
-        info.start_time = clock::wall() - start.elapsed();
         if let Some(record) = record {
             let record = record.borrow();
             info.absorb(&record);

@@ -100,6 +100,7 @@ impl Stream {
         let local = "127.0.0.1:80".parse().expect("an address");
         let connection = ConnectionInfo {
             local_address_restored: false,
+            bypass_overload_manager: false,
             id: 1,
             remote_address: "127.0.0.2:1234".parse().expect("an address"),
             local_address: local,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dhow_base::ResponseFlag;
 use dhow_net::Transport;
 use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, ConnectionObjects};
-use dhow_proxy_runtime::Worker;
+use dhow_proxy_runtime::{ConnectionPlace, OverloadAction, Worker, overload};
 use dhow_stats::Store;
 use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo, TlsStats};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,16 +72,18 @@ struct Local {
 }
 
 /// A connection as it was accepted.
-#[derive(Clone, Copy)]
 struct Accepted {
     id: u64,
     peer: SocketAddr,
     local: Local,
     start: Instant,
+    /// Its place among all connections of clients.
+    place: ConnectionPlace,
 }
 
 struct WorkerListener {
     shared: Arc<SharedListener>,
+    thread: Rc<Worker>,
     worker: WorkerListenerStats,
     chains: Vec<Rc<WorkerChain>>,
     siblings: Weak<WorkerListeners>,
@@ -138,6 +140,7 @@ impl WorkerListeners {
         let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, worker.index());
         let listener = Rc::new(WorkerListener {
             shared,
+            thread: worker.clone(),
             worker: stats,
             chains,
             siblings: self.this.clone(),
@@ -218,7 +221,10 @@ impl WorkerListener {
     async fn accept_loop(self: Rc<Self>, socket: TcpListener) {
         loop {
             match socket.accept().await {
-                Ok((stream, peer)) => self.clone().accepted(stream, peer),
+                Ok((stream, peer)) => {
+                    self.overloaded().await;
+                    self.clone().accepted(stream, peer);
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!("listener '{}': cannot accept: {error}", self.shared.config.name);
@@ -228,7 +234,41 @@ impl WorkerListener {
         }
     }
 
+    /// Waits while no connections are accepted because of overload. To the one that waits with us it makes no difference
+    /// whether that is here or in the kernel's queue.
+    async fn overloaded(&self) {
+        let random = || self.thread.random();
+        while !self.shared.config.bypass_overload_manager
+            && overload().applies(OverloadAction::StopAcceptingConnections, random)
+        {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    /// The place of a connection, if it can be served.
+    fn place(&self) -> Option<ConnectionPlace> {
+        let stats = &self.shared.stats;
+        let config = &self.shared.config;
+        if config.bypass_overload_manager {
+            return Some(ConnectionPlace::default());
+        }
+        let place = match config.ignore_global_conn_limit {
+            true => Some(ConnectionPlace::default()),
+            false => overload().take_place(),
+        };
+        if place.is_none() {
+            stats.downstream_global_cx_overflow().inc();
+            return None;
+        }
+        if overload().applies(OverloadAction::RejectIncomingConnections, || self.thread.random()) {
+            stats.downstream_cx_overload_reject().inc();
+            return None;
+        }
+        place
+    }
+
     fn accepted(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Some(place) = self.place() else { return };
         let start = Instant::now();
         let id = self.shared.connection_ids.fetch_add(1, Ordering::Relaxed);
         // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's reset,
@@ -243,7 +283,7 @@ impl WorkerListener {
             restored.filter(|_| self.shared.config.original_destination == OriginalDestination::HandedOff);
         let heir = heir.and_then(|address| self.siblings.upgrade()?.bound_to(address));
         let local = Local { address: restored.unwrap_or(own), restored: restored.is_some() };
-        heir.unwrap_or(self).admit(stream, Accepted { id, peer, local, start });
+        heir.unwrap_or(self).admit(stream, Accepted { id, peer, local, start, place });
     }
 
     /// Goes on with a connection that belongs to this listener.
@@ -282,7 +322,7 @@ impl WorkerListener {
         if logs.is_empty() {
             return;
         }
-        let log = ConnectionLog::new(logs, self.info(None, accepted, inspected));
+        let log = ConnectionLog::new(logs, self.info(None, &accepted, inspected));
         if let Some(details) = details {
             let record = log.info.record_mut();
             let mut record = record.borrow_mut();
@@ -348,9 +388,9 @@ impl WorkerListener {
     }
 
     /// What is known of a connection before the handshake.
-    fn info(&self, chain: Option<&FilterChain>, accepted: Accepted, inspected: Inspected) -> ConnectionInfo {
+    fn info(&self, chain: Option<&FilterChain>, accepted: &Accepted, inspected: Inspected) -> ConnectionInfo {
         let config = &self.shared.config;
-        let Accepted { id, peer, local, start } = accepted;
+        let &Accepted { id, peer, local, start, .. } = accepted;
         let objects = ConnectionObjects::default();
         if let Some(record) = inspected.record {
             objects.get_or_insert_with(|| RefCell::new(*record));
@@ -361,6 +401,7 @@ impl WorkerListener {
             remote_address: peer,
             local_address: local.address,
             local_address_restored: local.restored,
+            bypass_overload_manager: config.bypass_overload_manager,
             start,
             requested_server_name: inspected.server_name.map(Into::into),
             tls: None,
@@ -380,9 +421,9 @@ impl WorkerListener {
         accepted: Accepted,
         inspected: Inspected,
     ) {
-        let (id, start) = (accepted.id, accepted.start);
-        let active = ActiveConnection::new(self.clone(), chain.clone(), id, start);
-        let info = self.info(Some(&chain.chain), accepted, inspected);
+        let info = self.info(Some(&chain.chain), &accepted, inspected);
+        let Accepted { id, start, place, .. } = accepted;
+        let active = ActiveConnection::new(self.clone(), chain.clone(), id, start, place);
         let handler = chain.handler.clone();
         // A task keeps what it was made of for as long as it runs: it is made of little more than the connection's future.
         let task = if !chain.chain.in_front.is_empty() || !self.shared.config.access_logs.is_empty() {
@@ -507,16 +548,23 @@ struct ActiveConnection {
     chain: Rc<WorkerChain>,
     id: u64,
     start: Instant,
+    _place: ConnectionPlace,
 }
 
 impl ActiveConnection {
-    fn new(listener: Rc<WorkerListener>, chain: Rc<WorkerChain>, id: u64, start: Instant) -> Self {
+    fn new(
+        listener: Rc<WorkerListener>,
+        chain: Rc<WorkerChain>,
+        id: u64,
+        start: Instant,
+        place: ConnectionPlace,
+    ) -> Self {
         let stats = &listener.shared.stats;
         stats.downstream_cx_total().inc();
         stats.downstream_cx_active().inc();
         listener.worker.downstream_cx_total().inc();
         listener.worker.downstream_cx_active().inc();
-        Self { listener, chain, id, start }
+        Self { listener, chain, id, start, _place: place }
     }
 }
 

@@ -123,6 +123,10 @@ pub struct ListenerConfig {
     pub inbound: bool,
     /// `drain_type` is MODIFY_ONLY.
     pub drain_on_modify_only: bool,
+    /// `ignore_global_conn_limit`: its connections have no part in the limit of the process.
+    pub ignore_global_conn_limit: bool,
+    /// `bypass_overload_manager`: overload of the process is none of the business of its connections.
+    pub bypass_overload_manager: bool,
     /// Whether to look for a TLS hello.
     pub inspect_tls: bool,
     /// Whether to look for HTTP.
@@ -188,8 +192,8 @@ pub fn lower(
         max_connections_to_accept_per_socket_event,
         bind_to_port,
         enable_mptcp,
-        ignore_global_conn_limit: _, // there is no global connection limit yet
-        bypass_overload_manager: _,  // nor an overload manager
+        ignore_global_conn_limit,
+        bypass_overload_manager,
         tcp_keepalive,
         listener_specifier,
     } = listener;
@@ -267,7 +271,9 @@ pub fn lower(
         buffer_limit: per_connection_buffer_limit_bytes.map_or(1 << 20, |limit| limit.value.max(1)),
         metadata: metadata.map(Arc::new),
         inbound,
+        ignore_global_conn_limit,
         drain_on_modify_only: drain_type == 1,
+        bypass_overload_manager,
         // Envoy adds the inspector by itself where a match needs what it finds.
         inspect_tls: inspections.tls || needs_tls,
         inspect_http: inspections.http,

@@ -4,12 +4,14 @@
 
 mod buffer;
 pub mod clock;
+mod overload;
 mod resident;
 mod timer;
 mod worker;
 mod workers;
 
 pub use buffer::{BUFFER_SIZE, BufferPool, ReadBuffer};
+pub use overload::{ConnectionPlace, OverloadAction, OverloadState, overload};
 pub use resident::{release_code_pages, release_free_memory};
 pub use timer::DeadlineTimer;
 pub use worker::Worker;

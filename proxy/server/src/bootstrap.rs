@@ -20,6 +20,7 @@ use dhow_tls::StaticSecrets;
 
 use crate::cli::Options;
 use crate::log_pattern::LogPattern;
+use crate::overload::OverloadSettings;
 use crate::runtime::LayerSource;
 use crate::stats_config::{StatsFields, StatsSettings, StatsdTarget};
 
@@ -88,6 +89,8 @@ pub(crate) struct Bootstrap {
     pub(crate) version_gauge: Option<u64>,
     /// `static_resources.secrets`.
     pub(crate) secrets: Arc<StaticSecrets>,
+    /// `overload_manager`.
+    pub(crate) overload: Option<OverloadSettings>,
 }
 
 /// Lowers the message; the command line overrides the node.
@@ -146,7 +149,6 @@ pub(crate) fn lower(
     refuse(hds_config.is_some(), "hds_config")?;
     refuse(!flags_path.is_empty(), "flags_path")?;
     refuse(tracing.is_some(), "tracing")?;
-    refuse(overload_manager.is_some(), "overload_manager")?;
     refuse(!header_prefix.is_empty(), "header_prefix")?;
     refuse(!bootstrap_extensions.is_empty(), "bootstrap_extensions")?;
     refuse(!fatal_actions.is_empty(), "fatal_actions")?;
@@ -241,6 +243,9 @@ pub(crate) fn lower(
             return Err(ConfigError::new(root.field("stats_sinks"), reason));
         }
     }
+    let overload = overload_manager
+        .map(|manager| crate::overload::lower(manager, &root.field("overload_manager"), warnings))
+        .transpose()?;
     let log_pattern =
         lower_log_config(application_log_config, options, &root.field("application_log_config"))?;
     let runtime =
@@ -265,6 +270,7 @@ pub(crate) fn lower(
         upstream_bind,
         resolver,
         secrets: Arc::new(secrets),
+        overload,
         stats,
         log_pattern,
         version_gauge: stats_server_version_override.map(|version| version.value),

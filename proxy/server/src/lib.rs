@@ -12,6 +12,7 @@ mod log_pattern;
 mod logging;
 mod network_filters;
 mod node_address;
+mod overload;
 mod route_tables;
 mod runtime;
 mod server_stats;

@@ -30,6 +30,7 @@ use crate::cli::{Mode, Options};
 use crate::configuration::{Configuration, DynamicChecks, warn_all};
 use crate::load::{LoadedBootstrap, load};
 use crate::network_filters::FilterBuilder;
+use crate::overload::OverloadSettings;
 use crate::route_tables::RouteTables;
 use crate::runtime::RuntimeLoader;
 use crate::server_stats::ServerStats;
@@ -282,6 +283,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         flush_on_admin: bootstrap.stats.flush_interval.is_none(),
         stats: ServerStats::new(&store, bootstrap.version_gauge),
         _idle_stats: store.scope("").group(),
+        _admin_codec: bootstrap.admin.is_some().then(|| store.scope("").group()),
         log_writer: log_writer.clone(),
         state: Cell::new(ServerState::PreInitializing),
         failing: Cell::new(false),
@@ -294,6 +296,9 @@ async fn serve(options: &Options) -> Result<(), String> {
         },
     });
     process.count_topics(topics);
+    if let Some(settings) = bootstrap.overload.clone() {
+        crate::overload::start(settings, &store);
+    }
     start_admin(options, &bootstrap, &process).await?;
     add_static(&message, &mut bootstrap, &mut configuration.borrow_mut())?;
     let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
@@ -324,10 +329,12 @@ async fn serve(options: &Options) -> Result<(), String> {
         () = &mut ending => return Ok(()),
     }
     process.state.set(ServerState::Live);
-    tracing::warn!(
-        "There is no configured limit to the number of allowed active downstream connections. Configure a limit in \
-         `envoy.resource_monitors.global_downstream_max_connections` resource monitor."
-    );
+    if bootstrap.overload.as_ref().and_then(OverloadSettings::max_connections).is_none() {
+        tracing::warn!(
+            "There is no configured limit to the number of allowed active downstream connections. Configure a limit in \
+             `envoy.resource_monitors.global_downstream_max_connections` resource monitor."
+        );
+    }
     process.stats.initialization_time_ms().record(begun.elapsed().as_millis() as u64);
     start_flushing(&bootstrap, &process);
     tracing::info!("all dependencies initialized. starting workers ({} ms)", begun.elapsed().as_millis());

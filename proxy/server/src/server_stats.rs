@@ -20,7 +20,7 @@ stat_group! {
 }
 
 stat_group! {
-    /// What never happens here and is counted by Envoy: there is no overload manager, and workers run on any processor.
+    /// What never happens here and is counted by Envoy: no stream is reset for its memory, and workers run on any processor.
     pub(crate) struct IdleStats {
         counters { reset_high_memory_stream = "envoy.overload_actions.reset_high_memory_stream.count" }
         gauges { workers_pinned = "listener_manager.workers_pinned" }

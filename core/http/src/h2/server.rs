@@ -115,6 +115,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         let refused = seen.malformed.iter().filter(|id| malformed(id)).count();
         self.malformed += refused;
         if !self.stream_errors && refused > 0 {
+            // The connection ends, and with it the streams: nobody looks at their resets.
+            self.counts.resets_sent = self.counts.resets_sent.saturating_sub(refused as u32);
             return Err(ConnectionError::Malformed);
         }
         if let Some(last) = self.accepted.drain(..).max() {

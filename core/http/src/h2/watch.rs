@@ -71,6 +71,10 @@ pub struct FrameCounts {
     pub resets_sent: u32,
     /// GOAWAY frames sent that name the last stream, without an error.
     pub goaways_sent: u32,
+    /// Streams that the peer opened and this side refused (REFUSED_STREAM).
+    pub refused: u32,
+    /// Trailers that a server received.
+    pub trailers: u32,
 }
 
 impl std::ops::AddAssign for FrameCounts {
@@ -78,6 +82,8 @@ impl std::ops::AddAssign for FrameCounts {
         self.resets_received += more.resets_received;
         self.resets_sent += more.resets_sent;
         self.goaways_sent += more.goaways_sent;
+        self.refused += more.refused;
+        self.trailers += more.trailers;
     }
 }
 
@@ -159,7 +165,8 @@ impl Watch {
         match frame.kind {
             DATA | HEADERS | CONTINUATION => {
                 if frame.kind == HEADERS && self.side == Side::Server {
-                    self.on_opened(frame.stream);
+                    // A second head on a stream is its trailers.
+                    self.counts.trailers += u32::from(!self.on_opened(frame.stream));
                 }
                 if frame.kind == DATA {
                     self.last_data = frame.stream;
@@ -179,7 +186,8 @@ impl Watch {
                 let most = (self.opened.saturating_add(for_data)).saturating_mul(2).saturating_add(5);
                 (self.window_updates > most).then_some(Violation::WindowUpdates)
             }
-            RST_STREAM => {
+            // One for a stream that was never opened ends the connection.
+            RST_STREAM if (1..=self.last_opened).contains(&frame.stream) => {
                 self.counts.resets_received += 1;
                 None
             }
@@ -193,9 +201,12 @@ impl Watch {
         outbound.scan(bytes, |frame| {
             match frame.kind {
                 DATA => self.data_sent += 1,
-                HEADERS if self.side == Side::Client => self.on_opened(frame.stream),
+                HEADERS if self.side == Side::Client => _ = self.on_opened(frame.stream),
                 RST_STREAM => {
                     self.counts.resets_sent += 1;
+                    let refused =
+                        self.side == Side::Server && frame.word == u32::from(h2::Reason::REFUSED_STREAM);
+                    self.counts.refused += u32::from(refused);
                     let in_body = self.side == Side::Client && frame.stream == self.last_data;
                     if frame.word == u32::from(h2::Reason::PROTOCOL_ERROR) && !in_body {
                         self.malformed.push(frame.stream);
@@ -210,11 +221,14 @@ impl Watch {
         self.outbound = outbound;
     }
 
-    fn on_opened(&mut self, stream: u32) {
-        if stream > self.last_opened {
+    /// Notes a head on a stream; tells whether it opened the stream.
+    fn on_opened(&mut self, stream: u32) -> bool {
+        let opens = stream > self.last_opened;
+        if opens {
             self.last_opened = stream;
             self.opened += 1;
         }
+        opens
     }
 
     /// What the peer did, after which nothing more is read from it.
@@ -386,6 +400,26 @@ mod tests {
     }
 
     #[test]
+    fn trailers_refusals_and_resets_are_counted() {
+        let frames = [
+            frame(HEADERS, 4, 1, b"x"),
+            frame(HEADERS, 4 | END_STREAM, 1, b"x"),
+            frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]),
+            frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]),
+        ];
+        let (mut watch, _) = server(&frames);
+        watch.sent(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 7]));
+        let expected = FrameCounts {
+            resets_received: 1,
+            resets_sent: 1,
+            refused: 1,
+            trailers: 1,
+            ..FrameCounts::default()
+        };
+        assert_eq!(watch.take_counts(), expected);
+    }
+
+    #[test]
     fn the_first_frame_is_settings() {
         let mut watch = Watch::new(Side::Server, FrameLimits::default());
         assert_eq!(watch.received(&[b'P'; PREFACE_LENGTH]), PREFACE_LENGTH);
@@ -442,7 +476,8 @@ mod tests {
         watch.sent(&[frame(RST_STREAM, 0, 3, &[0, 0, 0, 1]), frame(GOAWAY, 0, 0, &[0; 8])].concat());
         watch.sent(&frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
         watch.sent(&frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]));
-        let counts = FrameCounts { resets_received: 1, resets_sent: 1, goaways_sent: 1 };
+        let counts =
+            FrameCounts { resets_received: 1, resets_sent: 1, goaways_sent: 1, ..FrameCounts::default() };
         assert_eq!((watch.take_malformed(), watch.take_malformed()), (vec![3], vec![]));
         assert_eq!((watch.take_counts(), watch.take_counts()), (counts, FrameCounts::default()));
     }

@@ -114,7 +114,7 @@ pub fn lower(
         proxy_status_config,
         typed_header_validation_config,
         append_x_forwarded_port,
-        append_local_overload: _, // there is no overload manager yet
+        append_local_overload,
         add_proxy_protocol_connection_state,
         forward_proto_config,
         route_specifier,
@@ -256,6 +256,7 @@ pub fn lower(
             Ok(hcm::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
             _ => ServerHeader::Overwrite,
         },
+        append_local_overload,
         max_requests_per_connection: common.max_requests_per_connection,
         proxy_100_continue,
         upgrades,

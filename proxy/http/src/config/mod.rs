@@ -324,6 +324,8 @@ pub struct ConnectionManagerConfig {
     pub server_name: Vec<u8>,
     /// `server_header_transformation`.
     pub server_header: ServerHeader,
+    /// `append_local_overload`: say in the answers to requests that are not accepted why they are not.
+    pub append_local_overload: bool,
     /// `common_http_protocol_options.max_requests_per_connection`; 0 is no limit.
     pub max_requests_per_connection: u32,
     /// `proxy_100_continue`.

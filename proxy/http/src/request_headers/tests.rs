@@ -52,6 +52,7 @@ fn edge(hops: u32) -> impl FnOnce(&mut pb::HttpConnectionManager) {
 fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
     ConnectionInfo {
         local_address_restored: false,
+        bypass_overload_manager: false,
         id: 1,
         remote_address: SocketAddr::new(peer.parse().unwrap(), 40000),
         local_address: SocketAddr::from(([127, 0, 0, 1], 8080)),

@@ -14,7 +14,7 @@ use dhow_http::{HeaderMap, KnownHeader};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
-use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_runtime::{DeadlineTimer, OverloadAction, clock, overload};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::{Downstream, H2Downstream, Streams};
@@ -188,7 +188,16 @@ impl Server {
         if reached {
             stats.downstream_cx_max_requests_reached().inc();
         }
-        if !self.draining && (reached || self.manager.draining.get()) {
+        if self.draining {
+            return;
+        }
+        let random = || self.manager.worker.random();
+        if reached || self.manager.draining.get() {
+            self.drain();
+        } else if overload().applies(OverloadAction::DisableHttpKeepalive, random)
+            && !self.info.bypass_overload_manager
+        {
+            stats.downstream_cx_overload_disable_keepalive().inc();
             self.drain();
         }
     }
@@ -203,11 +212,13 @@ fn count_frames(manager: &Manager, counts: FrameCounts) {
     if counts == FrameCounts::default() {
         return;
     }
-    let FrameCounts { resets_received, resets_sent, goaways_sent } = counts;
+    let FrameCounts { resets_received, resets_sent, goaways_sent, refused, trailers } = counts;
     let stats = manager.stats.http2();
     stats.rx_reset().add(resets_received.into());
     stats.tx_reset().add(resets_sent.into());
     stats.goaway_sent().add(goaways_sent.into());
+    stats.stream_refused_errors().add(refused.into());
+    stats.trailers().add(trailers.into());
 }
 
 fn count_failure(manager: &Manager, error: &ConnectionError) {

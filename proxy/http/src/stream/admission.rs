@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::{HeaderMap, HeaderName, KnownHeader};
 use dhow_proxy_api::{LocalReply, LogMoment, StreamFormat};
+use dhow_proxy_runtime::{OverloadAction, overload};
 use dhow_routing::{ClientCertificate, ForwardAction, RouteInput, RouteTable};
 use dhow_runtime_config::Current;
 
@@ -18,6 +19,11 @@ impl Exchange {
     pub(super) fn admit(&mut self) -> Result<(), Box<LocalReply>> {
         let manager = self.manager.clone();
         let config = &manager.config;
+        if overload().applies(OverloadAction::StopAcceptingRequests, || manager.worker.random())
+            && !self.info.connection.bypass_overload_manager
+        {
+            return Err(self.overloaded());
+        }
         let connection = self.info.connection.clone();
         let port = connection.local_address.port();
         if let Err(reply) = request_headers::normalize(&config.normalization, port, &mut self.request) {
@@ -63,6 +69,17 @@ impl Exchange {
         if has_target && self.request.contains_known(KnownHeader::XForwardedProto) {
             self.select_route();
         }
+    }
+
+    /// The answer to requests while none are accepted.
+    #[cold]
+    fn overloaded(&self) -> Box<LocalReply> {
+        self.manager.stats.manager.downstream_rq_overload_close().inc();
+        let mut reply = LocalReply::new(503, &b"envoy overloaded"[..], "overload");
+        if self.manager.config.append_local_overload {
+            reply = reply.header(HeaderName::new("x-envoy-local-overloaded"), *b"true");
+        }
+        Box::new(reply)
     }
 
     pub(crate) fn select_route(&mut self) {

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use dhow_http::{HeaderName, KnownHeader, format_decimal};
 use dhow_proxy_api::{LocalReply, LogMoment, Protocol, StreamFormat};
-use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_runtime::{DeadlineTimer, OverloadAction, clock, overload};
 use dhow_routing::DirectResponse;
 
 use super::exchange::{BoxedEnding, Ending, Exchange};
@@ -231,10 +231,23 @@ impl Exchange {
         if !self.waited {
             down.linger();
         }
-        down.send_head(&mut self.response, end, close || manager.draining.get());
+        let close = close || manager.draining.get() || self.ends_keepalive(down.protocol());
+        down.send_head(&mut self.response, end, close);
         if upgraded && manager.config.log_moments.tunnel {
             self.log(LogMoment::TunnelEstablished);
         }
+    }
+
+    /// Whether a connection of HTTP/1 ends with this response because of overload. One of HTTP/2 is told so when a stream begins.
+    fn ends_keepalive(&self, protocol: Protocol) -> bool {
+        let manager = &self.manager;
+        let ends = protocol != Protocol::Http2
+            && overload().applies(OverloadAction::DisableHttpKeepalive, || manager.worker.random())
+            && !self.info.connection.bypass_overload_manager;
+        if ends {
+            manager.stats.manager.downstream_cx_overload_disable_keepalive().inc();
+        }
+        ends
     }
 
     /// Sets `x-envoy-upstream-service-time` and its like to a number of milliseconds.

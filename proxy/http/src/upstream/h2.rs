@@ -94,7 +94,14 @@ impl H2Upstream {
 impl BodySource for H2Upstream {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
         match &mut self.body {
-            Some(body) => body.poll_body(cx),
+            Some(body) => {
+                let before = body.is_complete();
+                let polled = body.poll_body(cx);
+                if !before && body.is_complete() && body.trailers().is_some() {
+                    self.slot.count_trailers();
+                }
+                polled
+            }
             None => Poll::Ready(Err(Reset::new(ResetKind::LocalReset))),
         }
     }

@@ -214,8 +214,8 @@ impl Driver {
         if counts == FrameCounts::default() {
             return;
         }
-        // Envoy says no farewell to hosts.
-        let FrameCounts { resets_received, resets_sent, goaways_sent: _ } = counts;
+        // Envoy says no farewell to hosts; hosts open no streams, and their trailers are counted as they are read.
+        let FrameCounts { resets_received, resets_sent, goaways_sent: _, refused: _, trailers: _ } = counts;
         let stats = self.cluster.stats.http2();
         stats.rx_reset().add(resets_received.into());
         stats.tx_reset().add(resets_sent.into());
@@ -254,6 +254,11 @@ impl StreamSlot {
     /// What counts the connection.
     pub(crate) fn guard(&self) -> &ConnectionGuard {
         &self.connection.guard
+    }
+
+    /// Counts the trailers of a response.
+    pub(crate) fn count_trailers(&self) {
+        self.connection.cluster.stats.http2().trailers().inc();
     }
 
     /// Bytes of a request that may wait for the host's window.

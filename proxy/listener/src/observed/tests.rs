@@ -32,6 +32,7 @@ fn connection() -> Rc<ConnectionInfo> {
         remote_address: ([127, 0, 0, 1], 1).into(),
         local_address: ([127, 0, 0, 1], 2).into(),
         local_address_restored: false,
+        bypass_overload_manager: false,
         start: Instant::now(),
         tls: None,
         requested_server_name: None,

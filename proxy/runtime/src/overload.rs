@@ -1,0 +1,138 @@
+//! How hard pressed the process is: the main thread finds it out, every worker acts on it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// What workers do about overload (`envoy.overload_actions.*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverloadAction {
+    /// Requests are answered with 503.
+    StopAcceptingRequests,
+    /// Connections of clients end with their next response.
+    DisableHttpKeepalive,
+    /// Connections stay in the kernel's queue.
+    StopAcceptingConnections,
+    /// Connections are closed at once.
+    RejectIncomingConnections,
+}
+
+/// The value of an action that always applies.
+const ALWAYS: u32 = 1 << 16;
+
+/// The state of the process. There is one: what it is short of, all its threads are short of.
+#[derive(Debug)]
+pub struct OverloadState {
+    /// By action, how often it applies.
+    values: [AtomicU32; 4],
+    /// Most connections of clients at a time; 0: they are not counted.
+    max_connections: AtomicU64,
+    connections: AtomicU64,
+    refused: AtomicU64,
+}
+
+static STATE: OverloadState = OverloadState::new();
+
+/// The state of this process.
+pub fn overload() -> &'static OverloadState {
+    &STATE
+}
+
+impl OverloadState {
+    const fn new() -> Self {
+        Self {
+            values: [const { AtomicU32::new(0) }; 4],
+            max_connections: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Sets how often an action applies: from 0 for never to 1 for always.
+    pub fn set(&self, action: OverloadAction, share: f64) {
+        let value = (share.clamp(0.0, 1.0) * f64::from(ALWAYS)) as u32;
+        self.values[action as usize].store(value, Ordering::Relaxed);
+    }
+
+    /// Whether an action applies this time, by a random number if it is not clear.
+    pub fn applies(&self, action: OverloadAction, random: impl FnOnce() -> u64) -> bool {
+        match self.values[action as usize].load(Ordering::Relaxed) {
+            0 => false,
+            ALWAYS => true,
+            value => random() % u64::from(ALWAYS) < u64::from(value),
+        }
+    }
+
+    /// Sets the most connections of clients at a time. To be called before the first of them.
+    pub fn set_max_connections(&self, max: u64) {
+        self.max_connections.store(max, Ordering::Relaxed);
+    }
+
+    /// Takes a place for a connection of a client; none when all are taken.
+    pub fn take_place(&'static self) -> Option<ConnectionPlace> {
+        let max = self.max_connections.load(Ordering::Relaxed);
+        if max == 0 {
+            return Some(ConnectionPlace::default());
+        }
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(ConnectionPlace(Some(self)))
+    }
+
+    /// Places that are taken.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many connections found no place since the last time.
+    pub fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The place of a connection, which is free again when this is dropped. The default is that of a connection that is not
+/// counted.
+#[derive(Debug, Default)]
+pub struct ConnectionPlace(Option<&'static OverloadState>);
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        if let Some(state) = self.0 {
+            state.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_apply_never_always_or_by_chance() {
+        let state = OverloadState::new();
+        let action = OverloadAction::DisableHttpKeepalive;
+        let at = |random: u64| state.applies(action, || random);
+        assert!(!at(0));
+        state.set(action, 0.25);
+        assert!(at(0) && at((1 << 14) - 1) && !at(1 << 14) && !at((1 << 16) - 1));
+        state.set(action, 1.0);
+        assert!(at(u64::MAX));
+        assert!(!state.applies(OverloadAction::StopAcceptingRequests, || 0));
+    }
+
+    #[test]
+    fn places_are_counted_where_there_is_a_limit() {
+        static STATE: OverloadState = OverloadState::new();
+        let free = STATE.take_place();
+        assert!(free.is_some() && STATE.connections() == 0);
+        STATE.set_max_connections(2);
+        let (first, second) = (STATE.take_place(), STATE.take_place());
+        assert!(first.is_some() && second.is_some());
+        assert!(STATE.take_place().is_none());
+        assert_eq!((STATE.connections(), STATE.take_refused(), STATE.take_refused()), (2, 1, 0));
+        drop((free, first));
+        assert_eq!(STATE.connections(), 1);
+        assert!(STATE.take_place().is_some());
+    }
+}
