@@ -65,11 +65,12 @@ impl ResponseCodeTable {
     }
 
     fn charge_class(&self, code: u16, scope: &Scope, stem: &'static str) {
+        let class = match code / 100 {
+            class @ 1..=5 => CLASSES + class as usize - 1,
+            _ => UNKNOWN,
+        };
         self.cell(COMPLETED, scope, stem).inc();
-        match code / 100 {
-            class @ 1..=5 => self.cell(CLASSES + class as usize - 1, scope, stem).inc(),
-            _ => self.cell(UNKNOWN, scope, stem).inc(),
-        }
+        self.cell(class, scope, stem).inc();
     }
 
     #[inline]

@@ -66,7 +66,8 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// A request whose head was read.
+    /// A request whose head was read. Inlined, as it is large, so that it is made where it stays.
+    #[inline(always)]
     pub(crate) fn new(
         manager: Rc<Manager>,
         connection: &Rc<dhow_proxy_api::ConnectionInfo>,
