@@ -6,7 +6,7 @@ use crate::identity::Identity;
 use crate::parameters::{Parameters, Side};
 use crate::pb::CommonTlsContext;
 use crate::pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-use crate::secrets::StaticSecrets;
+use crate::secrets::Secrets;
 use crate::validation::Validation;
 
 /// What the message comes to.
@@ -19,13 +19,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Lowers the message; `None` while a secret that it names is missing.
     pub(crate) fn lower(
         message: Option<&CommonTlsContext>,
         side: Side,
-        secrets: &StaticSecrets,
+        secrets: &Secrets,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Option<Self>, ConfigError> {
         let default = CommonTlsContext::default();
         #[allow(deprecated, reason = "deprecated fields are refused by name like other unsupported ones")]
         let CommonTlsContext {
@@ -59,36 +60,39 @@ impl Context {
         }
         for (index, config) in tls_certificate_sds_secret_configs.iter().enumerate() {
             let path = path.field("tls_certificate_sds_secret_configs").index(index);
-            let certificate = secrets.certificate(config, &path)?;
-            identities.push(Identity::lower(certificate, &parameters.provider, &path, warnings)?);
+            let Some(certificate) = secrets.certificate(config, &path)? else { return Ok(None) };
+            identities.push(Identity::lower(&certificate, &parameters.provider, &path, warnings)?);
         }
-        Ok(Self {
-            validation: lower_validation(validation_context_type.as_ref(), secrets, path, warnings)?,
+        let validation = lower_validation(validation_context_type.as_ref(), secrets, path, warnings)?;
+        let Some(validation) = validation else { return Ok(None) };
+        Ok(Some(Self {
+            validation,
             parameters,
             identities,
             alpn: alpn_protocols.iter().map(|protocol| protocol.clone().into_bytes()).collect(),
-        })
+        }))
     }
 }
 
 fn lower_validation(
     message: Option<&ValidationContextType>,
-    secrets: &StaticSecrets,
+    secrets: &Secrets,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Validation, ConfigError> {
+) -> Result<Option<Validation>, ConfigError> {
     #[allow(deprecated, reason = "deprecated variants are refused by name like other unsupported ones")]
     let unsupported = match message {
-        None => return Ok(Validation::default()),
+        None => return Ok(Some(Validation::default())),
         Some(ValidationContextType::ValidationContext(context)) => {
-            return Validation::lower(context, &path.field("validation_context"), warnings);
+            return Validation::lower(context, &path.field("validation_context"), warnings).map(Some);
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
             return lower_combined(combined, secrets, &path.field("combined_validation_context"), warnings);
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
             let path = path.field("validation_context_sds_secret_config");
-            return Validation::lower(&secrets.validation(config, None, &path)?, &path, warnings);
+            let context = secrets.validation(config, None, &path)?;
+            return context.map(|context| Validation::lower(&context, &path, warnings)).transpose();
         }
         Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
             "validation_context_certificate_provider"
@@ -102,10 +106,10 @@ fn lower_validation(
 
 fn lower_combined(
     message: &CombinedCertificateValidationContext,
-    secrets: &StaticSecrets,
+    secrets: &Secrets,
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Validation, ConfigError> {
+) -> Result<Option<Validation>, ConfigError> {
     #[allow(deprecated, reason = "deprecated fields are refused by name like other unsupported ones")]
     let CombinedCertificateValidationContext {
         default_validation_context,
@@ -122,10 +126,12 @@ fn lower_combined(
     if let Some(config) = validation_context_sds_secret_config {
         let path = path.field("validation_context_sds_secret_config");
         let context = secrets.validation(config, default_validation_context.as_ref(), &path)?;
-        return Validation::lower(&context, &path, warnings);
+        return context.map(|context| Validation::lower(&context, &path, warnings)).transpose();
     }
     match default_validation_context {
-        Some(context) => Validation::lower(context, &path.field("default_validation_context"), warnings),
-        None => Ok(Validation::default()),
+        Some(context) => {
+            Validation::lower(context, &path.field("default_validation_context"), warnings).map(Some)
+        }
+        None => Ok(Some(Validation::default())),
     }
 }

@@ -18,13 +18,21 @@ use crate::info::TlsInfo;
 use crate::parameters::Side;
 use crate::pb::DownstreamTlsContext;
 use crate::pb::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
-use crate::secrets::StaticSecrets;
+use crate::renewed::Renewed;
+use crate::secrets::Secrets;
+use crate::stats::TlsStats;
 use crate::stream::{Blocking, TlsStream, or_pending};
 use crate::verifier::DownstreamVerifier;
 
 /// TLS termination as configured by a `DownstreamTlsContext`.
 #[derive(Debug)]
 pub struct DownstreamTls {
+    terminator: Arc<Renewed<Terminator>>,
+}
+
+/// What the message comes to with the secrets that are there.
+#[derive(Debug)]
+struct Terminator {
     /// Without ALPN: for clients that offer nothing that is configured, which Envoy serves without a protocol.
     plain: Arc<ServerConfig>,
     with_alpn: Arc<ServerConfig>,
@@ -41,10 +49,48 @@ impl DownstreamTls {
     /// Fields that are not supported, files that cannot be read, and certificates, keys or names that do not fit.
     pub fn from_message(
         message: &DownstreamTlsContext,
-        secrets: &StaticSecrets,
+        secrets: &Arc<Secrets>,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Self, ConfigError> {
+        let terminator = Renewed::new(
+            secrets,
+            message.common_tls_context.as_ref(),
+            &path.field("common_tls_context"),
+            || Terminator::lower(message, secrets, path, warnings),
+            || {
+                let (message, secrets, path) = (message.clone(), secrets.clone(), path.clone());
+                Box::new(move || Terminator::lower(&message, &secrets, &path, &mut Vec::new()))
+            },
+        )?;
+        Ok(Self { terminator })
+    }
+
+    /// Counts what happens to the context beside handshakes.
+    pub fn count_in(&self, stats: &TlsStats) {
+        self.terminator.count_in(stats);
+    }
+
+    /// Makes the server's side of a handshake.
+    ///
+    /// # Errors
+    /// What the handshake failed with; [`TlsFailure::of`] finds the cause if it is one of TLS.
+    pub async fn accept(&self, transport: Transport) -> io::Result<(Transport, TlsInfo)> {
+        match self.terminator.get() {
+            Some(terminator) => terminator.accept(transport).await,
+            None => Err(TlsFailure::secrets_not_ready().into()),
+        }
+    }
+}
+
+impl Terminator {
+    /// Lowers the message; `None` while a secret that it names is missing.
+    fn lower(
+        message: &DownstreamTlsContext,
+        secrets: &Secrets,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Option<Self>, ConfigError> {
         let DownstreamTlsContext {
             common_tls_context,
             require_client_certificate,
@@ -73,6 +119,7 @@ impl DownstreamTls {
         let common_path = path.field("common_tls_context");
         let context =
             Context::lower(common_tls_context.as_ref(), Side::Server, secrets, &common_path, warnings)?;
+        let Some(context) = context else { return Ok(None) };
         if context.identities.is_empty() {
             let reason = "No TLS certificates found for server context";
             return Err(ConfigError::new(common_path, reason));
@@ -101,20 +148,16 @@ impl DownstreamTls {
         }
         let mut with_alpn = plain.clone();
         with_alpn.alpn_protocols = alpn;
-        Ok(Self {
+        Ok(Some(Self {
             plain: Arc::new(plain),
             with_alpn: Arc::new(with_alpn),
             selection,
             require_sni: require_sni.as_ref().is_some_and(|required| required.value),
             verifies,
-        })
+        }))
     }
 
-    /// Makes the server's side of a handshake.
-    ///
-    /// # Errors
-    /// What the handshake failed with; [`TlsFailure::of`] finds the cause if it is one of TLS.
-    pub async fn accept(&self, mut transport: Transport) -> io::Result<(Transport, TlsInfo)> {
+    async fn accept(&self, mut transport: Transport) -> io::Result<(Transport, TlsInfo)> {
         let accepted = read_hello(&mut transport).await?;
         let hello = accepted.client_hello();
         if self.require_sni && hello.server_name().is_none() {

@@ -18,6 +18,8 @@ pub(crate) enum Cause {
     HttpRequest,
     /// The client asks a proxy for a tunnel, in clear text.
     HttpsProxyRequest,
+    /// A secret of the context was not delivered yet.
+    SecretsNotReady,
 }
 
 impl TlsFailure {
@@ -34,6 +36,11 @@ impl TlsFailure {
     /// The failure inside of an I/O error, if it is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
+    }
+
+    /// The failure of a context that lacks a secret.
+    pub(crate) const fn secrets_not_ready() -> Self {
+        Self(Cause::SecretsNotReady)
     }
 
     pub(crate) fn cause(&self) -> &Cause {
@@ -68,6 +75,7 @@ impl fmt::Display for TlsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let error = match &self.0 {
             Cause::Protocol(error) => error,
+            Cause::SecretsNotReady => return f.write_str("TLS error: Secret is not supplied by SDS"),
             Cause::HttpRequest => {
                 return f.write_str(
                     "TLS_error:|268435612:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end",

@@ -1,6 +1,12 @@
-//! `static_resources.secrets`: certificates and validation contexts that contexts name instead of holding them.
+//! Secrets: certificates and validation contexts that contexts name instead of holding them, from the bootstrap or delivered later.
 
+mod delivered;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::Message;
@@ -8,15 +14,27 @@ use dhow_proto::Message;
 use crate::pb::secret::Type;
 use crate::pb::{CertificateValidationContext, SdsSecretConfig, Secret, TlsCertificate};
 
-/// The secrets of the bootstrap, by name.
-#[derive(Clone, Debug, Default)]
-pub struct StaticSecrets {
+use delivered::Delivered;
+pub(crate) use delivered::Renew;
+pub use delivered::SecretPlace;
+
+/// The secrets that contexts may name: those of the bootstrap (`static_resources.secrets`), and those that are delivered (`sds_config`).
+#[derive(Default)]
+pub struct Secrets {
     certificates: HashMap<String, TlsCertificate>,
     validations: HashMap<String, CertificateValidationContext>,
+    delivered: Delivered,
 }
 
-impl StaticSecrets {
-    /// Takes the secrets by name. What they hold is read where it is used.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Private keys are not for logs.
+        f.debug_struct("Secrets").field("certificates", &self.certificates.len()).finish_non_exhaustive()
+    }
+}
+
+impl Secrets {
+    /// Takes the secrets of the bootstrap by name. What they hold is read where it is used.
     ///
     /// # Errors
     /// Two secrets of one kind with the same name.
@@ -42,79 +60,48 @@ impl StaticSecrets {
         Ok(known)
     }
 
-    /// The certificate that `config` names.
+    /// The certificate that `config` names; `None` when it was not delivered yet.
     pub(crate) fn certificate(
         &self,
         config: &SdsSecretConfig,
         path: &FieldPath,
-    ) -> Result<&TlsCertificate, ConfigError> {
-        let name = static_name(config, path)?;
+    ) -> Result<Option<Cow<'_, TlsCertificate>>, ConfigError> {
+        let SdsSecretConfig { name, sds_config: _ } = config;
+        if let Some(place) = SecretPlace::of(config, path)? {
+            return Ok(match self.delivered.get(&place) {
+                Some(Secret { r#type: Some(Type::TlsCertificate(certificate)), .. }) => {
+                    Some(Cow::Owned(certificate))
+                }
+                _ => None,
+            });
+        }
         let unknown = || ConfigError::new(path.field("name"), format!("Unknown static secret: {name}"));
-        self.certificates.get(name).ok_or_else(unknown)
+        self.certificates.get(name).map(|known| Some(Cow::Borrowed(known))).ok_or_else(unknown)
     }
 
-    /// The validation context that `config` names, over `default` where it says something itself.
+    /// The validation context that `config` names, over `default` where it says something itself; `None` when it was not delivered
+    /// yet.
     pub(crate) fn validation(
         &self,
         config: &SdsSecretConfig,
         default: Option<&CertificateValidationContext>,
         path: &FieldPath,
-    ) -> Result<CertificateValidationContext, ConfigError> {
-        let name = static_name(config, path)?;
-        let Some(context) = self.validations.get(name) else {
-            let reason = format!("Unknown static certificate validation context: {name}");
-            return Err(ConfigError::new(path.field("name"), reason));
+    ) -> Result<Option<CertificateValidationContext>, ConfigError> {
+        let SdsSecretConfig { name, sds_config: _ } = config;
+        let context = match SecretPlace::of(config, path)? {
+            Some(place) => match self.delivered.get(&place) {
+                Some(Secret { r#type: Some(Type::ValidationContext(context)), .. }) => context,
+                _ => return Ok(None),
+            },
+            None => {
+                let unknown = || format!("Unknown static certificate validation context: {name}");
+                let known = self.validations.get(name);
+                known.ok_or_else(|| ConfigError::new(path.field("name"), unknown()))?.clone()
+            }
         };
-        let Some(default) = default else { return Ok(context.clone()) };
+        let Some(default) = default else { return Ok(Some(context)) };
         let mut merged = default.clone();
         merged.merge(&*context.encode_to_vec()).expect("what was encoded a moment ago can be decoded");
-        Ok(merged)
-    }
-}
-
-/// The name of a secret that is in the bootstrap; secrets that someone delivers are not supported.
-fn static_name<'a>(config: &'a SdsSecretConfig, path: &FieldPath) -> Result<&'a str, ConfigError> {
-    let SdsSecretConfig { name, sds_config } = config;
-    ConfigError::refuse_if(sds_config.is_some(), path, "sds_config")?;
-    Ok(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn validation(name: &str, context: CertificateValidationContext) -> Secret {
-        Secret { name: name.to_owned(), r#type: Some(Type::ValidationContext(context)) }
-    }
-
-    fn named(name: &str) -> SdsSecretConfig {
-        SdsSecretConfig { name: name.to_owned(), sds_config: None }
-    }
-
-    fn pinned(hash: &str) -> CertificateValidationContext {
-        CertificateValidationContext { verify_certificate_hash: vec![hash.to_owned()], ..Default::default() }
-    }
-
-    #[test]
-    fn a_context_is_found_by_name_and_merged_over_the_default() {
-        let path = FieldPath::root();
-        let secrets = StaticSecrets::from_messages(vec![validation("a", pinned("1"))], &path).unwrap();
-        assert_eq!(secrets.validation(&named("a"), None, &path).unwrap(), pinned("1"));
-        let merged = secrets.validation(&named("a"), Some(&pinned("2")), &path).unwrap();
-        assert_eq!(merged.verify_certificate_hash, ["2", "1"]);
-        let error = secrets.validation(&named("b"), None, &path).unwrap_err().to_string();
-        assert!(error.contains("Unknown static certificate validation context: b"), "{error}");
-        let error = secrets.certificate(&named("a"), &path).unwrap_err().to_string();
-        assert!(error.contains("Unknown static secret: a"), "{error}");
-    }
-
-    #[test]
-    fn names_are_unique_and_delivered_secrets_refused() {
-        let twice = vec![validation("a", pinned("1")), validation("a", pinned("2"))];
-        let error = StaticSecrets::from_messages(twice, &FieldPath::root()).unwrap_err().to_string();
-        assert!(error.contains("Duplicate static certificate validation context name a"), "{error}");
-        let delivered = SdsSecretConfig { sds_config: Some(Default::default()), ..named("a") };
-        let error = StaticSecrets::default().certificate(&delivered, &FieldPath::root()).unwrap_err();
-        assert!(error.to_string().contains("sds_config"), "{error}");
+        Ok(Some(merged))
     }
 }

@@ -20,8 +20,7 @@ stat_group! {
 }
 
 stat_group! {
-    /// What Envoy counts about contexts whose secrets someone delivers. Contexts are complete from the start here, so these
-    /// stay 0.
+    /// What happens to contexts whose secrets someone delivers.
     pub(crate) struct SocketFactoryStats {
         counters {
             downstream_context_secrets_not_ready, ssl_context_update_by_sds, upstream_context_secrets_not_ready,
@@ -33,22 +32,29 @@ stat_group! {
 #[derive(Clone, Debug)]
 pub struct TlsStats {
     handshakes: HandshakeStats,
-    _contexts: SocketFactoryStats,
+    contexts: SocketFactoryStats,
+    /// Whether it is clients that connect.
+    downstream: bool,
 }
 
 impl TlsStats {
     /// Of a cluster: `<scope>.ssl.*` and `<scope>.client_ssl_socket_factory.*`.
     pub fn of_cluster(scope: &Scope) -> Self {
-        Self::new(scope, "client_ssl_socket_factory")
+        Self::new(scope, "client_ssl_socket_factory", false)
     }
 
     /// Of a listener: `<scope>.ssl.*` and `<scope>.server_ssl_socket_factory.*`.
     pub fn of_listener(scope: &Scope) -> Self {
-        Self::new(scope, "server_ssl_socket_factory")
+        Self::new(scope, "server_ssl_socket_factory", true)
     }
 
-    fn new(scope: &Scope, factory: &str) -> Self {
-        Self { handshakes: scope.scope("ssl").group(), _contexts: scope.scope(factory).group() }
+    fn new(scope: &Scope, factory: &str, downstream: bool) -> Self {
+        Self { handshakes: scope.scope("ssl").group(), contexts: scope.scope(factory).group(), downstream }
+    }
+
+    /// Counts contexts that were made anew of delivered secrets.
+    pub(crate) fn count_updates(&self, count: u64) {
+        self.contexts.ssl_context_update_by_sds().add(count);
     }
 
     /// Counts a handshake by how it ended.
@@ -84,6 +90,10 @@ impl TlsStats {
     fn failed(&self, failure: &TlsFailure) {
         let stats = &self.handshakes;
         match failure.cause() {
+            Cause::SecretsNotReady if self.downstream => {
+                self.contexts.downstream_context_secrets_not_ready().inc();
+            }
+            Cause::SecretsNotReady => self.contexts.upstream_context_secrets_not_ready().inc(),
             Cause::Protocol(Error::NoCertificatesPresented) => stats.fail_verify_no_cert().inc(),
             Cause::Protocol(Error::InvalidCertificate(why)) => match why {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {

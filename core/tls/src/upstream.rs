@@ -17,8 +17,10 @@ use crate::context::Context;
 use crate::failure::TlsFailure;
 use crate::info::TlsInfo;
 use crate::parameters::{Parameters, Side};
-use crate::pb::UpstreamTlsContext;
-use crate::secrets::StaticSecrets;
+use crate::pb::{CommonTlsContext, UpstreamTlsContext};
+use crate::renewed::Renewed;
+use crate::secrets::Secrets;
+use crate::stats::TlsStats;
 use crate::stream::TlsStream;
 use crate::validation::Validation;
 use crate::verifier::UpstreamVerifier;
@@ -42,14 +44,20 @@ pub struct ConnectOptions {
 /// TLS to upstream hosts as configured by an `UpstreamTlsContext`.
 #[derive(Debug)]
 pub struct UpstreamTls {
-    parameters: Parameters,
-    validation: Arc<Validation>,
-    identity: Option<(Arc<CertifiedKey>, Arc<CertificateFacts>)>,
+    material: Arc<Renewed<Material>>,
     alpn: Vec<Vec<u8>>,
     server_name: Option<String>,
     verify_server_name: bool,
     /// `auto_host_sni`: the host's own name is the server name unless a request says otherwise.
     auto_host_sni: bool,
+}
+
+/// What the message comes to with the secrets that are there.
+#[derive(Debug)]
+struct Material {
+    parameters: Parameters,
+    validation: Arc<Validation>,
+    identity: Option<(Arc<CertifiedKey>, Arc<CertificateFacts>)>,
     session_keys: usize,
     variants: Mutex<HashMap<Variant, Arc<ClientConfig>>>,
 }
@@ -69,7 +77,7 @@ impl UpstreamTls {
     /// Fields that are not supported, files that cannot be read, and certificates, keys or names that do not fit.
     pub fn from_message(
         message: &UpstreamTlsContext,
-        secrets: &StaticSecrets,
+        secrets: &Arc<Secrets>,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Self, ConfigError> {
@@ -80,43 +88,44 @@ impl UpstreamTls {
             auto_host_sni,
             auto_sni_san_validation,
             allow_renegotiation,
-            max_session_keys,
+            max_session_keys: _, // part of what follows the secrets
             // Key usage is always enforced, as in Envoy since 1.39.
             enforce_rsa_key_usage: _,
         } = message;
         ConfigError::refuse_if(*allow_renegotiation, path, "allow_renegotiation")?;
         let common_path = path.field("common_tls_context");
-        let context =
-            Context::lower(common_tls_context.as_ref(), Side::Client, secrets, &common_path, warnings)?;
-        let Context { parameters, identities, validation, alpn } = context;
-        if identities.len() > 1 {
-            let reason = "Multiple TLS certificates are not supported for client contexts";
-            return Err(ConfigError::new(common_path.field("tls_certificates"), reason));
-        }
         if !sni.is_empty() && ServerName::try_from(sni.as_str()).is_err() {
             // Envoy sends whatever is configured.
             let reason = format!("'{sni}' is not the name of a server: connections are made without one");
             warnings.push(ConfigWarning::new(path.field("sni"), reason));
         }
-        if *auto_sni_san_validation && validation.roots.is_none() {
+        let material = Renewed::new(
+            secrets,
+            common_tls_context.as_ref(),
+            &common_path,
+            || Material::lower(message, secrets, &common_path, warnings),
+            || {
+                let (message, secrets, path) = (message.clone(), secrets.clone(), common_path.clone());
+                Box::new(move || Material::lower(&message, &secrets, &path, &mut Vec::new()))
+            },
+        )?;
+        let without_roots = material.get().is_some_and(|material| material.validation.roots.is_none());
+        if *auto_sni_san_validation && without_roots {
             let reason = "'auto_sni_san_validation' was configured without configuring a trusted CA";
             return Err(ConfigError::new(path.field("auto_sni_san_validation"), reason));
         }
-        let tls = Self {
-            parameters,
-            validation: Arc::new(validation),
-            identity: identities.into_iter().next().map(|identity| (identity.key, identity.facts)),
-            alpn,
+        Ok(Self {
+            material,
+            alpn: common_tls_context.as_ref().map_or_else(Vec::new, alpn_of),
             server_name: Some(sni.clone()).filter(|name| !name.is_empty()),
             verify_server_name: *auto_sni_san_validation,
             auto_host_sni: *auto_host_sni,
-            session_keys: max_session_keys.as_ref().map_or(1, |keys| keys.value as usize),
-            variants: Mutex::default(),
-        };
-        // The plain variant is used by most connections and shows what does not fit while it can still be refused.
-        tls.config(Variant { alpn: tls.alpn.clone(), verify_names: Vec::new() })
-            .map_err(|error| ConfigError::new(common_path, error))?;
-        Ok(tls)
+        })
+    }
+
+    /// Counts what happens to the context beside handshakes.
+    pub fn count_in(&self, stats: &TlsStats) {
+        self.material.count_in(stats);
     }
 
     /// Whether a host's own name becomes the server name (`auto_host_sni`): the caller then gives it with
@@ -147,8 +156,11 @@ impl UpstreamTls {
         {
             verify_names.push(name.clone());
         }
-        let config =
-            self.config(Variant { alpn: self.offered(options), verify_names }).map_err(io::Error::other)?;
+        let Some(material) = self.material.get() else {
+            return Err(TlsFailure::secrets_not_ready().into());
+        };
+        let config = material.config(Variant { alpn: self.offered(options), verify_names });
+        let config = config.map_err(io::Error::other)?;
         // An address is no server name on the wire: rustls sends none for it.
         let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let name = server_name.and_then(|name| ServerName::try_from(name.clone()).ok());
@@ -158,8 +170,8 @@ impl UpstreamTls {
         stream.handshake().await?;
         let mut info = TlsInfo::of(stream.connection());
         info.server_name = server_name.cloned();
-        info.local = self.identity.as_ref().map(|(_, facts)| facts.clone());
-        info.peer_verified = self.validation.is_active() && info.peer.is_some();
+        info.local = material.identity.as_ref().map(|(_, facts)| facts.clone());
+        info.peer_verified = material.validation.is_active() && info.peer.is_some();
         Ok((Transport::Secure(Box::new(stream)), info))
     }
 
@@ -172,6 +184,35 @@ impl UpstreamTls {
             &options.alpn_fallback
         };
         offered.clone()
+    }
+}
+
+impl Material {
+    /// Lowers the message, whose common context has this path; `None` while a secret that it names is missing.
+    fn lower(
+        message: &UpstreamTlsContext,
+        secrets: &Secrets,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let common = message.common_tls_context.as_ref();
+        let context = Context::lower(common, Side::Client, secrets, path, warnings)?;
+        let Some(Context { parameters, identities, validation, alpn }) = context else { return Ok(None) };
+        if identities.len() > 1 {
+            let reason = "Multiple TLS certificates are not supported for client contexts";
+            return Err(ConfigError::new(path.field("tls_certificates"), reason));
+        }
+        let material = Self {
+            parameters,
+            validation: Arc::new(validation),
+            identity: identities.into_iter().next().map(|identity| (identity.key, identity.facts)),
+            session_keys: message.max_session_keys.as_ref().map_or(1, |keys| keys.value as usize),
+            variants: Mutex::default(),
+        };
+        // The plain variant is used by most connections and shows what does not fit while it can still be refused.
+        let plain = material.config(Variant { alpn, verify_names: Vec::new() });
+        plain.map_err(|error| ConfigError::new(path.clone(), error))?;
+        Ok(Some(material))
     }
 
     fn config(&self, variant: Variant) -> Result<Arc<ClientConfig>, String> {
@@ -210,4 +251,8 @@ impl UpstreamTls {
         config.check_selected_alpn = false;
         Ok(config)
     }
+}
+
+fn alpn_of(common: &CommonTlsContext) -> Vec<Vec<u8>> {
+    common.alpn_protocols.iter().map(|protocol| protocol.clone().into_bytes()).collect()
 }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::StringMatcher;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::{CertificateError, RootCertStore};
 
 use crate::certificate::CertificateFacts;
@@ -25,6 +26,8 @@ pub(crate) struct Validation {
     pub root_certificates: Vec<CertificateDer<'static>>,
     pub revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     pub only_leaf_revocation: bool,
+    /// `allow_expired_certificate`: the time does not matter.
+    pub accept_expired: bool,
     /// `ACCEPT_UNTRUSTED`: a chain that does not lead to an anchor is accepted, and reported as not verified.
     pub accept_untrusted: bool,
     /// `suppress_client_ca_list`.
@@ -80,7 +83,6 @@ impl Validation {
             require_signed_certificate_timestamp.as_ref().is_some_and(|required| required.value),
             "require_signed_certificate_timestamp",
         )?;
-        refuse(*allow_expired_certificate, "allow_expired_certificate")?;
         refuse(custom_validator_config.is_some(), "custom_validator_config")?;
         refuse(max_verify_depth.is_some(), "max_verify_depth")?;
         if watched_directory.is_some() {
@@ -89,6 +91,7 @@ impl Validation {
         let mut validation = Self {
             only_leaf_revocation: *only_verify_leaf_cert_crl,
             hide_authorities: *suppress_client_ca_list,
+            accept_expired: *allow_expired_certificate,
             accept_untrusted: *trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32,
             ..Self::default()
         };
@@ -125,6 +128,25 @@ impl Validation {
         }
         validation.pins.extend(verify_certificate_spki.iter().cloned().map(Pin::Key));
         Ok(validation)
+    }
+
+    /// The time for which a chain is verified: `now`, or one at which all of it is valid where the time does not matter.
+    pub(crate) fn time_of(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> UnixTime {
+        if !self.accept_expired {
+            return now;
+        }
+        let chain = std::iter::once(leaf).chain(intermediates).filter_map(CertificateFacts::of);
+        let (begin, end) = chain.fold((0, i64::MAX), |(begin, end), facts| {
+            (facts.not_before.max(begin), facts.not_after.min(end))
+        });
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let at = now.min(end).max(begin).max(0);
+        UnixTime::since_unix_epoch(Duration::from_secs(at.unsigned_abs()))
     }
 
     /// Whether anything is verified at all.

@@ -54,6 +54,7 @@ impl ServerCertVerifier for UpstreamVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let now = self.validation.time_of(leaf, intermediates, now);
         if let Some(chain) = &self.chain {
             match chain.verify_server_cert(leaf, intermediates, server_name, ocsp, now) {
                 // The name is looked at only once the chain is found good.
@@ -141,6 +142,7 @@ impl ClientCertVerifier for DownstreamVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let now = self.validation.time_of(leaf, intermediates, now);
         if let Some(chain) = &self.chain
             && let Err(error) = chain.verify_client_cert(leaf, intermediates, now)
             && !self.validation.accept_untrusted

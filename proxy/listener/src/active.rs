@@ -44,9 +44,13 @@ impl SharedListener {
     pub(crate) fn new(config: ListenerConfig, store: &Store, connection_ids: Arc<AtomicU64>) -> Self {
         let scope = store.scope(&format!("listener.{}.", config.stat_prefix));
         let secure = config.chains.iter().any(|chain| chain.tls.is_some());
+        let tls_stats = secure.then(|| TlsStats::of_listener(&scope));
+        if let Some(stats) = &tls_stats {
+            config.chains.iter().filter_map(|chain| chain.tls.as_ref()).for_each(|tls| tls.count_in(stats));
+        }
         Self {
             stats: scope.group(),
-            tls_stats: secure.then(|| TlsStats::of_listener(&scope)),
+            tls_stats,
             proxy_protocol_stats: config
                 .proxy_protocol
                 .as_ref()

@@ -16,7 +16,7 @@ use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_listener::socket_address;
 use dhow_proxy_upstream::{ResolverOptions, check_source_file};
 use dhow_proxy_xds::{PathSource, Variant};
-use dhow_tls::StaticSecrets;
+use dhow_tls::Secrets;
 
 use crate::cli::Options;
 use crate::log_pattern::LogPattern;
@@ -88,7 +88,7 @@ pub(crate) struct Bootstrap {
     /// `stats_server_version_override`: what `server.version` says.
     pub(crate) version_gauge: Option<u64>,
     /// `static_resources.secrets`.
-    pub(crate) secrets: Arc<StaticSecrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// `overload_manager`.
     pub(crate) overload: Option<OverloadSettings>,
 }
@@ -215,7 +215,7 @@ pub(crate) fn lower(
     let pb::bootstrap::StaticResources { listeners, clusters, secrets } =
         static_resources.unwrap_or_default();
     let static_path = root.field("static_resources");
-    let secrets = StaticSecrets::from_messages(secrets, &static_path.field("secrets"))?;
+    let secrets = Secrets::from_messages(secrets, &static_path.field("secrets"))?;
     let (cds, lds, ads) = lower_dynamic(dynamic_resources, &root.field("dynamic_resources"))?;
     let node = lower_node(node.unwrap_or_default(), options);
     if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {

@@ -15,6 +15,7 @@ mod node_address;
 mod overload;
 mod route_tables;
 mod runtime;
+mod secrets;
 mod server_stats;
 mod stats_config;
 mod stats_sink;

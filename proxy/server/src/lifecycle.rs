@@ -157,6 +157,7 @@ fn configuration(
         secrets: bootstrap.secrets.clone(),
     };
     let drain_time = Duration::from_secs(options.drain_time_s);
+    crate::secrets::follow(&bootstrap.secrets, store);
     clusters.set_proxy_facts(proxy_facts(options, bootstrap, store));
     let listeners = ListenerManager::new(store.clone(), workers, drain_time);
     Configuration {

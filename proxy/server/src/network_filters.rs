@@ -26,7 +26,7 @@ use dhow_proxy_tcp::{DirectResponse, Echo, TcpProxy};
 use dhow_proxy_upstream::ClusterManager;
 use dhow_proxy_xds::PathSource;
 use dhow_stats::Store;
-use dhow_tls::{DownstreamTls, StaticSecrets};
+use dhow_tls::{DownstreamTls, Secrets};
 
 use crate::route_tables::RouteTables;
 
@@ -50,7 +50,7 @@ pub(crate) struct FilterBuilder {
     pub(crate) node_id: Arc<str>,
     pub(crate) node_address: IpAddr,
     /// `static_resources.secrets`.
-    pub(crate) secrets: Arc<StaticSecrets>,
+    pub(crate) secrets: Arc<Secrets>,
 }
 
 impl NetworkFilters for FilterBuilder {

@@ -40,7 +40,7 @@ stat_group! {
 
 /// What happened to a subscription.
 #[derive(Clone, Copy, Debug)]
-enum Event<'a> {
+pub(crate) enum Event<'a> {
     Attempt,
     Success(&'a str),
     Failure,
@@ -76,7 +76,8 @@ impl SubscriptionStats {
         }
     }
 
-    fn count(&self, event: Event<'_>) {
+    /// Counts what happened.
+    pub(crate) fn count(&self, event: Event<'_>) {
         let stats = &self.updates;
         match event {
             Event::Attempt => stats.update_attempt().inc(),

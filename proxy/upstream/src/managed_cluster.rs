@@ -560,6 +560,9 @@ fn cluster_info(
     let scope = store.scope(&cluster_scope(&config.observability_name));
     let stats =
         ClusterStats::new(&scope, matches!(config.discovery, Discovery::Eds(_)), config.sockets.any_secure());
+    if let Some(tls) = stats.tls() {
+        config.sockets.count_in(tls);
+    }
     if config.sockets.default.names_client() {
         stats.long_tlvs();
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dhow_tls::UpstreamTls;
+use dhow_tls::{TlsStats, UpstreamTls};
 
 use crate::connection_options::ProxiedConnection;
 use crate::proxy_protocol::ProxyProtocolSocket;
@@ -38,6 +38,15 @@ impl TransportSocket {
             Self::RawBuffer => false,
             Self::Tls(_) => true,
             Self::ProxyProtocol(socket) => socket.inner.is_secure(),
+        }
+    }
+
+    /// Counts what happens to the TLS context beside handshakes.
+    pub(crate) fn count_in(&self, stats: &TlsStats) {
+        match self {
+            Self::RawBuffer => {}
+            Self::Tls(tls) => tls.count_in(stats),
+            Self::ProxyProtocol(socket) => socket.inner.count_in(stats),
         }
     }
 

@@ -17,7 +17,7 @@ use dhow_proxy_upstream::{
     LbRequest, Origin, SecureOptions, WorkerCluster, WorkerClusters, connect,
 };
 use dhow_stats::Store;
-use dhow_tls::{DownstreamTls, StaticSecrets};
+use dhow_tls::DownstreamTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -432,8 +432,7 @@ async fn tls_server() -> (u16, tokio::task::JoinHandle<()>) {
          private_key: {{inline_string: {key}}}}}]}}}}"
     ));
     let tls =
-        DownstreamTls::from_message(&context, &StaticSecrets::default(), &FieldPath::root(), &mut Vec::new())
-            .unwrap();
+        DownstreamTls::from_message(&context, &Arc::default(), &FieldPath::root(), &mut Vec::new()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = tokio::task::spawn_local(async move {

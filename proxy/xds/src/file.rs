@@ -142,6 +142,11 @@ impl<S: ConfigSink, O: SubscriptionObserver> FileSubscription<S, O> {
     /// Loads the file, and again whenever it changes. Never returns: drop it to end it.
     pub async fn run(mut self) -> std::convert::Infallible {
         self.load();
+        self.follow().await
+    }
+
+    /// Loads the file, which was [loaded](Self::load) before, whenever it changes. Never returns: drop it to end it.
+    pub async fn follow(mut self) -> std::convert::Infallible {
         loop {
             let moved = tokio::select! {
                 moved = self.watch.moved() => moved,

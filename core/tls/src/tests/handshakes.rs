@@ -7,11 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use dhow_net::SecureStream;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::subject_alt_name_matcher::SanType as NameKind;
 use super::*;
 use crate::TlsFailure;
+use crate::validation::Validation;
+use crate::verifier::UpstreamVerifier;
 
 fn text_of(side: Side) -> String {
     side.map(|(_, info)| format!("{info:?}")).unwrap_err().to_string()
@@ -373,4 +379,21 @@ fn head_and_body_leave_as_one_record_in_one_write() {
         }
         assert!(idle.get(), "nothing more is there to read");
     });
+}
+
+#[test]
+fn an_expired_certificate_is_accepted_where_the_time_does_not_matter() {
+    let authority = Authority::new("root");
+    let leaf = CertificateDer::from_pem_slice(authority.issue(&["a"], &[]).certificate.as_bytes()).unwrap();
+    // Centuries after the end of what tests issue.
+    let late = UnixTime::since_unix_epoch(Duration::from_secs(100_000_000_000));
+    for allowed in [false, true] {
+        let context =
+            CertificateValidationContext { allow_expired_certificate: allowed, ..trusting(&authority) };
+        let validation = Validation::lower(&context, &FieldPath::root(), &mut Vec::new()).unwrap();
+        let provider = Arc::new(default_provider());
+        let verifier = UpstreamVerifier::new(Arc::new(validation), Vec::new(), provider).unwrap();
+        let name = ServerName::try_from("a").unwrap();
+        assert_eq!(verifier.verify_server_cert(&leaf, &[], &name, &[], late).is_ok(), allowed);
+    }
 }

@@ -4,6 +4,7 @@ mod configuration;
 mod handshakes;
 mod lenient;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
@@ -17,7 +18,7 @@ use crate::pb::{
     SubjectAltNameMatcher, TlsCertificate, TlsParameters, UpstreamTlsContext, data_source, string_matcher,
     subject_alt_name_matcher,
 };
-use crate::{ConnectOptions, DownstreamTls, StaticSecrets, TlsInfo, UpstreamTls};
+use crate::{ConnectOptions, DownstreamTls, TlsInfo, UpstreamTls};
 
 /// An authority that issues certificates.
 struct Authority {
@@ -97,14 +98,14 @@ fn client_message(common: CommonTlsContext) -> UpstreamTlsContext {
 
 fn server(message: &DownstreamTlsContext) -> Result<(DownstreamTls, Vec<ConfigWarning>), ConfigError> {
     let mut warnings = Vec::new();
-    let secrets = StaticSecrets::default();
+    let secrets = Arc::default();
     DownstreamTls::from_message(message, &secrets, &FieldPath::from("tls"), &mut warnings)
         .map(|tls| (tls, warnings))
 }
 
 fn client(message: &UpstreamTlsContext) -> Result<(UpstreamTls, Vec<ConfigWarning>), ConfigError> {
     let mut warnings = Vec::new();
-    let secrets = StaticSecrets::default();
+    let secrets = Arc::default();
     UpstreamTls::from_message(message, &secrets, &FieldPath::from("tls"), &mut warnings)
         .map(|tls| (tls, warnings))
 }

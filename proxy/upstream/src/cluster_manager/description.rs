@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dhow_base::ConfigWarning;
 use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_stats::stat_group;
-use dhow_tls::StaticSecrets;
+use dhow_tls::Secrets;
 
 use crate::dns::ResolverOptions;
 use crate::forwarding_options::ForwardingLowering;
@@ -44,7 +44,7 @@ pub struct ProxyFacts {
     /// `cluster_manager.upstream_bind_config`: for clusters that have none of their own.
     pub upstream_bind: Option<BindConfig>,
     /// `static_resources.secrets`: for TLS contexts that name them.
-    pub secrets: Arc<StaticSecrets>,
+    pub secrets: Arc<Secrets>,
     /// How the bootstrap says that names are resolved: for clusters that do not say it.
     pub resolver: ResolverOptions,
     /// Reads what the options of clusters say about the forwarding of requests.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dhow_base::{ConfigError, FieldPath, Rng};
 use dhow_proto::envoy::config::core::v3::BindConfig;
 use dhow_stats::Store;
-use dhow_tls::StaticSecrets;
+use dhow_tls::Secrets;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -73,7 +73,7 @@ pub(super) struct State {
     /// `cluster_manager.upstream_bind_config`.
     pub(super) upstream_bind: Option<BindConfig>,
     /// `static_resources.secrets`.
-    pub(super) secrets: Arc<StaticSecrets>,
+    pub(super) secrets: Arc<Secrets>,
     /// How names are resolved unless a cluster says it.
     pub(super) resolver: Arc<ResolverOptions>,
     pub(super) forwarding: ForwardingLowering,

@@ -11,7 +11,7 @@ use dhow_proto::envoy::r#type::metadata::v3::{
 };
 use dhow_proto::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
 use dhow_proto::{Message, Name, any};
-use dhow_tls::StaticSecrets;
+use dhow_tls::Secrets;
 
 use crate::dns::ResolverOptions;
 use crate::forwarding_options::ForwardingLowering;
@@ -21,7 +21,7 @@ use crate::metadata::{MetadataPath, MetadataStep};
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     pub(crate) warnings: Vec<ConfigWarning>,
-    pub(crate) secrets: Arc<StaticSecrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// How names are resolved unless the message says it.
     pub(crate) resolver: Arc<ResolverOptions>,
     pub(crate) forwarding: ForwardingLowering,

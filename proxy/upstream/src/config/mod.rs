@@ -26,7 +26,7 @@ use dhow_proto::envoy::config::cluster::v3::TrackClusterStats;
 use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbPolicy as LegacyPolicy};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use dhow_tls::StaticSecrets;
+use dhow_tls::Secrets;
 
 pub(crate) use assignment::{AssignedEndpoint, Assignment, AssignmentPolicy, EndpointTarget};
 use discovery::DiscoveryFields;
@@ -70,7 +70,7 @@ impl Deref for ClusterConfig {
 /// forwarding of requests read by `forwarding`; paths in errors and warnings start at the message.
 pub(crate) fn lower_cluster(
     cluster: Cluster,
-    secrets: &Arc<StaticSecrets>,
+    secrets: &Arc<Secrets>,
     resolver: &Arc<ResolverOptions>,
     forwarding: &ForwardingLowering,
 ) -> Result<(ClusterConfig, Vec<ConfigWarning>), ConfigError> {

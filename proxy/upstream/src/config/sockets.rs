@@ -17,7 +17,7 @@ use dhow_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyP
 use dhow_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use dhow_proto::google::protobuf::Struct;
-use dhow_tls::UpstreamTls;
+use dhow_tls::{TlsStats, UpstreamTls};
 
 use super::assignment::source_address;
 use super::connections;
@@ -47,6 +47,12 @@ impl TransportSockets {
     /// Whether connections to some hosts may be encrypted.
     pub(crate) fn any_secure(&self) -> bool {
         self.default.is_secure() || self.matches.iter().any(|entry| entry.socket.is_secure())
+    }
+
+    /// Counts what happens to TLS contexts beside handshakes.
+    pub(crate) fn count_in(&self, stats: &TlsStats) {
+        self.default.count_in(stats);
+        self.matches.iter().for_each(|entry| entry.socket.count_in(stats));
     }
 
     /// The socket for an endpoint and the name of the entry, `default` when none matches: the first entry all of whose
