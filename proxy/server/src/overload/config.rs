@@ -216,7 +216,7 @@ fn lower_action(
         Some("disable_http_keepalive") => Effect::OfWorkers(OverloadAction::DisableHttpKeepalive),
         Some("stop_accepting_connections") => Effect::OfWorkers(OverloadAction::StopAcceptingConnections),
         Some("reject_incoming_connections") => Effect::OfWorkers(OverloadAction::RejectIncomingConnections),
-        Some("shrink_heap") => lower_shrink(typed_config.as_ref(), &path.field("typed_config"))?,
+        Some("shrink_heap") => lower_shrink(typed_config.as_ref(), &path.field("typed_config"), warnings)?,
         Some(other @ ("reduce_timeouts" | "reset_high_memory_stream" | "close_idle_http_connections")) => {
             let why = format!("without effect: {other} is only counted, nothing is done");
             warnings.push(ConfigWarning::new(path.field("name"), why));
@@ -248,12 +248,18 @@ fn lower_action(
     Ok(Action { name, effect, triggers: compiled })
 }
 
-fn lower_shrink(config: Option<&Any>, path: &FieldPath) -> Result<Effect, ConfigError> {
+fn lower_shrink(
+    config: Option<&Any>,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Effect, ConfigError> {
     let Some(config) = config else { return Ok(Effect::ShrinkHeap(SHRINK)) };
-    let pb::ShrinkHeapConfig {
-        timer_interval,
-        max_unfreed_memory_bytes: _, // the allocator gives back all that it can
-    } = any::unpack(config).map_err(|error| error.under(path))?;
+    let pb::ShrinkHeapConfig { timer_interval, max_unfreed_memory_bytes } =
+        any::unpack(config).map_err(|error| error.under(path))?;
+    if max_unfreed_memory_bytes.is_some() {
+        let why = "is ignored: the allocator gives back all that it can";
+        warnings.push(ConfigWarning::new(path.field("max_unfreed_memory_bytes"), why));
+    }
     Ok(Effect::ShrinkHeap(duration_or(timer_interval, SHRINK)))
 }
 
