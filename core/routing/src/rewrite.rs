@@ -161,18 +161,19 @@ impl HostRewrite {
 /// Sets `:authority`. The former one is appended to `x-forwarded-host` on request, and kept in `x-envoy-original-host` on request.
 pub fn set_authority(headers: &mut HeaderMap, host: &[u8], append_forwarded_host: bool, keep_original: bool) {
     let former = headers.authority().to_vec();
-    if append_forwarded_host && !former.is_empty() {
-        append_to_list(headers, &KnownHeader::XForwardedHost.into(), &former);
-    }
     if keep_original && !former.is_empty() {
         headers.set_known(KnownHeader::XEnvoyOriginalHost, &former);
+    }
+    if append_forwarded_host && !former.is_empty() {
+        append_to_list(headers, &KnownHeader::XForwardedHost.into(), &former);
     }
     headers.set_known(KnownHeader::Authority, host);
 }
 
-/// Joins with a comma and no blank, as Envoy joins forwarded hosts.
+/// Joins with a comma and no blank, as Envoy joins forwarded hosts, unless the list ends with the value already.
 fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: &[u8]) {
     match headers.get(name).filter(|before| !before.is_empty()) {
+        Some(before) if before.rsplit(|&b| b == b',').find(|last| !last.is_empty()) == Some(value) => {}
         Some(before) => {
             let joined = [before, b",", value].concat();
             headers.set(name, &joined);

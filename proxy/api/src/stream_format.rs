@@ -125,6 +125,10 @@ impl FormatContext for StreamFormat<'_> {
         self.response
     }
 
+    fn response_trailers(&self) -> Option<&HeaderMap> {
+        self.info.response_trailers.as_deref()
+    }
+
     fn start_time(&self) -> Option<SystemTime> {
         Some(clock::wall_at(self.info.start))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dhow_base::{ResponseFlag, ResponseFlags};
+use dhow_http::HeaderMap;
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_routing::SelectedRoute;
 use dhow_tls::TlsInfo;
@@ -116,6 +117,8 @@ pub struct StreamInfo {
     pub end: Option<Instant>,
     /// Status sent downstream; none when the stream ended before one was.
     pub response_code: Option<u16>,
+    /// The trailers of the response that was sent downstream, where something is logged.
+    pub response_trailers: Option<Box<HeaderMap>>,
     /// Flags that say what went wrong.
     pub flags: ResponseFlags,
     /// Why the status is what it is.
@@ -191,6 +194,7 @@ impl StreamInfo {
             first_downstream_tx: None,
             end: None,
             response_code: None,
+            response_trailers: None,
             flags: ResponseFlags::NONE,
             details: None,
             connection_termination_details: None,

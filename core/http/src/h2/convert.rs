@@ -138,7 +138,8 @@ pub(super) fn to_trailers(trailers: &HeaderMap) -> Result<http::HeaderMap, HeadE
     Ok(out)
 }
 
-/// Reads a received request head. Cookie crumbs are joined, and `host` gives way to `:authority`.
+/// Reads a received request head. Cookie crumbs are joined behind all other headers, as in Envoy, and `host` gives way to
+/// `:authority`.
 pub(super) fn from_request<B>(request: &Request<B>, head: &mut HeaderMap) {
     head.clear();
     head.append_known(KnownHeader::Method, request.method().as_str().as_bytes());
@@ -158,11 +159,14 @@ pub(super) fn from_request<B>(request: &Request<B>, head: &mut HeaderMap) {
     for (name, value) in request.headers() {
         match name.as_str() {
             "host" if head.contains_known(KnownHeader::Authority) => {}
-            "cookie" => join_cookie(head, value.as_bytes()),
+            "cookie" => {}
             name => head.append_request_lower(name.as_bytes(), value.as_bytes()),
         }
     }
     head.join_repeats();
+    for crumb in request.headers().get_all(http::header::COOKIE) {
+        join_cookie(head, crumb.as_bytes());
+    }
 }
 
 fn join_cookie(head: &mut HeaderMap, crumb: &[u8]) {

@@ -73,7 +73,7 @@ fn a_request_and_its_response_cross_with_bodies_and_trailers() {
         send.send(Bytes::from_static(b"hello"), false).await.unwrap();
         send.send_trailers(&head(&[("t", "1")])).unwrap();
         let (received, mut body, mut responder) = accept_one(server).await;
-        let expected = ":method: POST|:path: /p|:scheme: https|:authority: h|content-type: x|cookie: a=1; b=2|x-other: y";
+        let expected = ":method: POST|:path: /p|:scheme: https|:authority: h|content-type: x|x-other: y|cookie: a=1; b=2";
         assert_eq!(text(&received), expected);
         let data = body.data().await.unwrap().unwrap();
         body.release(data.len());

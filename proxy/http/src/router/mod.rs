@@ -62,6 +62,8 @@ struct Forwarding {
     host: Option<Arc<Host>>,
     /// Whether the head of some attempt was sent.
     started: bool,
+    /// Whether an attempt brought an interim response.
+    interim: bool,
     /// The attempts that go on.
     hedges: Hedges,
     /// What is logged of the attempt, where attempts are.

@@ -111,6 +111,7 @@ impl Exchange {
             previous_priorities,
             host: None,
             started: false,
+            interim: false,
             hedges: Hedges::default(),
             log: None,
             replaced: false,

@@ -75,7 +75,7 @@ impl Exchange {
                 let traits = forwarding.traits(self.internal);
                 self.charge(&forwarding.cluster, &forwarding.groups, reset_status(&reset), &traits);
                 self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
-                let reply = reset_reply(&reset, self.info.upstream.attempts > 1);
+                let reply = reset_reply(&reset, self.info.upstream.attempts > 1, forwarding.interim);
                 self.take_in_request(down).await;
                 self.reply_of_router(down, timer, forwarding, reply).await
             }
@@ -252,6 +252,7 @@ impl Exchange {
         if request_done {
             forwarding.finish_copies(down.trailers());
         }
+        self.keep_trailers(&upstream);
         guard.release_client(&upstream, &self.manager.stats.manager);
         let done = clock::now();
         self.info.upstream.last_rx = Some(done);
@@ -304,6 +305,16 @@ impl Exchange {
         }
     }
 
+    /// Keeps the trailers of the response, as its filters left them, for what is logged of it.
+    fn keep_trailers(&mut self, upstream: &UpstreamStream) {
+        if self.manager.config.access_logs.is_empty() {
+            return;
+        }
+        let pipe = self.filters.response_body.as_deref();
+        let trailers = pipe.map_or_else(|| upstream.trailers(), |pipe| pipe.trailers());
+        self.info.response_trailers = trailers.cloned().map(Box::new);
+    }
+
     /// Whether responses are counted by their status at all.
     fn counts_by_code(&self, status: u16) -> bool {
         !self.info.health_check
@@ -334,15 +345,15 @@ fn timeout_reply(status: u16, details: &'static str) -> LocalReply {
     LocalReply::new(status, body, details).flag(ResponseFlag::UpstreamRequestTimeout)
 }
 
-/// The reply for an attempt that ended without a response.
-fn reset_reply(reset: &Reset, retried: bool) -> LocalReply {
+/// The reply for an attempt that ended without a response, or with none but an interim one.
+fn reset_reply(reset: &Reset, retried: bool, interim: bool) -> LocalReply {
     let again = if retried { "retried and the latest " } else { "" };
     let body = format!(
         "upstream connect error or disconnect/reset before headers. {again}reset reason: {}",
         reset.kind.as_str()
     );
-    let reply =
-        LocalReply::new(reset_status(reset), body.into_bytes(), reset.details(false)).flag(reset.kind.flag());
+    let reply = LocalReply::new(reset_status(reset), body.into_bytes(), reset.details(interim))
+        .flag(reset.kind.flag());
     if reset.kind == ResetKind::Overflow {
         return reply.header(KnownHeader::XEnvoyOverloaded, &b"true"[..]);
     }

@@ -160,6 +160,7 @@ impl Exchange {
                     interim = Some(head.status);
                     // Another host would have to send the same again.
                     forwarding.retry = None;
+                    forwarding.interim = true;
                     if manager.config.proxy_100_continue {
                         manager.stats.charge_interim(head.status);
                         pump.body.stream.info.response_code = Some(head.status);

@@ -52,7 +52,11 @@ impl Exchange {
             let Some(cluster) = cluster else { continue };
             let limit = cluster.info().per_connection_buffer_limit as usize;
             let manager = self.manager.clone();
-            let head = self.shadow_head(policy);
+            let mut head = self.shadow_head(policy);
+            if let Some(timeout) = timeout {
+                // A copy is tried once: it is expected within the whole time.
+                head.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, timeout.as_millis() as u64);
+            }
             let shadow = Shadow { manager, cluster, priority, head, timeout };
             if self.end_stream {
                 tokio::task::spawn_local(shadow.run(None));

@@ -174,7 +174,16 @@ impl H1Upstream {
                 }
             }
             match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) => return Poll::Ready(Err(Reset::new(ResetKind::ConnectionTermination))),
+                Ok(0) => {
+                    // A message that began does not end here.
+                    let began = !self.wire.read.is_empty();
+                    if began {
+                        self.guard.set_closed_by(ClosedBy::Remote);
+                    }
+                    let kind =
+                        if began { ResetKind::ProtocolError } else { ResetKind::ConnectionTermination };
+                    return Poll::Ready(Err(Reset::new(kind)));
+                }
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(Reset::of_io(&error))),
             }
@@ -247,11 +256,11 @@ impl BodySource for H1Upstream {
             return Poll::Ready(Err(Reset::new(ResetKind::ConnectionTermination)));
         }
         Poll::Ready(result.map_err(|reset| match reset.kind {
-            // The end of the stream in the middle of a body breaks the protocol; a reset connection does not.
-            ResetKind::ConnectionTermination if self.wire.peer_ended() => {
+            // The end of the connection in the middle of a body breaks the protocol, orderly or not.
+            ResetKind::ConnectionTermination => {
+                self.guard.set_closed_by(ClosedBy::Remote);
                 Reset::new(ResetKind::ProtocolError)
             }
-            ResetKind::ProtocolError => Reset::new(ResetKind::ProtocolError),
             _ => reset,
         }))
     }

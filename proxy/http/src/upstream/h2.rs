@@ -28,6 +28,8 @@ pub(crate) struct H2Upstream {
     request_done: bool,
     /// The protocol that the request asks to upgrade to.
     upgrade: Option<Box<[u8]>>,
+    /// Whether the response has no body by its status.
+    bodiless: bool,
 }
 
 impl H2Upstream {
@@ -38,7 +40,16 @@ impl H2Upstream {
 
     pub(crate) fn new(slot: Rc<StreamSlot>) -> Self {
         let queue = SendQueue::new(slot.stream_buffer());
-        Self { slot, sending: None, queue, pending: None, body: None, request_done: false, upgrade: None }
+        Self {
+            slot,
+            sending: None,
+            queue,
+            pending: None,
+            body: None,
+            request_done: false,
+            upgrade: None,
+            bodiless: false,
+        }
     }
 
     /// Whether so many bytes wait for the host that no more are taken.
@@ -76,6 +87,7 @@ impl H2Upstream {
             if !received.is_complete() {
                 body = BodyLength::UntilClose;
             }
+            self.bodiless = matches!(head.status(), Some(204 | 304));
             self.body = Some(received);
             if let Some(protocol) = &self.upgrade {
                 upgrade::answer_from_http2(head, protocol);
@@ -96,11 +108,14 @@ impl BodySource for H2Upstream {
         match &mut self.body {
             Some(body) => {
                 let before = body.is_complete();
-                let polled = body.poll_body(cx);
+                let state = ready!(body.poll_body(cx));
                 if !before && body.is_complete() && body.trailers().is_some() {
                     self.slot.count_trailers();
                 }
-                polled
+                if self.bodiless && matches!(state, Ok(BodyState::Data)) && !body.chunk().is_empty() {
+                    return Poll::Ready(Err(Reset::new(ResetKind::ProtocolError)));
+                }
+                Poll::Ready(state)
             }
             None => Poll::Ready(Err(Reset::new(ResetKind::LocalReset))),
         }

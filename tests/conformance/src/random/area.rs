@@ -9,6 +9,10 @@ pub enum Area {
     /// Connection manager, routes, header rules and filters, under HTTP/1 requests.
     #[default]
     Http,
+    /// Hosts that fail in every way, and retries, timeouts, hedging, mirroring, redirects, limits, outlier detection.
+    Resilience,
+    /// As `http`, under HTTP/2 requests, with upstreams of both protocols.
+    Http2,
 }
 
 impl Area {
@@ -16,6 +20,8 @@ impl Area {
     pub fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Resilience => "resilience",
+            Self::Http2 => "http2",
         }
     }
 
@@ -23,6 +29,8 @@ impl Area {
     pub fn case(self, seed: u64, requests: usize) -> Case {
         match self {
             Self::Http => generate::http(seed, requests),
+            Self::Resilience => generate::resilience(seed, requests),
+            Self::Http2 => generate::http2(seed, requests),
         }
     }
 }

@@ -4,10 +4,14 @@ mod connection_manager;
 mod filters;
 mod header_rules;
 mod http;
+mod http2;
 mod matchers;
 mod replies;
 mod requests;
+mod resilience;
 mod route_actions;
 mod routes;
 
 pub use http::http;
+pub use http2::http2;
+pub use resilience::resilience;
