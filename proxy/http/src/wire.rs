@@ -122,6 +122,11 @@ impl Wire {
         self.trailers = None;
     }
 
+    /// Takes the end of the connection for that of the body, where nothing else marks it; tells whether it is.
+    pub(crate) fn end_with_connection(&mut self) -> bool {
+        self.body.finish().is_ok()
+    }
+
     /// Whether the whole body was read and consumed.
     pub(crate) fn body_is_consumed(&self) -> bool {
         self.body.is_end() && self.data == 0

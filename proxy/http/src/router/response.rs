@@ -76,7 +76,7 @@ impl Exchange {
                 self.charge(&forwarding.cluster, &forwarding.groups, reset_status(&reset), &traits);
                 self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
                 let reply = reset_reply(&reset, self.info.upstream.attempts > 1, forwarding.interim);
-                self.take_in_request(down).await;
+                self.take_in_request(down, forwarding).await;
                 self.reply_of_router(down, timer, forwarding, reply).await
             }
             Outcome::PerTryTimeout { idle } => {
@@ -122,21 +122,23 @@ impl Exchange {
     }
 
     /// Reads what has come of a request that no upstream took, so that a request that is here as a whole leaves its connection
-    /// usable.
-    async fn take_in_request<D: Downstream>(&mut self, down: &mut D) {
+    /// usable. Copies of it get what has come.
+    async fn take_in_request<D: Downstream>(&mut self, down: &mut D, forwarding: &mut Forwarding) {
         if self.info.request_complete.is_some() {
             return;
         }
         let limit = self.control.request_buffer_limit;
         poll_fn(|cx| {
             let (stream, _) = self.parts();
-            let mut body = RequestBody { down, kept: None, stream };
+            let kept = forwarding.kept.as_mut().filter(|kept| kept.is_copied());
+            let mut body = RequestBody { down, kept, stream };
             body.discard(cx, limit);
             Poll::Ready(())
         })
         .await;
         if down.request_complete() {
             self.info.request_complete.get_or_insert_with(clock::now);
+            forwarding.finish_copies(down.trailers());
         }
     }
 

@@ -278,11 +278,11 @@ fn refuse_head(manager: &Manager, head: &mut HeaderMap, fields: usize) -> Option
     let max_bytes = config.http2.max_header_bytes as usize;
     if head.exceeds(max_bytes) {
         manager.stats.http2().header_list_size_too_large().inc();
-        return Some("http2.header_list_size_too_large");
+        return refused(head, "http2.header_list_size_too_large");
     }
     if fields > config.http1.max_headers {
         manager.stats.http2().header_overflow().inc();
-        return Some("http2.too_many_headers");
+        return refused(head, "http2.too_many_headers");
     }
     if config.http1.underscores == Underscores::Allow {
         return None;
@@ -293,12 +293,18 @@ fn refuse_head(manager: &Manager, head: &mut HeaderMap, fields: usize) -> Option
     }
     if config.http1.underscores == Underscores::Reject {
         manager.stats.http2().requests_rejected_with_underscores_in_headers().inc();
-        return Some("http2.unexpected_underscore");
+        return refused(head, "http2.unexpected_underscore");
     }
     head.retain(|_, name, _| !name.contains(&b'_'));
     let dropped = before - head.len();
     manager.stats.http2().dropped_headers_with_underscores().add(dropped as u64);
     None
+}
+
+/// Nothing of a head that is refused is logged: Envoy's codec keeps it to itself.
+fn refused(head: &mut HeaderMap, details: &'static str) -> Option<&'static str> {
+    head.clear();
+    Some(details)
 }
 
 /// Counts a stream while it is served.

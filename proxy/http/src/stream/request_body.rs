@@ -187,6 +187,9 @@ impl<D: BodySource> RequestBody<'_, D> {
 
     /// Drops what has come from downstream, at most about `limit` bytes: the answer does not depend on it.
     pub(crate) fn discard(&mut self, cx: &mut Context<'_>, limit: usize) {
+        if let Some(kept) = self.kept.as_deref_mut() {
+            kept.skip_replay();
+        }
         let mut dropped = 0;
         while dropped <= limit
             && let Poll::Ready(Ok(BodyState::Data)) = self.poll_body(cx)

@@ -255,13 +255,20 @@ impl BodySource for H1Upstream {
             // Another protocol has no end that HTTP knows of.
             return Poll::Ready(Err(Reset::new(ResetKind::ConnectionTermination)));
         }
-        Poll::Ready(result.map_err(|reset| match reset.kind {
-            // The end of the connection in the middle of a body breaks the protocol, orderly or not.
-            ResetKind::ConnectionTermination => {
+        Poll::Ready(result.or_else(|reset| match reset.kind {
+            // A connection of which the host's end is the body's may end in any way.
+            ResetKind::ConnectionTermination if !self.switched && self.wire.end_with_connection() => {
                 self.guard.set_closed_by(ClosedBy::Remote);
-                Reset::new(ResetKind::ProtocolError)
+                Ok(BodyState::End)
             }
-            _ => reset,
+            // The end of the connection in the middle of a body breaks the protocol, orderly or not.
+            ResetKind::ConnectionTermination if !self.switched => {
+                self.guard.set_closed_by(ClosedBy::Remote);
+                Err(Reset::new(ResetKind::ProtocolError))
+            }
+            // What is wrong with a response is not told, as in Envoy.
+            ResetKind::ProtocolError => Err(Reset::new(ResetKind::ProtocolError)),
+            _ => Err(reset),
         }))
     }
 

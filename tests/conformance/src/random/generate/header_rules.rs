@@ -42,7 +42,6 @@ const ADDED: &[&str] = &[
     "x-envoy-foo",
     "content-type",
     "x-request-id",
-    "te",
 ];
 
 const REMOVED: &[&str] = &[
