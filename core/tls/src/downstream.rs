@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::failure::TlsFailure;
 use crate::identity::Selection;
 use crate::info::TlsInfo;
+use crate::listed::{Listed, ListedContext};
 use crate::parameters::Side;
 use crate::pb::DownstreamTlsContext;
 use crate::pb::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
@@ -22,6 +23,7 @@ use crate::renewed::Renewed;
 use crate::secrets::Secrets;
 use crate::stats::TlsStats;
 use crate::stream::{Blocking, TlsStream, or_pending};
+use crate::validation::Validation;
 use crate::verifier::DownstreamVerifier;
 
 /// TLS termination as configured by a `DownstreamTlsContext`.
@@ -37,6 +39,7 @@ struct Terminator {
     plain: Arc<ServerConfig>,
     with_alpn: Arc<ServerConfig>,
     selection: Arc<Selection>,
+    validation: Arc<Validation>,
     require_sni: bool,
     verifies: bool,
 }
@@ -80,6 +83,16 @@ impl DownstreamTls {
             Some(terminator) => terminator.accept(transport).await,
             None => Err(TlsFailure::secrets_not_ready().into()),
         }
+    }
+}
+
+impl Listed for Terminator {
+    fn listed(&self) -> ListedContext {
+        ListedContext { authority: self.validation.listed(), chain: self.selection.listed() }
+    }
+
+    fn expires(&self) -> Option<i64> {
+        self.selection.expires().into_iter().chain(self.validation.roots_expire).min()
     }
 }
 
@@ -127,12 +140,13 @@ impl Terminator {
         let required = require_client_certificate.as_ref().is_some_and(|required| required.value);
         let failed = |error: String| ConfigError::new(common_path.clone(), error);
         let Context { parameters, identities, validation, alpn } = context;
+        let validation = Arc::new(validation);
         let verifies = validation.is_active();
         let builder = ServerConfig::builder_with_provider(parameters.provider.clone())
             .with_protocol_versions(&parameters.versions)
             .map_err(|error| failed(error.to_string()))?;
         let builder = if required || verifies {
-            let verifier = DownstreamVerifier::new(Arc::new(validation), required, parameters.provider);
+            let verifier = DownstreamVerifier::new(validation.clone(), required, parameters.provider);
             builder.with_client_cert_verifier(Arc::new(verifier.map_err(failed)?))
         } else {
             builder.with_no_client_auth()
@@ -152,6 +166,7 @@ impl Terminator {
             plain: Arc::new(plain),
             with_alpn: Arc::new(with_alpn),
             selection,
+            validation,
             require_sni: require_sni.as_ref().is_some_and(|required| required.value),
             verifies,
         }))

@@ -10,6 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::certificate::{CertificateFacts, server_names};
+use crate::listed::ListedCertificate;
 use crate::pb::TlsCertificate;
 use crate::source;
 
@@ -18,6 +19,8 @@ use crate::source;
 pub(crate) struct Identity {
     pub key: Arc<CertifiedKey>,
     pub facts: Arc<CertificateFacts>,
+    /// Where the certificates were read from.
+    pub source: String,
     /// Lower-case names of the certificate, `*.` first for wildcards.
     names: Vec<String>,
 }
@@ -86,7 +89,12 @@ impl Identity {
         if let Some(staple) = ocsp_staple {
             certified.ocsp = Some(source::read(staple, &path.field("ocsp_staple"), warnings)?.bytes);
         }
-        Ok(Self { key: Arc::new(certified), facts: Arc::new(facts), names })
+        Ok(Self { key: Arc::new(certified), facts: Arc::new(facts), source: chain.name, names })
+    }
+
+    /// The certificate as `/certs` shows it.
+    pub(crate) fn listed(&self) -> ListedCertificate {
+        ListedCertificate { path: self.source.clone(), facts: self.facts.clone() }
     }
 
     fn is_named(&self, server_name: &str) -> bool {
@@ -106,6 +114,16 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// The certificates to choose from.
+    pub(crate) fn listed(&self) -> Vec<ListedCertificate> {
+        self.identities.iter().map(Identity::listed).collect()
+    }
+
+    /// When the first of them expires, in seconds since 1970.
+    pub(crate) fn expires(&self) -> Option<i64> {
+        self.identities.iter().map(|identity| identity.facts.not_after).min()
+    }
+
     pub(crate) fn new(identities: Vec<Identity>) -> Self {
         Self { identities }
     }

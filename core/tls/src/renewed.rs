@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use dhow_base::{ConfigError, FieldPath};
 
+use crate::listed::{Listed, ListedContext};
 use crate::pb::CommonTlsContext;
 use crate::secrets::{Renew, SecretPlace, Secrets};
 use crate::stats::TlsStats;
@@ -31,7 +32,7 @@ struct Updates {
     stats: Option<TlsStats>,
 }
 
-impl<T: Send + Sync + 'static> Renewed<T> {
+impl<T: Listed + Send + Sync + 'static> Renewed<T> {
     /// Makes the value of a context, and has it made again when one of its secrets changes.
     pub(crate) fn new(
         secrets: &Arc<Secrets>,
@@ -42,12 +43,11 @@ impl<T: Send + Sync + 'static> Renewed<T> {
     ) -> Result<Arc<Self>, ConfigError> {
         let places = secrets.follow(context, path)?;
         let current = first()?.map(Arc::new);
-        if places.is_empty() {
-            return Ok(Arc::new(Self { current: RwLock::new(current), followed: None }));
-        }
         let untold = u64::from(current.is_some());
-        let updates = Mutex::new(Updates { untold, stats: None });
-        let followed = Some(Followed { places, build: build(), updates });
+        let followed = (!places.is_empty()).then(|| {
+            let updates = Mutex::new(Updates { untold, stats: None });
+            Followed { places, build: build(), updates }
+        });
         let renewed = Arc::new(Self { current: RwLock::new(current), followed });
         let user: Arc<dyn Renew> = renewed.clone();
         secrets.tell(&user);
@@ -68,7 +68,15 @@ impl<T: Send + Sync + 'static> Renewed<T> {
     }
 }
 
-impl<T: Send + Sync> Renew for Renewed<T> {
+impl<T: Listed + Send + Sync + 'static> Renew for Renewed<T> {
+    fn listed(&self) -> Option<ListedContext> {
+        self.get().map(|value| value.listed())
+    }
+
+    fn expires(&self) -> Option<i64> {
+        self.get()?.expires()
+    }
+
     fn renew(&self, place: &SecretPlace) -> Result<(), ConfigError> {
         let Some(followed) = self.followed.as_ref().filter(|followed| followed.places.contains(place)) else {
             return Ok(());

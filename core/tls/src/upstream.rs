@@ -9,13 +9,14 @@ use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::Transport;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ClientConnection, Connection};
 
-use crate::certificate::CertificateFacts;
 use crate::context::Context;
 use crate::failure::TlsFailure;
+use crate::identity::Identity;
 use crate::info::TlsInfo;
+use crate::listed::{Listed, ListedContext};
 use crate::parameters::{Parameters, Side};
 use crate::pb::{CommonTlsContext, UpstreamTlsContext};
 use crate::renewed::Renewed;
@@ -57,7 +58,7 @@ pub struct UpstreamTls {
 struct Material {
     parameters: Parameters,
     validation: Arc<Validation>,
-    identity: Option<(Arc<CertifiedKey>, Arc<CertificateFacts>)>,
+    identity: Option<Identity>,
     session_keys: usize,
     variants: Mutex<HashMap<Variant, Arc<ClientConfig>>>,
 }
@@ -170,7 +171,7 @@ impl UpstreamTls {
         stream.handshake().await?;
         let mut info = TlsInfo::of(stream.connection());
         info.server_name = server_name.cloned();
-        info.local = material.identity.as_ref().map(|(_, facts)| facts.clone());
+        info.local = material.identity.as_ref().map(|identity| identity.facts.clone());
         info.peer_verified = material.validation.is_active() && info.peer.is_some();
         Ok((Transport::Secure(Box::new(stream)), info))
     }
@@ -184,6 +185,18 @@ impl UpstreamTls {
             &options.alpn_fallback
         };
         offered.clone()
+    }
+}
+
+impl Listed for Material {
+    fn listed(&self) -> ListedContext {
+        let chain = self.identity.iter().map(Identity::listed).collect();
+        ListedContext { authority: self.validation.listed(), chain }
+    }
+
+    fn expires(&self) -> Option<i64> {
+        let own = self.identity.as_ref().map(|identity| identity.facts.not_after);
+        own.into_iter().chain(self.validation.roots_expire).min()
     }
 }
 
@@ -205,7 +218,7 @@ impl Material {
         let material = Self {
             parameters,
             validation: Arc::new(validation),
-            identity: identities.into_iter().next().map(|identity| (identity.key, identity.facts)),
+            identity: identities.into_iter().next(),
             session_keys: message.max_session_keys.as_ref().map_or(1, |keys| keys.value as usize),
             variants: Mutex::default(),
         };
@@ -237,7 +250,7 @@ impl Material {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
-            Some((key, _)) => {
+            Some(Identity { key, .. }) => {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())))
             }
             None => builder.with_no_client_auth(),

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::{CertificateError, RootCertStore};
 
 use crate::certificate::CertificateFacts;
+use crate::listed::ListedCertificate;
 use crate::pb::certificate_validation_context::TrustChainVerification;
 use crate::pb::string_matcher::MatchPattern;
 use crate::pb::subject_alt_name_matcher::SanType;
@@ -24,6 +25,10 @@ pub(crate) struct Validation {
     pub roots: Option<Arc<RootCertStore>>,
     /// The certificates that the anchors were made of.
     pub root_certificates: Vec<CertificateDer<'static>>,
+    /// Where they were read from.
+    pub root_source: String,
+    /// When the first of them expires, in seconds since 1970.
+    pub roots_expire: Option<i64>,
     pub revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     pub only_leaf_revocation: bool,
     /// `allow_expired_certificate`: the time does not matter.
@@ -100,7 +105,10 @@ impl Validation {
             let trusted = source::read(trusted, &path, warnings)?;
             let (roots, certificates) = read_roots(&trusted, &path)?;
             validation.roots = Some(Arc::new(roots));
+            let first = certificates.first().and_then(CertificateFacts::of);
+            validation.roots_expire = first.map(|facts| facts.not_after);
             validation.root_certificates = certificates;
+            validation.root_source = trusted.name;
         }
         if let Some(crl) = crl {
             let path = path.field("crl");
@@ -147,6 +155,12 @@ impl Validation {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let at = now.min(end).max(begin).max(0);
         UnixTime::since_unix_epoch(Duration::from_secs(at.unsigned_abs()))
+    }
+
+    /// The first authority as `/certs` shows it.
+    pub(crate) fn listed(&self) -> Option<ListedCertificate> {
+        let facts = CertificateFacts::of(self.root_certificates.first()?)?;
+        Some(ListedCertificate { path: self.root_source.clone(), facts: Arc::new(facts) })
     }
 
     /// Whether anything is verified at all.

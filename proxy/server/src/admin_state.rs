@@ -21,6 +21,7 @@ use dhow_proxy_admin::{
 use dhow_proxy_listener::ListenerView;
 use dhow_proxy_upstream::{Host, HostAddress, Http1CodecStats, Origin, Resource, RoutingPriority};
 use dhow_stats::{Query, Store};
+use dhow_tls::Secrets;
 use tokio::sync::Notify;
 
 use crate::cli::{Mode, Options};
@@ -43,6 +44,8 @@ pub(crate) struct ProcessState {
     /// Whether asking the admin interface for statistics flushes them.
     pub(crate) flush_on_admin: bool,
     pub(crate) stats: ServerStats,
+    /// Knows the certificates in use.
+    pub(crate) secrets: Arc<Secrets>,
     /// Kept, so that they exist.
     pub(crate) _idle_stats: IdleStats,
     /// `http1.*`, which exists as soon as somebody asks the admin interface.
@@ -70,6 +73,7 @@ impl ProcessState {
     /// Brings gauges up to date that nobody counts as things happen.
     fn refresh_gauges(&self) {
         let epoch = self.options.restart_epoch.into();
+        self.stats.refresh_certificates(self.secrets.first_expiry(), now_seconds());
         self.stats.refresh(self.begun.elapsed(), self.state(), self.options.workers(), epoch);
         // A configuration that is being changed reports next time.
         if let Ok(configuration) = self.configuration.try_borrow() {
@@ -163,7 +167,7 @@ impl AdminState for ProcessState {
     }
 
     fn certificates(&self) -> pb::Certificates {
-        pb::Certificates::default()
+        config_dump::certificates(&self.secrets.contexts(), now_seconds())
     }
 
     fn memory(&self) -> pb::Memory {
@@ -378,4 +382,10 @@ fn ip_address(ip: std::net::SocketAddr) -> core::Address {
             ..core::SocketAddress::default()
         })),
     }
+}
+
+/// Seconds since 1970.
+fn now_seconds() -> i64 {
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The parts of `/config_dump`.
+//! The parts of `/config_dump`, and `/certs`.
 
 use dhow_proto::envoy::admin::v3 as pb;
 use dhow_proto::envoy::config::bootstrap::v3::Bootstrap;
@@ -9,10 +9,11 @@ use dhow_proto::envoy::config::endpoint::v3::{
 };
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
-use dhow_proto::google::protobuf::UInt32Value;
+use dhow_proto::google::protobuf::{Timestamp, UInt32Value};
 use dhow_proto::{Message, Name, any};
 use dhow_proxy_listener::Origin as ListenerOrigin;
 use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
+use dhow_tls::{ListedCertificate, ListedContext, days_until};
 
 use crate::admin_state::{host_address, timestamp};
 use crate::configuration::Configuration;
@@ -184,6 +185,33 @@ pub(crate) fn routes(configuration: &Configuration) -> pb::RoutesConfigDump {
                 ..Default::default()
             })
             .collect(),
+    }
+}
+
+/// `/certs`, at `now` in seconds since 1970.
+pub(crate) fn certificates(contexts: &[ListedContext], now: i64) -> pb::Certificates {
+    let certificates = contexts.iter().map(|context| pb::Certificate {
+        ca_cert: context.authority.iter().map(|listed| certificate(listed, now)).collect(),
+        cert_chain: context.chain.iter().map(|listed| certificate(listed, now)).collect(),
+    });
+    pb::Certificates { certificates: certificates.collect() }
+}
+
+fn certificate(listed: &ListedCertificate, now: i64) -> pb::CertificateDetails {
+    let facts = &listed.facts;
+    let dns = facts.dns_names.iter().cloned().map(pb::subject_alternate_name::Name::Dns);
+    let uris = facts.uris.iter().cloned().map(pb::subject_alternate_name::Name::Uri);
+    let addresses =
+        facts.addresses.iter().map(|ip| pb::subject_alternate_name::Name::IpAddress(ip.to_string()));
+    let names = dns.chain(uris).chain(addresses);
+    pb::CertificateDetails {
+        path: listed.path.clone(),
+        serial_number: facts.serial.clone(),
+        subject_alt_names: names.map(|name| pb::SubjectAlternateName { name: Some(name) }).collect(),
+        days_until_expiration: days_until(facts.not_after, now),
+        valid_from: Some(Timestamp { seconds: facts.not_before, nanos: 0 }),
+        expiration_time: Some(Timestamp { seconds: facts.not_after, nanos: 0 }),
+        ocsp_details: None,
     }
 }
 

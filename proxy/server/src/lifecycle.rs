@@ -282,6 +282,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         runtime: runtime.clone(),
         sinks: RefCell::new(sinks(&bootstrap, &clusters)?),
         flush_on_admin: bootstrap.stats.flush_interval.is_none(),
+        secrets: bootstrap.secrets.clone(),
         stats: ServerStats::new(&store, bootstrap.version_gauge),
         _idle_stats: store.scope("").group(),
         _admin_codec: bootstrap.admin.is_some().then(|| store.scope("").group()),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dhow_proxy_admin::ServerState;
 use dhow_stats::{Store, stat_group};
+use dhow_tls::days_until;
 
 stat_group! {
     /// What the process says about itself.
@@ -35,8 +36,13 @@ impl ServerStats {
         if let Some(version) = version {
             stats.version().set(version);
         }
-        stats.days_until_first_cert_expiring().set(u32::MAX.into());
         stats
+    }
+
+    /// Tells for how long all certificates are good: the first expires at `end`, in seconds since 1970 as is `now`.
+    pub(crate) fn refresh_certificates(&self, end: Option<i64>, now: i64) {
+        let days = end.map_or(u32::MAX.into(), |end| days_until(end, now));
+        self.days_until_first_cert_expiring().set(days);
     }
 
     /// Brings the gauges up to date.

@@ -12,6 +12,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 
 use super::Secrets;
 use crate::identity::Identity;
+use crate::listed::ListedContext;
 use crate::pb::common_tls_context::ValidationContextType;
 use crate::pb::secret::Type;
 use crate::pb::{CommonTlsContext, SdsSecretConfig, Secret};
@@ -65,8 +66,14 @@ impl SecretPlace {
     }
 }
 
-/// What depends on delivered secrets.
+/// A context in use, which may depend on delivered secrets.
 pub(crate) trait Renew: Send + Sync {
+    /// The certificates in use, once they are there.
+    fn listed(&self) -> Option<ListedContext>;
+
+    /// When the first of them expires, in seconds since 1970.
+    fn expires(&self) -> Option<i64>;
+
     /// The secret of a place changed. An error says why it does not go with what else is configured, and what was stays.
     fn renew(&self, place: &SecretPlace) -> Result<(), ConfigError>;
 }
@@ -178,10 +185,25 @@ impl Secrets {
         Ok(places)
     }
 
-    /// Has `user` told of changes for as long as it lives.
+    /// The contexts in use that may name these secrets, with their certificates.
+    pub fn contexts(&self) -> Vec<ListedContext> {
+        let users = self.delivered.users.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        users.iter().filter_map(|user| user.upgrade()?.listed()).collect()
+    }
+
+    /// When the first certificate in use expires, in seconds since 1970.
+    pub fn first_expiry(&self) -> Option<i64> {
+        let users = self.delivered.users.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        users.iter().filter_map(|user| user.upgrade()?.expires()).min()
+    }
+
+    /// Has `user` listed, and told of changes, for as long as it lives.
     pub(crate) fn tell(&self, user: &Arc<dyn Renew>) {
         let mut users = self.delivered.users.lock().unwrap_or_else(PoisonError::into_inner);
-        users.retain(|user| user.strong_count() > 0);
+        // Now and then is enough: looking at all of them for each would take long with many.
+        if users.len() == users.capacity() {
+            users.retain(|user| user.strong_count() > 0);
+        }
         users.push(Arc::downgrade(user));
     }
 }
