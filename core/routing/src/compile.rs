@@ -536,17 +536,20 @@ impl Compiler<'_, '_> {
         })
     }
 
-    /// The levels that apply to a route, or to one of its weighted clusters.
+    /// The levels that apply to a route, or to one of its weighted clusters, whose edits come before those of all other levels
+    /// whichever of them wins.
     pub(crate) fn header_levels(
         &self,
         level: &RouteLevel<'_>,
         weighted: Option<&LevelHeaders>,
     ) -> (HeaderLevels, HeaderLevels) {
-        let levels: Vec<&LevelHeaders> =
-            weighted.into_iter().chain([&level.headers, &level.host.headers, &self.headers]).collect();
-        let request: Vec<_> = levels.iter().map(|level| &level.request).collect();
-        let response: Vec<_> = levels.iter().map(|level| &level.response).collect();
-        let reverse = self.most_specific_wins;
-        (HeaderLevels::new(&request, reverse), HeaderLevels::new(&response, reverse))
+        let mut levels = [&level.headers, &level.host.headers, &self.headers];
+        if self.most_specific_wins {
+            levels.reverse();
+        }
+        let levels: Vec<&LevelHeaders> = weighted.into_iter().chain(levels).collect();
+        let request = levels.iter().map(|level| &level.request);
+        let response = levels.iter().map(|level| &level.response);
+        (HeaderLevels::new(request), HeaderLevels::new(response))
     }
 }

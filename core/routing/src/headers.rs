@@ -195,8 +195,12 @@ impl Addition {
             && side.joins(*known)
             && let Some(before) = headers.get_known(*known)
         {
-            // An empty value in front leaves no comma behind.
-            let joined = if before.is_empty() { value.to_vec() } else { [before, b",", value].concat() };
+            // An empty value adds no comma, wherever it is.
+            let joined = match (before, value) {
+                (_, b"") => return,
+                (b"", value) => value.to_vec(),
+                (before, value) => [before, b",", value].concat(),
+            };
             headers.set_known(*known, &joined);
             return;
         }
@@ -237,14 +241,9 @@ pub struct HeaderLevels {
 }
 
 impl HeaderLevels {
-    /// From the most specific level to the least, or the other way round (`most_specific_header_mutations_wins`); empty levels are dropped.
-    pub(crate) fn new(most_specific_first: &[&Arc<HeaderMutations>], reverse: bool) -> Self {
-        let mut levels: Vec<_> =
-            most_specific_first.iter().filter(|level| !level.is_empty()).map(|l| Arc::clone(l)).collect();
-        if reverse {
-            levels.reverse();
-        }
-        Self { levels: levels.into() }
+    /// The levels in the order in which they are applied; empty ones are dropped.
+    pub(crate) fn new<'a>(levels: impl Iterator<Item = &'a Arc<HeaderMutations>>) -> Self {
+        Self { levels: levels.filter(|level| !level.is_empty()).cloned().collect() }
     }
 
     /// Edits a request's headers. Formats see the headers as they are before the level; other facts come from `context`.

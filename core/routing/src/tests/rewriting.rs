@@ -196,7 +196,7 @@ fn levels_apply_from_the_most_specific_one() {
         lines(&headers)[5..].join(" ")
     };
     assert_eq!(build(false), "o: wc o: route o: host o: table");
-    assert_eq!(build(true), "o: table o: host o: route o: wc");
+    assert_eq!(build(true), "o: wc o: table o: host o: route");
 }
 
 #[test]
