@@ -157,21 +157,28 @@ impl Redirect {
         let path = headers.path();
         let query_of = |path: &[u8]| path.iter().position(|&b| b == b'?').unwrap_or(path.len());
         let start = out.len();
+        // Whatever the configuration says, the authority ends where a path begins.
+        let mut start_path = |path: &[u8]| {
+            if path.first() != Some(&b'/') {
+                out.push(b'/');
+            }
+            out.extend_from_slice(path);
+        };
         match &self.path {
             // A query that the configuration gives is never stripped.
             Some(RedirectPath::Whole(whole)) if whole.contains(&b'?') => {
-                out.extend_from_slice(whole);
+                start_path(whole);
                 return;
             }
             Some(RedirectPath::Whole(whole)) => {
-                out.extend_from_slice(whole);
+                start_path(whole);
                 out.extend_from_slice(&path[query_of(path)..]);
             }
             Some(RedirectPath::Rewrite(rewrite)) => match rewrite.rewritten(matched, headers, context) {
-                Some(rewritten) => out.extend_from_slice(&rewritten),
-                None => out.extend_from_slice(path),
+                Some(rewritten) => start_path(&rewritten),
+                None => start_path(path),
             },
-            None => out.extend_from_slice(path),
+            None => start_path(path),
         }
         if self.strip_query {
             out.truncate(start + query_of(&out[start..]));

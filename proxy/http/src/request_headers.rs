@@ -13,6 +13,7 @@ use crate::config::{
 };
 use crate::original_ip::AddressDetector;
 use crate::path;
+use crate::stream::is_grpc;
 
 /// What the mutation found out.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +105,10 @@ fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<
         head.set_known(KnownHeader::Path, &merged);
     }
     if redirect {
+        // A call of gRPC has no way to follow.
+        if is_grpc(head) {
+            return Err(bad());
+        }
         let reply = LocalReply::new(307, &b""[..], "path_normalization_failed");
         return Err(Box::new(reply.header(KnownHeader::Location, head.path().to_vec())));
     }

@@ -62,19 +62,27 @@ impl Settings {
     /// call's where all are counted by name.
     pub(super) fn name_of(&self, path: &[u8]) -> Option<String> {
         let path = std::str::from_utf8(path).ok()?;
-        let parts =
-            || path.strip_prefix('/')?.split_once('/').filter(|(s, m)| !s.is_empty() && !m.is_empty());
         match &self.names {
             Names::None => Some(String::new()),
-            Names::Paths(paths) => match parts().filter(|_| paths.contains(path)) {
-                Some((service, method)) => Some(format!("{service}.{method}.")),
-                None => Some(String::new()),
+            Names::Paths(paths) => match call_of(path) {
+                Some((service, method)) if paths.contains(format!("/{service}/{method}").as_str()) => {
+                    Some(format!("{service}.{method}."))
+                }
+                _ => Some(String::new()),
             },
             Names::All { dots_replaced } => {
-                let (service, method) = parts()?;
+                let (service, method) = call_of(path)?;
                 let service = if *dots_replaced { service.replace('.', "_") } else { service.to_owned() };
                 Some(format!("{service}.{method}."))
             }
         }
     }
+}
+
+/// Service and method of a call's path: its two segments, however many slashes stand around them.
+fn call_of(path: &str) -> Option<(&str, &str)> {
+    let path = path.split('?').next()?;
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let call = (segments.next()?, segments.next()?);
+    segments.next().is_none().then_some(call)
 }

@@ -114,7 +114,8 @@ impl Exchange {
             if let Some(idle) = action.idle_timeout {
                 self.deadlines.set_idle_timeout(Some(idle).filter(|idle| !idle.is_zero()));
             }
-            let limit = duration_limit(action, &mut self.request);
+            let limit =
+                duration_limit(action, self.manager.config.timeouts.max_stream_duration, &mut self.request);
             if let Some(limit) = limit {
                 self.deadlines.max_duration = limit.map(|limit| self.info.start + limit);
             }
@@ -152,14 +153,29 @@ impl Exchange {
 }
 
 /// How long a stream may last by its route: not at all limited (`Some(None)`), or as the connection manager says (`None`). A
-/// call of gRPC may say so itself where the route allows it, and upstream learns what came of that.
-fn duration_limit(action: &ForwardAction, request: &mut HeaderMap) -> Option<Option<Duration>> {
-    let asked = action.grpc_timeout_header_max.and_then(|max| {
-        let asked = request.get_known(KnownHeader::GrpcTimeout).filter(|_| is_grpc(request))?;
+/// call of gRPC may say so itself where the route allows it; upstream learns what came of that, or of the route's own limit.
+fn duration_limit(
+    action: &ForwardAction,
+    default: Option<Duration>,
+    request: &mut HeaderMap,
+) -> Option<Option<Duration>> {
+    if !action.has_stream_duration {
+        return None;
+    }
+    let grpc = is_grpc(request);
+    let asked = action.grpc_timeout_header_max.filter(|_| grpc).and_then(|max| {
+        let asked = request.get_known(KnownHeader::GrpcTimeout)?;
         Some((max, parse_grpc_timeout(asked)?))
     });
     let Some((max, asked)) = asked else {
-        return action.max_stream_duration.map(|max| Some(max).filter(|max| !max.is_zero()));
+        let limit = action.max_stream_duration.or(default)?;
+        if limit.is_zero() {
+            return Some(None);
+        }
+        if grpc {
+            set_grpc_timeout(request, limit);
+        }
+        return Some(Some(limit));
     };
     let capped = if max.is_zero() { asked } else { asked.min(max) };
     let limit = capped.saturating_sub(action.grpc_timeout_header_offset.unwrap_or_default());

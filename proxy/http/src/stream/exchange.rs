@@ -463,7 +463,7 @@ impl Exchange {
 }
 
 /// Whether the type of a request is that of gRPC.
-pub(super) fn is_grpc(request: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(request: &HeaderMap) -> bool {
     let Some(kind) = request.get_known(KnownHeader::ContentType) else { return false };
     match kind.strip_prefix(b"application/grpc") {
         Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),

@@ -107,11 +107,7 @@ impl BodySource for H2Upstream {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
         match &mut self.body {
             Some(body) => {
-                let before = body.is_complete();
                 let state = ready!(body.poll_body(cx));
-                if !before && body.is_complete() && body.trailers().is_some() {
-                    self.slot.count_trailers();
-                }
                 if self.bodiless && matches!(state, Ok(BodyState::Data)) && !body.chunk().is_empty() {
                     return Poll::Ready(Err(Reset::new(ResetKind::ProtocolError)));
                 }

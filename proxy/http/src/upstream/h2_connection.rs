@@ -256,11 +256,6 @@ impl StreamSlot {
         &self.connection.guard
     }
 
-    /// Counts the trailers of a response.
-    pub(crate) fn count_trailers(&self) {
-        self.connection.cluster.stats.http2().trailers().inc();
-    }
-
     /// Bytes of a request that may wait for the host's window.
     pub(crate) fn stream_buffer(&self) -> u32 {
         self.connection.stream_buffer
