@@ -73,8 +73,9 @@ pub(super) fn drop_upgrades(head: &mut HeaderMap, ignored: impl Fn(&[u8]) -> boo
 
 /// Removes the headers that the request's `connection` header nominates, and their names from it.
 ///
-/// `Err` when the request must be refused: too many are nominated, or one that tells where the request comes from.
-pub(super) fn remove_nominated(head: &mut HeaderMap) -> Result<(), ()> {
+/// The authority goes with `host` unless the target gave it. `Err` when the request must be refused: too many are nominated, or one
+/// that tells where the request comes from.
+pub(super) fn remove_nominated(head: &mut HeaderMap, target_has_authority: bool) -> Result<(), ()> {
     let Some(value) = head.get_known(KnownHeader::Connection) else { return Ok(()) };
     if value.split(|b| *b == b',').filter(|token| !token.is_empty()).count() >= MAX_NOMINATED {
         return Err(());
@@ -96,6 +97,7 @@ pub(super) fn remove_nominated(head: &mut HeaderMap) -> Result<(), ()> {
             HeaderName::Known(known) if known.is_pseudo() => return Err(()),
             HeaderName::Other(other) if other.starts_with(':') => return Err(()),
             HeaderName::Known(KnownHeader::Te) => keeps_te = reduce_te(head)?,
+            HeaderName::Known(KnownHeader::Host) if target_has_authority => {}
             HeaderName::Known(KnownHeader::Host) => {
                 head.remove_known(KnownHeader::Authority);
             }

@@ -289,7 +289,7 @@ fn parse_whole(
             return Err(RequestError::LowVersion);
         }
         if let Some(host) = &options.default_host_for_http_10
-            && head.authority().is_empty()
+            && !head.contains_known(KnownHeader::Authority)
         {
             head.set_known(KnownHeader::Authority, host.as_bytes());
         }
@@ -298,7 +298,7 @@ fn parse_whole(
         return Err(RequestError::InvalidAuthority);
     }
     info.keep_alive = is_keep_alive(line.version, head);
-    if info.body != BodyLength::UntilClose && remove_nominated(head).is_err() {
+    if info.body != BodyLength::UntilClose && remove_nominated(head, !verbatim).is_err() {
         return Err(RequestError::ConnectionHeaderRejected);
     }
     if let Some(rules) = options.spelling {

@@ -15,7 +15,7 @@ use super::hedge::Hedges;
 use super::retry::RetryState;
 use super::timeouts::{RequestTimeouts, set_grpc_timeout};
 use crate::config::{ClusterOptions, RouterConfig};
-use crate::stream::{Exchange, KeptBody};
+use crate::stream::{Exchange, KeptBody, is_grpc};
 
 impl Exchange {
     /// Chooses the cluster, sets limits and rewrites the request.
@@ -25,6 +25,7 @@ impl Exchange {
         action: &ForwardAction,
     ) -> Result<Forwarding, LocalReply> {
         let manager = self.manager.clone();
+        self.grpc = is_grpc(&self.request);
         let default: RouterConfig;
         let router = match &manager.config.chain_of(self.upgrade_chain).router {
             Some(router) => router,

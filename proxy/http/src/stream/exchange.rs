@@ -47,6 +47,10 @@ pub(crate) struct Exchange {
     pub(crate) control: StreamControl,
     pub(crate) random: u64,
     pub(crate) deadlines: Deadlines,
+    /// Whether the client's request is a call of gRPC, whatever becomes of its headers: replies of the proxy take that form.
+    pub(crate) grpc_client: bool,
+    /// The same as the router sees it, before the route changes headers.
+    pub(crate) grpc: bool,
     /// Whether the request has no body.
     pub(crate) end_stream: bool,
     /// Whether the request asks for another protocol, by upgrade or CONNECT.
@@ -99,6 +103,7 @@ impl Exchange {
             Protocol::Http10 | Protocol::Http11 => stats.downstream_rq_http1_total().inc(),
         }
         let response = manager.take_head();
+        let grpc = is_grpc(&request);
         let buffer_limit = connection.buffer_limit as usize;
         let control = StreamControl {
             reselect_route: false,
@@ -107,6 +112,8 @@ impl Exchange {
         };
         Self {
             manager,
+            grpc_client: grpc,
+            grpc,
             request,
             response,
             info,
@@ -446,9 +453,9 @@ impl Exchange {
         self.parts().0.log(moment);
     }
 
-    /// Whether the client said that it speaks gRPC.
+    /// Whether the request is a call of gRPC.
     pub(crate) fn is_grpc(&self) -> bool {
-        is_grpc(&self.request)
+        self.grpc
     }
 
     /// Time since the request was received whole, or zero before that.

@@ -75,7 +75,7 @@ impl Exchange {
         }
         let status = self.info.response_code.unwrap_or(status);
         let head_request = self.request.method() == b"HEAD";
-        let body = if self.is_grpc() && !verbatim {
+        let body = if self.grpc_client && !verbatim {
             let message = if head_request { &b""[..] } else { &body };
             self.describe_grpc_status(
                 grpc_status.unwrap_or_else(|| LocalReply::grpc_status_of(status)),
