@@ -180,15 +180,9 @@ impl ServerStream {
         (RecvBody::new(self.request.into_body()), Responder { inner: self.respond })
     }
 
-    /// Fields of the request head, pseudo-headers and repeats included.
-    pub fn field_count(&self) -> usize {
-        let uri = self.request.uri();
-        let pseudo = 1
-            + usize::from(uri.path_and_query().is_some())
-            + usize::from(uri.scheme().is_some())
-            + usize::from(uri.authority().is_some())
-            + usize::from(self.request.extensions().get::<h2::ext::Protocol>().is_some());
-        self.request.headers().len() + pseudo
+    /// Fields that the request gives its cookies in; the head has them as one.
+    pub fn cookie_crumbs(&self) -> usize {
+        self.request.headers().get_all(http::header::COOKIE).iter().count()
     }
 
     /// Number of the stream within its connection.

@@ -248,9 +248,9 @@ async fn serve_stream(
 ) {
     let streams = StreamsGauge::new(&manager);
     let mut head = manager.take_head();
-    let fields = stream.field_count();
+    let crumbs = stream.cookie_crumbs();
     let (body, responder) = stream.into_parts(&mut head);
-    let refusal = refuse_head(&manager, &mut head, fields);
+    let refusal = refuse_head(&manager, &mut head, crumbs);
     let limit = info.buffer_limit.min(manager.config.http2.stream_window);
     let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit, siblings.clone());
     if refusal.is_none() && !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
@@ -273,13 +273,15 @@ async fn serve_stream(
 }
 
 /// The details under which a request is refused because of the size of its head or a name in it, if it is.
-fn refuse_head(manager: &Manager, head: &mut HeaderMap, fields: usize) -> Option<&'static str> {
+fn refuse_head(manager: &Manager, head: &mut HeaderMap, crumbs: usize) -> Option<&'static str> {
     let config = &manager.config;
     let max_bytes = config.http2.max_header_bytes as usize;
     if head.exceeds(max_bytes) {
         manager.stats.http2().header_list_size_too_large().inc();
         return refused(head, "http2.header_list_size_too_large");
     }
+    // Repeats that are joined count once, but each crumb of a cookie by itself, as in Envoy.
+    let fields = head.len() + crumbs.saturating_sub(1);
     if fields > config.http1.max_headers {
         manager.stats.http2().header_overflow().inc();
         return refused(head, "http2.too_many_headers");
