@@ -53,7 +53,8 @@ impl Exchange {
             let limit = cluster.info().per_connection_buffer_limit as usize;
             let manager = self.manager.clone();
             let mut head = self.shadow_head(policy);
-            if let Some(timeout) = timeout {
+            let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
+            if let Some(timeout) = timeout.filter(|_| !suppressed) {
                 // A copy is tried once: it is expected within the whole time.
                 head.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, timeout.as_millis() as u64);
             }
