@@ -206,6 +206,9 @@ const TARGETS: [Target; 36] = {
     ]
 };
 
+/// What the proxy says to a request that waits for its next attempt and grows beyond what may be kept for it.
+const OUTGROWN: &[u8] = b"exceeded request buffer limit while retrying upstream";
+
 impl Target {
     fn any(rng: &mut Rng) -> Self {
         TARGETS[rng.index(TARGETS.len())]
@@ -224,7 +227,8 @@ impl Target {
                 status == 200 && body.len() == BIG && body.chunks(16).all(|c| c == b"0123456789abcdef")
             }
             Right::Status(wanted) => status == wanted,
-            Right::SmallOrError => small || matches!(status, 502..=504),
+            // An upload that outgrows what is kept for it, while it waits to be tried again, is answered too.
+            Right::SmallOrError => small || matches!(status, 502..=504) || (status, body) == (507, OUTGROWN),
             Right::Any => (200..600).contains(&status),
         }
     }
@@ -315,6 +319,7 @@ mod tests {
         assert!(find("/steady/big").allows(200, &b"0123456789abcdef".repeat(BIG / 16)));
         assert!(!find("/steady/big").allows(200, &vec![b'0'; BIG]));
         assert!(find("/retry/ok").allows(504, b"upstream request timeout"));
+        assert!(find("/retry/ok").allows(507, OUTGROWN) && !find("/steady/ok").allows(507, OUTGROWN));
         assert!(!find("/retry/ok").allows(200, b"half"));
     }
 
