@@ -6,6 +6,8 @@
 //! outcomes of the two targets are compared.
 
 pub mod ads;
+#[cfg(test)]
+mod behaviours;
 pub mod environment;
 pub mod expect;
 pub mod normalise;
