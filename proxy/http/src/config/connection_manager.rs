@@ -10,6 +10,7 @@ use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_api::{FilterContext, RouteFilterContext};
+use dhow_runtime_config::Current;
 use dhow_stats::Store;
 
 use crate::client_certificate::{ClientCertificateConfig, compile_choice};
@@ -26,7 +27,7 @@ use super::scalar::{is_true, timeout_or, warn};
 use super::upgrades::lower_upgrades;
 use super::{
     CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain, LogMoments,
-    NormalizationConfig, RouteSource, ServerHeader, StripPort, Timeouts, UserAgent,
+    NormalizationConfig, RouteSource, ServerHeader, StripPort, Timeouts, UserAgent, runtime_defaults,
 };
 
 /// What lowering needs from its surroundings.
@@ -171,7 +172,7 @@ pub fn lower(
         lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
     let http1 = lower_http1(
         http_protocol_options,
-        max_request_headers_kb.map_or(60, |kb| kb.value),
+        max_request_headers_kb.map_or_else(|| runtime_defaults::max_head_kb(&Current), |kb| kb.value),
         &common,
         &path.field("http_protocol_options"),
     )?;
@@ -296,20 +297,10 @@ pub fn lower(
             .map(|matcher| compile_choice(&matcher, &path.field("forward_client_cert_matcher")))
             .transpose()?,
         normalization: NormalizationConfig {
-            normalize_path: is_true(normalize_path),
+            normalize_path: normalize_path
+                .map_or_else(|| runtime_defaults::normalize_path(&Current), |normalize| normalize.value),
             merge_slashes,
-            escaped_slashes: match hcm::PathWithEscapedSlashesAction::try_from(
-                path_with_escaped_slashes_action,
-            ) {
-                Ok(hcm::PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
-                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndRedirect) => {
-                    EscapedSlashes::UnescapeAndRedirect
-                }
-                Ok(hcm::PathWithEscapedSlashesAction::UnescapeAndForward) => {
-                    EscapedSlashes::UnescapeAndForward
-                }
-                _ => EscapedSlashes::Keep,
-            },
+            escaped_slashes: lower_escaped_slashes(path_with_escaped_slashes_action),
             strip_port: match (strip_any, strip_matching_host_port) {
                 (true, _) => StripPort::Any,
                 (false, true) => StripPort::Matching,
@@ -371,4 +362,18 @@ fn lower_log_moments(
         tunnel: flush_log_on_tunnel_successfully_established,
         interval: timeout_or(access_log_flush_interval, None),
     })
+}
+
+fn lower_escaped_slashes(action: i32) -> EscapedSlashes {
+    use hcm::PathWithEscapedSlashesAction as Action;
+    if !runtime_defaults::escaped_slashes_enabled(&Current) {
+        return EscapedSlashes::Keep;
+    }
+    match Action::try_from(action) {
+        Ok(Action::RejectRequest) => EscapedSlashes::Reject,
+        Ok(Action::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
+        Ok(Action::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+        Ok(Action::KeepUnchanged) | Err(_) => EscapedSlashes::Keep,
+        Ok(Action::ImplementationSpecificDefault) => runtime_defaults::escaped_slashes(&Current),
+    }
 }

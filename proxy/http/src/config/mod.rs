@@ -7,6 +7,7 @@ mod filters;
 mod forwarding;
 mod protocol_options;
 mod routes;
+mod runtime_defaults;
 mod scalar;
 mod upgrades;
 mod upstream_filters;

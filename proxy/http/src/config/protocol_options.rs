@@ -9,7 +9,9 @@ use dhow_matching::StringMatcher;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::r#type::matcher::v3::StringMatcher as StringMatcherMessage;
 use dhow_proxy_upstream::{HeaderKeyFormat as KeyFormat, Http2Keepalive};
+use dhow_runtime_config::Current;
 
+use super::runtime_defaults;
 use super::scalar::{is_true, timeout_or, warn};
 
 /// `common_http_protocol_options`, as far as several protocols read it.
@@ -47,7 +49,9 @@ pub(super) fn lower_common(
         max_connection_duration_jitter: max_connection_duration_jitter.map_or(0.0, |percent| percent.value),
         max_stream_duration: timeout_or(max_stream_duration, None),
         max_requests_per_connection: max_requests_per_connection.map_or(0, |max| max.value),
-        max_headers: max_headers_count.map_or(100, |max| max.value as usize),
+        max_headers: max_headers_count
+            .map_or_else(|| runtime_defaults::max_headers(&Current), |max| max.value)
+            as usize,
         underscores: match headers_with_underscores_action {
             1 => Underscores::Reject,
             2 => Underscores::Drop,

@@ -232,6 +232,12 @@ impl RequestGuard {
         self.settle(&self.host.stats().rq_error);
     }
 
+    /// The stream lasted too long and was given up.
+    pub(super) fn on_too_long(&self) {
+        self.cluster.info().stats.upstream_rq_max_duration_reached().inc();
+        self.settle(&self.host.stats().rq_error);
+    }
+
     /// A client that was not read because the host was slow is read again.
     pub(super) fn release_client(&self, stream: &UpstreamStream, manager: &ConnectionManagerStats) {
         if stream.is_backed_up() {

@@ -87,7 +87,9 @@ enum Outcome {
     Reset(Reset),
     /// The attempt took longer than `per_try_timeout`, or stood still for `per_try_idle_timeout`.
     PerTryTimeout { idle: bool },
-    /// The same, and it goes on.
+    /// The stream of the attempt lasted too long (`max_stream_duration` of the cluster).
+    TooLong,
+    /// The attempt ran out of its time, and it goes on.
     SoftTimeout(Box<Hedge>),
     /// A reply that no retry changes. In a box, as outcomes are passed on several times and this one is rare.
     Final(Box<LocalReply>),
@@ -328,7 +330,7 @@ impl Exchange {
         match outcome {
             Outcome::Response(..) => retry.on_response(&self.response, &scope),
             Outcome::Reset(reset) => retry.on_reset(reset.kind, forwarding.started, &scope),
-            Outcome::PerTryTimeout { .. } => {
+            Outcome::PerTryTimeout { .. } | Outcome::TooLong => {
                 retry.on_reset(ResetKind::LocalReset, forwarding.started, &scope)
             }
             Outcome::SoftTimeout(_) => retry.on_hedge(&scope),

@@ -18,6 +18,7 @@ use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stream::{
     Encoded, Ending, Exchange, Expired, Interruption, KeptBody, Pump, PumpSetup, RequestBody,
+    upstream_duration_reply,
 };
 use crate::upgrade;
 use crate::upstream::UpstreamStream;
@@ -85,6 +86,10 @@ impl Exchange {
                 self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
                 let details = if idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" };
                 self.reply_of_router(down, timer, forwarding, timeout_reply(status, details)).await
+            }
+            Outcome::TooLong => {
+                let status = if down.request_complete() { 504 } else { 408 };
+                self.reply_of_router(down, timer, forwarding, upstream_duration_reply(status)).await
             }
             Outcome::Final(reply) => {
                 let traits = forwarding.traits(self.internal);
@@ -302,6 +307,10 @@ impl Exchange {
             Err(Interruption::Upstream(reset)) => {
                 guard.on_failure();
                 self.interrupted(down, timer, Interruption::Upstream(reset)).await
+            }
+            Err(Interruption::Expired(Expired::UpstreamDuration)) => {
+                guard.on_too_long();
+                self.interrupted(down, timer, Interruption::Expired(Expired::UpstreamDuration)).await
             }
             Err(interruption) => self.interrupted(down, timer, interruption).await,
         }

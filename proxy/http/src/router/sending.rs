@@ -91,6 +91,8 @@ impl Exchange {
         forwarding.groups.each(|group| group.upstream_rq_total().inc());
         forwarding.started = true;
         let begun = clock::now();
+        let longest = forwarding.timeouts.stream.or(forwarding.cluster.info().http.max_stream_duration);
+        self.deadlines.limit_upstream(longest.filter(|longest| !longest.is_zero()), begun);
         self.info.upstream.first_tx = Some(begun);
         self.info.upstream.protocol = upstream.protocol();
         self.info.upstream.local_address = upstream.connection().local_address();
@@ -194,6 +196,11 @@ impl Exchange {
         let idle = match interruption {
             Interruption::Expired(Expired::PerTry) => false,
             Interruption::Expired(Expired::PerTryIdle) => true,
+            Interruption::Expired(Expired::UpstreamDuration) => {
+                guard.count_end(&upstream, &interruption);
+                guard.on_too_long();
+                return Outcome::TooLong;
+            }
             other => return broken_off(&upstream, &guard, other),
         };
         guard.on_timeout();

@@ -17,6 +17,8 @@ pub(super) struct RequestTimeouts {
     pub(super) per_try: Option<Duration>,
     /// Time in which nothing moves in one attempt, until its response is there.
     pub(super) per_try_idle: Option<Duration>,
+    /// How long the stream of an attempt may last, where the request says so; zero is for ever.
+    pub(super) stream: Option<Duration>,
     /// Whether an attempt that runs out of its time goes on beside the next one: its time is no limit to upstream then.
     pub(super) hedging: bool,
 }
@@ -56,8 +58,10 @@ impl RequestTimeouts {
         let per_try =
             per_try.filter(|per_try| !per_try.is_zero() && global.is_none_or(|global| *per_try < global));
         let per_try_idle = action.retry_policy.as_ref().and_then(|policy| policy.per_try_idle_timeout);
+        let per_try_idle = per_try_idle.filter(|idle| !idle.is_zero());
+        let stream = take_millis(request, KnownHeader::XEnvoyUpstreamStreamDurationMs);
         let hedging = hedge::wanted(action, request);
-        Self { global, per_try, per_try_idle: per_try_idle.filter(|idle| !idle.is_zero()), hedging }
+        Self { global, per_try, per_try_idle, stream, hedging }
     }
 
     /// What upstream is told to expect (`x-envoy-expected-rq-timeout-ms`), `elapsed` since the limit began to count.
@@ -145,15 +149,21 @@ mod tests {
             global: Some(15 * second),
             per_try: Some(second),
             per_try_idle: None,
+            stream: None,
             hedging: false,
         };
         assert_eq!(both.expected_millis(second), Some(1000));
-        let global =
-            RequestTimeouts { global: Some(15 * second), per_try: None, per_try_idle: None, hedging: false };
+        let global = RequestTimeouts {
+            global: Some(15 * second),
+            per_try: None,
+            per_try_idle: None,
+            stream: None,
+            hedging: false,
+        };
         assert_eq!(global.expected_millis(Duration::from_millis(55)), Some(14_945));
         assert_eq!(global.expected_millis(20 * second), Some(1));
         assert_eq!(
-            RequestTimeouts { global: None, per_try: None, per_try_idle: None, hedging: false }
+            RequestTimeouts { global: None, per_try: None, per_try_idle: None, stream: None, hedging: false }
                 .expected_millis(second),
             None
         );

@@ -83,6 +83,10 @@ impl Exchange {
             Outcome::PerTryTimeout { .. } => {
                 self.log_attempt_failure(forwarding, None, Some(ResponseFlag::UpstreamRequestTimeout));
             }
+            Outcome::TooLong => {
+                let flag = ResponseFlag::UpstreamMaxStreamDurationReached;
+                self.log_attempt_failure(forwarding, None, Some(flag));
+            }
             Outcome::Final(_) | Outcome::Interrupted(_) => self.log_attempt_failure(forwarding, None, None),
             Outcome::Response(..) | Outcome::SoftTimeout(_) => {}
         }

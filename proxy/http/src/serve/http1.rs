@@ -16,6 +16,7 @@ use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, LocalReply, Protocol, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 
+use crate::config::Timeouts;
 use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
 use crate::stream::{Ending, Exchange};
@@ -25,7 +26,8 @@ use super::End;
 
 /// What the wait for a request head brought.
 enum Awaited {
-    Request(HeaderMap, RequestInfo),
+    /// A head, and when its first part came if it came in several.
+    Request(HeaderMap, RequestInfo, Option<Instant>),
     Nothing(Last),
 }
 
@@ -36,7 +38,7 @@ enum Last {
         at_once: bool,
     },
     Refused(RequestError),
-    HeaderTimeout,
+    HeadExpired(HeadExpired),
     /// The connection was drained.
     Drained,
     Closed(End),
@@ -62,10 +64,10 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
     let last = loop {
         // What came is not held while it is answered: an idle connection would have to have the room for it.
         let exchange = match await_request(manager, down, &mut timer, &mut aging).await {
-            Awaited::Request(head, request) => {
+            Awaited::Request(head, request, begun) => {
                 requests += 1;
                 down.begin(request, limits);
-                boxed_exchange(manager, info, down, &mut timer, head, request, requests)
+                boxed_exchange(manager, info, down, &mut timer, head, (request, begun, requests))
             }
             Awaited::Nothing(last) => break last,
         };
@@ -86,8 +88,8 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
             Box::pin(refuse(manager, info, down, &mut timer, error)).await;
             false
         }
-        Last::HeaderTimeout => {
-            Box::pin(header_timeout(manager, info, down, &mut timer)).await;
+        Last::HeadExpired(what) => {
+            Box::pin(head_expired(manager, info, down, &mut timer, what)).await;
             false
         }
         Last::Drained => false,
@@ -109,11 +111,10 @@ fn boxed_exchange<'a>(
     down: &'a mut H1Downstream,
     timer: &'a mut DeadlineTimer,
     head: HeaderMap,
-    request: RequestInfo,
-    requests: u32,
+    about: (RequestInfo, Option<Instant>, u32),
 ) -> Pin<Box<impl Future<Output = Ending> + 'a>> {
     let room = Box::new_uninit();
-    Box::into_pin(Box::write(room, one_exchange(manager, info, down, timer, head, request, requests)))
+    Box::into_pin(Box::write(room, one_exchange(manager, info, down, timer, head, about)))
 }
 
 #[inline(always)]
@@ -123,8 +124,7 @@ async fn one_exchange(
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
     mut head: HeaderMap,
-    request: RequestInfo,
-    requests: u32,
+    (request, begun, requests): (RequestInfo, Option<Instant>, u32),
 ) -> Ending {
     let continues = request.expect_continue && !manager.config.proxy_100_continue;
     if continues {
@@ -146,6 +146,9 @@ async fn one_exchange(
         end_stream,
         request.upgrade || request.connect,
     );
+    if let Some(begun) = begun {
+        exchange.date_back(begun);
+    }
     if continues {
         // What is formatted or logged before there is another sees it.
         exchange.info.response_code = Some(100);
@@ -246,7 +249,7 @@ async fn await_request(
                         if info.body == BodyLength::None {
                             wire.read.release_if_empty();
                         }
-                        return Poll::Ready(Awaited::Request(head, info));
+                        return Poll::Ready(Awaited::Request(head, info, begun));
                     }
                     Ok(Parsed::Partial) => {
                         let begun = begun.unwrap_or_else(clock::now);
@@ -264,11 +267,11 @@ async fn await_request(
                 Poll::Pending => {}
             }
             let idle = wire.read.is_empty();
-            let (deadline, what) = match partial.as_deref() {
-                Some(PartialHead { begun, .. }) => {
-                    (header_deadline(timeouts.request_headers, timeouts.stream_idle, *begun), false)
-                }
-                None => (timeouts.idle.filter(|_| !aging.reached).map(|idle| idle_since + idle), true),
+            let head_limit =
+                partial.as_deref().and_then(|partial| HeadExpired::first(timeouts, partial.begun));
+            let deadline = match &partial {
+                Some(_) => head_limit.map(|(at, _)| at),
+                None => timeouts.idle.filter(|_| !aging.reached).map(|idle| idle_since + idle),
             };
             match poll_earliest(cx, timer, deadline, aging.deadline().filter(|_| idle)) {
                 Poll::Pending => return Poll::Pending,
@@ -277,19 +280,41 @@ async fn await_request(
                         return Poll::Ready(Awaited::Nothing(Last::Drained));
                     }
                 }
-                Poll::Ready(Deadline::First) if what => {
-                    aging.drain_idle(clock::now());
-                    down.close_from(aging.end);
-                }
-                Poll::Ready(Deadline::First) => return Poll::Ready(Awaited::Nothing(Last::HeaderTimeout)),
+                Poll::Ready(Deadline::First) => match head_limit {
+                    Some((_, what)) => return Poll::Ready(Awaited::Nothing(Last::HeadExpired(what))),
+                    None => {
+                        aging.drain_idle(clock::now());
+                        down.close_from(aging.end);
+                    }
+                },
             }
         }
     })
     .await
 }
 
-fn header_deadline(headers: Option<Duration>, idle: Option<Duration>, begun: Instant) -> Option<Instant> {
-    [headers, idle].into_iter().flatten().min().map(|timeout| begun + timeout)
+/// Which limit ended the wait for the rest of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadExpired {
+    StreamIdle,
+    Request,
+    RequestHeaders,
+    MaxDuration,
+}
+
+impl HeadExpired {
+    /// The limit that is reached first by a head that began to come at `begun`.
+    fn first(timeouts: &Timeouts, begun: Instant) -> Option<(Instant, Self)> {
+        [
+            (timeouts.stream_idle, Self::StreamIdle),
+            (timeouts.request, Self::Request),
+            (timeouts.request_headers, Self::RequestHeaders),
+            (timeouts.max_stream_duration, Self::MaxDuration),
+        ]
+        .into_iter()
+        .filter_map(|(limit, what)| Some((begun + limit?, what)))
+        .min_by_key(|(at, _)| *at)
+    }
 }
 
 enum Deadline {
@@ -338,20 +363,32 @@ async fn refuse(
 }
 
 /// Answers a head that did not come whole in time.
-async fn header_timeout(
+async fn head_expired(
     manager: &Rc<Manager>,
     info: &Rc<ConnectionInfo>,
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
+    what: HeadExpired,
 ) {
     let stats = &manager.stats.manager;
-    let reply = if manager.config.timeouts.request_headers.is_some() {
-        stats.downstream_rq_header_timeout().inc();
-        LocalReply::new(408, &b"request header timeout"[..], "request_header_timeout")
-    } else {
-        stats.downstream_rq_idle_timeout().inc();
-        LocalReply::new(408, &b"stream timeout"[..], "stream_idle_timeout")
-            .flag(ResponseFlag::StreamIdleTimeout)
+    let reply = match what {
+        HeadExpired::StreamIdle => {
+            stats.downstream_rq_idle_timeout().inc();
+            LocalReply::new(408, &b"stream timeout"[..], "stream_idle_timeout")
+                .flag(ResponseFlag::StreamIdleTimeout)
+        }
+        HeadExpired::Request => {
+            stats.downstream_rq_timeout().inc();
+            LocalReply::new(408, &b"request timeout"[..], "request_overall_timeout")
+        }
+        HeadExpired::RequestHeaders => {
+            stats.downstream_rq_header_timeout().inc();
+            LocalReply::new(408, &b"request header timeout"[..], "request_header_timeout")
+        }
+        HeadExpired::MaxDuration => {
+            stats.downstream_rq_max_duration_reached().inc();
+            LocalReply::new(408, &b"downstream duration timeout"[..], "max_duration_timeout")
+        }
     };
     answer(manager, info, down, timer, Version::Http11, (reply, None)).await;
 }

@@ -20,6 +20,8 @@ pub(crate) enum Expired {
     PerTry,
     /// Nothing moved in one attempt for `per_try_idle_timeout`.
     PerTryIdle,
+    /// The stream to the host lasted too long (`max_stream_duration` of the cluster).
+    UpstreamDuration,
 }
 
 /// The deadlines of one stream.
@@ -34,6 +36,8 @@ pub(crate) struct Deadlines {
     next_try: (Option<Duration>, Option<Duration>),
     per_try: Option<Instant>,
     per_try_idle: Option<Duration>,
+    /// When the stream to the host has lasted for too long.
+    upstream_duration: Option<Instant>,
     /// When the stream is logged next although it goes on.
     pub(crate) log: Option<Instant>,
 }
@@ -58,6 +62,12 @@ impl Deadlines {
         self.next_try = (timeout, idle);
         self.per_try = None;
         self.per_try_idle = None;
+        self.upstream_duration = None;
+    }
+
+    /// An attempt has its stream, which may last for so long.
+    pub(crate) fn limit_upstream(&mut self, limit: Option<Duration>, now: Instant) {
+        self.upstream_duration = limit.map(|limit| now + limit);
     }
 
     /// The request was sent whole.
@@ -94,10 +104,9 @@ impl Deadlines {
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
-        [self.idle(), self.request, self.max_duration, self.response, self.per_try, self.per_try_idle()]
-            .into_iter()
-            .flatten()
-            .min()
+        let of_attempt = [self.per_try, self.per_try_idle(), self.upstream_duration];
+        let of_stream = [self.idle(), self.request, self.max_duration, self.response];
+        of_stream.into_iter().chain(of_attempt).flatten().min()
     }
 
     /// Ready with what ran out first, once a deadline passed; the timer wakes up for the next one.
@@ -116,6 +125,7 @@ impl Deadlines {
             (self.response, Expired::Response),
             (self.per_try, Expired::PerTry),
             (self.per_try_idle(), Expired::PerTryIdle),
+            (self.upstream_duration, Expired::UpstreamDuration),
             (self.idle(), Expired::StreamIdle),
             (self.request, Expired::Request),
             (self.max_duration, Expired::MaxDuration),
@@ -147,6 +157,21 @@ mod tests {
         deadlines.response = None;
         assert_eq!(deadlines.expired(now + 9 * second), Some(Expired::StreamIdle));
         deadlines.set_idle_timeout(None);
+        assert_eq!(deadlines.next(), None);
+    }
+
+    #[test]
+    fn the_duration_of_an_attempt_ends_with_it() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut deadlines = Deadlines::new(None, now);
+        deadlines.limit_upstream(Some(2 * second), now + second);
+        assert_eq!(deadlines.next(), Some(now + 3 * second));
+        deadlines.on_response_head(now + 2 * second);
+        assert_eq!(deadlines.expired(now + 3 * second), Some(Expired::UpstreamDuration));
+        deadlines.end_attempt();
+        assert_eq!(deadlines.next(), None);
+        deadlines.limit_upstream(None, now);
         assert_eq!(deadlines.next(), None);
     }
 }

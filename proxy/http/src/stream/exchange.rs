@@ -132,6 +132,15 @@ impl Exchange {
         }
     }
 
+    /// The stream began with the first part of its head, before the head was whole.
+    pub(crate) fn date_back(&mut self, begun: Instant) {
+        let earlier = self.info.start.saturating_duration_since(begun);
+        self.info.start = begun;
+        for deadline in [&mut self.deadlines.request, &mut self.deadlines.max_duration] {
+            *deadline = deadline.map(|at| at - earlier);
+        }
+    }
+
     /// Serves the request to its end.
     pub(crate) async fn run<D: Downstream>(&mut self, down: &mut D, timer: &mut DeadlineTimer) -> Ending {
         let mut ending = match self.admit() {
@@ -405,6 +414,7 @@ impl Exchange {
                 reply.grpc_status = Some(4);
                 reply
             }
+            Expired::UpstreamDuration => upstream_duration_reply(incomplete),
             Expired::Response | Expired::PerTry | Expired::PerTryIdle => {
                 LocalReply::new(504, &b"upstream request timeout"[..], "response_timeout")
                     .flag(ResponseFlag::UpstreamRequestTimeout)
@@ -494,4 +504,11 @@ impl Drop for Exchange {
             }
         }
     }
+}
+
+/// The reply to a request whose stream to a host lasted too long, with the status that depends on whether the request is whole.
+pub(crate) fn upstream_duration_reply(status: u16) -> LocalReply {
+    let body = &b"upstream max stream duration reached"[..];
+    LocalReply::new(status, body, "upstream_max_stream_duration_reached")
+        .flag(ResponseFlag::UpstreamMaxStreamDurationReached)
 }

@@ -11,7 +11,7 @@ mod reply;
 mod request_body;
 
 pub(crate) use deadlines::{Deadlines, Expired};
-pub(crate) use exchange::{Ending, Exchange, is_grpc};
+pub(crate) use exchange::{Ending, Exchange, is_grpc, upstream_duration_reply};
 pub(crate) use filtering::{AttemptFilters, Direction, FilterSlot, UPSTREAM};
 pub(crate) use filters::{Encoded, PumpSetup};
 pub(crate) use pump::{Interruption, Pump};

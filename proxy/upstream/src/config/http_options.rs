@@ -18,6 +18,7 @@ use dhow_proto::envoy::extensions::upstreams::http::v3::{
 };
 use dhow_proto::envoy::extensions::upstreams::tcp::v3::TcpProtocolOptions;
 use dhow_proto::google::protobuf::{Any, UInt32Value};
+use dhow_runtime_config::{Current, RuntimeValues};
 
 use super::fields::{Notes, duration, number, refuse, timeout, unpack};
 use crate::cluster_info::{
@@ -244,8 +245,13 @@ fn lower_common(
         notes.without_effect(path.field("max_connection_duration_jitter"));
     }
     into.max_stream_duration = timeout(max_stream_duration, None, || path.field("max_stream_duration"))?;
-    into.max_headers_count = number(max_headers_count).unwrap_or(100);
-    into.max_response_headers_kb = number(max_response_headers_kb).unwrap_or(60);
+    let by_runtime = |key: &str, default: u32| {
+        Current.number(key).map_or(default, |value| u32::try_from(value).unwrap_or(u32::MAX))
+    };
+    into.max_headers_count = number(max_headers_count)
+        .unwrap_or_else(|| by_runtime("envoy.reloadable_features.max_response_headers_count", 100));
+    into.max_response_headers_kb = number(max_response_headers_kb)
+        .unwrap_or_else(|| by_runtime("envoy.reloadable_features.max_response_headers_size_kb", 60));
     if headers_with_underscores_action != HeadersWithUnderscoresAction::Allow as i32 {
         notes
             .warn(path.field("headers_with_underscores_action"), "has no effect on responses of an upstream");
