@@ -77,7 +77,6 @@ impl Entries {
 }
 
 fn slot_named(stats: &mut Vec<(StatName, u32)>, name: StatName) -> u32 {
-    let name = sanitize(name);
     if let Some((_, slot)) = stats.iter().find(|(known, _)| *known == name) {
         return *slot;
     }
@@ -107,11 +106,18 @@ impl Scope {
 
     /// The counter of this name; the same name gives the same counter.
     pub fn counter(&self, name: impl Into<StatName>) -> Counter {
-        Counter { slot: slot_named(&mut self.inner.entries.lock().singles_mut().counters, name.into()) }
+        Counter {
+            slot: slot_named(&mut self.inner.entries.lock().singles_mut().counters, sanitize(name.into())),
+        }
     }
 
     /// The gauge of this name.
     pub fn gauge(&self, name: impl Into<StatName>) -> Gauge {
+        Gauge { slot: slot_named(&mut self.inner.entries.lock().singles_mut().gauges, sanitize(name.into())) }
+    }
+
+    /// The gauge of exactly this name: the colons of a name that users chose stay.
+    pub fn gauge_verbatim(&self, name: impl Into<StatName>) -> Gauge {
         Gauge { slot: slot_named(&mut self.inner.entries.lock().singles_mut().gauges, name.into()) }
     }
 

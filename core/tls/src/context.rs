@@ -4,8 +4,8 @@ use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 
 use crate::identity::Identity;
 use crate::parameters::{Parameters, Side};
-use crate::pb::CommonTlsContext;
 use crate::pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+use crate::pb::{CertificateValidationContext, CommonTlsContext, SdsSecretConfig};
 use crate::secrets::Secrets;
 use crate::validation::Validation;
 
@@ -61,7 +61,9 @@ impl Context {
         for (index, config) in tls_certificate_sds_secret_configs.iter().enumerate() {
             let path = path.field("tls_certificate_sds_secret_configs").index(index);
             let Some(certificate) = secrets.certificate(config, &path)? else { return Ok(None) };
-            identities.push(Identity::lower(&certificate, &parameters.provider, &path, warnings)?);
+            let mut identity = Identity::lower(&certificate, &parameters.provider, &path, warnings)?;
+            identity.secret = Some(config.name.clone());
+            identities.push(identity);
         }
         let validation = lower_validation(validation_context_type.as_ref(), secrets, path, warnings)?;
         let Some(validation) = validation else { return Ok(None) };
@@ -92,7 +94,7 @@ fn lower_validation(
         Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
             let path = path.field("validation_context_sds_secret_config");
             let context = secrets.validation(config, None, &path)?;
-            return context.map(|context| Validation::lower(&context, &path, warnings)).transpose();
+            return lower_secret(context.as_ref(), config, &path, warnings);
         }
         Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
             "validation_context_certificate_provider"
@@ -102,6 +104,18 @@ fn lower_validation(
         }
     };
     Err(ConfigError::unsupported(path.field(unsupported)))
+}
+
+fn lower_secret(
+    context: Option<&CertificateValidationContext>,
+    config: &SdsSecretConfig,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Option<Validation>, ConfigError> {
+    let Some(context) = context else { return Ok(None) };
+    let mut validation = Validation::lower(context, path, warnings)?;
+    validation.secret = Some(config.name.clone());
+    Ok(Some(validation))
 }
 
 fn lower_combined(
@@ -126,7 +140,7 @@ fn lower_combined(
     if let Some(config) = validation_context_sds_secret_config {
         let path = path.field("validation_context_sds_secret_config");
         let context = secrets.validation(config, default_validation_context.as_ref(), &path)?;
-        return context.map(|context| Validation::lower(&context, &path, warnings)).transpose();
+        return lower_secret(context.as_ref(), config, &path, warnings);
     }
     match default_validation_context {
         Some(context) => {

@@ -5,26 +5,32 @@ use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 
+use aws_lc_rs::digest;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::Transport;
-use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{Accepted, Acceptor, ClientHello, NoServerSessionStorage};
-use rustls::{Connection, Error, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{Accepted, Acceptor};
+use rustls::{Connection, Error};
 
 use crate::context::Context;
 use crate::failure::TlsFailure;
-use crate::identity::Selection;
+use crate::identity::{Identity, Selection};
 use crate::info::TlsInfo;
 use crate::listed::{Listed, ListedContext};
 use crate::parameters::Side;
 use crate::pb::DownstreamTlsContext;
 use crate::pb::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
 use crate::renewed::Renewed;
+use crate::resumption::{Sessions, TLS12_LIFETIME, TicketKeys, Tickets};
 use crate::secrets::Secrets;
+use crate::server_configs::{Recipe, ServerConfigs};
 use crate::stats::TlsStats;
 use crate::stream::{Blocking, TlsStream, or_pending};
 use crate::validation::Validation;
 use crate::verifier::DownstreamVerifier;
+
+/// The field that names a secret with keys of tickets.
+const KEYS_SECRET: &str = "session_ticket_keys_sds_secret_config";
 
 /// TLS termination as configured by a `DownstreamTlsContext`.
 #[derive(Debug)]
@@ -35,9 +41,7 @@ pub struct DownstreamTls {
 /// What the message comes to with the secrets that are there.
 #[derive(Debug)]
 struct Terminator {
-    /// Without ALPN: for clients that offer nothing that is configured, which Envoy serves without a protocol.
-    plain: Arc<ServerConfig>,
-    with_alpn: Arc<ServerConfig>,
+    configs: ServerConfigs,
     selection: Arc<Selection>,
     validation: Arc<Validation>,
     require_sni: bool,
@@ -56,10 +60,17 @@ impl DownstreamTls {
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Self, ConfigError> {
+        let keys = match &message.session_ticket_keys_type {
+            Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(config)) => {
+                Some((config, path.field(KEYS_SECRET)))
+            }
+            _ => None,
+        };
         let terminator = Renewed::new(
             secrets,
             message.common_tls_context.as_ref(),
             &path.field("common_tls_context"),
+            keys,
             || Terminator::lower(message, secrets, path, warnings),
             || {
                 let (message, secrets, path) = (message.clone(), secrets.clone(), path.clone());
@@ -91,8 +102,8 @@ impl Listed for Terminator {
         ListedContext { authority: self.validation.listed(), chain: self.selection.listed() }
     }
 
-    fn expires(&self) -> Option<i64> {
-        self.selection.expires().into_iter().chain(self.validation.roots_expire).min()
+    fn expiries(&self) -> Vec<(String, i64)> {
+        self.selection.expiries().chain(self.validation.expiry()).collect()
     }
 }
 
@@ -116,19 +127,8 @@ impl Terminator {
             prefer_client_ciphers,
             session_ticket_keys_type,
         } = message;
-        ConfigError::refuse_if(session_timeout.is_some(), path, "session_timeout")?;
         let lenient = *ocsp_staple_policy == OcspStaplePolicy::LenientStapling as i32;
         ConfigError::refuse_if(!lenient, path, "ocsp_staple_policy")?;
-        let tickets = match session_ticket_keys_type {
-            None => true,
-            Some(SessionTicketKeysType::DisableStatelessSessionResumption(disabled)) => !disabled,
-            Some(SessionTicketKeysType::SessionTicketKeys(_)) => {
-                return Err(ConfigError::unsupported(path.field("session_ticket_keys")));
-            }
-            Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(_)) => {
-                return Err(ConfigError::unsupported(path.field("session_ticket_keys_sds_secret_config")));
-            }
-        };
         let common_path = path.field("common_tls_context");
         let context =
             Context::lower(common_tls_context.as_ref(), Side::Server, secrets, &common_path, warnings)?;
@@ -137,34 +137,42 @@ impl Terminator {
             let reason = "No TLS certificates found for server context";
             return Err(ConfigError::new(common_path, reason));
         }
+        let keys = ticket_keys(session_ticket_keys_type.as_ref(), secrets, path, warnings)?;
+        let Some(keys) = keys else { return Ok(None) };
         let required = require_client_certificate.as_ref().is_some_and(|required| required.value);
         let failed = |error: String| ConfigError::new(common_path.clone(), error);
         let Context { parameters, identities, validation, alpn } = context;
         let validation = Arc::new(validation);
         let verifies = validation.is_active();
-        let builder = ServerConfig::builder_with_provider(parameters.provider.clone())
-            .with_protocol_versions(&parameters.versions)
-            .map_err(|error| failed(error.to_string()))?;
-        let builder = if required || verifies {
-            let verifier = DownstreamVerifier::new(validation.clone(), required, parameters.provider);
-            builder.with_client_cert_verifier(Arc::new(verifier.map_err(failed)?))
+        let verifier: Option<Arc<dyn ClientCertVerifier>> = if required || verifies {
+            let provider = parameters.provider.clone();
+            let verifier = DownstreamVerifier::new(validation.clone(), required, provider);
+            Some(Arc::new(verifier.map_err(failed)?))
         } else {
-            builder.with_no_client_auth()
+            None
+        };
+        let lifetime = session_timeout.as_ref().map_or(0, |timeout| timeout.seconds);
+        let lifetime = u32::try_from(lifetime).ok().filter(|seconds| *seconds > 0).unwrap_or(TLS12_LIFETIME);
+        let tickets = match keys {
+            Keys::None => None,
+            Keys::Own => Some(Tickets::under_own_keys(lifetime).map_err(|error| failed(error.to_string()))?),
+            Keys::Configured(keys) => {
+                let demands = demands(&identities, &validation, required);
+                Some(Tickets::under(keys, demands, lifetime))
+            }
         };
         let selection = Arc::new(Selection::new(identities));
-        let mut plain = builder.with_cert_resolver(selection.clone());
-        plain.ignore_client_order = !prefer_client_ciphers;
-        if tickets {
-            plain.ticketer = Ticketer::new().map_err(|error| failed(error.to_string()))?;
-        }
-        if *disable_stateful_session_resumption {
-            plain.session_storage = Arc::new(NoServerSessionStorage {});
-        }
-        let mut with_alpn = plain.clone();
-        with_alpn.alpn_protocols = alpn;
+        let configs = ServerConfigs::new(Recipe {
+            parameters,
+            verifier,
+            selection: selection.clone(),
+            alpn,
+            client_order: *prefer_client_ciphers,
+            tickets,
+            sessions: (!disable_stateful_session_resumption).then(|| Arc::new(Sessions::new(lifetime))),
+        });
         Ok(Some(Self {
-            plain: Arc::new(plain),
-            with_alpn: Arc::new(with_alpn),
+            configs: configs.map_err(failed)?,
             selection,
             validation,
             require_sni: require_sni.as_ref().is_some_and(|required| required.value),
@@ -180,7 +188,7 @@ impl Terminator {
                 TlsFailure::from(Error::General("no server name in the client's hello".into())).into()
             );
         }
-        let config = self.config_for(&hello);
+        let config = self.configs.for_hello(&hello);
         let connection = match accepted.into_connection(config) {
             Ok(connection) => connection,
             Err((error, mut alert)) => {
@@ -195,13 +203,59 @@ impl Terminator {
         info.peer_verified = self.verifies && info.peer.is_some();
         Ok((Transport::Secure(Box::new(stream)), info))
     }
+}
 
-    fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
-        let ours = &self.with_alpn.alpn_protocols;
-        let common =
-            hello.alpn().is_some_and(|mut offered| offered.any(|p| ours.iter().any(|ours| ours == p)));
-        if common { self.with_alpn.clone() } else { self.plain.clone() }
+/// Under which keys tickets are.
+enum Keys {
+    /// There are none.
+    None,
+    /// Keys that this process makes up.
+    Own,
+    /// Keys that other servers may have as well.
+    Configured(TicketKeys),
+}
+
+/// The keys of the configuration; `None` while the secret that has them is missing.
+fn ticket_keys(
+    message: Option<&SessionTicketKeysType>,
+    secrets: &Secrets,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Option<Keys>, ConfigError> {
+    let keys = match message {
+        None | Some(SessionTicketKeysType::DisableStatelessSessionResumption(false)) => Keys::Own,
+        Some(SessionTicketKeysType::DisableStatelessSessionResumption(true)) => Keys::None,
+        Some(SessionTicketKeysType::SessionTicketKeys(keys)) => {
+            Keys::Configured(TicketKeys::lower(keys, &path.field("session_ticket_keys"), warnings)?)
+        }
+        Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(config)) => {
+            let path = path.field(KEYS_SECRET);
+            let Some(keys) = secrets.ticket_keys(config, &path)? else { return Ok(None) };
+            Keys::Configured(TicketKeys::lower(&keys, &path, warnings)?)
+        }
+    };
+    Ok(Some(keys))
+}
+
+/// What a context shows to clients and demands of them. A session that began elsewhere is not resumed where this differs, for it may
+/// have been begun by a client that would not be welcome here.
+fn demands(identities: &[Identity], validation: &Validation, required: bool) -> [u8; 32] {
+    let mut digest = digest::Context::new(&digest::SHA256);
+    let mut update = |part: &[u8]| {
+        digest.update(&part.len().to_be_bytes());
+        digest.update(part);
+    };
+    for identity in identities {
+        update(identity.facts.subject.as_bytes());
+        update(identity.facts.issuer.as_bytes());
+        identity.names().iter().for_each(|name| update(name.as_bytes()));
     }
+    update(&validation.digest);
+    update(&[u8::from(required)]);
+    let digest = digest.finish();
+    let mut demands = [0; 32];
+    demands.copy_from_slice(digest.as_ref());
+    demands
 }
 
 async fn read_hello(transport: &mut Transport) -> io::Result<Accepted> {

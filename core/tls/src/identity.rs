@@ -14,6 +14,10 @@ use crate::listed::ListedCertificate;
 use crate::pb::TlsCertificate;
 use crate::source;
 
+/// The name that statistics give to certificates which are no secret: Envoy takes the digest of the name that they do not have, so
+/// that several of one context are one, of which the last counts.
+const UNNAMED: &str = "unnamed_cert_e3b0c442";
+
 /// A certificate chain with its key.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
@@ -21,6 +25,8 @@ pub(crate) struct Identity {
     pub facts: Arc<CertificateFacts>,
     /// Where the certificates were read from.
     pub source: String,
+    /// The secret that holds the certificate, unless the context does so itself.
+    pub secret: Option<String>,
     /// Lower-case names of the certificate, `*.` first for wildcards.
     names: Vec<String>,
 }
@@ -89,7 +95,17 @@ impl Identity {
         if let Some(staple) = ocsp_staple {
             certified.ocsp = Some(source::read(staple, &path.field("ocsp_staple"), warnings)?.bytes);
         }
-        Ok(Self { key: Arc::new(certified), facts: Arc::new(facts), source: chain.name, names })
+        Ok(Self { key: Arc::new(certified), facts: Arc::new(facts), source: chain.name, secret: None, names })
+    }
+
+    /// Lower-case names of the certificate.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// When the certificate expires, by the name that statistics give it.
+    pub(crate) fn expiry(&self) -> (String, i64) {
+        (self.secret.clone().unwrap_or_else(|| UNNAMED.to_owned()), self.facts.not_after)
     }
 
     /// The certificate as `/certs` shows it.
@@ -119,9 +135,9 @@ impl Selection {
         self.identities.iter().map(Identity::listed).collect()
     }
 
-    /// When the first of them expires, in seconds since 1970.
-    pub(crate) fn expires(&self) -> Option<i64> {
-        self.identities.iter().map(|identity| identity.facts.not_after).min()
+    /// When each of them expires.
+    pub(crate) fn expiries(&self) -> impl Iterator<Item = (String, i64)> {
+        self.identities.iter().map(Identity::expiry)
     }
 
     pub(crate) fn new(identities: Vec<Identity>) -> Self {

@@ -32,8 +32,8 @@ pub(crate) trait Listed {
     /// The certificates.
     fn listed(&self) -> ListedContext;
 
-    /// When the first of them expires, in seconds since 1970.
-    fn expires(&self) -> Option<i64>;
+    /// When each of them expires, in seconds since 1970, by the name under which statistics have it.
+    fn expiries(&self) -> Vec<(String, i64)>;
 }
 
 #[cfg(test)]

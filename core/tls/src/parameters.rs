@@ -22,19 +22,20 @@ pub(crate) enum Side {
 pub(crate) struct Parameters {
     pub provider: Arc<CryptoProvider>,
     pub versions: Vec<&'static SupportedProtocolVersion>,
+    /// The suites of TLS 1.2, in groups of equal preference.
+    pub tls12_suites: Vec<Vec<SupportedCipherSuite>>,
 }
 
-/// The suites of TLS 1.2 in Envoy's order of preference.
-const TLS12_SUITES: [SupportedCipherSuite; 6] = [
-    suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+/// The suites of TLS 1.2 in Envoy's order of preference, in groups of equal preference.
+pub(crate) const TLS12_SUITES: [&[SupportedCipherSuite]; 4] = [
+    &[suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256],
+    &[suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256],
+    &[suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384],
+    &[suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384],
 ];
 
-const TLS13_SUITES: [SupportedCipherSuite; 3] = [
+/// The suites of TLS 1.3, which are not configured.
+pub(crate) const TLS13_SUITES: [SupportedCipherSuite; 3] = [
     suites::TLS13_AES_128_GCM_SHA256,
     suites::TLS13_AES_256_GCM_SHA384,
     suites::TLS13_CHACHA20_POLY1305_SHA256,
@@ -78,10 +79,13 @@ impl Parameters {
         let maximum = protocol(*tls_maximum_protocol_version);
         let versions = versions(minimum, maximum, side, path, warnings)?;
         let mut provider = default_provider();
-        provider.cipher_suites = TLS13_SUITES.to_vec();
-        provider.cipher_suites.extend(tls12_suites(cipher_suites, path, warnings)?);
+        let tls12_suites = tls12_suites(cipher_suites, path, warnings)?;
+        // A client does not list the suites of versions that it does not offer.
+        let suites = TLS13_SUITES.iter().chain(tls12_suites.iter().flatten());
+        let offered = |suite: &&SupportedCipherSuite| versions.contains(&suite.version());
+        provider.cipher_suites = suites.filter(offered).copied().collect();
         provider.kx_groups = groups(ecdh_curves, path, warnings)?;
-        Ok(Self { provider: Arc::new(provider), versions })
+        Ok(Self { provider: Arc::new(provider), versions, tls12_suites })
     }
 }
 
@@ -127,22 +131,24 @@ fn versions(
     }
 }
 
-/// The configured suites in their order; `[A|B]` is a group of equal preference, taken in the order written.
+/// The configured suites in their order; `[A|B]` is a group of equal preference, which clients take in the order written.
 fn tls12_suites(
     names: &[String],
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<Vec<SupportedCipherSuite>, ConfigError> {
+) -> Result<Vec<Vec<SupportedCipherSuite>>, ConfigError> {
     if names.is_empty() {
-        return Ok(TLS12_SUITES.to_vec());
+        return Ok(TLS12_SUITES.iter().map(|group| group.to_vec()).collect());
     }
     let path = path.field("cipher_suites");
     let mut chosen = Vec::new();
     for (index, group) in names.iter().enumerate() {
         let group = group.strip_prefix('[').and_then(|group| group.strip_suffix(']')).unwrap_or(group);
+        let mut equal = Vec::new();
         for name in group.split('|') {
-            if let Some(suite) = TLS12_SUITES.iter().find(|suite| cipher_name(suite.suite()) == name) {
-                chosen.push(*suite);
+            let mut known = TLS12_SUITES.iter().copied().flatten();
+            if let Some(suite) = known.find(|suite| cipher_name(suite.suite()) == name) {
+                equal.push(*suite);
             } else if LEFT_OUT_SUITES.contains(&name) {
                 let message = format!("the cipher suite {name} is not supported and left out");
                 warnings.push(ConfigWarning::new(path.index(index), message));
@@ -150,6 +156,9 @@ fn tls12_suites(
                 let reason = format!("Failed to initialize cipher suites: {name} is not known");
                 return Err(ConfigError::new(path.index(index), reason));
             }
+        }
+        if !equal.is_empty() {
+            chosen.push(equal);
         }
     }
     if chosen.is_empty() {

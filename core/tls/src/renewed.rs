@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use dhow_base::{ConfigError, FieldPath};
 
 use crate::listed::{Listed, ListedContext};
-use crate::pb::CommonTlsContext;
+use crate::pb::{CommonTlsContext, SdsSecretConfig};
 use crate::secrets::{Renew, SecretPlace, Secrets};
 use crate::stats::TlsStats;
 
@@ -33,15 +33,17 @@ struct Updates {
 }
 
 impl<T: Listed + Send + Sync + 'static> Renewed<T> {
-    /// Makes the value of a context, and has it made again when one of its secrets changes.
+    /// Makes the value of a context, and has it made again when one of its secrets changes: those that the context names, and the
+    /// one with keys of tickets.
     pub(crate) fn new(
         secrets: &Arc<Secrets>,
         context: Option<&CommonTlsContext>,
         path: &FieldPath,
+        keys: Option<(&SdsSecretConfig, FieldPath)>,
         first: impl FnOnce() -> Result<Option<T>, ConfigError>,
         build: impl FnOnce() -> Build<T>,
     ) -> Result<Arc<Self>, ConfigError> {
-        let places = secrets.follow(context, path)?;
+        let places = secrets.follow(context, path, keys)?;
         let current = first()?.map(Arc::new);
         let untold = u64::from(current.is_some());
         let followed = (!places.is_empty()).then(|| {
@@ -59,8 +61,11 @@ impl<T: Listed + Send + Sync + 'static> Renewed<T> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts renewals in these figures from now on, and those so far.
+    /// Counts renewals in these figures from now on, and those so far, and tells when certificates expire.
     pub(crate) fn count_in(&self, stats: &TlsStats) {
+        if let Some(value) = self.get() {
+            stats.set_expiries(value.expiries());
+        }
         let Some(followed) = &self.followed else { return };
         let mut updates = followed.updates.lock().unwrap_or_else(PoisonError::into_inner);
         stats.count_updates(std::mem::take(&mut updates.untold));
@@ -74,7 +79,7 @@ impl<T: Listed + Send + Sync + 'static> Renew for Renewed<T> {
     }
 
     fn expires(&self) -> Option<i64> {
-        self.get()?.expires()
+        self.get()?.expiries().into_iter().map(|(_, end)| end).min()
     }
 
     fn renew(&self, place: &SecretPlace) -> Result<(), ConfigError> {
@@ -83,10 +88,14 @@ impl<T: Listed + Send + Sync + 'static> Renew for Renewed<T> {
         };
         // Without a value another secret is missing still.
         if let Some(value) = (followed.build)()? {
+            let expiries = value.expiries();
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(value));
             let mut updates = followed.updates.lock().unwrap_or_else(PoisonError::into_inner);
             match &updates.stats {
-                Some(stats) => stats.count_updates(1),
+                Some(stats) => {
+                    stats.count_updates(1);
+                    stats.set_expiries(expiries);
+                }
                 None => updates.untold += 1,
             }
         }

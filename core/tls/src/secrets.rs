@@ -1,4 +1,4 @@
-//! Secrets: certificates and validation contexts that contexts name instead of holding them, from the bootstrap or delivered later.
+//! Secrets: certificates, validation contexts and keys of tickets that contexts name instead of holding them, from the bootstrap or delivered later.
 
 mod delivered;
 #[cfg(test)]
@@ -12,7 +12,9 @@ use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::Message;
 
 use crate::pb::secret::Type;
-use crate::pb::{CertificateValidationContext, SdsSecretConfig, Secret, TlsCertificate};
+use crate::pb::{
+    CertificateValidationContext, SdsSecretConfig, Secret, TlsCertificate, TlsSessionTicketKeys,
+};
 
 use delivered::Delivered;
 pub(crate) use delivered::Renew;
@@ -23,6 +25,7 @@ pub use delivered::SecretPlace;
 pub struct Secrets {
     certificates: HashMap<String, TlsCertificate>,
     validations: HashMap<String, CertificateValidationContext>,
+    ticket_keys: HashMap<String, TlsSessionTicketKeys>,
     delivered: Delivered,
 }
 
@@ -49,8 +52,12 @@ impl Secrets {
                     let repeated = known.validations.insert(name.clone(), context).is_some();
                     ("certificate validation context", repeated)
                 }
+                Some(Type::SessionTicketKeys(keys)) => {
+                    let repeated = known.ticket_keys.insert(name.clone(), keys).is_some();
+                    ("TlsSessionTicketKeys secret", repeated)
+                }
                 // Nothing that could use one of these is accepted.
-                Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => continue,
+                Some(Type::GenericSecret(_)) | None => continue,
             };
             if repeated {
                 let reason = format!("Duplicate static {what} name {name}");
@@ -77,6 +84,24 @@ impl Secrets {
         }
         let unknown = || ConfigError::new(path.field("name"), format!("Unknown static secret: {name}"));
         self.certificates.get(name).map(|known| Some(Cow::Borrowed(known))).ok_or_else(unknown)
+    }
+
+    /// The keys of tickets that `config` names; `None` when they were not delivered yet.
+    pub(crate) fn ticket_keys(
+        &self,
+        config: &SdsSecretConfig,
+        path: &FieldPath,
+    ) -> Result<Option<Cow<'_, TlsSessionTicketKeys>>, ConfigError> {
+        let SdsSecretConfig { name, sds_config: _ } = config;
+        if let Some(place) = SecretPlace::of(config, path)? {
+            return Ok(match self.delivered.get(&place) {
+                Some(Secret { r#type: Some(Type::SessionTicketKeys(keys)), .. }) => Some(Cow::Owned(keys)),
+                _ => None,
+            });
+        }
+        let unknown =
+            || ConfigError::new(path.field("name"), format!("Unknown tls session ticket keys: {name}"));
+        self.ticket_keys.get(name).map(|known| Some(Cow::Borrowed(known))).ok_or_else(unknown)
     }
 
     /// The validation context that `config` names, over `default` where it says something itself; `None` when it was not delivered

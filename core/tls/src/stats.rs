@@ -57,6 +57,14 @@ impl TlsStats {
         self.contexts.ssl_context_update_by_sds().add(count);
     }
 
+    /// Tells when certificates expire: names, and seconds since 1970.
+    pub(crate) fn set_expiries(&self, expiries: Vec<(String, i64)>) {
+        for (name, end) in expiries {
+            let name = format!("certificate.{name}.expiration_unix_time_seconds");
+            self.handshakes.scope().gauge_verbatim(name).set(u64::try_from(end).unwrap_or(0));
+        }
+    }
+
     /// Counts a handshake by how it ended.
     pub fn count(&self, outcome: Result<&TlsInfo, &io::Error>) {
         match outcome {

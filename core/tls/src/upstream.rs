@@ -104,6 +104,7 @@ impl UpstreamTls {
             secrets,
             common_tls_context.as_ref(),
             &common_path,
+            None,
             || Material::lower(message, secrets, &common_path, warnings),
             || {
                 let (message, secrets, path) = (message.clone(), secrets.clone(), common_path.clone());
@@ -194,9 +195,8 @@ impl Listed for Material {
         ListedContext { authority: self.validation.listed(), chain }
     }
 
-    fn expires(&self) -> Option<i64> {
-        let own = self.identity.as_ref().map(|identity| identity.facts.not_after);
-        own.into_iter().chain(self.validation.roots_expire).min()
+    fn expiries(&self) -> Vec<(String, i64)> {
+        self.identity.iter().map(Identity::expiry).chain(self.validation.expiry()).collect()
     }
 }
 

@@ -1,14 +1,18 @@
 //! `CertificateValidationContext`: which certificates of peers are acceptable.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::StringMatcher;
+use dhow_proto::Message;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::{CertificateError, RootCertStore};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::CertificateFacts;
 use crate::listed::ListedCertificate;
@@ -17,6 +21,9 @@ use crate::pb::string_matcher::MatchPattern;
 use crate::pb::subject_alt_name_matcher::SanType;
 use crate::pb::{CertificateValidationContext, StringMatcherMessage, SubjectAltNameMatcher};
 use crate::source;
+
+/// The name that statistics give to authorities which are no secret.
+const UNNAMED_AUTHORITY: &str = "unnamed_ca_cert_e3b0c442";
 
 /// What must hold of a peer's certificate.
 #[derive(Debug, Default)]
@@ -29,6 +36,12 @@ pub(crate) struct Validation {
     pub root_source: String,
     /// When the first of them expires, in seconds since 1970.
     pub roots_expire: Option<i64>,
+    /// The secret that this is, unless the context has it itself.
+    pub secret: Option<String>,
+    /// Digest of all that is demanded.
+    pub digest: [u8; 32],
+    /// `max_verify_depth`: certificates that may stand between that of the peer and a trusted one.
+    max_intermediates: Option<usize>,
     pub revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     pub only_leaf_revocation: bool,
     /// `allow_expired_certificate`: the time does not matter.
@@ -89,7 +102,6 @@ impl Validation {
             "require_signed_certificate_timestamp",
         )?;
         refuse(custom_validator_config.is_some(), "custom_validator_config")?;
-        refuse(max_verify_depth.is_some(), "max_verify_depth")?;
         if watched_directory.is_some() {
             warnings.push(source::unwatched(path.field("watched_directory")));
         }
@@ -98,6 +110,8 @@ impl Validation {
             hide_authorities: *suppress_client_ca_list,
             accept_expired: *allow_expired_certificate,
             accept_untrusted: *trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32,
+            // BoringSSL counts the trusted certificate, unless it is the issuer of the first.
+            max_intermediates: max_verify_depth.as_ref().map(|depth| depth.value.saturating_sub(1) as usize),
             ..Self::default()
         };
         if let Some(trusted) = trusted_ca {
@@ -135,7 +149,41 @@ impl Validation {
             validation.pins.push(Pin::Certificate(certificate_hash(hash, &path)?));
         }
         validation.pins.extend(verify_certificate_spki.iter().cloned().map(Pin::Key));
+        validation.digest = validation.digest_of(message);
         Ok(validation)
+    }
+
+    /// The digest of the message with what the files that it names hold.
+    fn digest_of(&self, message: &CertificateValidationContext) -> [u8; 32] {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        let message = message.encode_to_vec();
+        let roots = self.root_certificates.iter().map(|root| root.as_ref());
+        let lists = self.revocation_lists.iter().map(|list| list.as_ref());
+        for part in std::iter::once(message.as_slice()).chain(roots).chain(lists) {
+            digest.update(&part.len().to_be_bytes());
+            digest.update(part);
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.finish().as_ref());
+        bytes
+    }
+
+    /// When the first trusted authority expires, by the name that statistics give it.
+    pub(crate) fn expiry(&self) -> Option<(String, i64)> {
+        let end = self.roots_expire?;
+        Some((self.secret.clone().unwrap_or_else(|| UNNAMED_AUTHORITY.to_owned()), end))
+    }
+
+    /// The certificates that may lead from the peer's to a trusted one: those that it sent, or as many of them as the chain may have.
+    pub(crate) fn within_depth<'a>(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &'a [CertificateDer<'a>],
+    ) -> Cow<'a, [CertificateDer<'a>]> {
+        match self.max_intermediates {
+            Some(max) if intermediates.len() > max => Cow::Owned(first_of_chain(leaf, intermediates, max)),
+            _ => Cow::Borrowed(intermediates),
+        }
     }
 
     /// The time for which a chain is verified: `now`, or one at which all of it is valid where the time does not matter.
@@ -190,6 +238,26 @@ impl Validation {
         }
         Ok(())
     }
+}
+
+/// The first certificates of the chain that begins with `leaf`, each the issuer of the one before.
+fn first_of_chain<'a>(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'a>],
+    max: usize,
+) -> Vec<CertificateDer<'a>> {
+    let parsed: Vec<_> =
+        intermediates.iter().filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1))).collect();
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Vec::new() };
+    let mut issuer = leaf.issuer().as_raw();
+    let mut chain = Vec::with_capacity(max);
+    while chain.len() < max
+        && let Some((der, next)) = parsed.iter().find(|(_, next)| next.subject().as_raw() == issuer)
+    {
+        chain.push((*der).clone());
+        issuer = next.issuer().as_raw();
+    }
+    chain
 }
 
 fn read_roots(

@@ -55,6 +55,7 @@ impl ServerCertVerifier for UpstreamVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let now = self.validation.time_of(leaf, intermediates, now);
+        let intermediates = &*self.validation.within_depth(leaf, intermediates);
         if let Some(chain) = &self.chain {
             match chain.verify_server_cert(leaf, intermediates, server_name, ocsp, now) {
                 // The name is looked at only once the chain is found good.
@@ -143,6 +144,7 @@ impl ClientCertVerifier for DownstreamVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let now = self.validation.time_of(leaf, intermediates, now);
+        let intermediates = &*self.validation.within_depth(leaf, intermediates);
         if let Some(chain) = &self.chain
             && let Err(error) = chain.verify_client_cert(leaf, intermediates, now)
             && !self.validation.accept_untrusted

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
-use dhow_testkit::certs::{Identity, TestCa, client_config};
+use dhow_testkit::certs::{ClientConfig, ClientVersions, Identity, TestCa, client_config};
 use dhow_testkit::client::TlsOptions;
 use dhow_testkit::dns::{DnsAnswer, DnsServer};
 use dhow_testkit::ports::UnansweredPort;
@@ -42,6 +42,8 @@ pub struct Environment {
     ads: Option<AdsServer>,
     dns: Option<DnsServer>,
     certs: OnceLock<Arc<Certs>>,
+    /// Clients that keep sessions, by name.
+    clients: Mutex<HashMap<String, Arc<ClientConfig>>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Environment {
             ads: None,
             dns: None,
             certs: OnceLock::new(),
+            clients: Mutex::default(),
         };
         for (name, spec) in &scenario.upstreams {
             let backend = environment.backend(name, spec).with_context(|| format!("upstream {name}"))?;
@@ -224,10 +227,21 @@ impl Environment {
         let certs = self.certs()?;
         let alpn: Vec<&str> = tls.alpn.iter().map(String::as_str).collect();
         let identity = tls.client_cert.then_some(&certs.client);
-        Ok(TlsOptions {
-            config: client_config(&certs.ca.cert_pem, &alpn, identity)?,
-            server_name: tls.sni.clone().unwrap_or_else(|| "localhost".to_owned()),
-        })
+        let versions = match tls.version.as_deref() {
+            None => ClientVersions::All,
+            Some("1.2") => ClientVersions::Tls12,
+            Some("1.3") => ClientVersions::Tls13,
+            Some(other) => bail!("`{other}` is no version of TLS that a client can offer alone"),
+        };
+        let config = client_config(&certs.ca.cert_pem, &alpn, identity, versions)?;
+        let config = match &tls.sessions {
+            Some(name) => {
+                let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(clients.entry(name.clone()).or_insert(config))
+            }
+            None => config,
+        };
+        Ok(TlsOptions { config, server_name: tls.sni.clone().unwrap_or_else(|| "localhost".to_owned()) })
     }
 
     fn certs(&self) -> Result<Arc<Certs>> {

@@ -33,6 +33,8 @@ pub struct Expect {
     pub end: Option<String>,
     /// Protocol agreed on by TLS with the client.
     pub alpn: Option<String>,
+    /// Version and suite of TLS with the client, and `resumed` where an earlier session was.
+    pub session: Option<String>,
     /// The bytes of a raw step.
     pub bytes: Option<Matcher>,
     /// There was no response, and why.
@@ -259,6 +261,7 @@ impl Expect {
         faults.same("interim", self.interim.as_ref(), &response.interim);
         faults.same("end", self.end.as_ref(), &response.end.clone().unwrap_or_default());
         faults.same("alpn", self.alpn.as_ref(), &response.alpn.clone().unwrap_or_default());
+        faults.same("session", self.session.as_ref(), &response.session.clone().unwrap_or_default());
     }
 
     fn check_contains(&self, body: &str, faults: &mut Faults) {

@@ -127,6 +127,9 @@ pub struct ResponseFacts {
     /// The protocol agreed on by TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpn: Option<String>,
+    /// Version and suite of TLS, and `resumed` where an earlier session was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// One request as an upstream saw it.

@@ -129,6 +129,10 @@ pub struct TlsStep {
     pub alpn: Vec<String>,
     /// Present the scenario's client certificate.
     pub client_cert: bool,
+    /// Keep sessions under this name, and resume one that is there.
+    pub sessions: Option<String>,
+    /// Offer this version only: `1.2` or `1.3`.
+    pub version: Option<String>,
 }
 
 /// What a raw step reads after it has sent its bytes.

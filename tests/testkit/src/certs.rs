@@ -8,10 +8,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
+pub use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig};
 
 use crate::tempdir::TempDir;
 
@@ -117,14 +118,34 @@ impl Identity {
     }
 }
 
-/// A TLS client that trusts `ca` (PEM), offers `alpn` in that order and presents `identity` where it is given.
+/// Versions of TLS that a client offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientVersions {
+    /// 1.2 and 1.3.
+    All,
+    /// 1.2 alone.
+    Tls12,
+    /// 1.3 alone.
+    Tls13,
+}
+
+/// A TLS client that trusts `ca` (PEM), offers `alpn` in that order and presents `identity` where it is given. Clones of it share their
+/// sessions.
 pub fn client_config(
     ca: &str,
     alpn: &[&str],
     identity: Option<&Identity>,
+    versions: ClientVersions,
 ) -> Result<Arc<ClientConfig>, CertError> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+    let versions: &[&rustls::SupportedProtocolVersion] = match versions {
+        ClientVersions::All => rustls::DEFAULT_VERSIONS,
+        ClientVersions::Tls12 => &[&rustls::version::TLS12],
+        ClientVersions::Tls13 => &[&rustls::version::TLS13],
+    };
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.retain(|suite| versions.contains(&suite.version()));
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
         .map_err(err)?
         .with_root_certificates(roots(ca)?);
     let mut config = match identity {

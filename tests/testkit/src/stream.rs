@@ -16,6 +16,25 @@ pub struct TlsFacts {
     pub sni: Option<String>,
     /// The agreed application protocol.
     pub alpn: Option<String>,
+    /// Version and cipher suite by rustls' names, and `resumed` where an earlier session was.
+    pub session: String,
+}
+
+impl TlsFacts {
+    /// What is known after a handshake in which the client asked for this server name.
+    pub(crate) fn of(session: &rustls::CommonState, sni: Option<String>) -> Self {
+        let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or_default();
+        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        let resumed = match session.handshake_kind() {
+            Some(rustls::HandshakeKind::Resumed) => " resumed",
+            _ => "",
+        };
+        Self {
+            sni,
+            alpn: session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
+            session: format!("{version} {}{resumed}", suite.unwrap_or_default()),
+        }
+    }
 }
 
 /// How the other side ended its sending.

@@ -16,6 +16,7 @@ use crate::listed::ListedContext;
 use crate::pb::common_tls_context::ValidationContextType;
 use crate::pb::secret::Type;
 use crate::pb::{CommonTlsContext, SdsSecretConfig, Secret};
+use crate::resumption::TicketKeys;
 use crate::validation::Validation;
 
 /// Where a secret comes from: `sds_config.path_config_source`.
@@ -142,13 +143,15 @@ impl Secrets {
         outcome
     }
 
-    /// The places that a context names, which are followed from now on.
+    /// The places that a context names, beside that of keys for tickets, which are followed from now on.
     pub(crate) fn follow(
         &self,
         context: Option<&CommonTlsContext>,
         path: &FieldPath,
+        keys: Option<(&SdsSecretConfig, FieldPath)>,
     ) -> Result<Vec<SecretPlace>, ConfigError> {
-        let Some(context) = context else { return Ok(Vec::new()) };
+        let none = CommonTlsContext::default();
+        let context = context.unwrap_or(&none);
         let certificates = context.tls_certificate_sds_secret_configs.iter().enumerate();
         let certificates = certificates
             .map(|(index, config)| (config, path.field("tls_certificate_sds_secret_configs").index(index)));
@@ -164,7 +167,7 @@ impl Secrets {
             _ => None,
         };
         let mut places = Vec::new();
-        for (config, path) in certificates.chain(validation) {
+        for (config, path) in certificates.chain(validation).chain(keys) {
             let Some(place) = SecretPlace::of(config, &path)? else { continue };
             let known = &self.delivered.known;
             let is_new = match known.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()) {
@@ -217,7 +220,8 @@ fn check(secret: &Secret) -> Result<(), String> {
             Identity::lower(certificate, &default_provider(), &path, &mut unsaid).map(drop)
         }
         Some(Type::ValidationContext(context)) => Validation::lower(context, &path, &mut unsaid).map(drop),
-        Some(Type::SessionTicketKeys(_) | Type::GenericSecret(_)) | None => Ok(()),
+        Some(Type::SessionTicketKeys(keys)) => TicketKeys::lower(keys, &path, &mut unsaid).map(drop),
+        Some(Type::GenericSecret(_)) | None => Ok(()),
     };
     outcome.map_err(|error| error.to_string())
 }

@@ -83,9 +83,9 @@ fn a_place_is_followed_once_and_one_that_cannot_be_is_refused() {
     };
     let path = FieldPath::root();
     for _ in 0..2 {
-        assert_eq!(secrets.follow(Some(&context("a")), &path).unwrap().len(), 1);
+        assert_eq!(secrets.follow(Some(&context("a")), &path, None).unwrap().len(), 1);
     }
     assert_eq!(followed.load(Ordering::Relaxed), 1);
-    let error = secrets.follow(Some(&context("bad")), &path).unwrap_err().to_string();
+    let error = secrets.follow(Some(&context("bad")), &path, None).unwrap_err().to_string();
     assert!(error.contains("no such file"), "{error}");
 }

@@ -3,6 +3,7 @@
 mod configuration;
 mod handshakes;
 mod lenient;
+mod resumption;
 
 use std::sync::Arc;
 use std::time::Duration;

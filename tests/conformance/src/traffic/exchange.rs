@@ -96,9 +96,9 @@ async fn once(
     };
     match connection {
         Connection::Http2(client) => {
-            let alpn = alpn(client.tls());
+            let tls = client.tls().cloned();
             let seen = match client.request(http2_request(step, headers), limit).await {
-                Ok(response) => Seen::Responses(vec![http2_facts(response, alpn, normaliser)]),
+                Ok(response) => Seen::Responses(vec![http2_facts(response, tls.as_ref(), normaliser)]),
                 Err(error) => Seen::Failure(http2_failure(&error)),
             };
             (seen, Some(Connection::Http2(client)))
@@ -129,13 +129,13 @@ async fn read(
 ) -> (Seen, Option<Connection>) {
     let method = step.request.as_deref().or(step.method.as_deref()).unwrap_or("GET");
     let method = method.split(' ').next().unwrap_or_default();
-    let alpn = alpn(client.tls());
+    let tls = client.tls().cloned();
     match step.read {
         Reading::Responses(count) => {
             let mut responses = Vec::new();
             for _ in 0..count {
                 match client.response(method, limit).await {
-                    Ok(response) => responses.push(http1_facts(response, alpn.clone(), normaliser)),
+                    Ok(response) => responses.push(http1_facts(response, tls.as_ref(), normaliser)),
                     Err(error) => return (Seen::Failure(read_failure(&error, normaliser)), None),
                 }
             }
@@ -145,7 +145,7 @@ async fn read(
             Ok(response) => {
                 let glance = step.read == Reading::ThenGlance;
                 let closes = response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
-                let mut facts = http1_facts(response, alpn, normaliser);
+                let mut facts = http1_facts(response, tls.as_ref(), normaliser);
                 if glance && closes {
                     return (Seen::Responses(vec![facts]), None);
                 }
@@ -288,7 +288,7 @@ fn http2_request(step: &Step, headers: Vec<(String, String)>) -> Http2Request {
     }
 }
 
-fn http1_facts(response: Http1Response, alpn: Option<String>, normaliser: &Normaliser) -> ResponseFacts {
+fn http1_facts(response: Http1Response, tls: Option<&TlsFacts>, normaliser: &Normaliser) -> ResponseFacts {
     ResponseFacts {
         version: response.version,
         status: response.status,
@@ -303,11 +303,12 @@ fn http1_facts(response: Http1Response, alpn: Option<String>, normaliser: &Norma
             BodyEnd::CutShort => Some("closed inside the body".to_owned()),
             BodyEnd::Reset => Some("reset inside the body".to_owned()),
         },
-        alpn,
+        alpn: alpn(tls),
+        session: tls.map(|tls| tls.session.clone()),
     }
 }
 
-fn http2_facts(response: Http2Response, alpn: Option<String>, normaliser: &Normaliser) -> ResponseFacts {
+fn http2_facts(response: Http2Response, tls: Option<&TlsFacts>, normaliser: &Normaliser) -> ResponseFacts {
     ResponseFacts {
         version: "HTTP/2".to_owned(),
         status: response.status,
@@ -317,6 +318,7 @@ fn http2_facts(response: Http2Response, alpn: Option<String>, normaliser: &Norma
         trailers: normaliser.headers(&response.trailers),
         interim: Vec::new(),
         end: response.reset,
-        alpn,
+        alpn: alpn(tls),
+        session: tls.map(|tls| tls.session.clone()),
     }
 }

@@ -43,9 +43,6 @@ pub async fn over(
     let Some(tls) = tls else { return Ok((Box::new(stream), None)) };
     let name = ServerName::try_from(tls.server_name.clone()).map_err(io::Error::other)?;
     let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?;
-    let facts = TlsFacts {
-        sni: Some(tls.server_name.clone()),
-        alpn: stream.get_ref().1.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
-    };
+    let facts = TlsFacts::of(stream.get_ref().1, Some(tls.server_name.clone()));
     Ok((Box::new(stream), Some(facts)))
 }

@@ -139,10 +139,7 @@ async fn serve(
         (speaks, Some(acceptor)) => {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let session = stream.get_ref().1;
-            let facts = TlsFacts {
-                sni: session.server_name().map(str::to_owned),
-                alpn: session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
-            };
+            let facts = TlsFacts::of(session, session.server_name().map(str::to_owned));
             match speaks {
                 Speaks::Tcp(script) => tcp::serve(stream, number, script, &reset, &record).await,
                 Speaks::Frames(script) => frames::serve(stream, number, &script, &record).await,
