@@ -4,6 +4,7 @@
 mod connection;
 mod connection_objects;
 mod connection_record;
+mod draining;
 mod dynamic_metadata;
 mod filter_state;
 mod http_filter;
@@ -16,6 +17,7 @@ mod stream_match;
 pub use connection::{Connection, ConnectionInfo};
 pub use connection_objects::ConnectionObjects;
 pub use connection_record::ConnectionRecord;
+pub use draining::{Drain, DrainEvent, DrainState};
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dhow_proxy_runtime::Worker;
 
 use crate::connection::{Connection, ConnectionInfo};
+use crate::draining::DrainEvent;
 
 /// A future that stays on its worker.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -36,9 +37,9 @@ pub trait ConnectionHandler {
         let _ = (connection, secure);
     }
 
-    /// Asks all connections of this handler to end gracefully: `connection: close` or GOAWAY goes with the next response.
-    /// False takes it back (`/healthcheck/ok`).
-    fn set_draining(&self, draining: bool);
+    /// Tells all connections of this handler that they are to end gracefully, or no longer: `connection: close` or GOAWAY goes
+    /// with a response.
+    fn on_drain(&self, event: DrainEvent);
 }
 
 /// A network filter in front of the terminal one, as configured: shared by all workers, immutable.

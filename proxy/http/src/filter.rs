@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, LocalFuture, NetworkFilter};
+use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, DrainEvent, LocalFuture, NetworkFilter};
 use dhow_proxy_runtime::Worker;
 use dhow_stats::Store;
 
@@ -74,7 +74,7 @@ impl ConnectionHandler for Handler {
         stats.downstream_cx_destroy_local().inc();
     }
 
-    fn set_draining(&self, draining: bool) {
-        self.manager.draining.set(draining);
+    fn on_drain(&self, event: DrainEvent) {
+        self.manager.draining.apply(event);
     }
 }

@@ -1,13 +1,13 @@
 //! A connection manager on one worker: what its connections and streams share.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
-use dhow_proxy_api::{Clusters, ConnectionInfo, HostResolution, Membership};
+use dhow_proxy_api::{Clusters, ConnectionInfo, DrainState, HostResolution, Membership};
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{Resolution, WorkerClusters};
 use dhow_routing::{RouteTable, SelectedRoute};
@@ -34,7 +34,7 @@ pub(crate) struct Manager {
     pub(crate) clusters: Rc<WorkerClusters>,
     pub(crate) pools: Rc<HttpPools>,
     pub(crate) dates: DateCache,
-    pub(crate) draining: Cell<bool>,
+    pub(crate) draining: DrainState,
     routes: RefCell<CachedRoutes>,
     route_stats: RefCell<CachedRouteStats>,
     heads: RefCell<Vec<HeaderMap>>,
@@ -61,7 +61,7 @@ impl Manager {
             clusters,
             pools,
             dates: DateCache::default(),
-            draining: Cell::new(false),
+            draining: DrainState::default(),
             routes: RefCell::new(routes.cached()),
             route_stats: RefCell::new(routes.cached_stats()),
             heads: RefCell::default(),
@@ -147,7 +147,7 @@ impl fmt::Debug for Manager {
 
 impl Clusters for Manager {
     fn is_failing_health_checks(&self) -> bool {
-        self.draining.get()
+        self.draining.is_failing()
     }
 
     fn membership(&self, cluster: &str) -> Option<Membership> {

@@ -3,6 +3,7 @@
 mod http1;
 mod http2;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 
@@ -12,6 +13,7 @@ use dhow_proxy_runtime::clock;
 use crate::config::CodecType;
 use crate::downstream::H1Downstream;
 use crate::manager::Manager;
+use crate::stats::ClientFamily;
 use crate::wire::Wire;
 
 /// What every HTTP/2 client sends first.
@@ -28,7 +30,9 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
         (codec, _) => codec,
     };
     match codec {
-        CodecType::Http2 => active.end = Box::pin(http2::serve(manager, info, transport, Vec::new())).await,
+        CodecType::Http2 => {
+            active.end = Box::pin(http2::serve(manager, info, transport, Vec::new(), &active.family)).await
+        }
         CodecType::Http1 | CodecType::Auto => {
             // It stays in this place: an idle connection has the room of one, and none for HTTP/2.
             let wire = Wire::new(transport, manager.worker.buffers().clone(), info.buffer_limit);
@@ -38,10 +42,10 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
                 _ => Sniffed::Http1,
             };
             match sniffed {
-                Sniffed::Http1 => active.end = http1::serve(&manager, &info, &mut down).await,
+                Sniffed::Http1 => active.end = http1::serve(&manager, &info, &mut down, &active.family).await,
                 Sniffed::Http2 => {
                     let (transport, read) = down.into_wire().into_parts();
-                    active.end = Box::pin(http2::serve(manager, info, transport, read)).await;
+                    active.end = Box::pin(http2::serve(manager, info, transport, read, &active.family)).await;
                 }
                 Sniffed::Closed(end) => active.end = end,
             }
@@ -125,6 +129,7 @@ struct ActiveConnection {
     manager: Rc<Manager>,
     info: Rc<ConnectionInfo>,
     end: End,
+    family: Cell<ClientFamily>,
 }
 
 impl ActiveConnection {
@@ -136,7 +141,7 @@ impl ActiveConnection {
             stats.downstream_cx_ssl_total().inc();
             stats.downstream_cx_ssl_active().inc();
         }
-        Self { manager: manager.clone(), info: info.clone(), end: End::LOCAL }
+        Self { manager: manager.clone(), info: info.clone(), end: End::LOCAL, family: Cell::default() }
     }
 }
 
@@ -164,6 +169,13 @@ impl Drop for ActiveConnection {
         if self.info.tls.is_some() {
             stats.downstream_cx_ssl_active().dec();
         }
-        stats.downstream_cx_length_ms().record(self.info.start.elapsed().as_millis() as u64);
+        let millis = self.info.start.elapsed().as_millis() as u64;
+        stats.downstream_cx_length_ms().record(millis);
+        if let Some(clients) = self.manager.stats.clients(self.family.get()) {
+            clients.downstream_cx_length_ms().record(millis);
+            if cut_off && by == Side::Remote {
+                clients.downstream_cx_destroy_remote_active_rq().inc();
+            }
+        }
     }
 }

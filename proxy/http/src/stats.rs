@@ -1,7 +1,9 @@
 //! Counters of a connection manager and its router, `http.<stat_prefix>.*`.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 
+use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_upstream::{Http1CodecStats, Http2CodecStats};
 use dhow_stats::{ResponseCodeStats, Scope, Store, stat_group};
 
@@ -65,6 +67,38 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// What is counted of one family of clients, `http.<stat_prefix>.user_agent.<family>.*`.
+    pub struct ClientStats {
+        counters { downstream_cx_destroy_remote_active_rq, downstream_cx_total, downstream_rq_total }
+        histograms { downstream_cx_length_ms: Milliseconds }
+    }
+}
+
+/// The family of clients that a connection belongs to, by the user agent of its first request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClientFamily {
+    /// No request came yet.
+    #[default]
+    Unseen,
+    Other,
+    Ios,
+    Android,
+}
+
+impl ClientFamily {
+    fn of(user_agent: &[u8]) -> Self {
+        let contains = |part: &[u8]| user_agent.windows(part.len()).any(|window| window == part);
+        if contains(b"iOS") {
+            Self::Ios
+        } else if contains(b"android") {
+            Self::Android
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// All stats of one connection manager.
 #[derive(Debug)]
 pub(crate) struct HttpStats {
@@ -80,6 +114,8 @@ pub(crate) struct HttpStats {
     pub(crate) codes: ResponseCodeStats,
     /// `listener.<address>.http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
     pub(crate) listener_codes: ResponseCodeStats,
+    ios: OnceLock<ClientStats>,
+    android: OnceLock<ClientStats>,
     root: Scope,
     http1: OnceLock<Http1CodecStats>,
     http2: OnceLock<Http2CodecStats>,
@@ -99,6 +135,8 @@ impl HttpStats {
             ),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
+            ios: OnceLock::new(),
+            android: OnceLock::new(),
             root: store.scope(""),
             http1: OnceLock::new(),
             http2: OnceLock::new(),
@@ -112,6 +150,43 @@ impl HttpStats {
     pub(crate) fn charge_interim(&self, status: u16) {
         self.codes.charge_class(status);
         self.listener_codes.charge_class(status);
+    }
+
+    /// Counts a request on a connection under the family of its client, which its first request tells.
+    #[inline]
+    pub(crate) fn count_client(&self, family: &Cell<ClientFamily>, head: &HeaderMap) {
+        match family.get() {
+            ClientFamily::Other => {}
+            ClientFamily::Unseen => self.count_new_client(family, head),
+            known => self.count_client_request(known),
+        }
+    }
+
+    #[cold]
+    fn count_new_client(&self, family: &Cell<ClientFamily>, head: &HeaderMap) {
+        let agent = head.get_known(KnownHeader::UserAgent);
+        family.set(agent.map_or(ClientFamily::Other, ClientFamily::of));
+        if let Some(clients) = self.clients(family.get()) {
+            clients.downstream_cx_total().inc();
+            clients.downstream_rq_total().inc();
+        }
+    }
+
+    #[cold]
+    fn count_client_request(&self, family: ClientFamily) {
+        if let Some(clients) = self.clients(family) {
+            clients.downstream_rq_total().inc();
+        }
+    }
+
+    /// Where a family of clients is counted, if it is.
+    pub(crate) fn clients(&self, family: ClientFamily) -> Option<&ClientStats> {
+        let (place, name) = match family {
+            ClientFamily::Unseen | ClientFamily::Other => return None,
+            ClientFamily::Ios => (&self.ios, "user_agent.ios."),
+            ClientFamily::Android => (&self.android, "user_agent.android."),
+        };
+        Some(place.get_or_init(|| self.manager.scope().scope(name).group()))
     }
 
     /// Counts a stream that ended in a panic, `http.<stat_prefix>.dhow_stream_panic`: a name of our own, which exists once
@@ -128,5 +203,19 @@ impl HttpStats {
     /// `http2.*`, from the first HTTP/2 connection on.
     pub(crate) fn http2(&self) -> &Http2CodecStats {
         self.http2.get_or_init(|| self.root.group())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_told_by_parts_of_the_user_agent() {
+        assert_eq!(ClientFamily::of(b"App/1 (android; iOS)"), ClientFamily::Ios);
+        assert_eq!(ClientFamily::of(b"App/1 (android)"), ClientFamily::Android);
+        for other in [&b""[..], b"Android", b"ios", b"i OS"] {
+            assert_eq!(ClientFamily::of(other), ClientFamily::Other);
+        }
     }
 }

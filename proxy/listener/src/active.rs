@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
 use dhow_net::Transport;
-use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, ConnectionObjects};
+use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, ConnectionObjects, Drain, DrainEvent};
 use dhow_proxy_runtime::{ConnectionPlace, OverloadAction, Worker, overload};
 use dhow_stats::Store;
 use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo, TlsStats};
@@ -65,6 +65,10 @@ impl SharedListener {
 pub(crate) struct WorkerListeners {
     this: Weak<Self>,
     listeners: RefCell<HashMap<Arc<str>, Rc<WorkerListener>>>,
+    /// Whether the process is made to fail its health checks.
+    failing: Cell<bool>,
+    /// How the process drains, and whether only inbound listeners do.
+    drain: Cell<Option<(Drain, bool)>>,
 }
 
 /// Our side of a connection.
@@ -105,8 +109,14 @@ struct WorkerChain {
 impl WorkerListeners {
     /// The listeners of this worker.
     pub(crate) fn of(worker: &Rc<Worker>) -> Rc<Self> {
-        worker
-            .extension(|_| Rc::new_cyclic(|this| Self { this: this.clone(), listeners: RefCell::default() }))
+        worker.extension(|_| {
+            Rc::new_cyclic(|this| Self {
+                this: this.clone(),
+                listeners: RefCell::default(),
+                failing: Cell::default(),
+                drain: Cell::default(),
+            })
+        })
     }
 
     /// The listener of an address, or else that of its port on all addresses.
@@ -139,7 +149,7 @@ impl WorkerListeners {
         if let Some(old) = &old {
             old.stop_accepting();
             let gone = old.chains.iter().filter(|chain| !chains.iter().any(|kept| Rc::ptr_eq(kept, chain)));
-            gone.for_each(|chain| chain.retire(drain_time));
+            gone.for_each(|chain| chain.retire(Drain::AtOnce, drain_time));
         }
         let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, worker.index());
         let listener = Rc::new(WorkerListener {
@@ -159,33 +169,55 @@ impl WorkerListeners {
                 Err(error) => tracing::error!("listener '{name}': cannot watch its socket: {error}"),
             }
         }
+        if self.failing.get() {
+            listener.tell_health(true);
+        }
+        if let Some((drain, inbound_only)) = self.drain.get() {
+            listener.tell_drain(drain, inbound_only);
+        }
         self.listeners.borrow_mut().insert(name, listener);
     }
 
-    /// Stops a listener; its connections may go on for `drain_time`.
-    pub(crate) fn remove(&self, name: &str, drain_time: Duration) {
+    /// Stops a listener; its connections may go on for `drain_time` and are told to end meanwhile.
+    pub(crate) fn remove(&self, name: &str, drain: Drain, drain_time: Duration) {
         if let Some(listener) = self.listeners.borrow_mut().remove(name) {
             listener.stop_accepting();
-            listener.chains.iter().for_each(|chain| chain.retire(drain_time));
+            listener.chains.iter().for_each(|chain| chain.retire(drain, drain_time));
         }
     }
 
-    /// Stops accepting everywhere, or on inbound listeners, and asks connections to end.
+    /// Stops accepting everywhere, or on inbound listeners. Connections go on.
     pub(crate) fn stop(&self, inbound_only: bool) {
         for listener in self.listeners.borrow().values() {
             if !inbound_only || listener.shared.config.inbound {
                 listener.stop_accepting();
-                listener.chains.iter().for_each(|chain| chain.handler.set_draining(true));
             }
         }
     }
 
-    /// Asks connections to end with their next response, or no longer.
-    pub(crate) fn set_draining(&self, draining: bool) {
-        for listener in self.listeners.borrow().values() {
-            if !listener.shared.config.drain_on_modify_only {
-                listener.chains.iter().for_each(|chain| chain.handler.set_draining(draining));
-            }
+    /// The process is made to fail its health checks, or no longer.
+    pub(crate) fn set_failing(&self, failing: bool) {
+        self.failing.set(failing);
+        self.listeners.borrow().values().for_each(|listener| listener.tell_health(failing));
+    }
+
+    /// Connections begin to be told to end, everywhere or on inbound listeners.
+    pub(crate) fn drain(&self, drain: Drain, inbound_only: bool) {
+        self.drain.set(Some((drain, inbound_only)));
+        self.listeners.borrow().values().for_each(|listener| listener.tell_drain(drain, inbound_only));
+    }
+}
+
+impl WorkerListener {
+    fn tell_health(&self, failing: bool) {
+        let ends_connections = !self.shared.config.drain_on_modify_only;
+        let event = DrainEvent::HealthChecks { failing, ends_connections };
+        self.chains.iter().for_each(|chain| chain.handler.on_drain(event));
+    }
+
+    fn tell_drain(&self, drain: Drain, inbound_only: bool) {
+        if !inbound_only || self.shared.config.inbound {
+            self.chains.iter().for_each(|chain| chain.handler.on_drain(DrainEvent::Begun(drain)));
         }
     }
 }
@@ -201,11 +233,11 @@ impl WorkerChain {
     }
 
     /// Drains the connections and closes those that are left after `drain_time`.
-    fn retire(self: &Rc<Self>, drain_time: Duration) {
+    fn retire(self: &Rc<Self>, drain: Drain, drain_time: Duration) {
         if self.retired.replace(true) {
             return;
         }
-        self.handler.set_draining(true);
+        self.handler.on_drain(DrainEvent::Begun(drain));
         if self.connections.borrow().is_empty() {
             return;
         }

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::listener::v3::Listener;
+use dhow_proxy_api::Drain;
 use dhow_proxy_runtime::Workers;
 use dhow_stats::Store;
 
@@ -112,6 +113,7 @@ pub struct ListenerManager {
     /// Names in the order in which they were first added.
     order: Vec<Arc<str>>,
     drain_time: Duration,
+    drain_at_once: bool,
     connection_ids: Arc<AtomicU64>,
     /// Nothing serves before [`start`](Self::start).
     started: bool,
@@ -120,8 +122,13 @@ pub struct ListenerManager {
 
 impl ListenerManager {
     /// A manager without listeners. `drain_time` is `--drain-time-s`: how long connections of a removed or changed filter
-    /// chain may go on.
-    pub fn new(store: Arc<Store>, workers: Option<Rc<Workers>>, drain_time: Duration) -> Self {
+    /// chain may go on. `drain_at_once` is `--drain-strategy immediate`: draining ends connections with their next response.
+    pub fn new(
+        store: Arc<Store>,
+        workers: Option<Rc<Workers>>,
+        drain_time: Duration,
+        drain_at_once: bool,
+    ) -> Self {
         let stats: ManagerStats = store.scope("listener_manager.").group();
         if workers.is_some() {
             stats.workers_started().set(1);
@@ -134,6 +141,7 @@ impl ListenerManager {
             warming: HashMap::new(),
             order: Vec::new(),
             drain_time,
+            drain_at_once,
             connection_ids: Arc::default(),
             started: false,
             stopped: false,
@@ -275,7 +283,8 @@ impl ListenerManager {
         self.stats.listener_removed().inc();
         if let Some(workers) = &self.workers {
             let (name, drain_time): (Arc<str>, _) = (name.into(), self.drain_time);
-            workers.post_all(move |worker| WorkerListeners::of(worker).remove(&name, drain_time));
+            let drain = self.drain_from_now();
+            workers.post_all(move |worker| WorkerListeners::of(worker).remove(&name, drain, drain_time));
             if let Some(entry) = active {
                 self.drain(entry);
             }
@@ -297,7 +306,7 @@ impl ListenerManager {
         });
     }
 
-    /// Stops accepting on all listeners (or on those of inbound traffic only) and drains their connections.
+    /// Stops accepting on all listeners (or on those of inbound traffic only); their connections go on.
     pub fn stop(&mut self, inbound_only: bool) {
         self.stopped |= !inbound_only;
         for entry in self.active.values_mut().filter(|e| !inbound_only || e.listener.config.inbound) {
@@ -309,11 +318,26 @@ impl ListenerManager {
         }
     }
 
-    /// Asks all connections to end with their next response, without stopping to accept (`/healthcheck/fail`), or no
-    /// longer.
-    pub fn set_draining(&self, draining: bool) {
+    /// Makes the process fail its health checks, or no longer (`/healthcheck/{fail,ok}`): meanwhile every response ends its
+    /// connection.
+    pub fn set_failing(&self, failing: bool) {
         if let Some(workers) = &self.workers {
-            workers.post_all(move |worker| WorkerListeners::of(worker).set_draining(draining));
+            workers.post_all(move |worker| WorkerListeners::of(worker).set_failing(failing));
+        }
+    }
+
+    /// Begins to tell connections to end, those of all listeners or of inbound traffic only, without stopping to accept.
+    pub fn drain_connections(&self, inbound_only: bool) {
+        let drain = self.drain_from_now();
+        if let Some(workers) = &self.workers {
+            workers.post_all(move |worker| WorkerListeners::of(worker).drain(drain, inbound_only));
+        }
+    }
+
+    fn drain_from_now(&self) -> Drain {
+        match self.drain_at_once {
+            true => Drain::AtOnce,
+            false => Drain::Gradually { until: Instant::now() + self.drain_time, time: self.drain_time },
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct ProcessState {
     pub(crate) log_writer: Arc<LogWriter>,
     pub(crate) state: Cell<ServerState>,
     pub(crate) failing: Cell<bool>,
+    /// What was told to drain (`/drain_listeners?graceful`).
+    pub(crate) draining: Cell<Option<Draining>>,
     pub(crate) begun: Instant,
     pub(crate) begun_at: SystemTime,
     /// Told when the process is to end.
@@ -206,26 +208,30 @@ impl AdminState for ProcessState {
 
     fn set_health_check_failing(&self, failing: bool) {
         self.failing.set(failing);
-        self.configuration.borrow().listeners.set_draining(failing);
+        self.configuration.borrow().listeners.set_failing(failing);
     }
 
     fn drain_listeners(&self, request: DrainRequest) {
-        let mut configuration = self.configuration.borrow_mut();
-        if request.skip_exit || request.graceful {
-            configuration.listeners.set_draining(true);
+        let DrainRequest { graceful, skip_exit, inbound_only } = request;
+        let begun = self.draining.get();
+        let drains_already = begun == Some(Draining::All) || begun.is_some() && inbound_only;
+        if !drains_already {
+            self.draining.set(Some(if inbound_only { Draining::Inbound } else { Draining::All }));
+            self.configuration.borrow().listeners.drain_connections(inbound_only);
         }
-        if request.graceful {
-            let (shared, inbound_only) = (self.configuration.clone(), request.inbound_only);
-            let drain_time = std::time::Duration::from_secs(self.options.drain_time_s);
-            if !request.skip_exit {
-                tokio::task::spawn_local(async move {
-                    tokio::time::sleep(drain_time).await;
-                    shared.borrow_mut().listeners.stop(inbound_only);
-                });
-            }
+        if skip_exit {
             return;
         }
-        configuration.listeners.stop(request.inbound_only);
+        if !graceful {
+            self.configuration.borrow_mut().listeners.stop(inbound_only);
+        } else if !drains_already {
+            let shared = self.configuration.clone();
+            let drain_time = std::time::Duration::from_secs(self.options.drain_time_s);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(drain_time).await;
+                shared.borrow_mut().listeners.stop(inbound_only);
+            });
+        }
     }
 
     fn quit(&self) {
@@ -239,6 +245,15 @@ impl AdminState for ProcessState {
 
 fn part<M: Name>(type_name: &'static str, message: &M) -> ConfigPart {
     ConfigPart { type_name, bytes: message.encode_to_vec() }
+}
+
+/// Which connections were told to drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Draining {
+    /// Those of inbound listeners.
+    Inbound,
+    /// Those of all listeners.
+    All,
 }
 
 /// The moment as protobuf has it.

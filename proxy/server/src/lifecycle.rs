@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 
 use crate::admin_state::ProcessState;
 use crate::bootstrap::{AdminSettings, Bootstrap};
-use crate::cli::{Mode, Options};
+use crate::cli::{DrainStrategy, Mode, Options};
 use crate::configuration::{Configuration, DynamicChecks, warn_all};
 use crate::load::{LoadedBootstrap, load};
 use crate::network_filters::FilterBuilder;
@@ -159,7 +159,12 @@ fn configuration(
     let drain_time = Duration::from_secs(options.drain_time_s);
     crate::secrets::follow(&bootstrap.secrets, store);
     clusters.set_proxy_facts(proxy_facts(options, bootstrap, store));
-    let listeners = ListenerManager::new(store.clone(), workers, drain_time);
+    let listeners = ListenerManager::new(
+        store.clone(),
+        workers,
+        drain_time,
+        options.drain_strategy == DrainStrategy::Immediate,
+    );
     Configuration {
         clusters,
         listeners,
@@ -289,6 +294,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         log_writer: log_writer.clone(),
         state: Cell::new(ServerState::PreInitializing),
         failing: Cell::new(false),
+        draining: Cell::new(None),
         begun,
         begun_at: SystemTime::now(),
         quit: quit.clone(),

@@ -11,7 +11,7 @@ use dhow_base::{ConfigError, FieldPath};
 use dhow_net::Transport;
 use dhow_proto::envoy::config::core::v3::{DataSource, data_source::Specifier};
 use dhow_proto::envoy::extensions::filters::network::direct_response::v3::Config;
-use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter};
+use dhow_proxy_api::{Connection, ConnectionHandler, DrainEvent, LocalFuture, NetworkFilter};
 use dhow_proxy_runtime::{ReadBuffer, Worker};
 
 /// `envoy.filters.network.echo`: sends back what it receives.
@@ -82,7 +82,7 @@ impl ConnectionHandler for Echoing {
         })
     }
 
-    fn set_draining(&self, _draining: bool) {
+    fn on_drain(&self, _event: DrainEvent) {
         // Bytes have no point at which to end gracefully: the connection is closed when the drain time is over.
     }
 }
@@ -134,7 +134,7 @@ impl ConnectionHandler for DirectResponse {
         })
     }
 
-    fn set_draining(&self, _draining: bool) {
+    fn on_drain(&self, _event: DrainEvent) {
         // Its connections end by themselves.
     }
 }

@@ -1,6 +1,5 @@
 //! The TCP proxy at work: choose a cluster and a host, connect, move bytes, log.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use dhow_base::{Backoff, ResponseFlag, Rng};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{
-    Connection, ConnectionHandler, ConnectionInfo, FilterStateValue, LocalFuture, LogMoment, NetworkFilter,
-    StreamFormat, StreamInfo,
+    Connection, ConnectionHandler, ConnectionInfo, DrainEvent, DrainState, FilterStateValue, LocalFuture,
+    LogMoment, NetworkFilter, StreamFormat, StreamInfo,
 };
 use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
 use dhow_proxy_upstream::{
@@ -48,7 +47,7 @@ impl NetworkFilter for TcpProxy {
             clusters: worker.existing_extension(),
             config: self.config.clone(),
             stats: self.stats.clone(),
-            draining: Cell::new(false),
+            draining: DrainState::default(),
         })
     }
 }
@@ -58,7 +57,7 @@ struct Handler {
     clusters: Rc<WorkerClusters>,
     config: Arc<TcpProxyConfig>,
     stats: TcpStats,
-    draining: Cell<bool>,
+    draining: DrainState,
 }
 
 impl ConnectionHandler for Handler {
@@ -84,10 +83,10 @@ impl ConnectionHandler for Handler {
         self.finish(StreamInfo::new(connection, None, start, self.worker.random()));
     }
 
-    fn set_draining(&self, draining: bool) {
+    fn on_drain(&self, event: DrainEvent) {
         // A stream of bytes has no point at which to end gracefully: it is closed when the drain time is over, unless
         // `check_drain_close` says that any point will do.
-        self.draining.set(draining);
+        self.draining.apply(event);
     }
 }
 
@@ -285,7 +284,9 @@ impl Handler {
                 }
                 if sent.moved + received.moved != before {
                     active = Instant::now();
-                    if self.config.ends_when_draining && self.draining.get() {
+                    if self.config.ends_when_draining
+                        && self.draining.ends_connection(|| self.worker.random())
+                    {
                         return Poll::Ready(End::Drained);
                     }
                 }

@@ -117,10 +117,10 @@ impl HttpFilter for Filter {
         _end_stream: bool,
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
+        if stream.clusters.is_failing_health_checks() {
+            response.set(&HeaderName::new("x-envoy-immediate-health-check-fail"), b"true");
+        }
         if self.check == Check::None {
-            if stream.clusters.is_failing_health_checks() {
-                response.set(&HeaderName::new("x-envoy-immediate-health-check-fail"), b"true");
-            }
             return HeadersVerdict::Continue;
         }
         if let (Check::Passed, Some(cache)) = (self.check, &self.settings.cache) {

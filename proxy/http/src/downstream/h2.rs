@@ -15,6 +15,7 @@ use crate::body::{BodySink, BodySource, BodyState};
 use crate::h2_body::ReceivedBody;
 use crate::h2_send::SendQueue;
 use crate::reset::{Reset, ResetKind};
+use crate::stats::ClientFamily;
 use crate::upgrade;
 use crate::watermarks::Pressure;
 
@@ -27,11 +28,21 @@ pub(crate) struct Streams {
     pub(crate) last_end: Cell<Instant>,
     /// The codec gave up the connection because of what the client sent.
     pub(crate) codec_failed: Cell<bool>,
+    /// The connection is to end: the client is told to open no further streams.
+    pub(crate) draining: Cell<bool>,
+    /// What the first request told of the client.
+    pub(crate) family: Cell<ClientFamily>,
 }
 
 impl Streams {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { active: Cell::new(0), last_end: Cell::new(now), codec_failed: Cell::new(false) }
+        Self {
+            active: Cell::new(0),
+            last_end: Cell::new(now),
+            codec_failed: Cell::new(false),
+            draining: Cell::new(false),
+            family: Cell::default(),
+        }
     }
 }
 
@@ -190,6 +201,10 @@ impl Downstream for H2Downstream {
                 self.responder.reset(ResetCode::InternalError);
             }
         }
+    }
+
+    fn begin_drain(&mut self) -> bool {
+        !self.siblings.draining.replace(true)
     }
 
     fn reset(&mut self) {

@@ -35,6 +35,11 @@ pub(crate) trait Downstream: BodySource + BodySink {
     /// response, where the protocol has that. The head may get hop-by-hop headers of the protocol.
     fn send_head(&mut self, head: &mut HeaderMap, end: bool, close: bool);
 
+    /// Tells the connection that it is to end because the proxy drains; false when it was told before.
+    fn begin_drain(&mut self) -> bool {
+        true
+    }
+
     /// Leaves the client a while to end the connection itself, should it end after this response.
     fn linger(&mut self) {}
 

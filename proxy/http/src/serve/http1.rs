@@ -1,5 +1,6 @@
 //! HTTP/1 connections: one request after the other.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use dhow_proxy_runtime::{DeadlineTimer, clock};
 use crate::config::Timeouts;
 use crate::downstream::{Downstream, H1Downstream};
 use crate::manager::Manager;
+use crate::stats::ClientFamily;
 use crate::stream::{Ending, Exchange};
 use crate::wire::Wire;
 
@@ -45,7 +47,12 @@ enum Last {
 }
 
 /// Serves the requests of a connection.
-pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down: &mut H1Downstream) -> End {
+pub(super) async fn serve(
+    manager: &Rc<Manager>,
+    info: &Rc<ConnectionInfo>,
+    down: &mut H1Downstream,
+    family: &Cell<ClientFamily>,
+) -> End {
     manager.stats.manager.downstream_cx_http1_total().inc();
     manager.stats.manager.downstream_cx_http1_active().inc();
     manager.stats.http1();
@@ -66,6 +73,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, info: &Rc<ConnectionInfo>, down
         let exchange = match await_request(manager, down, &mut timer, &mut aging).await {
             Awaited::Request(head, request, begun) => {
                 requests += 1;
+                manager.stats.count_client(family, &head);
                 down.begin(request, limits);
                 boxed_exchange(manager, info, down, &mut timer, head, (request, begun, requests))
             }

@@ -1,5 +1,6 @@
 //! HTTP/2 connections: a task for each stream, and one that moves frames.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::downstream::{Downstream, H2Downstream, Streams};
 use crate::keepalive::Keepalive;
 use crate::manager::Manager;
+use crate::stats::ClientFamily;
 use crate::stream::Exchange;
 use crate::upgrade;
 
@@ -31,6 +33,7 @@ pub(super) async fn serve(
     info: Rc<ConnectionInfo>,
     transport: Transport,
     read: Vec<u8>,
+    family: &Cell<ClientFamily>,
 ) -> End {
     let stats = &manager.stats.manager;
     stats.downstream_cx_http2_total().inc();
@@ -88,6 +91,7 @@ pub(super) async fn serve(
                     Over::Ended if server.draining => End::LOCAL,
                     Over::Ended => End::REMOTE,
                 };
+                family.set(server.streams.family.get());
                 return end.cutting_off(server.streams.active.get() > 0);
             }
         }
@@ -118,6 +122,10 @@ struct Server {
 impl Server {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerStream, Over>> {
         loop {
+            // The response that says so wakes this task.
+            if self.streams.draining.get() && !self.draining {
+                self.drain();
+            }
             let accepted = self.connection.poll_accept(cx);
             count_frames(&self.manager, self.connection.take_counts());
             for _ in 0..self.connection.take_malformed() {
@@ -192,7 +200,7 @@ impl Server {
             return;
         }
         let random = || self.manager.worker.random();
-        if reached || self.manager.draining.get() {
+        if reached {
             self.drain();
         } else if overload().applies(OverloadAction::DisableHttpKeepalive, random)
             && !self.info.bypass_overload_manager
@@ -204,6 +212,7 @@ impl Server {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.streams.draining.set(true);
         self.connection.graceful_shutdown();
     }
 }
@@ -250,6 +259,7 @@ async fn serve_stream(
     let mut head = manager.take_head();
     let crumbs = stream.cookie_crumbs();
     let (body, responder) = stream.into_parts(&mut head);
+    manager.stats.count_client(&siblings.family, &head);
     let refusal = refuse_head(&manager, &mut head, crumbs);
     let limit = info.buffer_limit.min(manager.config.http2.stream_window);
     let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit, siblings.clone());

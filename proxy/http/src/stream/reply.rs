@@ -218,7 +218,8 @@ impl Exchange {
         if !request_complete {
             manager.stats.manager.downstream_rq_response_before_rq_complete().inc();
         }
-        if manager.draining.get() {
+        let drains = manager.draining.ends_connection(|| manager.worker.random()) && down.begin_drain();
+        if drains {
             manager.stats.manager.downstream_cx_drain_close().inc();
         }
         self.info.response_code = self.response.status();
@@ -231,7 +232,7 @@ impl Exchange {
         if !self.waited {
             down.linger();
         }
-        let close = close || manager.draining.get() || self.ends_keepalive(down.protocol());
+        let close = close || drains || self.ends_keepalive(down.protocol());
         down.send_head(&mut self.response, end, close);
         if upgraded && manager.config.log_moments.tunnel {
             self.log(LogMoment::TunnelEstablished);
