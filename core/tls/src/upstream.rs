@@ -95,6 +95,12 @@ impl UpstreamTls {
         } = message;
         ConfigError::refuse_if(*allow_renegotiation, path, "allow_renegotiation")?;
         let common_path = path.field("common_tls_context");
+        if sni.contains('\0') {
+            return Err(ConfigError::new(
+                path.field("sni"),
+                "SNI names containing NULL-byte are not allowed",
+            ));
+        }
         if !sni.is_empty() && ServerName::try_from(sni.as_str()).is_err() {
             // Envoy sends whatever is configured.
             let reason = format!("'{sni}' is not the name of a server: connections are made without one");

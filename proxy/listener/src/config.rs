@@ -59,7 +59,6 @@ pub trait NetworkFilters {
     fn build_read_filter(
         &self,
         filter: pb::Filter,
-        context: &FilterContext,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn ReadFilterFactory>, ConfigError>;
@@ -244,7 +243,7 @@ pub fn lower(
         encoded: Bytes::new(),
     };
     let excerpts = Excerpts::of(encoded.clone());
-    let mut builder = ChainBuilder { previous, filters, context, excerpts };
+    let mut builder = ChainBuilder { previous, filters, context, address: main, excerpts };
     let chains = builder.build(filter_chains, default_filter_chain, filter_chain_matcher, path, warnings)?;
     let inspections = lower_listener_filters(listener_filters, path, warnings)?;
     let needs_tls = chains.iter().any(|chain| {

@@ -1,6 +1,8 @@
 //! Filter chains and the choice among them.
 
+mod empty;
 mod lower;
+mod overlap;
 #[cfg(test)]
 mod tests;
 

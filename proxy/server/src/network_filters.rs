@@ -98,7 +98,6 @@ impl NetworkFilters for FilterBuilder {
     fn build_read_filter(
         &self,
         filter: Filter,
-        context: &FilterContext,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn ReadFilterFactory>, ConfigError> {
@@ -118,9 +117,9 @@ impl NetworkFilters for FilterBuilder {
         }
         if TERMINAL.contains(&type_name) {
             let reason = format!(
-                "error adding listener '{}': Error: terminal filter named {name} of type {name} must be the last filter in \
+                "Error: terminal filter named {name} of type {} must be the last filter in \
                  a network filter chain.",
-                context.listener_name
+                factory_name(type_name)
             );
             return Err(ConfigError::new(path, reason));
         }
@@ -200,6 +199,12 @@ impl FilterBuilder {
         }
         Ok(manager)
     }
+}
+
+/// Envoy's name for the filter whose configuration is of this type.
+fn factory_name(type_name: &str) -> String {
+    let kind = type_name.rsplit('.').nth(2).unwrap_or(type_name);
+    format!("envoy.filters.network.{kind}")
 }
 
 fn unknown(name: &str, type_name: &str, path: &FieldPath) -> ConfigError {

@@ -46,14 +46,14 @@ pub struct Target {
 }
 
 impl Target {
-    fn spec(&self, config: &Path, environment: &Environment, scenario: &Scenario) -> Result<ChildSpec> {
-        let mut spec = ChildSpec::new(&self.binary, environment.dir().join("target.log"))
+    fn spec(&self, config: &Path, environment: &Environment, args: &[String]) -> Result<ChildSpec> {
+        let mut spec = ChildSpec::new(&self.binary, environment.dir().join(format!("{}.log", self.kind)))
             .arg("-c")
             .arg(config)
             .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"])
             .args(["--service-node", "test-node", "--service-cluster", "test-cluster"])
             .current_dir(environment.dir());
-        for arg in &scenario.args {
+        for arg in args {
             spec = spec.arg(environment.resolve(arg)?);
         }
         Ok(spec)
@@ -62,7 +62,7 @@ impl Target {
     /// Starts serving and waits until the target reports that it is live.
     pub async fn serve(&self, environment: &Environment, scenario: &Scenario) -> Result<ChildGuard> {
         let config = write_config(environment, scenario)?;
-        let mut child = self.spec(&config, environment, scenario)?.spawn()?;
+        let mut child = self.spec(&config, environment, &scenario.args)?.spawn()?;
         let admin = environment.port("admin")?;
         let guard = &mut child;
         let ready = poll_until_async(START_LIMIT, || {
@@ -91,7 +91,25 @@ impl Target {
     /// Runs `--mode validate` to its end: exit code and output.
     pub fn validate(&self, environment: &Environment, scenario: &Scenario) -> Result<(Option<i32>, String)> {
         let config = write_config(environment, scenario)?;
-        let mut child = self.spec(&config, environment, scenario)?.args(["--mode", "validate"]).spawn()?;
+        self.validate_file(&config, environment, &scenario.args)
+    }
+
+    /// Runs `--mode validate` for a configuration in JSON without placeholders: exit code and output.
+    pub fn validate_text(&self, environment: &Environment, text: &str) -> Result<(Option<i32>, String)> {
+        let config = environment.dir().join(format!("{}.json", self.kind));
+        std::fs::write(&config, text)?;
+        // Each run appends to the log.
+        _ = std::fs::remove_file(environment.dir().join(format!("{}.log", self.kind)));
+        self.validate_file(&config, environment, &[])
+    }
+
+    fn validate_file(
+        &self,
+        config: &Path,
+        environment: &Environment,
+        args: &[String],
+    ) -> Result<(Option<i32>, String)> {
+        let mut child = self.spec(config, environment, args)?.args(["--mode", "validate"]).spawn()?;
         let status = child.wait(START_LIMIT).with_context(|| format!("{} does not end", self.kind))?;
         Ok((status.code(), child.log()))
     }

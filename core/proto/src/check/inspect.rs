@@ -236,7 +236,7 @@ impl Inspector<'_> {
         if seconds < 0 || nanos < 0 {
             return Err(self.error(format!("Invalid duration: Expected positive duration: {}", text())));
         }
-        if nanos > 999_999_999 || seconds > MAX_DURATION_SECONDS {
+        if nanos > 999_999_999 || seconds >= MAX_DURATION_SECONDS {
             return Err(self.error(format!("Invalid duration: Duration out-of-range: {}", text())));
         }
         Ok(())

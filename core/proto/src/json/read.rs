@@ -3,7 +3,7 @@
 use dhow_base::{ConfigError, ConfigWarning, FieldPath, WarningTopic};
 use serde_json::{Map, Value as Json};
 
-use super::scalar::{ScalarError, expected, put_scalar};
+use super::scalar::{ScalarError, expected, kind_name, put_scalar};
 use crate::suggest::closest;
 use crate::tables::{FieldType, Kind, MessageType};
 use crate::wire::{WireType, put_tag, put_varint};
@@ -102,18 +102,14 @@ impl JsonReader {
             return self.map(message, field, value);
         }
         if field.is_repeated() {
-            return match value {
-                Json::Array(items) => self.elements(message, field, items),
-                // Envoy's parser takes a single value for a list of one.
-                single => self.elements(message, field, std::slice::from_ref(single)),
-            };
+            return self.repeated(message, field, value);
         }
         match field.kind() {
             Kind::Message(target) => self.embedded(field.number(), target, value),
             kind => {
                 let omit_default = field.oneof().is_none();
                 let appended = put_scalar(&mut self.out, field.number(), kind, value, omit_default);
-                appended.or_else(|error| self.scalar_error(message, error)).map_err(|error| match (kind, value) {
+                appended.or_else(|error| self.scalar_error(message, kind, error)).map_err(|error| match (kind, value) {
                     (Kind::String, Json::Bool(_) | Json::Number(_)) => error.with_hint(
                         "text is wanted; YAML takes plain yes, no, on, off, y, n and numbers for something else, \
                          so put quotes around it",
@@ -124,28 +120,13 @@ impl JsonReader {
         }
     }
 
-    fn elements(
-        &mut self,
-        message: MessageType,
-        field: FieldType,
-        items: &[Json],
-    ) -> Result<(), ConfigError> {
+    fn repeated(&mut self, message: MessageType, field: FieldType, value: &Json) -> Result<(), ConfigError> {
         let mark = self.path.mark();
         let packed_from = field.is_packed().then_some(self.out.len());
-        for (index, item) in items.iter().enumerate() {
-            self.path.rewind(mark);
-            self.path.push_index(index);
-            let number = if packed_from.is_some() { 0 } else { field.number() };
-            match field.kind() {
-                Kind::Message(target) if item.is_null() && !takes_null(field.kind()) => {
-                    self.embedded(number, target, &Json::Object(Map::new()))?;
-                }
-                Kind::Message(target) => self.embedded(number, target, item)?,
-                kind => {
-                    let appended = put_scalar(&mut self.out, number, kind, item, false);
-                    appended.or_else(|error| self.scalar_error(message, error))?;
-                }
-            }
+        match value {
+            Json::Array(items) => self.elements(message, field, items, &mut 0)?,
+            // Envoy's parser takes a single value for a list of one.
+            single => self.element(message, field, single)?,
         }
         self.path.rewind(mark);
         if let Some(start) = packed_from
@@ -154,6 +135,51 @@ impl JsonReader {
             self.wrap(start, field.number());
         }
         Ok(())
+    }
+
+    /// Appends `items`, and those of lists among them as if they stood there themselves, as Envoy's parser does. `count` counts
+    /// elements.
+    fn elements(
+        &mut self,
+        message: MessageType,
+        field: FieldType,
+        items: &[Json],
+        count: &mut usize,
+    ) -> Result<(), ConfigError> {
+        let is_list = matches!(field.kind(), Kind::Message(target)
+            if ["google.protobuf.Value", "google.protobuf.ListValue"].contains(&target.full_name()));
+        let mark = self.path.mark();
+        for item in items {
+            if let (Json::Array(inner), false) = (item, is_list) {
+                self.elements(message, field, inner, count)?;
+                continue;
+            }
+            self.path.push_index(*count);
+            self.element(message, field, item)?;
+            self.path.rewind(mark);
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    /// Appends one element; `null` is an empty one.
+    fn element(&mut self, message: MessageType, field: FieldType, item: &Json) -> Result<(), ConfigError> {
+        let number = if field.is_packed() { 0 } else { field.number() };
+        let is_null = item.is_null() && !takes_null(field.kind());
+        match field.kind() {
+            Kind::Message(target) if is_null => self.embedded(number, target, &Json::Object(Map::new())),
+            Kind::Message(target) => self.embedded(number, target, item),
+            kind => {
+                let empty = match kind {
+                    Kind::String | Kind::Bytes => Json::from(""),
+                    Kind::Bool => Json::from(false),
+                    _ => Json::from(0),
+                };
+                let item = if is_null { &empty } else { item };
+                let appended = put_scalar(&mut self.out, number, kind, item, false);
+                appended.or_else(|error| self.scalar_error(message, kind, error))
+            }
+        }
     }
 
     fn map(&mut self, message: MessageType, field: FieldType, value: &Json) -> Result<(), ConfigError> {
@@ -172,7 +198,7 @@ impl JsonReader {
             let start = self.out.len();
             let key = Json::String(key.clone());
             let appended = put_scalar(&mut self.out, 1, key_field.kind(), &key, false);
-            appended.or_else(|error| self.scalar_error(message, error))?;
+            appended.or_else(|error| self.scalar_error(message, key_field.kind(), error))?;
             match value_field.kind() {
                 Kind::Message(target) if value.is_null() && !takes_null(value_field.kind()) => {
                     self.embedded(2, target, &Json::Object(Map::new()))?;
@@ -180,7 +206,7 @@ impl JsonReader {
                 Kind::Message(target) => self.embedded(2, target, value)?,
                 kind => {
                     let appended = put_scalar(&mut self.out, 2, kind, value, false);
-                    appended.or_else(|error| self.scalar_error(message, error))?;
+                    appended.or_else(|error| self.scalar_error(message, kind, error))?;
                 }
             }
             self.wrap(start, field.number());
@@ -212,7 +238,7 @@ impl JsonReader {
     }
 
     fn unknown_field(&mut self, message: MessageType, name: &str) -> Result<(), ConfigError> {
-        let reason = format!("{}: no such field: '{name}'", self.place(message));
+        let reason = format!("{}: no such field: '{name}'", self.place(&kind_name(Kind::Message(message))));
         let path = self.path.field(name);
         if self.allow_unknown {
             self.warn_unknown(path, &reason);
@@ -225,7 +251,12 @@ impl JsonReader {
         })
     }
 
-    fn scalar_error(&mut self, message: MessageType, error: ScalarError) -> Result<(), ConfigError> {
+    fn scalar_error(
+        &mut self,
+        message: MessageType,
+        kind: Kind,
+        error: ScalarError,
+    ) -> Result<(), ConfigError> {
         match error {
             ScalarError::UnknownEnumValue(name) => {
                 let reason = format!("unknown enum value: '{name}'");
@@ -247,7 +278,7 @@ impl JsonReader {
                     None => error,
                 })
             }
-            wrong => Err(self.wrong(message, wrong)),
+            ScalarError::Wrong(reason) => Err(self.unreadable_as(&kind_name(kind), &reason)),
         }
     }
 
@@ -273,17 +304,22 @@ impl JsonReader {
 
     /// The error for a value that is not of the field's type.
     pub(super) fn unreadable(&self, message: MessageType, reason: &str) -> ConfigError {
-        let place = self.place(message);
+        self.unreadable_as(&kind_name(Kind::Message(message)), reason)
+    }
+
+    /// The same for a value that should have been `what`.
+    fn unreadable_as(&self, what: &str, reason: &str) -> ConfigError {
+        let place = self.place(what);
         let reason = format!("Unable to parse JSON as proto (INVALID_ARGUMENT: {place}: {reason})");
         ConfigError::new(self.path.clone(), reason)
     }
 
-    fn place(&self, message: MessageType) -> String {
+    fn place(&self, what: &str) -> String {
         let root = self.root.full_name();
         if self.path.is_root() {
             format!("invalid JSON in {root}")
         } else {
-            format!("invalid JSON in {root} @ {}: message {}", self.path, message.full_name())
+            format!("invalid JSON in {root} @ {}: {what}", self.path)
         }
     }
 }

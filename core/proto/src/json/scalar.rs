@@ -105,13 +105,20 @@ fn varint(kind: Kind, value: &Json) -> Result<u64, ScalarError> {
 fn boolean(value: &Json) -> Result<bool, ScalarError> {
     match value {
         Json::Bool(value) => Ok(*value),
-        Json::String(text) if text == "true" => Ok(true),
-        Json::String(text) if text == "false" => Ok(false),
-        _ => Err("expected 'true' or 'false'".to_owned().into()),
+        Json::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "1" => Ok(true),
+            "false" | "f" | "no" | "n" | "0" => Ok(false),
+            _ => Err(no_boolean()),
+        },
+        _ => Err(no_boolean()),
     }
 }
 
-/// A name in the declared spelling or, as Envoy's parser also takes it, in lower case or with dashes; or a number.
+fn no_boolean() -> ScalarError {
+    "expected 'true' or 'false'".to_owned().into()
+}
+
+/// A name in the declared spelling or, as Envoy's parser also takes it, in lower case; or a number.
 fn enum_number(enumeration: EnumType, value: &Json) -> Result<i32, ScalarError> {
     if enumeration.full_name() == "google.protobuf.NullValue" && value.is_null() {
         return Ok(0);
@@ -120,27 +127,40 @@ fn enum_number(enumeration: EnumType, value: &Json) -> Result<i32, ScalarError> 
         let number = signed(value, i64::from(i32::MIN), i64::from(i32::MAX))?;
         return Ok(number as i32);
     };
-    let shouted = || text.to_ascii_uppercase().replace('-', "_");
     enumeration
         .value_by_name(text)
-        .or_else(|| enumeration.value_by_name(&shouted()))
+        .or_else(|| enumeration.value_by_name(&text.to_ascii_uppercase()))
         .map(|value| value.number)
         .or_else(|| text.parse().ok())
         .ok_or_else(|| ScalarError::UnknownEnumValue(text.clone()))
 }
 
 fn signed(value: &Json, min: i64, max: i64) -> Result<i64, ScalarError> {
-    let integer = integer(value)?;
-    i64::try_from(integer).ok().filter(|integer| (min..=max).contains(integer)).ok_or_else(out_of_range)
+    let integer = i64::try_from(integer(value)?).map_err(|_| out_of_range())?;
+    if (min..=max).contains(&integer) { Ok(integer) } else { Err(too_wide()) }
 }
 
 fn unsigned(value: &Json, max: u64) -> Result<u64, ScalarError> {
-    let integer = integer(value)?;
-    u64::try_from(integer).ok().filter(|&integer| integer <= max).ok_or_else(out_of_range)
+    let integer = u64::try_from(integer(value)?).map_err(|_| out_of_range())?;
+    if integer <= max { Ok(integer) } else { Err(too_wide()) }
 }
 
+/// Not an integer of 64 bits.
 fn out_of_range() -> ScalarError {
     "JSON number out of range for int".to_owned().into()
+}
+
+/// An integer of 64 bits for a field of 32.
+fn too_wide() -> ScalarError {
+    "integer out of range".to_owned().into()
+}
+
+fn no_number() -> ScalarError {
+    "expected number or string".to_owned().into()
+}
+
+fn with_other_characters() -> ScalarError {
+    "non-number characters in quoted number".to_owned().into()
 }
 
 fn integer(value: &Json) -> Result<i128, ScalarError> {
@@ -151,11 +171,14 @@ fn integer(value: &Json) -> Result<i128, ScalarError> {
             if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) {
                 return text.parse().map_err(|_| out_of_range());
             }
-            let number: Number = serde_json::from_str(text)
-                .map_err(|_| ScalarError::Wrong(format!("invalid number: '{text}'")))?;
-            integer_of_number(&number)
+            if text.trim() != text {
+                return Err(with_other_characters());
+            }
+            let number =
+                quoted(text).ok_or_else(|| ScalarError::Wrong(format!("invalid number: '{text}'")))?;
+            integer_of_float(number)
         }
-        _ => Err(expected(value, '0')),
+        _ => Err(no_number()),
     }
 }
 
@@ -166,37 +189,33 @@ fn integer_of_number(number: &Number) -> Result<i128, ScalarError> {
     if let Some(value) = number.as_u64() {
         return Ok(value.into());
     }
-    match number.as_f64() {
-        Some(value) if value.fract() != 0.0 => {
-            Err("expected integer, but JSON number had fractional part".to_owned().into())
-        }
-        Some(value) if value.abs() < 1e30 => Ok(value as i128),
-        _ => Err(out_of_range()),
+    integer_of_float(number.as_f64().unwrap_or(f64::INFINITY))
+}
+
+fn integer_of_float(number: f64) -> Result<i128, ScalarError> {
+    if number.fract() != 0.0 {
+        return Err("expected integer, but JSON number had fractional part".to_owned().into());
     }
+    if number.abs() < 1e30 { Ok(number as i128) } else { Err(out_of_range()) }
 }
 
 fn float(value: &Json) -> Result<f64, ScalarError> {
     match value {
         Json::Number(number) => number.as_f64().ok_or_else(out_of_range),
-        Json::String(text) => match text.as_str() {
-            "NaN" => Ok(f64::NAN),
-            "Infinity" => Ok(f64::INFINITY),
-            "-Infinity" => Ok(f64::NEG_INFINITY),
-            // Only what JSON takes as a number, so neither `inf` nor `0x10`.
-            text => serde_json::from_str::<Number>(text)
-                .ok()
-                .and_then(|number| number.as_f64())
-                .or_else(|| lenient_decimal(text))
-                .ok_or_else(|| ScalarError::Wrong(format!("invalid number: '{text}'"))),
-        },
-        _ => Err(expected(value, '0')),
+        Json::String(text) => quoted(text).ok_or_else(with_other_characters),
+        _ => Err(no_number()),
     }
 }
 
-/// Decimals that JSON does not know and people write in YAML: `1.`, `.5`, `+1`.
-fn lenient_decimal(text: &str) -> Option<f64> {
-    let decimal = |letter: u8| letter.is_ascii_digit() || matches!(letter, b'.' | b'+' | b'-' | b'e' | b'E');
-    text.bytes().all(decimal).then(|| text.parse().ok()).flatten().filter(|value: &f64| value.is_finite())
+/// A number in quotes, which may be what JSON does not know: `+1`, `.5`, `0x1f`, `inf`.
+fn quoted(text: &str) -> Option<f64> {
+    match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) => {
+            u64::from_str_radix(digits, 16).ok().map(|number| number as f64)
+        }
+        Some(_) => None,
+        None => text.parse().ok(),
+    }
 }
 
 fn float32(value: &Json) -> Result<f32, ScalarError> {
@@ -219,6 +238,29 @@ pub(super) fn expected(value: &Json, opening: char) -> ScalarError {
         Json::Object(_) => '{',
         Json::Number(number) => number.to_string().chars().next().unwrap_or('0'),
     };
-    let wanted = if opening == '0' { "a number".to_owned() } else { format!("'{opening}'") };
-    ScalarError::Wrong(format!("unexpected character: '{found}'; expected {wanted}"))
+    ScalarError::Wrong(format!("unexpected character: '{found}'; expected '{opening}'"))
+}
+
+/// What protobuf calls a field of this kind where it tells of a wrong value.
+pub(super) fn kind_name(kind: Kind) -> String {
+    let name = match kind {
+        Kind::Message(message) => return format!("message {}", message.full_name()),
+        Kind::Enum(enumeration) => return format!("enum {}", enumeration.full_name()),
+        Kind::Double => "double",
+        Kind::Float => "float",
+        Kind::Int64 => "int64",
+        Kind::Uint64 => "uint64",
+        Kind::Int32 => "int32",
+        Kind::Fixed64 => "fixed64",
+        Kind::Fixed32 => "fixed32",
+        Kind::Bool => "bool",
+        Kind::String => "string",
+        Kind::Bytes => "bytes",
+        Kind::Uint32 => "uint32",
+        Kind::Sfixed32 => "sfixed32",
+        Kind::Sfixed64 => "sfixed64",
+        Kind::Sint32 => "sint32",
+        Kind::Sint64 => "sint64",
+    };
+    name.to_owned()
 }

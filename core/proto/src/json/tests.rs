@@ -60,17 +60,28 @@ fn every_wrapper_reads_what_it_wraps() {
 #[test]
 fn wrong_values_are_refused_in_the_words_of_protobuf() {
     for (name, value, text) in [
-        ("Int32Value", json!(2147483648u32), "JSON number out of range for int"),
+        ("Int32Value", json!(2147483648u32), "integer out of range"),
+        ("UInt32Value", json!(1e30), "JSON number out of range for int"),
+        ("UInt32Value", json!(" 1"), "non-number characters in quoted number"),
         ("UInt32Value", json!(-1), "JSON number out of range for int"),
         ("UInt32Value", json!("1.5"), "expected integer, but JSON number had fractional part"),
         ("UInt32Value", json!("abc"), "invalid number: 'abc'"),
-        ("UInt32Value", json!(true), "unexpected character: 't'"),
+        ("UInt32Value", json!(true), "expected number or string"),
         ("BoolValue", json!(1), "expected 'true' or 'false'"),
         ("StringValue", json!(12), "unexpected character: '1'; expected '\"'"),
         ("BytesValue", json!("?"), "corrupt base64"),
-        ("DoubleValue", json!("0x10"), "invalid number: '0x10'"),
+        ("BoolValue", json!("on"), "expected 'true' or 'false'"),
+        ("DoubleValue", json!("1.5x"), "non-number characters in quoted number"),
         ("Duration", json!(1), "unexpected character: '1'; expected '\"'"),
         ("Duration", json!("5m"), "duration must end with a single 's'"),
+        ("Duration", json!("5 s"), "duration must end with a single 's'"),
+        ("Duration", json!("5ss"), "duration must end with a single 's'"),
+        ("Duration", json!("soon"), "duration must start with an integer"),
+        ("Duration", json!(".5s"), "duration must start with an integer"),
+        ("Duration", json!("-.5s"), "duration had bad seconds"),
+        ("Duration", json!("1.s"), "duration had bad nanoseconds"),
+        ("Duration", json!("1.0000000001s"), "duration had bad nanoseconds"),
+        ("Duration", json!("315576000001s"), "duration out of range"),
         ("Timestamp", json!("today"), "invalid timestamp: 'today'"),
         ("Struct", json!([]), "unexpected character: '['; expected '{'"),
         ("ListValue", json!({}), "unexpected character: '{'; expected '['"),
@@ -78,6 +89,61 @@ fn wrong_values_are_refused_in_the_words_of_protobuf() {
         let error = refused(&format!("google.protobuf.{name}"), &value);
         assert!(error.reason.contains(text), "{name} {value}: {error}");
     }
+}
+
+#[test]
+fn a_wrong_value_is_told_with_the_kind_of_its_field() {
+    for (message, value, text) in [
+        (CLUSTER, json!({"track_timeout_budgets": 1}), "track_timeout_budgets: bool: expected"),
+        (CLUSTER, json!({"name": 1}), "name: string: unexpected"),
+        (
+            CLUSTER,
+            json!({"lb_policy": true}),
+            "lb_policy: enum envoy.config.cluster.v3.Cluster.LbPolicy: expected",
+        ),
+        (
+            CLUSTER,
+            json!({"health_checks": "x"}),
+            "@ health_checks: message envoy.config.core.v3.HealthCheck: unexpected",
+        ),
+        (
+            CLUSTER,
+            json!({"health_checks": ["x"]}),
+            "@ health_checks[0]: message envoy.config.core.v3.HealthCheck: unexpected",
+        ),
+    ] {
+        let error = refused(message, &value);
+        assert!(error.reason.contains(text), "{value}: {error}");
+    }
+}
+
+#[test]
+fn what_is_in_quotes_is_read_leniently() {
+    for (name, value, meant) in [
+        ("BoolValue", json!("yes"), json!(true)),
+        ("BoolValue", json!("F"), json!(false)),
+        ("UInt32Value", json!("0x1f"), json!(31)),
+        ("UInt32Value", json!("+1"), json!(1)),
+        ("UInt32Value", json!("1.0"), json!(1)),
+        ("DoubleValue", json!(".5"), json!(0.5)),
+    ] {
+        assert_eq!(round_trip(&format!("google.protobuf.{name}"), &value), meant, "{name} {value}");
+    }
+}
+
+#[test]
+fn lists_in_lists_are_one_list_and_null_is_an_empty_element() {
+    let table = "envoy.config.route.v3.RouteConfiguration";
+    assert_eq!(
+        round_trip(table, &json!({"request_headers_to_remove": ["a", [["b"], []], null]})),
+        json!({"request_headers_to_remove": ["a", "b", ""]})
+    );
+    assert_eq!(
+        round_trip(table, &json!({"virtual_hosts": [[{"name": "a"}], []]})),
+        json!({"virtual_hosts": [{"name": "a"}]})
+    );
+    let refused = refused(table, &json!({"virtual_hosts": [[{"name": "a"}], "x"]}));
+    assert_eq!(refused.path.as_str(), "virtual_hosts[1]");
 }
 
 #[test]

@@ -22,20 +22,37 @@ pub(crate) fn duration_parts(message: &[u8]) -> Result<(i64, i32), Malformed> {
     Ok((seconds, nanos))
 }
 
-/// Reads `1.5s`: seconds with up to nine decimals and one `s`.
+/// Reads `1.5s`: seconds with up to nine decimals and one `s`. What is wrong is worded as protobuf does.
 pub(super) fn parse_duration(text: &str) -> Result<(i64, i32), &'static str> {
-    let number = text.strip_suffix('s').ok_or("duration must end with a single 's'")?;
-    let (negative, number) = match number.strip_prefix('-') {
-        Some(number) => (true, number),
-        None => (false, number),
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
     };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let seconds: i64 = digits(whole).ok_or("invalid number of seconds in duration")?;
+    let (whole, rest) = leading_digits(rest);
+    let seconds = match digits(whole) {
+        Some(seconds) => seconds,
+        None if whole.is_empty() && !negative => return Err("duration must start with an integer"),
+        None => return Err("duration had bad seconds"),
+    };
     if seconds > MAX_DURATION_SECONDS {
         return Err("duration out of range");
     }
-    let nanos = nanoseconds(fraction).ok_or("invalid fraction in duration")?;
+    let (nanos, rest) = match rest.strip_prefix('.') {
+        None => (0, rest),
+        Some(rest) => {
+            let (decimals, rest) = leading_digits(rest);
+            let nanos = nanoseconds(decimals).filter(|_| !decimals.is_empty());
+            (nanos.ok_or("duration had bad nanoseconds")?, rest)
+        }
+    };
+    if rest != "s" {
+        return Err("duration must end with a single 's'");
+    }
     Ok(if negative { (-seconds, -nanos) } else { (seconds, nanos) })
+}
+
+fn leading_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
 /// Writes the shortest of 0, 3, 6 or 9 decimals that is exact, as protobuf does.

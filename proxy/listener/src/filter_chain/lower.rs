@@ -1,5 +1,6 @@
 //! `FilterChain` messages lowered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
@@ -11,6 +12,7 @@ use dhow_proto::xds::core::v3::TypedExtensionConfig;
 use dhow_proto::xds::r#type::matcher::v3::Matcher;
 use dhow_proto::{Excerpts, Message};
 
+use super::empty::Nothing;
 use super::{FilterChain, FilterChainMatch, FilterChains, SourceType};
 use crate::config::{FilterContext, NetworkFilters, duration};
 
@@ -19,6 +21,8 @@ pub(crate) struct ChainBuilder<'a> {
     pub(crate) previous: Option<&'a FilterChains>,
     pub(crate) filters: &'a dyn NetworkFilters,
     pub(crate) context: FilterContext,
+    /// The first address of the listener, by which Envoy names it in errors.
+    pub(crate) address: SocketAddr,
     /// Of the listener's message.
     pub(crate) excerpts: Excerpts,
 }
@@ -36,7 +40,7 @@ impl ChainBuilder<'_> {
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<FilterChains, ConfigError> {
-        let listener = self.context.listener_name.clone();
+        let listener = self.address;
         if chains.is_empty() && default.is_none() {
             let reason = format!("error adding listener '{listener}': no filter chains specified");
             return Err(ConfigError::new(path.field("filter_chains"), reason));
@@ -46,13 +50,20 @@ impl ChainBuilder<'_> {
             let path = path.field("filter_chains").index(i);
             let chain = self.chain(chain, &path, warnings)?;
             if matcher.is_some() {
-                check_name(&chain, &built, &listener, &path)?;
+                check_name(&chain, &built, listener, &path)?;
             } else if let Some(same) = built.iter().find(|other| other.matches == chain.matches) {
                 let reason = format!(
                     "error adding listener '{listener}': filter chain '{}' has the same matching rules defined as '{}'",
                     chain.name, same.name
                 );
                 return Err(ConfigError::new(path, reason));
+            } else if chain.matches.repeats_itself()
+                || built.iter().any(|other| other.matches.overlaps(&chain.matches))
+            {
+                let reason = format!(
+                    "error adding listener '{listener}': multiple filter chains with overlapping matching rules are defined"
+                );
+                return Err(ConfigError::new(path.field("filter_chain_match"), reason));
             }
             built.push(chain);
         }
@@ -102,20 +113,20 @@ fn lower_chain(
         .unwrap_or_default();
     let last = network_filters.len().saturating_sub(1);
     let filter_path = path.field("filters").index(last);
-    let Some(terminal) = network_filters.pop() else {
-        let reason = format!("error adding listener '{}': no network filters", context.listener_name);
-        return Err(ConfigError::new(path.field("filters"), reason));
-    };
+    let terminal = network_filters.pop();
     let mut in_front = Vec::with_capacity(network_filters.len());
     for (i, filter) in network_filters.into_iter().enumerate() {
         let path = path.field("filters").index(i);
-        in_front.push(filters.build_read_filter(filter, context, &path, warnings)?);
+        in_front.push(filters.build_read_filter(filter, &path, warnings)?);
     }
     let tls = match transport_socket {
         None => None,
         Some(socket) => filters.build_tls(socket, &path.field("transport_socket"), warnings)?,
     };
-    let filter = filters.build(terminal, context, &filter_path, warnings)?;
+    let filter = match terminal {
+        Some(terminal) => filters.build(terminal, context, &filter_path, warnings)?,
+        None => Arc::new(Nothing),
+    };
     Ok(Arc::new(FilterChain {
         name: name.into(),
         metadata: metadata.map(Arc::new),
@@ -132,7 +143,7 @@ fn lower_chain(
 fn check_name(
     chain: &FilterChain,
     others: &[Arc<FilterChain>],
-    listener: &str,
+    listener: SocketAddr,
     path: &FieldPath,
 ) -> Result<(), ConfigError> {
     let wrong = if chain.name.is_empty() {

@@ -13,6 +13,8 @@ pub enum Area {
     Resilience,
     /// As `http`, under HTTP/2 requests, with upstreams of both protocols.
     Http2,
+    /// Configurations changed in one place so that they may be invalid, and the verdict and reason of `--mode validate`.
+    Invalid,
 }
 
 impl Area {
@@ -22,15 +24,17 @@ impl Area {
             Self::Http => "http",
             Self::Resilience => "resilience",
             Self::Http2 => "http2",
+            Self::Invalid => "invalid",
         }
     }
 
-    /// The case of `seed` with this many requests.
-    pub fn case(self, seed: u64, requests: usize) -> Case {
+    /// The case of `seed` with this many requests; none where configurations get no requests.
+    pub fn case(self, seed: u64, requests: usize) -> Option<Case> {
         match self {
-            Self::Http => generate::http(seed, requests),
-            Self::Resilience => generate::resilience(seed, requests),
-            Self::Http2 => generate::http2(seed, requests),
+            Self::Http => Some(generate::http(seed, requests)),
+            Self::Resilience => Some(generate::resilience(seed, requests)),
+            Self::Http2 => Some(generate::http2(seed, requests)),
+            Self::Invalid => None,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::accepted;
 use super::area::Area;
 use super::case::Case;
 use super::compare::{Difference, compare};
+use super::verdicts;
 use super::written::yaml;
 use crate::outcome::Outcome;
 use crate::run::{self, Targets};
@@ -28,7 +29,7 @@ pub struct Options {
     pub seed: u64,
     /// How many seeds, counted up from the first.
     pub count: u64,
-    /// How many requests of each seed.
+    /// How many requests of each seed; in the area `invalid` how many configurations.
     pub requests: usize,
     /// Only the request with this number.
     pub only: Option<usize>,
@@ -99,7 +100,9 @@ enum Verdict {
 
 /// Runs one seed, prints what came of it, and says whether both sides agree.
 fn judge(options: &Options, seed: u64, ours: &Target, envoy: &Target) -> Result<bool> {
-    let case = options.area.case(seed, options.requests);
+    let Some(case) = options.area.case(seed, options.requests) else {
+        return verdicts::judge(options, seed, ours, envoy);
+    };
     let name = format!("random {} {seed}", options.area.name());
     if options.show {
         println!("{}", yaml(&case.value(options.only)));

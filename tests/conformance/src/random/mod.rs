@@ -11,6 +11,7 @@ mod compare;
 mod dice;
 mod driver;
 mod generate;
+mod verdicts;
 mod written;
 
 pub use area::Area;

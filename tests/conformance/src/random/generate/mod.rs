@@ -1,17 +1,21 @@
 //! Makes cases of dice: configurations and requests that are valid often enough to get somewhere, and odd often enough to matter.
 
+mod bootstrap;
 mod connection_manager;
 mod filters;
 mod header_rules;
 mod http;
 mod http2;
 mod matchers;
+mod mutation;
 mod replies;
 mod requests;
 mod resilience;
 mod route_actions;
 mod routes;
 
+pub use bootstrap::bootstrap;
 pub use http::http;
 pub use http2::http2;
+pub use mutation::{Mutant, mutant};
 pub use resilience::resilience;
