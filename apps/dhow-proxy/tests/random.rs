@@ -6,7 +6,12 @@ use std::path::PathBuf;
 use dhow_conformance::random::{Area, Options, run};
 
 /// Seeds of an area on which both sides agree, and how many requests of each.
-const SEEDS: &[(Area, &[u64], usize)] = &[(Area::Http, &[2, 5, 12, 23], 30), (Area::Http2, &[2, 3, 6], 30)];
+const SEEDS: &[(Area, &[u64], usize)] = &[
+    (Area::Http, &[2, 5, 12, 23], 30),
+    (Area::Http2, &[2, 3, 6], 30),
+    (Area::Log, &[2, 4], 30),
+    (Area::Invalid, &[2, 12], 30),
+];
 
 #[test]
 fn random_cases_that_are_known_to_agree_still_do() {

@@ -7,7 +7,8 @@ use crate::context::{FormatContext, TimePoint};
 pub(crate) struct DurationCommand {
     /// `None` is the beginning of the stream.
     pub(crate) from: Option<TimePoint>,
-    pub(crate) to: TimePoint,
+    /// `None` is a moment that is never noted.
+    pub(crate) to: Option<TimePoint>,
     pub(crate) precision: Precision,
 }
 
@@ -21,12 +22,12 @@ pub(crate) enum Precision {
 impl DurationCommand {
     /// From the beginning of the stream, in milliseconds.
     pub(crate) const fn until(to: TimePoint) -> Self {
-        Self { from: None, to, precision: Precision::Milliseconds }
+        Self { from: None, to: Some(to), precision: Precision::Milliseconds }
     }
 
     /// Between two moments, in milliseconds.
     pub(crate) const fn between(from: TimePoint, to: TimePoint) -> Self {
-        Self { from: Some(from), to, precision: Precision::Milliseconds }
+        Self { from: Some(from), to: Some(to), precision: Precision::Milliseconds }
     }
 
     pub(crate) fn parse(args: &str) -> Result<Self, String> {
@@ -46,19 +47,16 @@ impl DurationCommand {
                     .to_owned(),
             );
         }
-        let point = |name: &str| {
-            time_point(name).ok_or_else(|| {
-                format!("Invalid common duration time point: {name}. Custom time points are not supported.")
-            })
-        };
-        let from = point(from)?;
-        let from = (from != TimePoint::DownstreamRxBegin).then_some(from);
-        Ok(Self { from, to: point(to)?, precision })
+        // Other names are of moments that extensions note, of which there are none.
+        let (from, to) = time_point(from).zip(time_point(to)).map_or((None, None), |(from, to)| {
+            ((from != TimePoint::DownstreamRxBegin).then_some(from), Some(to))
+        });
+        Ok(Self { from, to, precision })
     }
 
     /// The duration, unless one of the moments has not come or they are in the wrong order.
     pub(crate) fn value(self, context: &dyn FormatContext) -> Option<u64> {
-        let to = context.time(self.to)?;
+        let to = context.time(self.to?)?;
         let between = match self.from {
             Some(from) => to.checked_sub(context.time(from)?)?,
             None => to,

@@ -409,6 +409,9 @@ fn weighted_cluster(
             return Err(ConfigError::new(path.clone(), reason));
         }
     };
+    let Some(weight) = weight else {
+        return Err(ConfigError::new(path.field("weight"), "Field 'weight' is missing in the message"));
+    };
     let headers = LevelHeaders::compile(
         request_headers_to_add,
         request_headers_to_remove,
@@ -423,7 +426,7 @@ fn weighted_cluster(
     });
     Ok(WeightedCluster {
         cluster,
-        weight: weight.as_ref().map_or(0, |wrapped| wrapped.value),
+        weight: weight.value,
         metadata_match: metadata_match.as_ref().and_then(MetadataCriteria::of_metadata),
         host_rewrite,
         request_headers,

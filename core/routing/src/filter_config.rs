@@ -42,7 +42,7 @@ pub struct FilterConfigs {
 /// A filter's name, and its overrides with the most specific first.
 type Named = (Box<str>, Box<[FilterOverride]>);
 
-const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
+const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 
 impl FilterConfigs {
     /// Compiles one level's map over those of less specific levels.
@@ -101,7 +101,7 @@ fn compile_one(
     path: &FieldPath,
     options: &CompileOptions<'_>,
 ) -> Result<Option<FilterOverride>, ConfigError> {
-    if any.type_url != FILTER_CONFIG {
+    if dhow_proto::any::type_name(&any.type_url) != FILTER_CONFIG {
         let config = (options.compile_filter_config)(name, any, path)?;
         return Ok(Some(FilterOverride { message: Some(Arc::new(any.clone())), config, disabled: false }));
     }

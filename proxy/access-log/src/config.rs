@@ -19,9 +19,9 @@ use dhow_proto::google::protobuf::Any;
 use crate::file::{LogFile, LogWriter};
 use crate::filter::{LogFilter, Logged};
 
-const FILE: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
-const STDOUT: &str = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
-const STDERR: &str = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
+const FILE: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
+const STDOUT: &str = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
+const STDERR: &str = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
 
 /// A configured access log.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ fn lower_one(
         return Err(ConfigError::new(path.clone(), reason));
     };
     let config_path = path.field("typed_config");
-    let (file, format) = match config.type_url.as_str() {
+    let (file, format) = match dhow_proto::any::type_name(&config.type_url) {
         FILE => lower_file(&config, &config_path)?,
         STDOUT => {
             let StdoutAccessLog { access_log_format } = unpack(&config, &config_path)?;
@@ -91,8 +91,7 @@ fn lower_one(
                 access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
             ("/dev/stderr".to_owned(), compile(format, &config_path)?)
         }
-        other => {
-            let type_name = other.rsplit('/').next().unwrap_or_default();
+        type_name => {
             let reason =
                 format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
             return Err(ConfigError::new(config_path, reason));

@@ -265,16 +265,15 @@ impl LogFilter {
     }
 }
 
-const EXPRESSION: &str =
-    "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
+const EXPRESSION: &str = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
 
 /// The only extension among the filters: an expression of CEL.
 fn expression(filter: pb::ExtensionFilter, path: &FieldPath) -> Result<CelExpression, ConfigError> {
     use pb::extension_filter::ConfigType;
     let pb::ExtensionFilter { name, config_type } = filter;
     let config = config_type.map(|ConfigType::TypedConfig(config)| config).unwrap_or_default();
-    if config.type_url != EXPRESSION {
-        let type_name = config.type_url.rsplit('/').next().unwrap_or_default();
+    let type_name = dhow_proto::any::type_name(&config.type_url);
+    if type_name != EXPRESSION {
         let reason =
             format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
         return Err(ConfigError::new(path.clone(), reason));

@@ -128,7 +128,7 @@ pub(super) fn check_list<T: PartialEq + Copy>(
     none_of: &[T],
     show: &dyn Fn(T) -> String,
 ) -> Result<(), String> {
-    let listed = |list: &[T]| list.iter().map(|&item| show(item)).collect::<Vec<_>>().join(", ");
+    let listed = |list: &[T]| list.iter().map(|&item| show(item)).collect::<Vec<_>>().join(" ");
     if !one_of.is_empty() && !one_of.contains(&value) {
         return Err(format!("value must be in list [{}]", listed(one_of)));
     }

@@ -93,10 +93,10 @@ fn check_any(rules: &AnyRules, bytes: &[u8]) -> Result<(), String> {
     let AnyRules { required: _, r#in, not_in } = rules;
     let (type_url, _) = any_parts(bytes).map_err(|error| error.to_string())?;
     if !r#in.is_empty() && !r#in.iter().any(|item| item == type_url) {
-        return Err(format!("type URL must be in list [{}]", r#in.join(", ")));
+        return Err(format!("type URL must be in list [{}]", r#in.join(" ")));
     }
     if not_in.iter().any(|item| item == type_url) {
-        return Err(format!("type URL must not be in list [{}]", not_in.join(", ")));
+        return Err(format!("type URL must not be in list [{}]", not_in.join(" ")));
     }
     Ok(())
 }

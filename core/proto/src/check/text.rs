@@ -40,10 +40,10 @@ pub(super) fn check_string(rules: &StringRules, value: &str) -> Result<(), Strin
     check_length(value.len() as u64, *len_bytes, *min_bytes, *max_bytes, "bytes")?;
     check_affixes(value, prefix.as_deref(), suffix.as_deref(), contains.as_deref(), not_contains.as_deref())?;
     if !r#in.is_empty() && !r#in.iter().any(|item| item == value) {
-        return Err(format!("value must be in list [{}]", r#in.join(", ")));
+        return Err(format!("value must be in list [{}]", r#in.join(" ")));
     }
     if not_in.iter().any(|item| item == value) {
-        return Err(format!("value must not be in list [{}]", not_in.join(", ")));
+        return Err(format!("value must not be in list [{}]", not_in.join(" ")));
     }
     if let Some(pattern) = pattern
         && compiled::matches(pattern, value) != Some(true)

@@ -187,8 +187,9 @@ impl<'a> Validator<'a> {
                 .map_err(|text| self.violation(context, "", &text))?;
             if unique.unwrap_or(false) {
                 let mut seen = HashSet::new();
-                if !items.iter().all(|&item| seen.insert(identity(item))) {
-                    return Err(self.violation(context, "", "repeated value must contain unique items"));
+                if let Some(again) = items.iter().position(|&item| !seen.insert(identity(item))) {
+                    let text = "repeated value must contain unique items";
+                    return Err(self.violation(context, &format!("[{again}]"), text));
                 }
             }
         }

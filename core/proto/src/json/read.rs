@@ -86,7 +86,7 @@ impl JsonReader {
                         let reason =
                             format!("'{name}' has already been set (either directly or as part of a oneof)");
                         let hint = format!("'{}' and '{}' exclude each other", other.name(), field.name());
-                        return Err(self.unreadable(message, &reason).with_hint(hint));
+                        return Err(self.unreadable_as(&kind_name(field.kind()), &reason).with_hint(hint));
                     }
                     _ => {}
                 }

@@ -118,7 +118,7 @@ fn no_boolean() -> ScalarError {
     "expected 'true' or 'false'".to_owned().into()
 }
 
-/// A name in the declared spelling or, as Envoy's parser also takes it, in lower case; or a number.
+/// A name in the declared spelling or, as Envoy's parser also takes it, in any case; or a number.
 fn enum_number(enumeration: EnumType, value: &Json) -> Result<i32, ScalarError> {
     if enumeration.full_name() == "google.protobuf.NullValue" && value.is_null() {
         return Ok(0);
@@ -129,7 +129,7 @@ fn enum_number(enumeration: EnumType, value: &Json) -> Result<i32, ScalarError> 
     };
     enumeration
         .value_by_name(text)
-        .or_else(|| enumeration.value_by_name(&text.to_ascii_uppercase()))
+        .or_else(|| enumeration.values().find(|value| value.name.eq_ignore_ascii_case(text)))
         .map(|value| value.number)
         .or_else(|| text.parse().ok())
         .ok_or_else(|| ScalarError::UnknownEnumValue(text.clone()))

@@ -94,9 +94,11 @@ impl JsonReader {
         };
         let type_url = type_url.as_str().ok_or_else(|| self.wrong(message, expected(type_url, '"')))?;
         let Some(payload) = MessageType::of_url(type_url) else {
-            let reason = format!(
-                "Unable to parse JSON as proto (INVALID_ARGUMENT: could not find @type '{type_url}')"
-            );
+            let what = match type_url.split_once('/') {
+                Some((host, _)) if !host.is_empty() => format!("could not find @type '{type_url}'"),
+                _ => format!("@type must contain at least one / and a nonempty host; got: {type_url}"),
+            };
+            let reason = format!("Unable to parse JSON as proto (INVALID_ARGUMENT: {what})");
             let error = ConfigError::new(self.path.clone(), reason);
             return Err(match newer_version(type_url) {
                 Some(newer) => error.with_hint(format!("the v3 API has {newer}")),
@@ -109,10 +111,9 @@ impl JsonReader {
             None => self.fields(payload, object, Some("@type"))?,
             Some(WellKnown::Empty) => {}
             Some(_) => {
-                if let Some(unexpected) = object.keys().find(|key| !matches!(key.as_str(), "@type" | "value"))
-                {
-                    let reason = format!("no such field: '{unexpected}'");
-                    return Err(self.unreadable(payload, &reason));
+                if object.keys().any(|key| !matches!(key.as_str(), "@type" | "value")) {
+                    let reason = "fields in a well-known-typed Any must be @type or value";
+                    return Err(self.unreadable(payload, reason));
                 }
                 if let Some(value) = object.get("value") {
                     let mark = self.path.mark();

@@ -13,6 +13,8 @@ pub enum Area {
     Resilience,
     /// As `http`, under HTTP/2 requests, with upstreams of both protocols.
     Http2,
+    /// Access logs in random formats behind random filters, and local replies with random bodies, under HTTP/1 requests.
+    Log,
     /// Configurations changed in one place so that they may be invalid, and the verdict and reason of `--mode validate`.
     Invalid,
 }
@@ -24,6 +26,7 @@ impl Area {
             Self::Http => "http",
             Self::Resilience => "resilience",
             Self::Http2 => "http2",
+            Self::Log => "log",
             Self::Invalid => "invalid",
         }
     }
@@ -34,6 +37,7 @@ impl Area {
             Self::Http => Some(generate::http(seed, requests)),
             Self::Resilience => Some(generate::resilience(seed, requests)),
             Self::Http2 => Some(generate::http2(seed, requests)),
+            Self::Log => Some(generate::log(seed, requests)),
             Self::Invalid => None,
         }
     }

@@ -97,13 +97,20 @@ fn compare_upstreams(numbers: &[usize], ours: &Outcome, envoy: &Outcome, found: 
     }
 }
 
-/// The lines of an access log by the number in their first column. Those without one are sorted and come under the empty text.
-fn lines_by_number(outcome: &Outcome) -> BTreeMap<&str, Vec<&str>> {
-    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+/// The number of the request that a line of an access log tells: in its first column, or in JSON as `n`.
+fn number_of(line: &str) -> Option<String> {
+    let first = match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(serde_json::Value::Object(fields)) => fields.get("n")?.as_str()?.to_owned(),
+        _ => line.split('\t').next()?.to_owned(),
+    };
+    first.parse::<usize>().is_ok().then_some(first)
+}
+
+/// The lines of an access log by the number of their request. Those without one are sorted and come under the empty text.
+fn lines_by_number(outcome: &Outcome) -> BTreeMap<String, Vec<&str>> {
+    let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for line in outcome.access_log.iter().flatten() {
-        let first = line.split('\t').next().unwrap_or_default();
-        let key = if first.parse::<usize>().is_ok() { first } else { "" };
-        found.entry(key).or_default().push(line);
+        found.entry(number_of(line).unwrap_or_default()).or_default().push(line);
     }
     if let Some(unnumbered) = found.get_mut("") {
         unnumbered.sort_unstable();
@@ -114,7 +121,7 @@ fn lines_by_number(outcome: &Outcome) -> BTreeMap<&str, Vec<&str>> {
 fn compare_logs(case: &Case, ours: &Outcome, envoy: &Outcome, found: &mut Vec<Difference>) {
     let columns: Vec<&str> = case.log_columns.split('\t').collect();
     let (a, b) = (lines_by_number(ours), lines_by_number(envoy));
-    let all: BTreeSet<&str> = a.keys().chain(b.keys()).copied().collect();
+    let all: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     for key in all {
         let request = key.parse().ok();
         let empty = Vec::new();
