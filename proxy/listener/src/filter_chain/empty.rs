@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use dhow_proxy_api::{Connection, ConnectionHandler, LocalFuture, NetworkFilter};
+use dhow_proxy_api::{Connection, ConnectionHandler, DrainEvent, LocalFuture, NetworkFilter};
 use dhow_proxy_runtime::Worker;
 
 /// The end of a chain without filters.
@@ -21,5 +21,5 @@ impl ConnectionHandler for Nothing {
         Box::pin(std::future::ready(()))
     }
 
-    fn set_draining(&self, _draining: bool) {}
+    fn on_drain(&self, _event: DrainEvent) {}
 }
