@@ -92,7 +92,6 @@ impl HeaderMap {
         self.live().map(|e| e.name_len as usize + e.value_len as usize).sum()
     }
 
-    /// At least the bytes that all fields take when they are written as lines, from what is at hand without a walk.
     /// Whether names and values together are longer than this many bytes.
     pub fn exceeds(&self, bytes: usize) -> bool {
         // The names of pseudo-headers are not in the arena, and none is longer than this.
@@ -100,6 +99,7 @@ impl HeaderMap {
         self.arena.len() + PSEUDO_NAMES > bytes && self.byte_size() > bytes
     }
 
+    /// At least the bytes that all fields take when they are written as lines, from what is at hand without a walk.
     pub(crate) fn byte_size_hint(&self) -> usize {
         self.arena.len()
     }

@@ -9,15 +9,19 @@ use dhow_expr::FilterStateObject;
 /// The value of an object.
 #[derive(Clone)]
 pub enum FilterStateValue {
-    /// A text (`envoy.string`, `envoy.hashable_string`, names of hosts and clusters).
+    /// A text (`envoy.string`, `envoy.hashable_string`).
     Text(Rc<str>),
+    /// A text that only has the form of a text, no type (`envoy.network.upstream_server_name`, `envoy.tcp_proxy.cluster`).
+    Name(Rc<str>),
     /// A truth value (`envoy.bool`).
     Bool(bool),
-    /// A number (`envoy.ratelimit.hits_addend`).
+    /// A number of at most 32 bits (`envoy.upstream.dynamic_port`).
+    Count(u32),
+    /// A number of at most 64 bits (`envoy.tcp_proxy.per_connection_idle_timeout_ms`), which is a text in JSON.
     Number(u64),
-    /// An IP address without port (`envoy.network.ip`).
+    /// An IP address without port (`envoy.network.ip`). Its only form is that of a text.
     Ip(IpAddr),
-    /// An address with port (`envoy.filters.listener.original_dst.local_ip`).
+    /// An address with port (`envoy.filters.listener.original_dst.local_ip`). Its only form is that of a text.
     Address(SocketAddr),
     /// Several texts (`envoy.network.application_protocols`), which formats do not print.
     List(Rc<[Box<str>]>),
@@ -36,8 +40,9 @@ impl fmt::Debug for FilterStateValue {
 impl FilterStateObject for FilterStateValue {
     fn append_text(&self, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Text(text) | Self::Name(text) => out.extend_from_slice(text.as_bytes()),
             Self::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+            Self::Count(number) => out.extend_from_slice(number.to_string().as_bytes()),
             Self::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
             // As an address without port is printed elsewhere: with port 0.
             Self::Ip(ip) => out.extend_from_slice(SocketAddr::new(*ip, 0).to_string().as_bytes()),
@@ -50,7 +55,8 @@ impl FilterStateObject for FilterStateValue {
 
     fn append_json(&self, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Bool(_) => self.append_text(out),
+            Self::Bool(_) | Self::Count(_) => self.append_text(out),
+            Self::Name(_) | Self::Ip(_) | Self::Address(_) => false,
             Self::Object(object) => object.append_json(out),
             _ => {
                 let mut text = Vec::new();
@@ -151,14 +157,27 @@ mod tests {
         for (value, text, json) in [
             (FilterStateValue::Text("a\"b".into()), "a\"b", r#""a\"b""#),
             (FilterStateValue::Bool(true), "true", "true"),
+            (FilterStateValue::Count(7), "7", "7"),
             (FilterStateValue::Number(7), "7", r#""7""#),
-            (FilterStateValue::Ip([10, 0, 0, 1].into()), "10.0.0.1:0", r#""10.0.0.1:0""#),
-            (FilterStateValue::Address(([10, 0, 0, 1], 80).into()), "10.0.0.1:80", r#""10.0.0.1:80""#),
         ] {
             let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
             assert!(value.append_text(&mut as_text) && value.append_json(&mut as_json));
             assert_eq!(String::from_utf8_lossy(&as_text), text);
             assert_eq!(String::from_utf8_lossy(&as_json), json);
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_are_texts_alone() {
+        for (value, text) in [
+            (FilterStateValue::Name("a".into()), "a"),
+            (FilterStateValue::Ip([10, 0, 0, 1].into()), "10.0.0.1:0"),
+            (FilterStateValue::Address(([10, 0, 0, 1], 80).into()), "10.0.0.1:80"),
+        ] {
+            let mut out = Vec::new();
+            assert!(!value.append_json(&mut out) && out.is_empty());
+            assert!(value.append_text(&mut out));
+            assert_eq!(String::from_utf8_lossy(&out), text);
         }
     }
 

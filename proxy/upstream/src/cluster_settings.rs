@@ -10,6 +10,7 @@ use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind};
 use crate::config::{LoadBalancing, TransportSockets};
 use crate::connection_options::ConnectionOptions;
 use crate::outlier::OutlierConfig;
+use crate::tracked_stats::Tracking;
 use crate::transport_socket::TransportSocket;
 
 /// What a cluster message says beside its names, its hosts and how they are found and checked.
@@ -35,6 +36,8 @@ pub struct ClusterSettings {
     pub(crate) sockets: TransportSockets,
     /// `circuit_breakers`.
     pub(crate) thresholds: Arc<[Thresholds; 2]>,
+    /// `track_cluster_stats` and `track_timeout_budgets`.
+    pub(crate) tracking: Tracking,
     /// `outlier_detection`.
     pub(crate) outlier_detection: Option<OutlierConfig>,
     /// Hosts that discovery no longer lists go at once, even when checks find them healthy.

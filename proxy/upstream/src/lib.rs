@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod snapshot;
 mod source_file;
 mod stats;
+mod tracked_stats;
 mod transport_socket;
 mod worker;
 
@@ -68,5 +69,6 @@ pub use proxy_protocol::{PassedTlvs, ProxyProtocolSocket};
 pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 pub use source_file::check_source_file;
 pub use stats::{ClusterStats, DiscoveryStats, EdsStats, ResponseTraits, TrafficStats};
+pub use tracked_stats::{AttemptSizes, HeadSize, TrackedStats};
 pub use transport_socket::{SecureOptions, TransportSocket};
 pub use worker::{ChosenHost, ClusterObserver, LbContext, WorkerCluster, WorkerClusters};

@@ -558,8 +558,8 @@ fn cluster_info(
     reports: &ReportSender,
 ) -> ClusterInfo {
     let scope = store.scope(&cluster_scope(&config.observability_name));
-    let stats =
-        ClusterStats::new(&scope, matches!(config.discovery, Discovery::Eds(_)), config.sockets.any_secure());
+    let eds = matches!(config.discovery, Discovery::Eds(_));
+    let stats = ClusterStats::new(&scope, eds, config.sockets.any_secure(), config.tracking);
     if let Some(tls) = stats.tls() {
         config.sockets.count_in(tls);
     }

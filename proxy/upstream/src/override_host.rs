@@ -1,5 +1,6 @@
 //! Requests that name their host: the policy `override_host`, and hosts that filters ask for.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
@@ -15,6 +16,21 @@ pub trait LbRequest {
 
     /// A namespace of the stream's dynamic metadata.
     fn metadata(&self, namespace: &str) -> Option<&Struct>;
+
+    /// The destination in the filter state (`envoy.network.transport_socket.original_dst_address`).
+    fn wanted_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// The host in the filter state (`envoy.upstream.dynamic_host`).
+    fn wanted_host(&self) -> Option<&str> {
+        None
+    }
+
+    /// The port in the filter state (`envoy.upstream.dynamic_port`), not 0.
+    fn wanted_port(&self) -> Option<u16> {
+        None
+    }
 }
 
 /// `envoy.load_balancing_policies.override_host`.

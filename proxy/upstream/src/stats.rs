@@ -9,6 +9,7 @@ use dhow_tls::TlsStats;
 
 use crate::codec_stats::{Http1CodecStats, Http2CodecStats};
 use crate::lb::{HashTable, Outcome, SubsetEvent, ZoneEvent};
+use crate::tracked_stats::{TrackedStats, Tracking};
 
 stat_group! {
     /// Traffic of one cluster. The connection figures are counted here; `upstream_rq_*`, retries, time-outs, flow control
@@ -172,6 +173,7 @@ pub struct ClusterStats {
     pub discovery: DiscoveryStats,
     eds: Option<Box<(EdsStats, TextReadout)>>,
     tls: Option<Box<TlsStats>>,
+    tracked: Option<Box<TrackedStats>>,
     http1: OnceLock<Http1CodecStats>,
     http2: OnceLock<Http2CodecStats>,
     /// `upstream_rq_<code>`, `upstream_rq_<n>xx`, `upstream_rq_completed`.
@@ -225,13 +227,14 @@ pub struct ResponseTraits<'a> {
 
 impl ClusterStats {
     /// The stats in `scope`, which is `cluster.<alt_stat_name or name>`; `eds` adds those of a subscription,
-    /// `secure` those of TLS.
-    pub fn new(scope: &Scope, eds: bool, secure: bool) -> Self {
+    /// `secure` those of TLS, `tracking` those of `track_cluster_stats`.
+    pub(crate) fn new(scope: &Scope, eds: bool, secure: bool, tracking: Tracking) -> Self {
         Self {
             traffic: scope.group(),
             discovery: scope.group(),
             eds: eds.then(|| Box::new((scope.group(), scope.text_readout("version_text")))),
             tls: secure.then(|| Box::new(TlsStats::of_cluster(scope))),
+            tracked: TrackedStats::of(scope, tracking),
             http1: OnceLock::new(),
             http2: OnceLock::new(),
             codes: ResponseCodeTable::default(),
@@ -329,6 +332,11 @@ impl ClusterStats {
     /// The subscription of an EDS cluster, and the text readout `version_text`.
     pub fn eds(&self) -> Option<&(EdsStats, TextReadout)> {
         self.eds.as_deref()
+    }
+
+    /// The histograms of `track_cluster_stats`, where there are any.
+    pub fn tracked(&self) -> Option<&TrackedStats> {
+        self.tracked.as_deref()
     }
 
     /// `ssl.*`, when connections to hosts can be encrypted.

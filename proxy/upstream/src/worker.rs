@@ -305,13 +305,7 @@ impl WorkerCluster {
             DiscoveryType::OriginalDst => self.original_destination(context).map(ChosenHost::own),
             DiscoveryType::Aggregate => self.choose_from_members(context),
             DiscoveryType::DynamicForwardProxy => {
-                let name = self.dynamic_name(context.request?.header(":authority")?);
-                let host = self.dynamic_host(&name);
-                if let (None, Some(cache)) = (&host, self.active.dns_cache()) {
-                    // No filter has asked for the name. The next request for it finds the answer.
-                    drop(cache.resolve(&name));
-                }
-                host.map(ChosenHost::own)
+                self.dynamic_host(&self.requested_name(context.request?)?).map(ChosenHost::own)
             }
             _ => self.choose_own(context, None).map(ChosenHost::own),
         }
@@ -448,17 +442,29 @@ impl WorkerCluster {
     pub fn resolve(&self, authority: &str) -> Option<Resolution> {
         let cache = self.active.dns_cache()?;
         self.take_hosts();
-        let name = self.dynamic_name(authority);
+        let name = self.dynamic_name(authority, None);
         if self.state.borrow().dynamic.contains_key(&name) {
             return Some(Resolution::Ready);
         }
         Some(cache.resolve(&name))
     }
 
+    /// What a dynamic forward proxy knows of the host for a request, where no filter has asked for it; `None` for other
+    /// clusters.
+    pub fn resolve_requested(&self, request: &dyn LbRequest) -> Option<Resolution> {
+        Some(self.active.dns_cache()?.resolve(&self.requested_name(request)?))
+    }
+
+    /// The name of the host that the filter state of a request names, or else its head.
+    fn requested_name(&self, request: &dyn LbRequest) -> Option<String> {
+        let authority = request.wanted_host().or_else(|| request.header(":authority"))?;
+        Some(self.dynamic_name(authority, request.wanted_port()))
+    }
+
     /// The name of a host with the port that it has unless it says otherwise.
-    fn dynamic_name(&self, authority: &str) -> String {
-        let port = if self.info().transport_socket().is_secure() { 443 } else { 80 };
-        default_port_appended(authority, port)
+    fn dynamic_name(&self, authority: &str, port: Option<u16>) -> String {
+        let usual = || if self.info().transport_socket().is_secure() { 443 } else { 80 };
+        default_port_appended(authority, port.unwrap_or_else(usual))
     }
 
     fn dynamic_host(&self, name: &str) -> Option<Arc<Host>> {
@@ -473,7 +479,7 @@ impl WorkerCluster {
         Some(host)
     }
 
-    /// The host at the address that metadata, a header or the connection asks for, made on first use.
+    /// The host at the address that the filter state, metadata, a header or the connection asks for, made on first use.
     fn original_destination(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
         let options = &self.info().balancing.original_dst;
         let parse = |text: &str| {
@@ -488,7 +494,9 @@ impl WorkerCluster {
             parse(text(path.find(context.request?.metadata(&path.namespace)?)?)?)
         };
         let from_header = || parse(context.request?.header(options.header.as_ref()?)?);
-        let mut address = from_metadata().or_else(from_header).or(context.original_destination)?;
+        let from_state = || context.request?.wanted_address();
+        let mut address =
+            from_state().or_else(from_metadata).or_else(from_header).or(context.original_destination)?;
         if let Some(port) = options.port_override {
             address.set_port(port);
         }

@@ -47,7 +47,7 @@ impl ReadFilter for Filter {
         if let Some(name) = connection.requested_server_name.as_deref().filter(|name| !name.is_empty()) {
             connection.record_mut().borrow_mut().filter_state.insert(FilterStateEntry {
                 key: KEY.into(),
-                value: FilterStateValue::Text(name.into()),
+                value: FilterStateValue::Name(name.into()),
                 read_only: false,
                 sharing: Sharing::None,
             });

@@ -11,9 +11,7 @@ use dhow_expr::grpc_to_http_status;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::Protocol;
 use dhow_proxy_runtime::DeadlineTimer;
-use dhow_proxy_upstream::{
-    Host, HostResult, Permit, ProxiedConnection, Resource, RoutingPriority, SecureOptions, WorkerCluster,
-};
+use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, WorkerCluster};
 
 use super::host_selection::no_healthy_upstream;
 use super::{Forwarding, poll_deadlines};
@@ -62,53 +60,6 @@ impl Exchange {
                 .await
             }
         }
-    }
-
-    /// What this request asks of the connection that carries it; nothing, mostly.
-    fn secure_options(
-        &self,
-        forwarding: &Forwarding,
-        cluster: &WorkerCluster,
-        host: &Host,
-    ) -> Option<Box<SecureOptions>> {
-        let http = &forwarding.cluster.info().http;
-        let by_name = http.auto_sni || http.auto_san_validation;
-        let by_client = cluster.info().connections.pool_per_client;
-        let names_client = host.transport_socket().names_client();
-        if !by_name && !by_client && !names_client {
-            return None;
-        }
-        let mut options = Box::<SecureOptions>::default();
-        if by_name {
-            let name = host_without_port(self.request.authority());
-            if http.auto_sni {
-                options.server_name = Some(name.clone());
-            }
-            if http.auto_san_validation {
-                options.verify_names.push(name);
-            }
-        }
-        if by_client {
-            options.client = Some(self.info.connection.id);
-        }
-        if names_client {
-            options.proxied = Some(Arc::new(ProxiedConnection {
-                source: self.info.connection.remote_address,
-                destination: self.info.connection.local_address,
-                tlvs: Vec::new(),
-            }));
-        }
-        Some(options)
-    }
-}
-
-fn host_without_port(authority: &[u8]) -> String {
-    let text = String::from_utf8_lossy(authority);
-    match text.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => {
-            host.to_owned()
-        }
-        _ => text.into_owned(),
     }
 }
 

@@ -1,17 +1,22 @@
 //! What of a request decides about its host.
 
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::MetadataCriteria;
 use dhow_proto::google::protobuf::{Struct, value::Kind};
-use dhow_proxy_api::{LocalReply, StreamInfo};
-use dhow_proxy_upstream::{ChosenHost, Host, LB_FILTER, LbContext, LbRequest, WorkerCluster};
-
+use dhow_proxy_api::{FilterStateValue, LocalReply, StreamInfo};
+use dhow_proxy_runtime::DeadlineTimer;
+use dhow_proxy_upstream::{ChosenHost, Host, LB_FILTER, LbContext, LbRequest, Resolution, WorkerCluster};
 use dhow_routing::RetryPolicy;
 
-use super::Forwarding;
 use super::retry::RetryState;
-use crate::stream::Exchange;
+use super::{Forwarding, poll_deadlines};
+use crate::downstream::Downstream;
+use crate::stream::{Exchange, Interruption};
 
 /// A request as load balancing reads it.
 struct RequestView<'a> {
@@ -26,6 +31,27 @@ impl LbRequest for RequestView<'_> {
 
     fn metadata(&self, namespace: &str) -> Option<&Struct> {
         self.info.dynamic_metadata.get(namespace)
+    }
+
+    fn wanted_address(&self) -> Option<SocketAddr> {
+        match self.info.filter_state.get("envoy.network.transport_socket.original_dst_address")? {
+            FilterStateValue::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    fn wanted_host(&self) -> Option<&str> {
+        match self.info.filter_state.get("envoy.upstream.dynamic_host")? {
+            FilterStateValue::Text(host) if !host.is_empty() => Some(host),
+            _ => None,
+        }
+    }
+
+    fn wanted_port(&self) -> Option<u16> {
+        match self.info.filter_state.get("envoy.upstream.dynamic_port")? {
+            FilterStateValue::Count(port) => u16::try_from(*port).ok().filter(|port| *port > 0),
+            _ => None,
+        }
     }
 }
 
@@ -48,6 +74,33 @@ impl Exchange {
                 .flag(ResponseFlag::DropOverload)
                 .header(HeaderName::new("x-envoy-drop-overload"), "true")
         })
+    }
+
+    /// Waits until the name of the host is resolved, where that is what is missing: a dynamic forward proxy whose filter has not
+    /// asked for it.
+    pub(super) async fn await_name<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        forwarding: &Forwarding,
+    ) -> Result<Option<ChosenHost>, Interruption> {
+        let request = RequestView { headers: &self.request, info: &self.info };
+        let Some(Resolution::Wait(mut answer)) = forwarding.cluster.resolve_requested(&request) else {
+            return Ok(self.choose_host(forwarding));
+        };
+        poll_fn(|cx| {
+            if answer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if down.request_complete()
+                && let Poll::Ready(reset) = down.poll_closed(cx)
+            {
+                return Poll::Ready(Err(Interruption::Downstream(reset)));
+            }
+            poll_deadlines(cx, timer, &self.deadlines).map(Err)
+        })
+        .await?;
+        Ok(self.choose_host(forwarding))
     }
 
     /// The host for the next attempt; `None` when there is none.

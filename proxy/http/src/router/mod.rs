@@ -10,6 +10,7 @@ mod preparation;
 mod response;
 mod retry;
 mod route_stats;
+mod secure_options;
 mod sending;
 mod shadow;
 mod timeouts;
@@ -42,6 +43,7 @@ use host_selection::is_canary;
 pub(crate) use internal_redirect::RedirectTrail;
 use retry::{RetryDecision, RetryScope, RetryState};
 pub(crate) use route_stats::{RequestGroups, RouteStats};
+use secure_options::RequestedTls;
 use timeouts::RequestTimeouts;
 pub(crate) use timeouts::{parse_grpc_timeout, set_grpc_timeout};
 use upstream_log::AttemptLog;
@@ -55,6 +57,8 @@ struct Forwarding {
     retry: Option<RetryState>,
     kept: Option<KeptBody>,
     hash: Option<u64>,
+    /// What the request says about TLS.
+    tls: Option<Box<RequestedTls>>,
     tried: Vec<Arc<Host>>,
     /// The priority levels that attempts went to, where retries leave them.
     previous_priorities: Option<RefCell<PreviousPriorities>>,

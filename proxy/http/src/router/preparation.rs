@@ -78,6 +78,7 @@ impl Exchange {
         // A cookie that is to be set is made only where the choice of a host depends on it.
         let hashed = !policies.is_empty() && cluster.reads_hash();
         let hash = if hashed { self.hash(policies, &mut cookies) } else { None };
+        let tls = self.requested_tls(&cluster);
         let retry = RetryState::of(route, &cluster, &mut self.request);
         let previous_priorities = retry.as_ref().and_then(RetryState::previous_priorities).map(RefCell::new);
         let timeout_status = if self.takes_timeout_as_success() { 204 } else { 504 };
@@ -108,6 +109,7 @@ impl Exchange {
             timeouts,
             retry,
             hash,
+            tls,
             tried: Vec::new(),
             previous_priorities,
             host: None,

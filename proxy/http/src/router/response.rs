@@ -84,6 +84,7 @@ impl Exchange {
                 let status = forwarding.timeout_status;
                 let traits = forwarding.traits(self.internal);
                 self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
+                self.record_budget(forwarding);
                 let details = if idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" };
                 self.reply_of_router(down, timer, forwarding, timeout_reply(status, details)).await
             }
@@ -120,6 +121,7 @@ impl Exchange {
             let traits = forwarding.traits(self.internal);
             self.charge(&forwarding.cluster, &forwarding.groups, forwarding.timeout_status, &traits);
         }
+        self.record_budget(forwarding);
         // The deadline that passed must not end the reply too.
         self.deadlines.response = None;
         let reply = timeout_reply(forwarding.timeout_status, "response_timeout");
@@ -278,6 +280,7 @@ impl Exchange {
                 if grpc {
                     guard.on_grpc_status(upstream.trailers());
                 }
+                self.record_budget(forwarding);
                 if self.info.request_complete.is_some() && self.counts_by_code(status) {
                     let millis = self.since_request(done).as_millis() as u64;
                     cluster.record_request_time(millis, &forwarding.traits(self.internal));
@@ -291,6 +294,7 @@ impl Exchange {
                 self.flush(down, timer).await
             }
             Err(Interruption::Expired(Expired::Response)) => {
+                self.record_budget(forwarding);
                 cluster.upstream_rq_timeout().inc();
                 forwarding.groups.each(|group| group.upstream_rq_timeout().inc());
                 guard.on_timed_out();
@@ -313,6 +317,13 @@ impl Exchange {
                 self.interrupted(down, timer, Interruption::Expired(Expired::UpstreamDuration)).await
             }
             Err(interruption) => self.interrupted(down, timer, interruption).await,
+        }
+    }
+
+    /// Records how much of its time the request took, where that is wanted.
+    fn record_budget(&self, forwarding: &Forwarding) {
+        if let Some(stats) = forwarding.cluster.info().stats.tracked() {
+            stats.record_request_time(self.since_request(clock::now()), forwarding.timeouts.global);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dhow_http::h1::BodyLength;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
-use dhow_proxy_upstream::{ChosenHost, ConnectionGuard, Host, HostResult};
+use dhow_proxy_upstream::{ChosenHost, ConnectionGuard, DiscoveryType, Host, HostResult};
 use dhow_routing::set_authority;
 
 use super::attempt::{PendingGuard, RequestGuard};
@@ -26,7 +26,14 @@ impl Exchange {
         timer: &mut DeadlineTimer,
         forwarding: &mut Forwarding,
     ) -> Outcome {
-        let Some(ChosenHost { host, member }) = self.choose_host(forwarding) else {
+        let mut chosen = self.choose_host(forwarding);
+        if chosen.is_none() && forwarding.cluster.info().discovery == DiscoveryType::DynamicForwardProxy {
+            match Box::pin(self.await_name(down, timer, forwarding)).await {
+                Ok(found) => chosen = found,
+                Err(interruption) => return Outcome::Interrupted(interruption),
+            }
+        }
+        let Some(ChosenHost { host, member }) = chosen else {
             forwarding.cluster.info().stats.upstream_cx_none_healthy().inc();
             self.info.upstream.attempts += 1;
             let mut reply = no_healthy_upstream();

@@ -1,20 +1,25 @@
 //! Mirrored requests: copies for other clusters, whose responses are dropped.
 
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::StreamFormat;
 use dhow_proxy_runtime::clock;
-use dhow_proxy_upstream::{LbContext, ResponseTraits, RoutingPriority, WorkerCluster};
+use dhow_proxy_upstream::{
+    AttemptSizes, HeadSize, Host, LbContext, ResponseTraits, RoutingPriority, WorkerCluster,
+};
 use dhow_routing::MirrorPolicy;
 use dhow_runtime_config::Current;
 
 use super::attempt::RequestGuard;
 use super::hedge::reset_status;
+use super::host_selection::is_canary;
 use crate::body::{BodySource, BodyState, BufferedBody, TransferError, poll_transfer};
 use crate::body_copy::{self, CopyReader, CopyWriter};
 use crate::manager::Manager;
@@ -29,6 +34,12 @@ struct Shadow {
     priority: RoutingPriority,
     head: HeaderMap,
     timeout: Option<Duration>,
+    /// The host that was chosen.
+    host: RefCell<Option<Arc<Host>>>,
+    /// Whether the response says that it comes from a canary.
+    canary: Cell<bool>,
+    /// What was moved, for `track_cluster_stats`.
+    sizes: Cell<AttemptSizes>,
 }
 
 impl Exchange {
@@ -58,7 +69,7 @@ impl Exchange {
                 // A copy is tried once: it is expected within the whole time.
                 head.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, timeout.as_millis() as u64);
             }
-            let shadow = Shadow { manager, cluster, priority, head, timeout };
+            let shadow = Shadow::new(manager, cluster, priority, head, timeout);
             if self.end_stream {
                 tokio::task::spawn_local(shadow.run(None));
             } else {
@@ -107,6 +118,34 @@ fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {
 }
 
 impl Shadow {
+    fn new(
+        manager: Rc<Manager>,
+        cluster: Rc<WorkerCluster>,
+        priority: RoutingPriority,
+        head: HeaderMap,
+        timeout: Option<Duration>,
+    ) -> Self {
+        let (host, canary, sizes) = Default::default();
+        Self { manager, cluster, priority, head, timeout, host, canary, sizes }
+    }
+
+    /// Counts a status under the cluster, and wherever the host and the response belong.
+    fn charge(&self, status: u16, millis: Option<u64>) {
+        let host = self.host.borrow();
+        let host = host.as_deref();
+        let traits = ResponseTraits {
+            internal: true,
+            canary: self.canary.get() || host.is_some_and(is_canary),
+            zone: host.map_or("", |host| &host.locality().zone),
+            alternative: None,
+        };
+        let stats = &self.cluster.info().stats;
+        stats.charge_response(status, &traits);
+        if let Some(millis) = millis {
+            stats.record_request_time(millis, &traits);
+        }
+    }
+
     async fn run(self, body: Option<CopyReader>) {
         self.manager.stats.async_client.rq_total().inc();
         let started = clock::now();
@@ -121,12 +160,15 @@ impl Shadow {
                 }
             },
         };
-        let stats = &self.cluster.info().stats;
-        let traits = ResponseTraits { internal: true, ..ResponseTraits::default() };
-        stats.charge_response(status, &traits);
-        if status != 504 {
-            let millis = clock::now().saturating_duration_since(started).as_millis() as u64;
-            stats.record_request_time(millis, &traits);
+        let elapsed = clock::now().saturating_duration_since(started);
+        self.charge(status, (status != 504).then_some(elapsed.as_millis() as u64));
+        if let Some(tracked) = self.cluster.info().stats.tracked() {
+            let sizes = AttemptSizes { request: HeadSize::of(&self.head), ..self.sizes.get() };
+            tracked.record_sizes(&sizes);
+            tracked.record_request_time(elapsed, self.timeout);
+            if sizes.response.is_some() {
+                tracked.record_attempt_time(elapsed, None);
+            }
         }
     }
 
@@ -137,6 +179,7 @@ impl Shadow {
             return 503;
         };
         let (cluster, host) = (chosen.cluster(&self.cluster).clone(), chosen.host);
+        *self.host.borrow_mut() = Some(host.clone());
         let acquired = self.manager.pools.acquire(&cluster, &host, self.priority, false, None);
         let stream = match acquired {
             Ok(Acquired::Ready(stream)) => Ok(stream),
@@ -184,10 +227,7 @@ impl Shadow {
                     Poll::Ready(Ok(head)) if head.informational => {
                         // One at most is looked at, whatever the host sends.
                         if interim.replace(head.status).is_none() {
-                            self.cluster.info().stats.charge_response(
-                                head.status,
-                                &ResponseTraits { internal: true, ..ResponseTraits::default() },
-                            );
+                            self.charge(head.status, None);
                         }
                     }
                     Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head.status)),
@@ -197,6 +237,10 @@ impl Shadow {
             }
         })
         .await?;
+        self.canary.set(response.get_known(KnownHeader::XEnvoyUpstreamCanary) == Some(b"true"));
+        let mut sizes = AttemptSizes { request_body: moved, ..AttemptSizes::default() };
+        sizes.response = Some(HeadSize::of(&response));
+        self.sizes.set(sizes);
         guard.on_head(&response, false);
         guard.on_accepted(&response, false, false);
         poll_fn(|cx| {
@@ -204,6 +248,8 @@ impl Shadow {
                 match upstream.poll_body(cx) {
                     Poll::Ready(Ok(BodyState::Data)) => {
                         let count = upstream.chunk().len();
+                        sizes.response_body += count as u64;
+                        self.sizes.set(sizes);
                         upstream.consume(count);
                     }
                     Poll::Ready(Ok(BodyState::End)) => return Poll::Ready(Ok(status)),

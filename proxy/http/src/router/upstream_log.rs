@@ -1,10 +1,11 @@
-//! `upstream_log`: an entry for each attempt, about the attempt alone.
+//! `upstream_log` and `track_cluster_stats`: what is logged and recorded of each attempt alone.
 
 use dhow_base::ResponseFlag;
 use dhow_http::HeaderMap;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{LogMoment, StreamFormat, StreamInfo, UpstreamInfo};
 use dhow_proxy_runtime::clock;
+use dhow_proxy_upstream::{AttemptSizes, HeadSize};
 
 use super::{Forwarding, Outcome};
 use crate::config::UpstreamLogs;
@@ -12,12 +13,14 @@ use crate::reset::Reset;
 use crate::stream::Exchange;
 use crate::upstream::UpstreamStream;
 
-/// The facts of an attempt that will be logged.
+/// The facts of an attempt that will be logged or recorded.
 #[derive(Debug)]
 pub(super) struct AttemptLog {
     info: StreamInfo,
     /// Bytes of the stream's request and response bodies when the attempt began.
     before: (u64, u64),
+    /// The head of its response as it came.
+    response: Option<HeadSize>,
 }
 
 impl Exchange {
@@ -27,7 +30,7 @@ impl Exchange {
 
     /// Begins the entry of an attempt whose host is chosen.
     pub(super) fn begin_attempt_log(&self, forwarding: &mut Forwarding) {
-        if self.upstream_logs().is_none() {
+        if self.upstream_logs().is_none() && forwarding.cluster.info().stats.tracked().is_none() {
             return;
         }
         let stream = &self.info;
@@ -41,7 +44,7 @@ impl Exchange {
             ..UpstreamInfo::default()
         };
         let before = (stream.bytes_received, stream.bytes_sent);
-        forwarding.log = Some(Box::new(AttemptLog { info, before }));
+        forwarding.log = Some(Box::new(AttemptLog { info, before, response: None }));
     }
 
     /// The attempt has its stream.
@@ -67,10 +70,12 @@ impl Exchange {
         let Some(mut log) = forwarding.log.take() else { return };
         log.info.upstream.transport_failure =
             reset.and_then(|reset| reset.transport.as_deref()).map(Into::into);
-        if let Some(flag) = reset.map(|reset| reset.kind.flag()).or(flag) {
+        let flag = reset.map(|reset| reset.kind.flag()).or(flag);
+        if let Some(flag) = flag {
             log.info.flag(flag);
         }
-        self.end_attempt_log(log, None);
+        // An attempt whose end came from elsewhere used none of its time.
+        self.end_attempt_log(forwarding, log, None, flag.is_some());
     }
 
     /// What came of an attempt that brought no response, told by its outcome.
@@ -88,7 +93,12 @@ impl Exchange {
                 self.log_attempt_failure(forwarding, None, Some(flag));
             }
             Outcome::Final(_) | Outcome::Interrupted(_) => self.log_attempt_failure(forwarding, None, None),
-            Outcome::Response(..) | Outcome::SoftTimeout(_) => {}
+            Outcome::Response(..) => {
+                if let Some(log) = &mut forwarding.log {
+                    log.response = Some(HeadSize::of(&self.response));
+                }
+            }
+            Outcome::SoftTimeout(_) => {}
         }
     }
 
@@ -99,14 +109,32 @@ impl Exchange {
         if let Some(reset) = broken {
             log.info.flag(reset.kind.flag());
         }
-        self.end_attempt_log(log, Some(&self.response));
+        self.end_attempt_log(forwarding, log, Some(&self.response), true);
     }
 
-    fn end_attempt_log(&self, log: Box<AttemptLog>, response: Option<&HeaderMap>) {
-        let AttemptLog { mut info, before: (received, sent) } = *log;
+    fn end_attempt_log(
+        &self,
+        forwarding: &Forwarding,
+        log: Box<AttemptLog>,
+        response: Option<&HeaderMap>,
+        used_time: bool,
+    ) {
+        let AttemptLog { mut info, before: (received, sent), response: head } = *log;
         // Seen from the attempt, the request is what was sent.
         info.bytes_sent = self.info.bytes_received - received;
         info.bytes_received = self.info.bytes_sent - sent;
+        if let Some(stats) = forwarding.cluster.info().stats.tracked() {
+            stats.record_sizes(&AttemptSizes {
+                request: HeadSize::of(&self.request),
+                request_body: info.bytes_sent,
+                response: head,
+                response_body: info.bytes_received,
+            });
+            if used_time {
+                let elapsed = clock::now().saturating_duration_since(info.start);
+                stats.record_attempt_time(elapsed, forwarding.timeouts.per_try);
+            }
+        }
         info.upstream.first_tx = self.info.upstream.first_tx;
         info.upstream.last_tx = self.info.upstream.last_tx;
         info.upstream.first_rx = self.info.upstream.first_rx.filter(|_| response.is_some());

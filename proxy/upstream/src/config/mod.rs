@@ -45,6 +45,7 @@ use crate::dns::ResolverOptions;
 use crate::forwarding_options::ForwardingLowering;
 use crate::health_check::HealthCheckConfig;
 use crate::lb::LbPolicy;
+use crate::tracked_stats::Tracking;
 
 /// A cluster message after validation.
 #[derive(Clone, Debug)]
@@ -170,13 +171,16 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         ("filters", !filters.is_empty()),
         ("lrs_server", lrs_server.is_some()),
         ("lrs_report_endpoint_metrics", !lrs_report_endpoint_metrics.is_empty()),
-        ("track_timeout_budgets", track_timeout_budgets),
-        ("track_cluster_stats", timeout_budgets || request_response_sizes || per_endpoint_stats),
     ] {
         if is_set {
             notes.without_effect(path.field(field));
         }
     }
+    if per_endpoint_stats {
+        notes.without_effect(path.field("track_cluster_stats").field("per_endpoint_stats"));
+    }
+    let tracking =
+        Tracking { timeout_budgets: timeout_budgets || track_timeout_budgets, request_response_sizes };
     if close_connections_on_host_health_failure {
         let reason = "connections of HTTP pools end with the request under way in any case, as in Envoy; those of tcp_proxy \
                       stay";
@@ -249,6 +253,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         connections,
         sockets: sockets::lower_transport_sockets(transport_socket, transport_socket_matches, path, notes)?,
         thresholds: Arc::new(thresholds::lower(circuit_breakers, &breakers_path, notes)?),
+        tracking,
         outlier_detection: outlier_detection
             .map(|message| outlier::lower(message, &path.field("outlier_detection")))
             .transpose()?,
