@@ -185,7 +185,11 @@ impl H1Upstream {
                     return Poll::Ready(Err(Reset::new(kind)));
                 }
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(Reset::of_io(&error))),
+                Err(error) => {
+                    // Reading fails where the host reset the connection.
+                    self.guard.set_closed_by(ClosedBy::Remote);
+                    return Poll::Ready(Err(Reset::of_io(&error)));
+                }
             }
         }
     }
@@ -238,8 +242,9 @@ impl H1Upstream {
             return false;
         }
         // Readable: either the end, or bytes that no request asked for. TLS may be readable without plaintext.
-        let stale = self.wire.poll_fill(&mut cx).is_ready();
-        if stale && self.wire.peer_ended() {
+        let filled = self.wire.poll_fill(&mut cx);
+        let stale = filled.is_ready();
+        if stale && (self.wire.peer_ended() || matches!(filled, Poll::Ready(Err(_)))) {
             self.guard.set_closed_by(ClosedBy::Remote);
         } else if stale && !self.wire.read.is_empty() {
             self.guard.info().stats.upstream_cx_protocol_error().inc();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dhow_base::Rng;
+use dhow_runtime_config::{Current, RuntimeValues};
 
 use super::session::{State, Transition};
 
@@ -46,15 +47,22 @@ impl Intervals {
             (false, State::Healthy, false) => self.no_traffic_healthy,
             (false, ..) => self.no_traffic,
         };
-        self.with_jitter(base, rng)
+        within_runtime(self.with_jitter(base, rng), &Current)
     }
 
     fn with_jitter(&self, base: Duration, rng: &mut Rng) -> Duration {
         let millis = u64::try_from(base.as_millis()).unwrap_or(u64::MAX);
         let by_percent = rng.below(millis.saturating_mul(self.jitter_percent.into()) / 100);
         let fixed = random_below(self.jitter, rng);
-        (base + Duration::from_millis(by_percent) + fixed).max(Duration::from_millis(1))
+        base + Duration::from_millis(by_percent) + fixed
     }
+}
+
+/// The pause within `health_check.min_interval` and `health_check.max_interval` of the runtime, in milliseconds; 1 ms at least.
+fn within_runtime(pause: Duration, runtime: &impl RuntimeValues) -> Duration {
+    let bound = |key| runtime.number(key).map(Duration::from_millis);
+    let most = bound("health_check.max_interval").map_or(pause, |most| pause.min(most));
+    most.max(bound("health_check.min_interval").unwrap_or_default()).max(Duration::from_millis(1))
 }
 
 /// A random time below `bound`, in milliseconds.
@@ -64,6 +72,8 @@ pub(crate) fn random_below(bound: Duration, rng: &mut Rng) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use dhow_runtime_config::{Layer, Snapshot};
+
     use super::*;
 
     const fn secs(count: u64) -> Duration {
@@ -105,6 +115,19 @@ mod tests {
             (0..1000).map(|_| jittery.next(true, State::Healthy, Transition::None, &mut rng)).collect();
         assert!(all.iter().all(|pause| (secs(1)..Duration::from_millis(3500)).contains(pause)));
         assert!(all.iter().any(|pause| *pause > secs(3)), "both jitters are in it");
+    }
+
+    #[test]
+    fn the_runtime_bounds_the_interval() {
+        let mut layer = Layer::new("l");
+        layer.set("health_check.max_interval", "5000");
+        let most = Snapshot::new(vec![layer.clone()]);
+        layer.set("health_check.min_interval", "2000");
+        let both = Snapshot::new(vec![layer]);
+        assert_eq!(within_runtime(secs(60), &Snapshot::new(Vec::new())), secs(60));
+        assert_eq!(within_runtime(secs(60), &most), secs(5));
+        assert_eq!(within_runtime(secs(1), &most), secs(1));
+        assert_eq!(within_runtime(secs(1), &both), secs(2));
     }
 
     #[test]
