@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dhow_base::ResponseFlag;
 use dhow_net::Transport;
 use dhow_proxy_api::{Connection, ConnectionHandler, ConnectionInfo, ConnectionObjects, Drain, DrainEvent};
-use dhow_proxy_runtime::{ConnectionPlace, OverloadAction, Worker, overload};
+use dhow_proxy_runtime::{ConnectionPlace, LoadShedPoint, OverloadAction, Worker, overload};
 use dhow_stats::Store;
 use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo, TlsStats};
 use tokio::net::{TcpListener, TcpStream};
@@ -296,7 +296,10 @@ impl WorkerListener {
             stats.downstream_global_cx_overflow().inc();
             return None;
         }
-        if overload().applies(OverloadAction::RejectIncomingConnections, || self.thread.random()) {
+        let random = || self.thread.random();
+        if overload().applies(OverloadAction::RejectIncomingConnections, random)
+            || overload().sheds(LoadShedPoint::TcpListenerAccept, random)
+        {
             stats.downstream_cx_overload_reject().inc();
             return None;
         }

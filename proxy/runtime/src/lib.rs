@@ -11,7 +11,7 @@ mod worker;
 mod workers;
 
 pub use buffer::{BUFFER_SIZE, BufferPool, ReadBuffer};
-pub use overload::{ConnectionPlace, OverloadAction, OverloadState, overload};
+pub use overload::{ConnectionPlace, LoadShedPoint, OverloadAction, OverloadState, overload};
 pub use resident::{release_code_pages, release_free_memory};
 pub use timer::DeadlineTimer;
 pub use worker::Worker;

@@ -15,6 +15,15 @@ pub enum OverloadAction {
     RejectIncomingConnections,
 }
 
+/// Where workers shed load (`envoy.load_shed_points.*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadShedPoint {
+    /// Connections are closed as they are accepted.
+    TcpListenerAccept,
+    /// Requests are answered with 503 once their head is there.
+    DecodeHeaders,
+}
+
 /// The value of an action that always applies.
 const ALWAYS: u32 = 1 << 16;
 
@@ -23,6 +32,9 @@ const ALWAYS: u32 = 1 << 16;
 pub struct OverloadState {
     /// By action, how often it applies.
     values: [AtomicU32; 4],
+    /// By point, how often load is shed there, and how often it was.
+    points: [AtomicU32; 2],
+    shed: [AtomicU64; 2],
     /// Most connections of clients at a time; 0: they are not counted.
     max_connections: AtomicU64,
     connections: AtomicU64,
@@ -40,6 +52,8 @@ impl OverloadState {
     const fn new() -> Self {
         Self {
             values: [const { AtomicU32::new(0) }; 4],
+            points: [const { AtomicU32::new(0) }; 2],
+            shed: [const { AtomicU64::new(0) }; 2],
             max_connections: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -48,17 +62,31 @@ impl OverloadState {
 
     /// Sets how often an action applies: from 0 for never to 1 for always.
     pub fn set(&self, action: OverloadAction, share: f64) {
-        let value = (share.clamp(0.0, 1.0) * f64::from(ALWAYS)) as u32;
-        self.values[action as usize].store(value, Ordering::Relaxed);
+        self.values[action as usize].store(value_of(share), Ordering::Relaxed);
+    }
+
+    /// Sets how often load is shed at a point: from 0 for never to 1 for always.
+    pub fn set_point(&self, point: LoadShedPoint, share: f64) {
+        self.points[point as usize].store(value_of(share), Ordering::Relaxed);
+    }
+
+    /// Whether load is shed at a point this time, by a random number if it is not clear. It is counted.
+    pub fn sheds(&self, point: LoadShedPoint, random: impl FnOnce() -> u64) -> bool {
+        let sheds = by_chance(self.points[point as usize].load(Ordering::Relaxed), random);
+        if sheds {
+            self.shed[point as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        sheds
+    }
+
+    /// How often load was shed at a point since the last time.
+    pub fn take_shed(&self, point: LoadShedPoint) -> u64 {
+        self.shed[point as usize].swap(0, Ordering::Relaxed)
     }
 
     /// Whether an action applies this time, by a random number if it is not clear.
     pub fn applies(&self, action: OverloadAction, random: impl FnOnce() -> u64) -> bool {
-        match self.values[action as usize].load(Ordering::Relaxed) {
-            0 => false,
-            ALWAYS => true,
-            value => random() % u64::from(ALWAYS) < u64::from(value),
-        }
+        by_chance(self.values[action as usize].load(Ordering::Relaxed), random)
     }
 
     /// Sets the most connections of clients at a time. To be called before the first of them.
@@ -91,6 +119,18 @@ impl OverloadState {
     }
 }
 
+fn value_of(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * f64::from(ALWAYS)) as u32
+}
+
+fn by_chance(value: u32, random: impl FnOnce() -> u64) -> bool {
+    match value {
+        0 => false,
+        ALWAYS => true,
+        value => random() % u64::from(ALWAYS) < u64::from(value),
+    }
+}
+
 /// The place of a connection, which is free again when this is dropped. The default is that of a connection that is not
 /// counted.
 #[derive(Debug, Default)]
@@ -119,6 +159,17 @@ mod tests {
         state.set(action, 1.0);
         assert!(at(u64::MAX));
         assert!(!state.applies(OverloadAction::StopAcceptingRequests, || 0));
+    }
+
+    #[test]
+    fn load_is_shed_by_point_and_counted() {
+        let state = OverloadState::new();
+        let point = LoadShedPoint::DecodeHeaders;
+        assert!(!state.sheds(point, || 0));
+        state.set_point(point, 0.5);
+        assert!(state.sheds(point, || 0) && !state.sheds(point, || u64::from(ALWAYS) - 1));
+        assert!(!state.sheds(LoadShedPoint::TcpListenerAccept, || 0));
+        assert_eq!((state.take_shed(point), state.take_shed(point)), (1, 0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dhow_http::{HeaderMap, HeaderName, KnownHeader};
 use dhow_proxy_api::{LocalReply, LogMoment, StreamFormat};
-use dhow_proxy_runtime::{OverloadAction, overload};
+use dhow_proxy_runtime::{LoadShedPoint, OverloadAction, overload};
 use dhow_routing::{ClientCertificate, ForwardAction, RouteInput, RouteTable};
 use dhow_runtime_config::Current;
 
@@ -19,8 +19,10 @@ impl Exchange {
     pub(super) fn admit(&mut self) -> Result<(), Box<LocalReply>> {
         let manager = self.manager.clone();
         let config = &manager.config;
-        if overload().applies(OverloadAction::StopAcceptingRequests, || manager.worker.random())
-            && !self.info.connection.bypass_overload_manager
+        let random = || manager.worker.random();
+        if !self.info.connection.bypass_overload_manager
+            && (overload().applies(OverloadAction::StopAcceptingRequests, random)
+                || overload().sheds(LoadShedPoint::DecodeHeaders, random))
         {
             return Err(self.overloaded());
         }

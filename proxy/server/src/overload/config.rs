@@ -11,7 +11,7 @@ use dhow_proto::envoy::extensions::resource_monitors::downstream_connections::v3
 use dhow_proto::envoy::extensions::resource_monitors::fixed_heap::v3::FixedHeapConfig;
 use dhow_proto::envoy::extensions::resource_monitors::injected_resource::v3::InjectedResourceConfig;
 use dhow_proto::google::protobuf::{Any, Duration as DurationMessage};
-use dhow_proxy_runtime::OverloadAction;
+use dhow_proxy_runtime::{LoadShedPoint, OverloadAction};
 
 const MONITORS: &str = "envoy.extensions.resource_monitors.";
 
@@ -30,6 +30,7 @@ pub(crate) struct OverloadSettings {
     pub(super) refresh: Duration,
     pub(super) monitors: Vec<Monitor>,
     pub(super) actions: Vec<Action>,
+    pub(super) points: Vec<Point>,
 }
 
 /// Something that can be short.
@@ -69,6 +70,15 @@ pub(super) enum Effect {
     ShrinkHeap(Duration),
     /// Only its statistics tell that it is active.
     None,
+}
+
+/// Where load is shed, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    pub(super) name: String,
+    /// What workers know it by; none for points that they do not have.
+    pub(super) point: Option<LoadShedPoint>,
+    pub(super) triggers: Vec<Trigger>,
 }
 
 /// A resource (by its place among the monitors) and how much of it is too much.
@@ -122,10 +132,6 @@ pub(crate) fn lower(
         loadshed_points,
         buffer_factory_config,
     } = message;
-    if !loadshed_points.is_empty() {
-        let reason = "load shed points are not supported yet (actions are)";
-        return Err(ConfigError::new(path.field("loadshed_points"), reason));
-    }
     if buffer_factory_config.is_some() {
         let why = "without effect: memory is not accounted to streams, and none is reset for it";
         warnings.push(ConfigWarning::new(path.field("buffer_factory_config"), why));
@@ -148,7 +154,16 @@ pub(crate) fn lower(
         }
         actions.push(action);
     }
-    Ok(OverloadSettings { refresh: duration_or(refresh_interval, REFRESH), monitors, actions })
+    let mut points: Vec<Point> = Vec::new();
+    for (at, message) in loadshed_points.into_iter().enumerate() {
+        let path = path.field("loadshed_points").index(at);
+        let point = lower_point(message, &monitors, &path, warnings)?;
+        if points.iter().any(|known| known.name == point.name) {
+            return Err(ConfigError::new(path, format!("Duplicate loadshed point {}", point.name)));
+        }
+        points.push(point);
+    }
+    Ok(OverloadSettings { refresh: duration_or(refresh_interval, REFRESH), monitors, actions, points })
 }
 
 fn duration_or(message: Option<DurationMessage>, default: Duration) -> Duration {
@@ -231,21 +246,53 @@ fn lower_action(
         let reason = format!("Overload action {name} has an unexpected value for the typed_config field");
         return Err(ConfigError::new(path.field("typed_config"), reason));
     }
+    let triggers = lower_triggers(triggers, monitors, path, ["overload action"; 2], &name)?;
+    Ok(Action { name, effect, triggers })
+}
+
+fn lower_point(
+    message: pb::LoadShedPoint,
+    monitors: &[Monitor],
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Point, ConfigError> {
+    let pb::LoadShedPoint { name, triggers } = message;
+    let point = match name.strip_prefix("envoy.load_shed_points.") {
+        Some("tcp_listener_accept") => Some(LoadShedPoint::TcpListenerAccept),
+        Some("http_connection_manager_decode_headers") => Some(LoadShedPoint::DecodeHeaders),
+        _ => {
+            let why = format!("without effect: no load is shed at {name}");
+            warnings.push(ConfigWarning::new(path.field("name"), why));
+            None
+        }
+    };
+    let triggers = lower_triggers(triggers, monitors, path, ["loadshed point", "LoadShedPoint"], &name)?;
+    Ok(Point { name, point, triggers })
+}
+
+/// Lowers the triggers of `owner`, each of another resource. `kind` is what complaints of unknown and of repeated ones call it.
+fn lower_triggers(
+    messages: Vec<pb::Trigger>,
+    monitors: &[Monitor],
+    path: &FieldPath,
+    kind: [&str; 2],
+    owner: &str,
+) -> Result<Vec<Trigger>, ConfigError> {
     let mut compiled: Vec<Trigger> = Vec::new();
-    for (at, message) in triggers.into_iter().enumerate() {
+    for (at, message) in messages.into_iter().enumerate() {
         let path = path.field("triggers").index(at);
         let pb::Trigger { name: resource, trigger_oneof } = message;
         let Some(monitor) = monitors.iter().position(|monitor| monitor.name == resource) else {
-            let reason = format!("Unknown trigger resource {resource} for overload action {name}");
+            let reason = format!("Unknown trigger resource {resource} for {} {owner}", kind[0]);
             return Err(ConfigError::new(path, reason));
         };
         if compiled.iter().any(|known| known.monitor == monitor) {
-            let reason = format!("Duplicate trigger resource for overload action {name}");
+            let reason = format!("Duplicate trigger resource for {} {owner}", kind[1]);
             return Err(ConfigError::new(path, reason));
         }
         compiled.push(Trigger { monitor, threshold: lower_threshold(trigger_oneof, &path)? });
     }
-    Ok(Action { name, effect, triggers: compiled })
+    Ok(compiled)
 }
 
 fn lower_shrink(
@@ -328,6 +375,32 @@ mod tests {
         let backwards = "{name: m, scaled: {scaling_threshold: 0.9, saturation_threshold: 0.8}}";
         let reason = "scaling_threshold must be less than saturation_threshold";
         assert_eq!(error("shrink_heap", backwards), reason);
+    }
+
+    #[test]
+    fn points_are_known_or_warned_about() {
+        let read = |points: &str| {
+            let yaml = format!("{FILE}loadshed_points: [{points}]");
+            let loaded = load_yaml::<pb::OverloadManager>(&yaml, &LoadOptions::default()).unwrap();
+            let mut warnings = Vec::new();
+            let settings = lower(loaded.message, &FieldPath::root(), &mut warnings);
+            (settings.map_err(|error| error.reason.to_string()), warnings.len())
+        };
+        let point = |name: &str, trigger: &str| {
+            format!("{{name: envoy.load_shed_points.{name}, triggers: [{trigger}]}}")
+        };
+        let once = "{name: m, threshold: {value: 0.9}}";
+        let (settings, warned) = read(&point("tcp_listener_accept", once));
+        assert_eq!(settings.unwrap().points[0].point, Some(LoadShedPoint::TcpListenerAccept));
+        assert_eq!(warned, 0);
+        let (settings, warned) = read(&point("http1_server_abort_dispatch", once));
+        assert_eq!((settings.unwrap().points[0].point, warned), (None, 1));
+        let named = "envoy.load_shed_points.tcp_listener_accept";
+        let (settings, _) = read(&point("tcp_listener_accept", &format!("{once}, {once}")));
+        let expected = format!("Duplicate trigger resource for LoadShedPoint {named}");
+        assert_eq!(settings.unwrap_err(), expected);
+        let (settings, _) = read(&point("tcp_listener_accept", "{name: x, threshold: {value: 0.9}}"));
+        assert_eq!(settings.unwrap_err(), format!("Unknown trigger resource x for loadshed point {named}"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use dhow_proxy_runtime::overload;
 use dhow_stats::{Store, stat_group};
 
 use crate::server_stats::resident_bytes;
-use config::{Action, Effect, Monitor, Resource};
+use config::{Action, Effect, Monitor, Point, Resource, Trigger};
 use processors::Processors;
 
 stat_group! {
@@ -45,6 +45,14 @@ stat_group! {
     }
 }
 
+stat_group! {
+    /// What is known of a point at which load is shed, `overload.<name>.*`.
+    struct PointStats {
+        counters { shed_load_count }
+        gauges { scale_percent }
+    }
+}
+
 enum StatsOfMonitor {
     Looked(ResourceStats),
     Counted(CountedStats),
@@ -70,6 +78,7 @@ struct Manager {
     settings: OverloadSettings,
     monitors: Vec<StatsOfMonitor>,
     actions: Vec<ActionStats>,
+    points: Vec<PointStats>,
     shrink: Option<ShrinkStats>,
     shrunk: Option<Instant>,
     processors: Processors,
@@ -90,6 +99,7 @@ impl Manager {
         Self {
             monitors: monitors.collect(),
             actions: settings.actions.iter().map(|action| scope(&action.name).group()).collect(),
+            points: settings.points.iter().map(|point| scope(&point.name).group()).collect(),
             shrink: settings.actions.iter().find(shrinks).map(|action| scope(&action.name).group()),
             shrunk: None,
             processors: Processors::default(),
@@ -121,12 +131,21 @@ impl Manager {
             };
             self.pressures[at] = pressure;
         }
+        let share_of = |triggers: &[Trigger]| {
+            let shares =
+                triggers.iter().map(|trigger| trigger.threshold.share(self.pressures[trigger.monitor]));
+            shares.fold(0.0, f64::max)
+        };
+        for (Point { point, triggers, .. }, stats) in self.settings.points.iter().zip(&self.points) {
+            let share = share_of(triggers);
+            stats.scale_percent().set(percent(f64::from(share as f32)));
+            if let Some(point) = *point {
+                overload().set_point(point, share);
+                stats.shed_load_count().add(overload().take_shed(point));
+            }
+        }
         for (action, stats) in self.settings.actions.iter().zip(&self.actions) {
-            let shares = action
-                .triggers
-                .iter()
-                .map(|trigger| trigger.threshold.share(self.pressures[trigger.monitor]));
-            let share = shares.fold(0.0, f64::max);
+            let share = share_of(&action.triggers);
             stats.active().set(u64::from(share >= 1.0));
             // Envoy keeps no more of the share than this.
             stats.scale_percent().set(percent(f64::from(share as f32)));
