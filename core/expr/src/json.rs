@@ -41,7 +41,7 @@ impl JsonFormat {
     /// # Errors
     /// When one of the strings is not a format string; the path is inside `fields`.
     pub fn compile(fields: &Struct, omit_empty: bool, path: &FieldPath) -> Result<Self, ConfigError> {
-        Ok(Self { root: object(fields, path)?, omit_empty })
+        Ok(Self { root: object(fields, omit_empty, path)?, omit_empty })
     }
 
     /// Appends the object, without a newline. `scratch` is overwritten; passing the same one again saves its allocation.
@@ -98,7 +98,7 @@ impl JsonFormat {
                         out.truncate(before);
                     }
                 }
-                if self.omit_empty && !fields.is_empty() && out.len() == start + 1 {
+                if self.omit_empty && out.len() == start + 1 {
                     out.truncate(start);
                     return false;
                 }
@@ -123,7 +123,7 @@ impl JsonFormat {
     }
 }
 
-fn object(fields: &Struct, path: &FieldPath) -> Result<Node, ConfigError> {
+fn object(fields: &Struct, omit_empty: bool, path: &FieldPath) -> Result<Node, ConfigError> {
     let Struct { fields } = fields;
     let mut sorted: Vec<_> = fields.iter().collect();
     sorted.sort_by_key(|(key, _)| key.as_str());
@@ -132,7 +132,7 @@ fn object(fields: &Struct, path: &FieldPath) -> Result<Node, ConfigError> {
         let mut lead = vec![b','];
         append_json_string(key.as_bytes(), &mut lead);
         lead.push(b':');
-        let mut value = compile_value(value, &path.field(key))?;
+        let mut value = compile_value(value, omit_empty, &path.field(key))?;
         if let Node::Text(format) = &value
             && let [Part::Command(command)] = format.parts()
             && command.is_string()
@@ -145,13 +145,19 @@ fn object(fields: &Struct, path: &FieldPath) -> Result<Node, ConfigError> {
     Ok(Node::Object(nodes.into()))
 }
 
-fn compile_value(value: &Value, path: &FieldPath) -> Result<Node, ConfigError> {
+fn compile_value(value: &Value, omit_empty: bool, path: &FieldPath) -> Result<Node, ConfigError> {
     let Value { kind } = value;
     Ok(match kind {
-        Some(Kind::StringValue(text)) => Node::Text(Format::parse(text).map_err(|e| e.under(path))?),
-        Some(Kind::StructValue(fields)) => object(fields, path)?,
+        Some(Kind::StringValue(text)) => {
+            Node::Text(Format::parse(text).map_err(|e| e.under(path))?.omitting_empty(omit_empty))
+        }
+        Some(Kind::StructValue(fields)) => object(fields, omit_empty, path)?,
         Some(Kind::ListValue(list)) => {
-            let items = list.values.iter().enumerate().map(|(at, item)| compile_value(item, &path.index(at)));
+            let items = list
+                .values
+                .iter()
+                .enumerate()
+                .map(|(at, item)| compile_value(item, omit_empty, &path.index(at)));
             Node::List(items.collect::<Result<_, _>>()?)
         }
         other => {

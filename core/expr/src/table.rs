@@ -1,5 +1,7 @@
 //! The commands by name.
 
+use std::ffi::OsString;
+
 use dhow_http::HeaderName;
 
 use crate::address::PrefixLength;
@@ -125,7 +127,9 @@ fn with_args(name: &str, args: &str) -> Result<Option<Kind>, String> {
         "FILTER_STATE" => filter_state(false, args)?,
         "UPSTREAM_FILTER_STATE" => filter_state(true, args)?,
         "ENVIRONMENT" => {
-            Kind::Fixed(std::env::var_os(args).map(|value| value.into_encoded_bytes().into_boxed_slice()))
+            // A variable that is not there is a dash, also where what is empty is left out.
+            let value = std::env::var_os(args).map_or(b"-".to_vec(), OsString::into_encoded_bytes);
+            Kind::Fixed(Some(value.into()))
         }
         "QUERY_PARAM" => Kind::QueryParam(args.as_bytes().into()),
         "PATH" => path(args)?,

@@ -454,7 +454,11 @@ impl Exchange {
             && let Some(cluster) =
                 route.cluster(&self.request).and_then(|name| self.manager.clusters.get(name))
         {
-            self.info.upstream.cluster = Some(cluster.info().observability_name.clone());
+            let info = cluster.info();
+            self.info.upstream.cluster = Some(info.observability_name.clone());
+            if let Some(metadata) = &info.metadata {
+                self.info.upstream.cluster_metadata = Some(metadata.clone());
+            }
         }
     }
 
