@@ -67,6 +67,7 @@ impl JsonReader {
         except: Option<&str>,
     ) -> Result<(), ConfigError> {
         let mut chosen: Vec<Option<FieldType>> = vec![None; message.oneof_count() as usize];
+        let mut written = Vec::with_capacity(object.len());
         for (name, value) in object {
             if except == Some(name) {
                 continue;
@@ -91,10 +92,28 @@ impl JsonReader {
                     _ => {}
                 }
             }
+            written.push((field.number(), self.out.len()));
             self.field(message, field, value)?;
             self.path.rewind(mark);
         }
+        self.order(&written);
         Ok(())
+    }
+
+    /// Puts the fields that were appended last, each given by its number and where it starts, in the order of their numbers, the one that
+    /// every encoder has: what is encoded again from the decoded message is then found in here and need not be kept twice.
+    fn order(&mut self, written: &[(u32, usize)]) {
+        let Some(&(_, first)) = written.first() else { return };
+        if written.is_sorted_by_key(|&(number, _)| number) {
+            return;
+        }
+        let ends = written.iter().skip(1).map(|&(_, start)| start).chain([self.out.len()]);
+        let mut parts: Vec<_> =
+            written.iter().zip(ends).map(|(&(number, start), end)| (number, start..end)).collect();
+        parts.sort_by_key(|&(number, _)| number);
+        let ordered: Vec<u8> = parts.into_iter().flat_map(|(_, part)| &self.out[part]).copied().collect();
+        self.out.truncate(first);
+        self.out.extend_from_slice(&ordered);
     }
 
     fn field(&mut self, message: MessageType, field: FieldType, value: &Json) -> Result<(), ConfigError> {

@@ -274,6 +274,22 @@ fn any_of_an_unknown_type_is_refused_and_printed_encoded() {
 }
 
 #[test]
+fn fields_are_encoded_by_number_whatever_their_order_in_the_text() {
+    let route = |text: &str| {
+        let tree: Json = serde_json::from_str(text).expect("JSON");
+        encode("envoy.config.route.v3.Route", &tree)
+    };
+    let ordered =
+        route(r#"{"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "1s"}, "name": "n"}"#);
+    let other =
+        route(r#"{"name": "n", "route": {"timeout": "1s", "cluster": "c"}, "match": {"prefix": "/"}}"#);
+    assert_eq!(other, ordered);
+    let numbers: Vec<u32> =
+        crate::wire::Fields::new(&ordered).map(|field| field.expect("well formed").0).collect();
+    assert_eq!(numbers, [1, 2, 14]);
+}
+
+#[test]
 fn an_unknown_field_is_named_with_path_type_and_suggestion() {
     let tree = json!({"static_resources": {"clusters": [{"name": "a"}, {"nmae": "b"}]}});
     let error = refused("envoy.config.bootstrap.v3.Bootstrap", &tree);
