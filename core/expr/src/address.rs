@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use dhow_http::format_decimal;
-
 /// An address as a format string sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address<'a> {
@@ -69,33 +67,46 @@ impl Address<'_> {
     }
 }
 
-/// Every line of an access log has several addresses: these are ten times faster than the formatter.
+/// Every line of an access log has several addresses: this is many times faster than the formatter.
 fn append_v4(ip: Ipv4Addr, port: Option<u16>, out: &mut Vec<u8>) {
-    // The longest is `255.255.255.255:65535`.
-    let mut text = [0; 21];
+    // The longest is `255.255.255.255:65535`; an octet is written with a dot and room behind it.
+    let mut text = [0; 24];
     let mut length = 0;
-    let mut push = |byte: u8| {
-        text[length] = byte;
-        length += 1;
-    };
-    for (at, octet) in ip.octets().into_iter().enumerate() {
-        if at > 0 {
-            push(b'.');
-        }
-        if octet >= 100 {
-            push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            push(b'0' + octet / 10 % 10);
-        }
-        push(b'0' + octet % 10);
+    for octet in ip.octets() {
+        let (digits, count) = OCTETS[usize::from(octet)];
+        text[length..length + 4].copy_from_slice(&digits);
+        length += usize::from(count) + 1;
     }
+    length -= 1;
     if let Some(port) = port {
-        push(b':');
-        format_decimal(port.into(), &mut [0; 20]).iter().for_each(|digit| push(*digit));
+        text[length] = b':';
+        length += 1;
+        let mut rest = port;
+        let count = 1 + [10, 100, 1000, 10_000].iter().filter(|least| port >= **least).count();
+        for digit in text[length..length + count].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        length += count;
     }
     out.extend_from_slice(&text[..length]);
 }
+
+/// The digits of every octet with a dot behind them, and how many digits there are.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut table = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        table[octet] = match octet {
+            100.. => ([digits[0], digits[1], digits[2], b'.'], 3),
+            10.. => ([digits[1], digits[2], b'.', b'.'], 2),
+            _ => ([digits[2], b'.', b'.', b'.'], 1),
+        };
+        octet += 1;
+    }
+    table
+};
 
 /// How many leading bits of an address are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +123,15 @@ mod tests {
 
     #[test]
     fn addresses_print_as_the_standard_library_prints_them() {
-        for text in ["0.0.0.0:0", "127.0.0.1:80", "255.10.9.100:65535", "[::1]:443"] {
+        for text in [
+            "0.0.0.0:0",
+            "127.0.0.1:80",
+            "255.10.9.100:65535",
+            "99.199.200.1:9",
+            "1.2.3.4:10000",
+            "10.0.0.1:1234",
+            "[::1]:443",
+        ] {
             let ip: SocketAddr = text.parse().unwrap();
             let mut out = Vec::new();
             Address::Ip(ip).append(&mut out);

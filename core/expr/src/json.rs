@@ -76,17 +76,7 @@ impl JsonFormat {
                     });
                 }
             }
-            Node::Quoted(command) => {
-                let start = out.len();
-                if command.append(context, out) {
-                    end_quoted(start, scratch, out);
-                } else if self.omit_empty {
-                    return false;
-                } else {
-                    out.truncate(start - 1);
-                    out.extend_from_slice(b"null");
-                }
-            }
+            Node::Quoted(command) => return self.quoted(command, context, scratch, out),
             Node::Object(fields) => {
                 let start = out.len();
                 out.push(b'{');
@@ -94,7 +84,12 @@ impl JsonFormat {
                     let before = out.len();
                     let is_first = before == start + 1;
                     out.extend_from_slice(&lead[usize::from(is_first)..]);
-                    if !self.node(value, context, scratch, out) {
+                    let present = match value {
+                        // Most fields of a line: not worth a call.
+                        Node::Quoted(command) => self.quoted(command, context, scratch, out),
+                        value => self.node(value, context, scratch, out),
+                    };
+                    if !present {
                         out.truncate(before);
                     }
                 }
@@ -118,6 +113,26 @@ impl JsonFormat {
                 }
                 out.push(b']');
             }
+        }
+        true
+    }
+
+    #[inline]
+    fn quoted(
+        &self,
+        command: &Command,
+        context: &dyn FormatContext,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let start = out.len();
+        if command.append(context, out) {
+            end_quoted(start, scratch, out);
+        } else if self.omit_empty {
+            return false;
+        } else {
+            out.truncate(start - 1);
+            out.extend_from_slice(b"null");
         }
         true
     }
@@ -234,35 +249,70 @@ pub(crate) fn append_quoted(
 }
 
 /// Ends the JSON string whose text begins at `start`, behind its quotation mark.
+#[inline]
 fn end_quoted(start: usize, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-    let text = &out[start..];
-    if is_plain(text) {
+    if is_plain(&out[start..]) {
         out.push(b'"');
     } else {
-        scratch.clear();
-        scratch.extend_from_slice(text);
-        out.truncate(start - 1);
-        append_json_string(scratch, out);
+        escape_from(start, scratch, out);
     }
 }
 
-/// Whether text stands in a JSON string as it is. Looks at every byte, many at once; the last ones, where they do not fill a
-/// block, together with some that were looked at before.
+#[cold]
+fn escape_from(start: usize, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    scratch.clear();
+    scratch.extend_from_slice(&out[start..]);
+    out.truncate(start - 1);
+    append_json_string(scratch, out);
+}
+
+/// Whether text stands in a JSON string as it is. Looks at every byte, eight at once; at some of them twice, where the text does not
+/// fill a block.
+#[inline]
 fn is_plain(text: &[u8]) -> bool {
     let (blocks, rest) = text.as_chunks::<16>();
     if blocks.iter().any(has_special) {
         return false;
     }
-    if rest.is_empty() {
-        return true;
+    if !blocks.is_empty() {
+        return rest.is_empty() || text.last_chunk::<16>().is_none_or(|last| !has_special(last));
     }
-    if let Some(last) = text.last_chunk::<16>() {
-        return !has_special(last);
+    let special = match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            specials(u64::from_le_bytes(*first)) | specials(u64::from_le_bytes(*last))
+        }
+        _ => match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+            (Some(first), Some(last)) => {
+                let halves = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+                specials(u64::from(halves.0) << 32 | u64::from(halves.1))
+            }
+            _ => match text {
+                [] => 0,
+                [first, .., last] => {
+                    specials(u64::from_le_bytes([*first, text[1], *last, b' ', b' ', b' ', b' ', b' ']))
+                }
+                [one] => specials(u64::from_le_bytes([*one; 8])),
+            },
+        },
+    };
+    special == 0
+}
+
+/// Not zero when one of the eight bytes has to be escaped, by arithmetic on all of them at once: a subtraction borrows into the
+/// highest bit of the bytes that are below what is subtracted. A borrow may reach the byte above; that changes nothing, as there
+/// already is one that counts.
+#[inline]
+const fn specials(bytes: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    const fn zeros(bytes: u64) -> u64 {
+        bytes.wrapping_sub(ONES) & !bytes
     }
-    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-        return !has_special(first) && !has_special(last);
-    }
-    !text.iter().any(|byte| is_special(*byte))
+    let control = bytes.wrapping_sub(ONES * 0x20) & !bytes;
+    let quote = zeros(bytes ^ (ONES * b'"' as u64));
+    let backslash = zeros(bytes ^ (ONES * b'\\' as u64));
+    let delete = zeros(bytes ^ (ONES * 0x7f));
+    (bytes | control | quote | backslash | delete) & HIGH
 }
 
 #[inline]
