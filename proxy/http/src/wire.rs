@@ -10,7 +10,7 @@ use dhow_http::h1::{
     BodyFraming, BodyLength, BodyReader, CHUNK_END, ChunkStart, LAST_CHUNK, TrailerLimits, write_trailers,
 };
 use dhow_net::Transport;
-use dhow_proxy_runtime::{BufferPool, ReadBuffer, clock};
+use dhow_proxy_runtime::{BufferPool, ReadBuffer, clock, turn};
 
 use crate::body::{BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
@@ -19,6 +19,17 @@ use crate::watermarks::{Pressure, Watermarks};
 /// Body bytes up to this size are copied behind the head instead of being written from where they lie: the copy is
 /// cheaper than a second slice, and what follows (the end of a chunk) joins the same write.
 const COPY_LIMIT: usize = 4 * 1024;
+
+/// Whether a message that is complete lets others of the worker's turn leave with it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Join {
+    /// Nothing is complete.
+    No,
+    /// The caller was told to come again, and has not yet.
+    Waits,
+    /// It has, or there was nothing to join: what is left waits for the peer.
+    Done,
+}
 
 /// A connection between two messages or within one.
 #[derive(Debug)]
@@ -39,6 +50,7 @@ pub(crate) struct Wire {
     ended: bool,
     /// Nothing is expected to be there: whoever reads next asks the event loop first, which costs less than a buffer.
     quiet: bool,
+    join: Join,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
 }
@@ -60,6 +72,7 @@ impl Wire {
             trailers: None,
             ended: false,
             quiet: false,
+            join: Join::No,
             bytes_read: 0,
             bytes_written: 0,
         }
@@ -209,6 +222,11 @@ impl Wire {
         self.out.len() - self.written
     }
 
+    /// Whether the end of the message has been asked for and waits for others of the worker's turn, not for the peer.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.join == Join::Waits
+    }
+
     /// Whether so many bytes wait for the peer that no more are taken.
     pub(crate) fn is_backed_up(&self) -> bool {
         self.marks.is_above()
@@ -261,7 +279,16 @@ impl Wire {
             }
         }
         self.framing = BodyFraming::None;
-        self.poll_flush(cx)
+        self.join = match self.join {
+            Join::No if self.unwritten() > 0 && turn::poll_join(cx).is_pending() => {
+                self.join = Join::Waits;
+                return Poll::Pending;
+            }
+            _ => Join::Done,
+        };
+        ready!(self.poll_flush(cx))?;
+        self.join = Join::No;
+        Poll::Ready(Ok(()))
     }
 
     /// Ends our direction of the connection.

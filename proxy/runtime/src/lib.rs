@@ -7,6 +7,7 @@ pub mod clock;
 mod overload;
 mod resident;
 mod timer;
+pub mod turn;
 mod worker;
 mod workers;
 

@@ -10,6 +10,7 @@ use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use crate::clock;
+use crate::turn;
 use crate::worker::Worker;
 
 /// Work posted to a worker thread.
@@ -81,7 +82,10 @@ impl Workers {
 fn event_loop() -> io::Result<LocalRuntime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_unpark(clock::forget)
+        .on_thread_unpark(|| {
+            clock::forget();
+            turn::begin();
+        })
         .build_local(LocalOptions::default())
 }
 

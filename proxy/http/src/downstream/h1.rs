@@ -209,6 +209,10 @@ impl Downstream for H1Downstream {
         if self.finishing { self.wire.unwritten() } else { 0 }
     }
 
+    fn waits_for_others(&self) -> bool {
+        self.wire.waits_for_others()
+    }
+
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
         while self.wire.read.len() < PIPELINE_LIMIT {
             match ready!(self.wire.poll_fill(cx)) {

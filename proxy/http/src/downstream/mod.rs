@@ -25,6 +25,11 @@ pub(crate) trait Downstream: BodySource + BodySink {
     /// Bytes of the response that wait for the client once the whole response was given to its connection; 0 before that.
     fn unflushed(&self) -> usize;
 
+    /// Whether the end of the response waits for other messages of the worker, and is sent when it is asked for again.
+    fn waits_for_others(&self) -> bool {
+        false
+    }
+
     /// Notices that the client went away while nothing is read from it.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Reset>;
 

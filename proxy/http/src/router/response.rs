@@ -7,7 +7,7 @@ use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
 use dhow_http::h1::{BodyLength, ResponseInfo};
 use dhow_proxy_api::{LocalReply, Protocol};
-use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_runtime::{DeadlineTimer, clock, turn};
 use dhow_proxy_upstream::{ResponseTraits, WorkerCluster};
 
 use super::attempt::RequestGuard;
@@ -291,6 +291,12 @@ impl Exchange {
                 }
                 // The host's connection is free for others while the client takes its time.
                 drop((upstream, guard));
+                if down.waits_for_others() {
+                    turn::joined().await;
+                    if let Poll::Ready(Ok(())) = poll_fn(|cx| Poll::Ready(down.poll_finish(cx, None))).await {
+                        return Ending::Complete;
+                    }
+                }
                 self.flush(down, timer).await
             }
             Err(Interruption::Expired(Expired::Response)) => {
