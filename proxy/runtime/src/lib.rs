@@ -13,7 +13,7 @@ mod workers;
 
 pub use buffer::{BUFFER_SIZE, BufferPool, ReadBuffer};
 pub use overload::{ConnectionPlace, LoadShedPoint, OverloadAction, OverloadState, overload};
-pub use resident::{release_code_pages, release_free_memory};
+pub use resident::{release_free_memory, release_program_pages};
 pub use timer::DeadlineTimer;
 pub use worker::Worker;
 pub use workers::Workers;

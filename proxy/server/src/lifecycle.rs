@@ -349,7 +349,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     if options.mode == Mode::InitOnly {
         return Ok(());
     }
-    dhow_proxy_runtime::release_code_pages();
+    dhow_proxy_runtime::release_program_pages();
     dhow_proxy_runtime::release_free_memory();
     ending.await;
     tracing::info!("shutting down server instance");
