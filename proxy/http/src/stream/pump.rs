@@ -65,6 +65,8 @@ impl<D: Downstream> Pump<'_, '_, D> {
             let failed = match polled {
                 Poll::Ready(Err(interruption)) => return Poll::Ready(Err(interruption)),
                 Poll::Ready(Ok(failed)) => failed,
+                // The worker comes again in this turn: the rest can wait until the request is sent.
+                Poll::Pending if self.upstream.waits_for_others() => return Poll::Pending,
                 Poll::Pending => None,
             };
             match (self.upstream.poll_head(cx, self.body.stream.response), failed) {

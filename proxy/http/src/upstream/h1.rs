@@ -118,6 +118,11 @@ impl H1Upstream {
         self.wire.is_backed_up()
     }
 
+    /// Whether the end of the request waits for other messages of the worker, and is sent when it is asked for again.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.wire.waits_for_others()
+    }
+
     /// Whether the connection is to carry no further request because of its age.
     pub(crate) fn has_expired(&self) -> bool {
         self.expired.as_ref().is_some_and(|expired| expired.get())

@@ -65,6 +65,11 @@ impl UpstreamStream {
         }
     }
 
+    /// Whether the end of the request waits for other messages of the worker, and is sent when it is asked for again.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        matches!(self, Self::H1(stream) if stream.waits_for_others())
+    }
+
     /// Sends the request head, `end` when there is no body.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
         match self {
