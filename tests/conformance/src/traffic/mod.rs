@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::environment::Environment;
 use crate::normalise::Normaliser;
 use crate::outcome::{RequestFacts, Seen, StepOutcome};
-use crate::steps::Step;
+use crate::steps::{Reading, Step};
 use crate::target::Kind;
 pub use admin::{settled, settled_under};
 use exchange::{Connection, exchange};
@@ -70,8 +70,9 @@ impl Traffic {
             return Ok((None, Vec::new()));
         }
         // Which of two steps under way at once a request belongs to is a matter of the moment: a joined step leaves the
-        // requests to the step after it.
-        let undecided = step.background.is_some() || step.join.is_some();
+        // requests to the step after it. So does a step that only sends: its request may still be on its way.
+        let only_sends = step.raw.is_some() && step.read == Reading::Bytes(0);
+        let undecided = step.background.is_some() || step.join.is_some() || only_sends;
         let mut upstreams = if undecided { IndexMap::new() } else { self.drain().await };
         if step.repeat.is_some() {
             // How many of the equal requests went where is a matter of chance; what each looked like is not.
