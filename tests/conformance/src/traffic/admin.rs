@@ -144,6 +144,12 @@ pub async fn settled(
     }
 }
 
+/// The end of the names of gauges that say that the end of a client's connection may still have to be noticed.
+const STILL_BUSY: &str = ".downstream_cx_active";
+
+/// How many rounds without a change then count as the end.
+const BUSY_ROUNDS: u32 = 4;
+
 /// Ends of names whose values are a matter of bytes or of time.
 const VOLATILE: [&str; 6] =
     ["_bytes_total", "_bytes_buffered", "_ms", "_time", "bytes_sent", "bytes_received"];
@@ -152,10 +158,13 @@ const VOLATILE: [&str; 6] =
 pub async fn settled_under(environment: &Environment, all: &AllStats) -> Result<IndexMap<String, u64>> {
     let start = tokio::time::Instant::now();
     let mut last = under(environment, all).await?;
+    let mut quiet = 0;
     loop {
         tokio::time::sleep(QUIET).await;
         let next = under(environment, all).await?;
-        if next == last || start.elapsed() > SETTLE_LIMIT {
+        quiet = if next == last { quiet + 1 } else { 0 };
+        let busy = next.iter().any(|(name, value)| *value > 0 && name.ends_with(STILL_BUSY));
+        if quiet >= (if busy { BUSY_ROUNDS } else { 1 }) || start.elapsed() > SETTLE_LIMIT {
             return Ok(next);
         }
         last = next;

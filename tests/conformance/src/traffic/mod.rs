@@ -86,9 +86,9 @@ impl Traffic {
             upstreams.values_mut().for_each(|seen| seen.retain(|request| !request.incomplete));
             upstreams.retain(|_, seen| !seen.is_empty());
         }
-        if step.frames.is_some() && !step.expect.mentions_upstreams() {
+        if (step.frames.is_some() || step.admin.is_some()) && !step.expect.mentions_upstreams() {
             // How much of what a client sent before a stream or the connection was given up reaches an upstream is a matter of
-            // the moment.
+            // the moment; so are the health checks that come while the admin interface is asked.
             upstreams.clear();
         }
         let differs = step.differs.as_ref().map(|difference| difference.why.clone());
