@@ -6,6 +6,7 @@ mod downstream;
 mod failure;
 mod identity;
 mod info;
+mod key_schedule;
 mod lenient;
 mod listed;
 mod parameters;

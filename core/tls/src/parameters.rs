@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use crate::info::{cipher_name, group_name};
+use crate::key_schedule::tls13_suites;
 use crate::pb::{TlsParameters, tls_parameters::TlsProtocol};
 
 /// Which end of connections a context is for: their defaults differ.
@@ -32,13 +33,6 @@ pub(crate) const TLS12_SUITES: [&[SupportedCipherSuite]; 4] = [
     &[suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256],
     &[suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384],
     &[suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384],
-];
-
-/// The suites of TLS 1.3, which are not configured.
-pub(crate) const TLS13_SUITES: [SupportedCipherSuite; 3] = [
-    suites::TLS13_AES_128_GCM_SHA256,
-    suites::TLS13_AES_256_GCM_SHA384,
-    suites::TLS13_CHACHA20_POLY1305_SHA256,
 ];
 
 /// Suites that Envoy knows and this library leaves out: no forward secrecy, or CBC.
@@ -81,7 +75,8 @@ impl Parameters {
         let mut provider = default_provider();
         let tls12_suites = tls12_suites(cipher_suites, path, warnings)?;
         // A client does not list the suites of versions that it does not offer.
-        let suites = TLS13_SUITES.iter().chain(tls12_suites.iter().flatten());
+        let tls13_suites = tls13_suites();
+        let suites = tls13_suites.iter().chain(tls12_suites.iter().flatten());
         let offered = |suite: &&SupportedCipherSuite| versions.contains(&suite.version());
         provider.cipher_suites = suites.filter(offered).copied().collect();
         provider.kx_groups = groups(ecdh_curves, path, warnings)?;

@@ -9,7 +9,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use crate::identity::Selection;
-use crate::parameters::{Parameters, TLS13_SUITES};
+use crate::key_schedule::tls13_suites;
+use crate::parameters::Parameters;
 use crate::resumption::{Sessions, TLS13_LIFETIME, Tickets};
 
 /// Orders of suites beside the usual one for which configurations are kept. Clients have few.
@@ -69,7 +70,7 @@ impl ServerConfigs {
         let offered = hello.cipher_suites();
         // The library does not tell which versions are offered. Hardly anybody lists suites of TLS 1.3 without offering the version,
         // and who does gets suites in the order asked for, and tickets for as long as those of that version.
-        let knows_tls13 = || TLS13_SUITES.iter().any(|suite| offered.contains(&suite.suite()));
+        let knows_tls13 = || tls13_suites().iter().any(|suite| offered.contains(&suite.suite()));
         let configs = match &self.tls13 {
             Some(configs) if knows_tls13() => configs.clone(),
             _ => self.in_order(offered),
@@ -95,7 +96,7 @@ impl ServerConfigs {
         if reordered.len() >= MAX_ORDERS {
             return self.tls12.clone();
         }
-        let kept = self.tls13.iter().flat_map(|_| TLS13_SUITES);
+        let kept = self.tls13.iter().flat_map(|_| tls13_suites());
         let provider = CryptoProvider {
             cipher_suites: kept.chain(suites).collect(),
             ..(*self.recipe.parameters.provider).clone()

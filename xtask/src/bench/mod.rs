@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::build::{build, installed};
+use crate::build::{build, build_all, installed};
 use job::{Arrival, Job, RowName};
 use peer::Peer;
 use report::Section;
@@ -74,6 +74,9 @@ pub struct Options {
     /// Measure this dhow-proxy instead of building one.
     #[arg(long)]
     ours: Option<PathBuf>,
+    /// Send load with this dhow-load instead of building one.
+    #[arg(long)]
+    load: Option<PathBuf>,
 }
 
 impl Options {
@@ -167,16 +170,26 @@ struct Programs {
 impl Programs {
     /// Builds what is not given. The load is built without optimisations where only its working is to be shown.
     fn build(options: &Options) -> Result<Self> {
-        let ours = match &options.ours {
-            _ if !options.peers.contains(&Peer::Ours) => None,
-            Some(path) => {
-                ensure!(path.is_file(), "{} is not a file", path.display());
-                Some(path.canonicalize()?)
-            }
-            None => Some(build("dhow-proxy-bin", "dhow-proxy", true)?),
+        let measured = options.peers.contains(&Peer::Ours);
+        let ours = options.ours.as_deref().filter(|_| measured).map(given).transpose()?;
+        let load = options.load.as_deref().map(given).transpose()?;
+        if measured && ours.is_none() && load.is_none() && !options.quick {
+            eprintln!("building dhow-proxy and dhow-load");
+            let folder = build_all(&["dhow-proxy-bin", "dhow-load"], true)?;
+            return Ok(Self { ours: Some(folder.join("dhow-proxy")), load: folder.join("dhow-load") });
+        }
+        let ours = match ours {
+            None if measured => Some(build("dhow-proxy-bin", "dhow-proxy", true)?),
+            ours => ours,
         };
-        Ok(Self { ours, load: build("dhow-load", "dhow-load", !options.quick)? })
+        let load = load.map_or_else(|| build("dhow-load", "dhow-load", !options.quick), Ok)?;
+        Ok(Self { ours, load })
     }
+}
+
+fn given(program: &Path) -> Result<PathBuf> {
+    ensure!(program.is_file(), "{} is not a file", program.display());
+    Ok(program.canonicalize()?)
 }
 
 /// A command line that pins `program` to one core, where the machine can do that.
