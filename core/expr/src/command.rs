@@ -42,6 +42,8 @@ pub(crate) enum AddressPart {
     /// Endpoint id of an internal address.
     EndpointId,
     Masked(PrefixLength),
+    /// Nothing of it, if there is one.
+    Empty,
 }
 
 /// What is told of attempts.
@@ -66,6 +68,17 @@ pub(crate) enum PathChoice {
 pub(crate) enum FilterStateStyle {
     Plain,
     Typed,
+}
+
+impl Command {
+    /// Whether it comes from the formatter extension that Envoy only has where a format names it.
+    pub(crate) fn is_of_extension(&self) -> bool {
+        match &self.kind {
+            Kind::HeaderWithoutQuery { .. } => true,
+            Kind::FirstOf(commands) => commands.iter().any(Self::is_of_extension),
+            _ => false,
+        }
+    }
 }
 
 /// A command, with everything that can be decided at configuration time decided.
@@ -313,6 +326,7 @@ fn append_address(
     match part {
         AddressPart::WithPort => address.append(out),
         AddressPart::WithoutPort => address.append_without_port(out),
+        AddressPart::Empty => {}
         AddressPart::Masked(mask) => return address.append_masked(mask, out),
         AddressPart::Port => return address.port().is_some_and(|port| append_number(u64::from(port), out)),
         // Other addresses have an empty one.

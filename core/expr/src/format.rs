@@ -35,7 +35,19 @@ impl Format {
     /// # Errors
     /// In Envoy's words, when a `%` does not begin a command or the command or its arguments are not known.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let parts = parse::parts(text).map_err(|reason| ConfigError::new(FieldPath::root(), reason))?;
+        Self::parse_extended(text, false)
+    }
+
+    /// Compiles a format string in which `%REQ_WITHOUT_QUERY%` may occur if `without_query`: where the format lists the extension
+    /// `envoy.formatter.req_without_query` among its `formatters`.
+    pub(crate) fn parse_extended(text: &str, without_query: bool) -> Result<Self, ConfigError> {
+        let refused = |reason| ConfigError::new(FieldPath::root(), reason);
+        let parts = parse::parts(text).map_err(refused)?;
+        let is_of_extension =
+            |part: &Part| matches!(part, Part::Command(command) if command.is_of_extension());
+        if !without_query && parts.iter().any(is_of_extension) {
+            return Err(refused("Not supported field in StreamInfo: REQ_WITHOUT_QUERY".to_owned()));
+        }
         Ok(Self { parts: parts.into(), missing: b"-" })
     }
 

@@ -35,13 +35,38 @@ struct Field {
     value: Node,
 }
 
+/// What holds for every format string of an object.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Leaves {
+    /// `omit_empty_values`.
+    pub omit_empty: bool,
+    /// Whether `%REQ_WITHOUT_QUERY%` may occur.
+    pub without_query: bool,
+}
+
+impl Leaves {
+    /// Whether a value has a place in the output: `null` is as good as empty.
+    fn has(self, value: &Value) -> bool {
+        !self.omit_empty || !matches!(value.kind, None | Some(Kind::NullValue(_)))
+    }
+}
+
 impl JsonFormat {
     /// Compiles the message's `json_format`.
     ///
     /// # Errors
     /// When one of the strings is not a format string; the path is inside `fields`.
     pub fn compile(fields: &Struct, omit_empty: bool, path: &FieldPath) -> Result<Self, ConfigError> {
-        Ok(Self { root: object(fields, omit_empty, path)?, omit_empty })
+        Self::compile_extended(fields, Leaves { omit_empty, without_query: false }, path)
+    }
+
+    /// Compiles an object of a format that may have commands of an extension.
+    pub(crate) fn compile_extended(
+        fields: &Struct,
+        leaves: Leaves,
+        path: &FieldPath,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self { root: object(fields, leaves, path)?, omit_empty: leaves.omit_empty })
     }
 
     /// Appends the object, without a newline. `scratch` is overwritten; passing the same one again saves its allocation.
@@ -138,16 +163,16 @@ impl JsonFormat {
     }
 }
 
-fn object(fields: &Struct, omit_empty: bool, path: &FieldPath) -> Result<Node, ConfigError> {
+fn object(fields: &Struct, leaves: Leaves, path: &FieldPath) -> Result<Node, ConfigError> {
     let Struct { fields } = fields;
     let mut sorted: Vec<_> = fields.iter().collect();
     sorted.sort_by_key(|(key, _)| key.as_str());
     let mut nodes = Vec::with_capacity(sorted.len());
-    for (key, value) in sorted {
+    for (key, value) in sorted.into_iter().filter(|(_, value)| leaves.has(value)) {
         let mut lead = vec![b','];
         append_json_string(key.as_bytes(), &mut lead);
         lead.push(b':');
-        let mut value = compile_value(value, omit_empty, &path.field(key))?;
+        let mut value = compile_value(value, leaves, &path.field(key))?;
         if let Node::Text(format) = &value
             && let [Part::Command(command)] = format.parts()
             && command.is_string()
@@ -160,19 +185,17 @@ fn object(fields: &Struct, omit_empty: bool, path: &FieldPath) -> Result<Node, C
     Ok(Node::Object(nodes.into()))
 }
 
-fn compile_value(value: &Value, omit_empty: bool, path: &FieldPath) -> Result<Node, ConfigError> {
+fn compile_value(value: &Value, leaves: Leaves, path: &FieldPath) -> Result<Node, ConfigError> {
     let Value { kind } = value;
     Ok(match kind {
         Some(Kind::StringValue(text)) => {
-            Node::Text(Format::parse(text).map_err(|e| e.under(path))?.omitting_empty(omit_empty))
+            let format = Format::parse_extended(text, leaves.without_query).map_err(|e| e.under(path))?;
+            Node::Text(format.omitting_empty(leaves.omit_empty))
         }
-        Some(Kind::StructValue(fields)) => object(fields, omit_empty, path)?,
+        Some(Kind::StructValue(fields)) => object(fields, leaves, path)?,
         Some(Kind::ListValue(list)) => {
-            let items = list
-                .values
-                .iter()
-                .enumerate()
-                .map(|(at, item)| compile_value(item, omit_empty, &path.index(at)));
+            let items = list.values.iter().enumerate().filter(|(_, item)| leaves.has(item));
+            let items = items.map(|(at, item)| compile_value(item, leaves, &path.index(at)));
             Node::List(items.collect::<Result<_, _>>()?)
         }
         other => {
@@ -220,15 +243,25 @@ pub(crate) fn append_struct(fields: &Struct, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// The shorter of the two ways to write the shortest digits that read back as the same number: `120000`, but `1e+05`.
 fn append_number(number: f64, out: &mut Vec<u8>) {
+    if !number.is_finite() {
+        out.extend_from_slice(b"null");
+        return;
+    }
+    let start = out.len();
     // Writing to a Vec cannot fail.
-    let _ = if !number.is_finite() {
-        write!(out, "null")
-    } else if number.fract() == 0.0 && number.abs() < 9.0e15 {
-        write!(out, "{}", number as i64)
-    } else {
-        write!(out, "{number}")
+    let _ = if number.fract() == 0.0 { write!(out, "{number:.0}") } else { write!(out, "{number}") };
+    let shortest = format!("{number:e}");
+    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let (sign, exponent) = match exponent.strip_prefix('-') {
+        Some(exponent) => ('-', exponent),
+        None => ('+', exponent),
     };
+    if digits.len() + 2 + exponent.len().max(2) < out.len() - start {
+        out.truncate(start);
+        let _ = write!(out, "{digits}e{sign}{exponent:0>2}");
+    }
 }
 
 /// Appends what `fill` writes as a JSON string in quotes; nothing, and false, when it gives false. Usual text is written where

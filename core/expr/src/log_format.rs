@@ -4,7 +4,7 @@ use dhow_base::{ConfigError, FieldPath};
 
 use crate::context::FormatContext;
 use crate::format::Format;
-use crate::json::JsonFormat;
+use crate::json::{JsonFormat, Leaves};
 use crate::pb::core::{
     DataSource, JsonFormatOptions, SubstitutionFormatString, data_source::Specifier,
     substitution_format_string::Format as Choice,
@@ -19,11 +19,15 @@ pub enum LogFormat {
     Json(JsonFormat),
 }
 
-/// The formatter extensions whose commands are part of [`Format`] without them.
+/// The formatter extension whose command is known only where it is listed.
+const REQ_WITHOUT_QUERY: &str =
+    "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
+
+/// The formatter extensions that are there. The commands of the others are part of every [`Format`].
 const BUILT_IN: [&str; 3] = [
     "type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel",
     "type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata",
-    "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
+    REQ_WITHOUT_QUERY,
 ];
 
 impl LogFormat {
@@ -45,7 +49,7 @@ impl LogFormat {
             json_format_options,
             format,
         } = message;
-        let mut extensions = Vec::new();
+        let mut without_query = false;
         for (at, formatter) in formatters.iter().enumerate() {
             let url = formatter.typed_config.as_ref().map_or("", |any| any.type_url.as_str());
             if !BUILT_IN.contains(&url) {
@@ -54,13 +58,14 @@ impl LogFormat {
                     format!("Formatter not found: {} with type URL: '{url}'", formatter.name),
                 ));
             }
-            extensions.push(url);
+            without_query |= url == REQ_WITHOUT_QUERY;
         }
         // Properties are always sorted here, as in Envoy since the option became a no-op.
         #[allow(deprecated, reason = "named so that a new option is noticed")]
         if let Some(JsonFormatOptions { sort_properties: _ }) = json_format_options {}
         let text = |text: &str, field: &str| {
-            let format = Format::parse(text).map_err(|e| e.under(&path.field(field)))?;
+            let format = Format::parse_extended(text, without_query);
+            let format = format.map_err(|e| e.under(&path.field(field)))?;
             Ok(Self::Text(format.omitting_empty(*omit_empty_values)))
         };
         let (format, default_type) = match format {
@@ -76,7 +81,8 @@ impl LogFormat {
             }
             Some(Choice::JsonFormat(fields)) => {
                 let field = path.field("json_format");
-                (Self::Json(JsonFormat::compile(fields, *omit_empty_values, &field)?), "application/json")
+                let leaves = Leaves { omit_empty: *omit_empty_values, without_query };
+                (Self::Json(JsonFormat::compile_extended(fields, leaves, &field)?), "application/json")
             }
             None => return Err(ConfigError::new(path.clone(), "format is required")),
         };

@@ -64,7 +64,32 @@ pub(crate) fn command(name: &str, args: &str, limit: Option<usize>) -> Result<Co
         return Err(format!("{name} requires parameters"));
     }
     let kind = with_args(name, args)?.ok_or_else(|| format!("Not supported field in StreamInfo: {name}"))?;
+    if limit.is_some() {
+        match &kind {
+            Kind::Address(_, AddressPart::WithPort | AddressPart::Port | AddressPart::EndpointId) => {
+                return Err(format!("{name} does not take any parameters or length"));
+            }
+            kind if !can_be_cut(name, kind) => {
+                return Err(format!("{name} does not allow length to be specified."));
+            }
+            _ => {}
+        }
+    }
     Ok(Command { kind, limit })
+}
+
+/// Whether a command may have a length.
+fn can_be_cut(name: &str, kind: &Kind) -> bool {
+    match kind {
+        Kind::Address(..)
+        | Kind::Duration(_)
+        | Kind::EmitTime { .. }
+        | Kind::GrpcStatus(_)
+        | Kind::StartTime { .. }
+        | Kind::Validity(..) => false,
+        // Unlike the same by way of METADATA.
+        _ => !matches!(name, "CLUSTER_METADATA" | "UPSTREAM_METADATA"),
+    }
 }
 
 const REQUIRES_ARGS: &[&str] = &[
@@ -231,13 +256,12 @@ fn address(name: &str, args: &str) -> Result<Option<(AddressFact, AddressPart)>,
         let Some(part) = name.strip_prefix(stem) else { continue };
         let part = match part {
             "_ADDRESS" => AddressPart::WithPort,
-            "_ADDRESS_WITHOUT_PORT" if args.is_empty() => AddressPart::WithoutPort,
-            "_ADDRESS_WITHOUT_PORT" => AddressPart::Masked(prefix_length(name, args)?),
+            "_ADDRESS_WITHOUT_PORT" => prefix_length(args),
             "_PORT" => AddressPart::Port,
             "_ADDRESS_ENDPOINT_ID" if has_endpoint_id(fact) => AddressPart::EndpointId,
             _ => continue,
         };
-        if !args.is_empty() && !matches!(part, AddressPart::Masked(_)) {
+        if !args.is_empty() && !name.ends_with("_WITHOUT_PORT") {
             return Err(format!("{name} does not take any parameters or length"));
         }
         return Ok(Some((fact, part)));
@@ -253,13 +277,15 @@ fn has_endpoint_id(fact: AddressFact) -> bool {
     )
 }
 
-/// `MASK_PREFIX_LEN=n`, `n` or `v4:v6`.
-fn prefix_length(name: &str, args: &str) -> Result<PrefixLength, String> {
-    let args = args.strip_prefix("MASK_PREFIX_LEN=").unwrap_or(args);
-    let (v4, v6) = args.split_once(':').unwrap_or((args, args));
-    match (v4.parse(), v6.parse()) {
-        (Ok(v4), Ok(v6)) => Ok(PrefixLength { v4, v6 }),
-        _ => Err(format!("{name}: invalid prefix length '{args}'")),
+/// What an argument makes of an address without port: the network with so many bits where it is a number, else nothing else.
+fn prefix_length(args: &str) -> AddressPart {
+    match args.trim_ascii().parse::<i32>() {
+        Ok(bits) if bits < 0 => AddressPart::Empty,
+        Ok(bits) => {
+            let bits = u8::try_from(bits).unwrap_or(u8::MAX);
+            AddressPart::Masked(PrefixLength { v4: bits, v6: bits })
+        }
+        Err(_) => AddressPart::WithoutPort,
     }
 }
 

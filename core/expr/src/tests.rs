@@ -174,7 +174,7 @@ fn commands() {
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "10.1.2.3"),
         ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(16)%", "10.1.0.0/16"),
         (
-            "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(24:32)%",
+            "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(32)%",
             "[2001:db8::1]:80 2001:db8::/32",
         ),
         ("%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID%", "envoy://encap/e1 e1"),
@@ -262,6 +262,30 @@ fn json(root: Struct, omit: bool) -> String {
 }
 
 #[test]
+fn lengths_are_refused_where_envoy_does() {
+    let refused =
+        |format: &str| Format::parse(format).err().map(|error| error.to_string()).unwrap_or_default();
+    for name in
+        ["START_TIME", "EMIT_TIME(%s)", "GRPC_STATUS", "CLUSTER_METADATA(m)", "DOWNSTREAM_PEER_CERT_V_END"]
+    {
+        let text = refused(&format!("%{name}:5%"));
+        let name = name.split('(').next().unwrap_or_default();
+        assert!(text.contains(&format!("{name} does not allow length to be specified.")), "{text}");
+    }
+    let text = refused("%DOWNSTREAM_REMOTE_PORT:5%");
+    assert!(text.contains("DOWNSTREAM_REMOTE_PORT does not take any parameters or length"), "{text}");
+    for format in
+        ["%METADATA(CLUSTER:m):5%", "%DYNAMIC_METADATA(m):5%", "%REQ(a):5%", "%ENVIRONMENT(HOME):5%"]
+    {
+        assert_eq!(refused(format), "");
+    }
+    assert!(
+        refused("%REQ_WITHOUT_QUERY(:PATH)%")
+            .contains("Not supported field in StreamInfo: REQ_WITHOUT_QUERY")
+    );
+}
+
+#[test]
 fn json_keeps_types_and_sorts_keys() {
     let text = |text: &str| Kind::StringValue(text.to_owned());
     let root = || {
@@ -297,6 +321,32 @@ fn text_sources_are_written_as_they_are() {
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     format.append(&stream(), &mut scratch, &mut out);
     assert_eq!((out.as_slice(), content_type.as_str()), (&b"200!"[..], "text/plain"));
+}
+
+#[test]
+fn numbers_are_written_in_the_shorter_of_two_ways() {
+    let table = [
+        (100_000.0, "1e+05"),
+        (120_000.0, "120000"),
+        (-100_000.0, "-1e+05"),
+        (99_999_999_999.0, "99999999999"),
+        (123_456_789.123, "123456789.123"),
+        (12_345_678_901_234_567.0, "12345678901234568"),
+        (1e15, "1e+15"),
+        (1e300, "1e+300"),
+        (0.001, "0.001"),
+        (0.0001, "1e-04"),
+        (-2.5, "-2.5"),
+        (0.0, "0"),
+        (-0.0, "-0"),
+        (123_456_700_000_000_000_000.0, "1.234567e+20"),
+        (f64::NAN, "null"),
+    ];
+    for (number, expected) in table {
+        let mut out = Vec::new();
+        crate::json::append_value(Some(&Kind::NumberValue(number)), &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
 }
 
 #[test]

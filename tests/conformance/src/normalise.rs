@@ -35,7 +35,7 @@ fn pattern(text: &str) -> Regex {
 static UUID: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"));
 static PORT: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(127\.0\.0\.1:|127\.0\.0\.1_|\[::1\]:|localhost:|:)([0-9]{4,5})\b"));
+    LazyLock::new(|| pattern(r"(127\.0\.0\.1:|127\.0\.0\.1_|\[::1\]:|localhost:|:)([0-9]{4,5})(?-u:\b)"));
 static BASE64: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9+/]{15,}={0,2}"));
 static SESSION_HOST: LazyLock<Regex> = LazyLock::new(|| pattern(r"127\.0\.0\.1:[0-9]+"));
 static CERT_HASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bHash=[0-9a-f]{64}\b"));

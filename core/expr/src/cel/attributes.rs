@@ -175,7 +175,8 @@ fn nanos(span: Duration) -> Value<'static> {
 
 fn request<'a>(name: &str, context: &'a dyn FormatContext) -> Option<Value<'a>> {
     let known = |header| Some(Value::lossy(context.request_headers()?.get_known(header)?));
-    let path = || context.request_headers()?.get_known(KnownHeader::Path);
+    // Of a head without a path they are empty; `path` itself is not there.
+    let path = || Some(context.request_headers()?.get_known(KnownHeader::Path).unwrap_or_default());
     let received = || context.number(NumberFact::BytesReceived).unwrap_or(0);
     match name {
         "headers" => Some(Value::Group(Group::RequestHeaders)),

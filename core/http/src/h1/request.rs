@@ -156,7 +156,7 @@ impl RequestError {
     /// Version in which to answer the head that `buf` begins with.
     pub fn version(self, buf: &[u8], options: &RequestOptions) -> Version {
         let line = next_line(buf, skip_line_breaks(buf)).map_or(&b""[..], |(line, _)| line);
-        if self.is_about_whole_head() && options.accept_http_10 && line.ends_with(b"HTTP/1.0") {
+        if self.is_about_whole_head() && options.accept_http_10 && !line.ends_with(b"HTTP/1.1") {
             return Version::Http10;
         }
         Version::Http11

@@ -173,6 +173,13 @@ impl Exchange {
     ) -> Option<Ending> {
         loop {
             self.log_outcome(forwarding, &outcome);
+            if matches!(outcome, Outcome::Reset(_))
+                && forwarding.retry.is_some()
+                && forwarding.hedges.is_empty()
+                && let Some(interruption) = self.keep_what_came(down, forwarding).await
+            {
+                return Some(self.interrupted_between(down, timer, forwarding, interruption).await);
+            }
             let decision = self.retry_decision(forwarding, &outcome);
             match decision {
                 RetryDecision::Retry(pause) => {
@@ -342,6 +349,27 @@ impl Exchange {
         }
     }
 
+    /// Keeps what has come of the request behind an attempt that broke off: what is too much to keep rules out another one.
+    async fn keep_what_came<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        forwarding: &mut Forwarding,
+    ) -> Option<Interruption> {
+        let (stream, _) = self.parts();
+        let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
+        poll_fn(|cx| {
+            let polled = match body.down.request_complete() {
+                true => Poll::Pending,
+                false => body.poll_keep(cx),
+            };
+            Poll::Ready(match polled {
+                Poll::Ready(Err(reset)) => Some(broken_off(&mut body, reset)),
+                Poll::Ready(Ok(())) | Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
     /// Waits before a retry, and keeps what comes of the request meanwhile.
     async fn pause<D: Downstream>(
         &mut self,
@@ -365,17 +393,20 @@ impl Exchange {
                 match body.poll_keep(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => return Poll::Ready(Err(retry_buffer_exceeded())),
-                    Poll::Ready(Err(reset)) => {
-                        return Poll::Ready(Err(match body.stream.filters.take_answer() {
-                            Some((reply, direction)) => Interruption::Answered(reply, direction),
-                            None => Interruption::Downstream(reset),
-                        }));
-                    }
+                    Poll::Ready(Err(reset)) => return Poll::Ready(Err(broken_off(&mut body, reset))),
                 }
             }
             poll_deadlines(cx, timer, deadlines).map(Err)
         })
         .await
+    }
+}
+
+/// Why no more of a request comes.
+fn broken_off<D: Downstream>(body: &mut RequestBody<'_, D>, reset: Reset) -> Interruption {
+    match body.stream.filters.take_answer() {
+        Some((reply, direction)) => Interruption::Answered(reply, direction),
+        None => Interruption::Downstream(reset),
     }
 }
 

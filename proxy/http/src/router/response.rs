@@ -73,8 +73,7 @@ impl Exchange {
                 self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
             }
             Outcome::Reset(reset) => {
-                let traits = forwarding.traits(self.internal);
-                self.charge(&forwarding.cluster, &forwarding.groups, reset_status(&reset), &traits);
+                self.charge_abort(forwarding, reset_status(&reset));
                 self.info.upstream.transport_failure = reset.transport.as_deref().map(Into::into);
                 let reply = reset_reply(&reset, self.info.upstream.attempts > 1, forwarding.interim);
                 self.take_in_request(down, forwarding).await;
@@ -82,8 +81,7 @@ impl Exchange {
             }
             Outcome::PerTryTimeout { idle } => {
                 let status = forwarding.timeout_status;
-                let traits = forwarding.traits(self.internal);
-                self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
+                self.charge_abort(forwarding, status);
                 self.record_budget(forwarding);
                 let details = if idle { "upstream_per_try_idle_timeout" } else { "upstream_per_try_timeout" };
                 self.reply_of_router(down, timer, forwarding, timeout_reply(status, details)).await
@@ -118,14 +116,21 @@ impl Exchange {
         for _ in 0..forwarding.hedges.time_out() + usize::from(current) {
             stats.upstream_rq_timeout().inc();
             forwarding.groups.each(|group| group.upstream_rq_timeout().inc());
-            let traits = forwarding.traits(self.internal);
-            self.charge(&forwarding.cluster, &forwarding.groups, forwarding.timeout_status, &traits);
+            self.charge_abort(forwarding, forwarding.timeout_status);
         }
         self.record_budget(forwarding);
         // The deadline that passed must not end the reply too.
         self.deadlines.response = None;
         let reply = timeout_reply(forwarding.timeout_status, "response_timeout");
         self.reply_of_router(down, timer, forwarding, reply).await
+    }
+
+    /// Counts the status that an attempt without response comes to. An interim response was counted as its response.
+    fn charge_abort(&self, forwarding: &Forwarding, status: u16) {
+        if !forwarding.interim {
+            let traits = forwarding.traits(self.internal);
+            self.charge(&forwarding.cluster, &forwarding.groups, status, &traits);
+        }
     }
 
     /// Reads what has come of a request that no upstream took, so that a request that is here as a whole leaves its connection

@@ -76,7 +76,13 @@ impl Exchange {
         let status = self.info.response_code.unwrap_or(status);
         let head_request = self.request.method() == b"HEAD";
         let body = if self.grpc_client && !verbatim {
-            let message = if head_request { &b""[..] } else { &body };
+            let is_json = || self.response.get_known(KnownHeader::ContentType) == Some(b"application/json");
+            let message = match body.as_ref() {
+                _ if head_request => b"",
+                // JSON formats end their line.
+                [line @ .., b'\n'] if is_json() => line,
+                body => body,
+            };
             self.describe_grpc_status(
                 grpc_status.unwrap_or_else(|| LocalReply::grpc_status_of(status)),
                 message,

@@ -164,6 +164,13 @@ fn write(folder: &Path, area: Area, seed: u64, number: usize, case: &Case) -> Re
     std::fs::write(&path, yaml(&case.value(Some(number)))).with_context(|| path.display().to_string())
 }
 
+/// Why a proxy does not start, without what belongs to the one run.
+fn reason(text: &str) -> String {
+    let quoted = text.split_once("error `").and_then(|(_, rest)| rest.split_once("` initializing config"));
+    let line = quoted.map_or_else(|| text.lines().last().unwrap_or_default(), |(reason, _)| reason);
+    line.trim().to_owned()
+}
+
 /// Runs both sides at the same time and compares.
 fn once(options: &Options, case: &Case, name: &str, ours: &Target, envoy: &Target) -> Result<Verdict> {
     let scenario = case.scenario(name.to_owned(), options.only)?;
@@ -180,7 +187,7 @@ fn once(options: &Options, case: &Case, name: &str, ours: &Target, envoy: &Targe
     };
     let text = |outcome: &Result<(Outcome, Vec<String>)>| match outcome {
         Ok(_) => "runs".to_owned(),
-        Err(error) => format!("{error:#}"),
+        Err(error) => reason(&format!("{error:#}")),
     };
     Ok(match (&mine, &theirs) {
         (Ok((mine, _)), Ok((theirs, _))) => Verdict::Compared(compare(case, &numbers, mine, theirs)),
@@ -190,4 +197,17 @@ fn once(options: &Options, case: &Case, name: &str, ours: &Target, envoy: &Targe
             Verdict::Compared(vec![Difference { request: None, text }])
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_refusal_is_the_same_in_every_run() {
+        let text = "envoy ended with exit status: 1 at start: [2026-11-22 03:40:57.678][1][critical][main] [source/server/server.cc:449] \
+                    error `No such command: X` initializing config 'goo.gle/debugonly /tmp/x/config.json'\nNo such command: X";
+        assert_eq!(reason(text), "No such command: X");
+        assert_eq!(reason("ours ended: 1\n no listener "), "no listener");
+    }
 }

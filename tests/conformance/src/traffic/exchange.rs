@@ -94,10 +94,14 @@ async fn once(
         Ok(headers) => headers,
         Err(error) => return (Seen::Failure(error.to_string()), None),
     };
+    let host = match environment.resolve(step.host.as_deref().unwrap_or("example.test")) {
+        Ok(host) => host,
+        Err(error) => return (Seen::Failure(error.to_string()), None),
+    };
     match connection {
         Connection::Http2(client) => {
             let tls = client.tls().cloned();
-            let seen = match client.request(http2_request(step, headers), limit).await {
+            let seen = match client.request(http2_request(step, &host, headers), limit).await {
                 Ok(response) => Seen::Responses(vec![http2_facts(response, tls.as_ref(), normaliser)]),
                 Err(error) => Seen::Failure(http2_failure(&error)),
             };
@@ -109,7 +113,7 @@ async fn once(
                     Ok(bytes) => bytes.into_bytes(),
                     Err(error) => return (Seen::Failure(error.to_string()), None),
                 },
-                None => http1_request(step, &headers),
+                None => http1_request(step, &host, &headers),
             };
             // A target that refuses early may close while this is sent; what it said is read all the same.
             let _ = client.send(&bytes).await;
@@ -241,10 +245,9 @@ fn request_line(step: &Step) -> (&str, &str) {
     line.split_once(' ').unwrap_or((line, "/"))
 }
 
-fn http1_request(step: &Step, headers: &[(String, String)]) -> Vec<u8> {
+fn http1_request(step: &Step, host: &str, headers: &[(String, String)]) -> Vec<u8> {
     let (method, target) = request_line(step);
-    let mut head =
-        format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", step.host.as_deref().unwrap_or("example.test"));
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -275,12 +278,12 @@ fn http1_request(step: &Step, headers: &[(String, String)]) -> Vec<u8> {
     bytes
 }
 
-fn http2_request(step: &Step, headers: Vec<(String, String)>) -> Http2Request {
+fn http2_request(step: &Step, host: &str, headers: Vec<(String, String)>) -> Http2Request {
     let (method, target) = request_line(step);
     Http2Request {
         method: method.to_owned(),
         scheme: if step.tls.is_some() { "https" } else { "http" }.to_owned(),
-        authority: step.host.clone().unwrap_or_else(|| "example.test".to_owned()),
+        authority: host.to_owned(),
         path: target.to_owned(),
         headers,
         body: step.body.as_ref().map(dhow_testkit::upstream::Body::pieces).unwrap_or_default(),

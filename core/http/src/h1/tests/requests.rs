@@ -462,6 +462,8 @@ fn errors_of_whole_heads_are_answered_in_their_version() {
     let raw = b"\r\nGET / HTTP/1.0\r\nhost: a\r\n\r\n";
     assert_eq!(RequestError::InvalidTransferEncoding.version(raw, &old), Version::Http10);
     assert_eq!(RequestError::CodecError.version(raw, &old), Version::Http11);
+    let unheard_of = b"GET / HTTP/1.2\r\nhost: a\r\n\r\n";
+    assert_eq!(RequestError::InvalidAuthority.version(unheard_of, &old), Version::Http10);
     assert_eq!(
         RequestError::InvalidTransferEncoding.version(raw, &RequestOptions::default()),
         Version::Http11

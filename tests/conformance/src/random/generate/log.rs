@@ -95,7 +95,7 @@ const WITH_ARGUMENTS: &[&str] = &[
     "GRPC_STATUS(NUMBER)",
     "GRPC_STATUS(SNAKE_STRING)",
     "GRPC_STATUS(CAMEL_STRING)",
-    "COMMON_DURATION(US_RX_END:US_RX_BEG:ns)",
+    "COMMON_DURATION(DS_RX_BEG:DS_RX_BEG:ns)",
     "COMMON_DURATION(X:DS_TX_END:ms)",
     "ENVIRONMENT(NO_SUCH_VARIABLE)",
     "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(16)",
@@ -122,8 +122,7 @@ fn operator(dice: &mut Dice) -> String {
     }
     let operator = dice.pick(WITH_ARGUMENTS);
     // The others take no length, or ignore it.
-    let can_be_cut =
-        ["REQ", "RESP", "TRAILER", "DYNAMIC_METADATA", "CLUSTER_METADATA", "QUERY_PARAM", "PATH"];
+    let can_be_cut = ["REQ", "RESP", "TRAILER", "DYNAMIC_METADATA", "METADATA", "QUERY_PARAM", "PATH"];
     let name = operator.split('(').next().unwrap_or_default();
     if can_be_cut.contains(&name) && dice.chance(35) {
         return format!("%{operator}:{}%", dice.pick(&[0, 1, 2, 3, 5, 10, 1000]));
@@ -178,7 +177,15 @@ fn format(dice: &mut Dice) -> Value {
         dice.field(20, &mut format, "json_format_options", json!([{ "sort_properties": true }]));
     }
     dice.field(40, &mut format, "omit_empty_values", json!([true]));
+    format.insert("formatters".to_owned(), formatters());
     Value::Object(format)
+}
+
+/// The extension that some of the operators need.
+fn formatters() -> Value {
+    json!([{ "name": "without_query", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
+    } }])
 }
 
 fn comparison(dice: &mut Dice, values: &[u32]) -> Value {
@@ -214,7 +221,7 @@ fn filter(dice: &mut Dice, depth: usize) -> Value {
         }
         8 => {
             let expressions =
-                ["response.code >= 400", "request.method == 'GET'", "has(request.headers['x-team'])"];
+                ["response.code >= 400", "request.method == 'GET'", "'x-team' in request.headers"];
             json!({ "extension_filter": { "name": "cel", "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
                 "expression": dice.pick(&expressions),
@@ -244,12 +251,11 @@ fn local_replies(dice: &mut Dice) -> Value {
         dice.field(40, &mut mapper, "status_code", json!([499, 200, 503]));
         dice.made(40, &mut mapper, "body", |dice| json!({ "inline_string": text(dice) }));
         dice.made(40, &mut mapper, "body_format_override", body_format);
-        dice.made(
-            30,
-            &mut mapper,
-            "headers_to_add",
-            |dice| json!([{ "header": { "key": "x-mapped", "value": text(dice) } }]),
-        );
+        dice.made(30, &mut mapper, "headers_to_add", |dice| {
+            // Headers know no extensions.
+            let value = text(dice).replace("%REQ_WITHOUT_QUERY", "%REQ");
+            json!([{ "header": { "key": "x-mapped", "value": value } }])
+        });
         Value::Object(mapper)
     };
     let mut config = Map::new();
@@ -267,6 +273,7 @@ fn body_format(dice: &mut Dice) -> Value {
         let inner = value(dice, 0);
         format.insert("json_format".to_owned(), json!({ "b": "%LOCAL_REPLY_BODY%", "v": inner }));
     }
+    format.insert("formatters".to_owned(), formatters());
     dice.field(30, &mut format, "content_type", json!(["text/html", "application/x; q=%RESPONSE_CODE%"]));
     Value::Object(format)
 }

@@ -55,7 +55,7 @@ pub fn route_configuration(dice: &mut Dice, clusters: &[&str]) -> Value {
     let mut hosts = Vec::new();
     for number in 0..count {
         let size = dice.pick(&[1, 2, 3]);
-        let mut own: Vec<&str> = left.drain(..size).collect();
+        let mut own: Vec<&str> = left.drain(..size.min(left.len())).collect();
         // Most requests are for a.com, or for nobody in particular: they should usually get somewhere.
         for (wanted, at) in [("a.com", 0), ("*", count - 1)] {
             if number == at && left.contains(&wanted) && dice.chance(70) {
