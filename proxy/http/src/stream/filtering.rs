@@ -119,11 +119,9 @@ impl StreamParts<'_> {
     /// Writes the access logs.
     pub(crate) fn log(&mut self, moment: LogMoment) {
         self.info.log_moment = moment;
-        let context = StreamFormat {
-            request: Some(self.request),
-            response: Some(self.response),
-            ..StreamFormat::new(self.info)
-        };
+        // Of a head that could not be read there is nothing to tell, not even that it is empty.
+        let request = Some(&*self.request).filter(|request| !request.is_empty());
+        let context = StreamFormat { request, response: Some(self.response), ..StreamFormat::new(self.info) };
         for log in &self.manager.config.access_logs {
             log.log(&context, &Logged { info: self.info, request: Some(self.request) });
         }
