@@ -157,6 +157,7 @@ impl RouteTable {
         let validates =
             validate_clusters.as_ref().map_or(options.validate_clusters_by_default, |wrapped| wrapped.value);
         let validate = validates.then_some(options);
+        let mirror_policies = mirrors(request_mirror_policies, path, validate, warnings)?;
         let filter_path = path.field("typed_per_filter_config");
         let mut compiler = Compiler {
             options,
@@ -177,7 +178,7 @@ impl RouteTable {
                 &filter_path,
                 options,
             )?,
-            mirror_policies: mirrors(request_mirror_policies, path, validate)?,
+            mirror_policies,
             last_forward: None,
         };
         let hosts_path = path.field("virtual_hosts");
@@ -255,7 +256,9 @@ pub(crate) fn mirrors(
     messages: &[route::route_action::RequestMirrorPolicy],
     path: &FieldPath,
     validate: Option<&CompileOptions<'_>>,
+    warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<[MirrorPolicy]>, ConfigError> {
+    warnings.extend(MirrorPolicy::warnings(messages, path));
     let path = path.field("request_mirror_policies");
     messages.iter().enumerate().map(|(at, m)| MirrorPolicy::compile(m, &path.index(at), validate)).collect()
 }
@@ -367,7 +370,7 @@ impl Compiler<'_, '_> {
         refuse(cors.is_some(), path, "cors")?;
         refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
         refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
-        let own_mirrors = mirrors(request_mirror_policies, path, self.validate)?;
+        let own_mirrors = mirrors(request_mirror_policies, path, self.validate, self.warnings)?;
         let level = HostLevel {
             headers: LevelHeaders::compile(
                 request_headers_to_add,

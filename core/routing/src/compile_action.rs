@@ -146,7 +146,7 @@ fn forward_settings(
     let grpc_max = duration(grpc_timeout_header_max.as_ref(), &stream, "grpc_timeout_header_max")?;
     let grpc_offset = duration(grpc_timeout_header_offset.as_ref(), &stream, "grpc_timeout_header_offset")?;
     let timeout = duration(timeout.as_ref(), path, "timeout")?.unwrap_or(DEFAULT_TIMEOUT);
-    let own_mirrors = mirrors(request_mirror_policies, path, compiler.validate)?;
+    let own_mirrors = mirrors(request_mirror_policies, path, compiler.validate, compiler.warnings)?;
     let hash_path = path.field("hash_policy");
     let hash_policies =
         hash_policy.iter().enumerate().map(|(at, m)| HashPolicy::compile(m, &hash_path.index(at)));

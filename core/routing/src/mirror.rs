@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dhow_base::{ConfigError, FieldPath};
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_expr::FormatContext;
 use dhow_http::{HeaderMap, HeaderName};
 
@@ -20,8 +20,6 @@ pub struct MirrorPolicy {
     pub cluster: ClusterSource,
     /// Of which requests; `None` is all.
     pub fraction: Option<RuntimeFraction>,
-    /// Whether the copy is traced; `None` is as the request.
-    pub trace_sampled: Option<bool>,
     /// Whether the host gets `-shadow` appended.
     pub host_suffix: bool,
     /// Replaces the host.
@@ -38,8 +36,9 @@ impl MirrorPolicy {
     pub fn compile_all(
         messages: &[RequestMirrorPolicy],
         path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<[Self]>, ConfigError> {
-        mirrors(messages, path, None)
+        mirrors(messages, path, None, warnings)
     }
 
     /// Compiles the message.
@@ -55,7 +54,7 @@ impl MirrorPolicy {
             cluster,
             cluster_header,
             runtime_fraction,
-            trace_sampled,
+            trace_sampled: _, // see `warnings`
             disable_shadow_host_suffix_append,
             request_headers_mutations,
             host_rewrite_literal,
@@ -86,10 +85,21 @@ impl MirrorPolicy {
         Ok(Self {
             cluster: source,
             fraction,
-            trace_sampled: trace_sampled.as_ref().map(|wrapped| wrapped.value),
             host_suffix: !disable_shadow_host_suffix_append,
             host_rewrite: (!host_rewrite_literal.is_empty()).then(|| host_rewrite_literal.as_bytes().into()),
             mutations: mutations.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What authors should know of the policies that something under `path` has.
+    pub fn warnings<'a>(
+        messages: &'a [RequestMirrorPolicy],
+        path: &'a FieldPath,
+    ) -> impl Iterator<Item = ConfigWarning> + 'a {
+        let untraced = messages.iter().enumerate().filter(|(_, policy)| policy.trace_sampled.is_some());
+        untraced.map(|(at, _)| {
+            let path = path.field("request_mirror_policies").index(at).field("trace_sampled");
+            ConfigWarning::new(path, "without effect: no spans are reported")
         })
     }
 

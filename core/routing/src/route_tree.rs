@@ -45,6 +45,7 @@ impl RouteTree {
             inputs: InputFamily::Http,
             admit: &admit,
             keep_matching: false,
+            expressions: None,
             action: &mut action,
         };
         let tree = MatchTree::compile(message, path, &mut options)?;

@@ -11,7 +11,7 @@ use crate::store::{HistogramValue, Snapshot, SnapshotValue, Store};
 pub fn render_json(store: &Store, snapshot: &Snapshot, mode: HistogramBuckets) -> String {
     let mut items = Vec::with_capacity(snapshot.stats.len());
     let mut histograms = Vec::new();
-    for (name, value) in &snapshot.stats {
+    for (name, value) in snapshot.in_order() {
         let name = string(name);
         match value {
             SnapshotValue::Counter(number) | SnapshotValue::Gauge(number) => {

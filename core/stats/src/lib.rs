@@ -31,7 +31,7 @@ pub use page::{Query, StatType};
 pub use prometheus::render_prometheus;
 pub use response_codes::{ResponseCodeStats, ResponseCodeTable};
 pub use scope::{Scope, StatName};
-pub use store::{HistogramValue, Snapshot, SnapshotValue, Store};
+pub use store::{HistogramValue, Snapshot, SnapshotValue, Store, UnstoredStat};
 pub use tags::{CustomTag, TagRules, Tagged};
 pub use text::render_text;
 

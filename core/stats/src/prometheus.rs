@@ -7,12 +7,16 @@ use crate::bins::QUANTILES;
 use crate::buckets::{HistogramBuckets, bounds_of, buckets, quantile};
 use crate::number::general;
 use crate::store::{HistogramValue, Snapshot, SnapshotValue, Store};
+use crate::tags::Tagged;
 
 /// Name prefixes of stats that are exported without `envoy_` and without the prefix.
 const CUSTOM_NAMESPACES: [&str; 2] = ["istiocustom.", "wasmcustom."];
 
 /// Stats of one family: labels and value.
 type Family<'a> = Vec<(String, &'a str, &'a SnapshotValue)>;
+
+/// Families by name: of counters, gauges, text readouts and histograms.
+type Families<'a> = [BTreeMap<String, Family<'a>>; 4];
 
 /// Renders stats with their tags as labels: counters, then gauges, then text readouts (as gauges with the text as a label, when
 /// `text_readouts`), then histograms; families in the order of their names. `mode` is `Summary` or, for all others, buckets.
@@ -22,24 +26,18 @@ pub fn render_prometheus(
     mode: HistogramBuckets,
     text_readouts: bool,
 ) -> String {
-    let mut families: [BTreeMap<String, Family<'_>>; 4] = Default::default();
+    let mut families = Families::default();
     store.with_tag_rules(|rules| {
         for (full, value) in &snapshot.stats {
-            let section = match value {
-                SnapshotValue::Counter(_) => 0,
-                SnapshotValue::Gauge(_) => 1,
-                SnapshotValue::Text(_) if !text_readouts => continue,
-                SnapshotValue::Text(_) => 2,
-                SnapshotValue::Histogram(_) => 3,
-            };
-            let tagged = rules.extract(full);
-            let mut labels = String::new();
-            for (name, value) in &tagged.tags {
-                label(&sanitize(name), value, &mut labels);
-            }
-            families[section].entry(tagged.name).or_default().push((labels, full, value));
+            add(&mut families, &rules.extract(full), full, value);
         }
     });
+    for stat in &snapshot.unstored {
+        add(&mut families, &stat.tagged, &stat.name, &stat.value);
+    }
+    if !text_readouts {
+        families[2].clear();
+    }
     let mut out = String::with_capacity(snapshot.stats.len() * 96);
     for (section, families) in families.iter().enumerate() {
         for (name, family) in families {
@@ -58,6 +56,20 @@ pub fn render_prometheus(
         }
     }
     out
+}
+
+fn add<'a>(families: &mut Families<'a>, tagged: &Tagged, full: &'a str, value: &'a SnapshotValue) {
+    let section = match value {
+        SnapshotValue::Counter(_) => 0,
+        SnapshotValue::Gauge(_) => 1,
+        SnapshotValue::Text(_) => 2,
+        SnapshotValue::Histogram(_) => 3,
+    };
+    let mut labels = String::new();
+    for (name, value) in &tagged.tags {
+        label(&sanitize(name), value, &mut labels);
+    }
+    families[section].entry(tagged.name.clone()).or_default().push((labels, full, value));
 }
 
 fn render_one(

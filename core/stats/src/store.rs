@@ -11,7 +11,7 @@ use crate::bins::Bins;
 use crate::handle::signed_floor;
 use crate::page::{Query, StatType};
 use crate::scope::{Entries, Scope, ScopeInner, Singles, join, sanitize};
-use crate::tags::TagRules;
+use crate::tags::{TagRules, Tagged};
 use crate::{Unit, shard};
 
 /// All stats of a process; clones are the same store.
@@ -76,6 +76,38 @@ pub enum SnapshotValue {
 pub struct Snapshot {
     /// Full name and value.
     pub stats: Vec<(String, SnapshotValue)>,
+    /// Those that are not in the store, in the order in which they are shown: behind all others but histograms.
+    pub unstored: Vec<UnstoredStat>,
+}
+
+/// A stat that is counted elsewhere and read when somebody asks.
+#[derive(Clone, Debug)]
+pub struct UnstoredStat {
+    /// Full name.
+    pub name: String,
+    /// The name and the tags to show instead; no tags are extracted from the full name.
+    pub tagged: Tagged,
+    /// A counter or a gauge.
+    pub value: SnapshotValue,
+}
+
+impl Snapshot {
+    /// Adds those of `stats` that a query wants. It makes no difference to them whether they were ever used, as in Envoy.
+    pub fn add_unstored(&mut self, query: &Query, stats: impl IntoIterator<Item = UnstoredStat>) {
+        self.unstored.extend(stats.into_iter().filter(|stat| {
+            let kind = match stat.value {
+                SnapshotValue::Gauge(_) => StatType::Gauges,
+                _ => StatType::Counters,
+            };
+            query.wants(kind) && query.wants_name(&stat.name)
+        }));
+    }
+
+    /// All stats in the order in which counters and gauges are shown.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (&str, &SnapshotValue)> {
+        let stored = self.stats.iter().map(|(name, value)| (name.as_str(), value));
+        stored.chain(self.unstored.iter().map(|stat| (stat.name.as_str(), &stat.value)))
+    }
 }
 
 impl Store {
@@ -161,7 +193,7 @@ impl Store {
         let mut stats = reader.stats;
         stats.sort_by(|(a, x), (b, y)| a.cmp(b).then(kind(x).cmp(&kind(y))));
         stats.dedup_by(|(later, value), (name, sum)| later == name && add_same_kind(sum, value));
-        Snapshot { stats }
+        Snapshot { stats, unstored: Vec::new() }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::store::{HistogramValue, Snapshot, SnapshotValue, Store};
 pub fn render_text(store: &Store, snapshot: &Snapshot, mode: HistogramBuckets) -> String {
     let mut out = String::with_capacity(snapshot.stats.len() * 48);
     // Writing to a String cannot fail.
-    for (name, value) in &snapshot.stats {
+    for (name, value) in snapshot.in_order() {
         let _ = match value {
             SnapshotValue::Counter(number) | SnapshotValue::Gauge(number) => {
                 writeln!(out, "{name}: {number}")

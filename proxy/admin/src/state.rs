@@ -2,7 +2,7 @@
 
 use dhow_proto::envoy::admin::v3::{Certificates, Memory, ServerInfo};
 use dhow_proto::envoy::config::core::v3::Address;
-use dhow_stats::Store;
+use dhow_stats::{Store, UnstoredStat};
 
 /// `ServerInfo.State`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +206,10 @@ pub trait AdminState {
     fn stats(&self) -> &Store;
     /// Called before stats are shown, so that gauges such as `server.uptime` are current.
     fn refresh_stats(&self) {}
+    /// Stats of hosts, of the clusters that ask for them (`track_cluster_stats.per_endpoint_stats`).
+    fn endpoint_stats(&self) -> Vec<UnstoredStat> {
+        Vec::new()
+    }
     /// Where the server is in its life.
     fn state(&self) -> ServerState;
     /// `/server_info`.

@@ -1,6 +1,6 @@
 //! `/stats` and `/stats/prometheus`.
 
-use dhow_stats::{HistogramBuckets, Query, StatType, render_json, render_prometheus, render_text};
+use dhow_stats::{HistogramBuckets, Query, Snapshot, StatType, render_json, render_prometheus, render_text};
 use regex::Regex;
 
 use crate::query::QueryParams;
@@ -10,11 +10,11 @@ use crate::state::AdminState;
 pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
     match query.get("format") {
         None | Some("" | "text") => with_query(state, query, |selected, mode| {
-            let snapshot = state.stats().snapshot(selected);
+            let snapshot = snapshot(state, selected);
             Reply::text(render_text(state.stats(), &snapshot, mode))
         }),
         Some("json") => with_query(state, query, |selected, mode| {
-            let snapshot = state.stats().snapshot(selected);
+            let snapshot = snapshot(state, selected);
             Reply::json(render_json(state.stats(), &snapshot, mode))
         }),
         Some("prometheus") => prometheus(state, query),
@@ -32,9 +32,15 @@ pub(crate) fn prometheus(state: &dyn AdminState, query: &QueryParams) -> Reply {
             None => HistogramBuckets::Cumulative,
             Some(_) => mode,
         };
-        let snapshot = state.stats().snapshot(selected);
+        let snapshot = snapshot(state, selected);
         Reply::text(render_prometheus(state.stats(), &snapshot, mode, query.has("text_readouts")))
     })
+}
+
+fn snapshot(state: &dyn AdminState, query: &Query) -> Snapshot {
+    let mut snapshot = state.stats().snapshot(query);
+    snapshot.add_unstored(query, state.endpoint_stats());
+    snapshot
 }
 
 fn with_query(

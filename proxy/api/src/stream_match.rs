@@ -1,9 +1,10 @@
 //! The facts of a stream as matching trees ask for them.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use dhow_expr::FilterStateObject;
+use dhow_expr::{CelExpression, FilterStateObject};
 use dhow_http::HeaderMap;
 use dhow_matching::generic::{CertificateName, MatchData};
 use dhow_proto::google::protobuf::Struct;
@@ -56,6 +57,14 @@ impl MatchData for StreamFormat<'_> {
     fn filter_state(&self, key: &str, field: &str, out: &mut Vec<u8>) -> bool {
         let Some(object) = self.info.filter_state.get(key) else { return false };
         if field.is_empty() { object.append_text(out) } else { object.append_field(field, out) }
+    }
+
+    fn expression_holds(&self, expression: &(dyn Any + Send + Sync)) -> Option<bool> {
+        let Some(expression) = expression.downcast_ref::<CelExpression>() else { return Some(false) };
+        match self.response {
+            Some(_) => Some(expression.holds(self)),
+            None => expression.holds_already(self),
+        }
     }
 
     fn runtime(&self) -> &dyn RuntimeValues {

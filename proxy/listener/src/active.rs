@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
@@ -255,17 +256,28 @@ impl WorkerListener {
     }
 
     async fn accept_loop(self: Rc<Self>, socket: TcpListener) {
+        let most = u64::from(self.shared.config.max_accepts);
         loop {
-            match socket.accept().await {
-                Ok((stream, peer)) => {
-                    self.overloaded().await;
-                    self.clone().accepted(stream, peer);
+            let mut accepted = 0;
+            while accepted < most {
+                match next_connection(&socket, accepted == 0).await {
+                    None => break,
+                    Some(Ok((stream, peer))) => {
+                        accepted += 1;
+                        self.overloaded().await;
+                        self.clone().accepted(stream, peer);
+                    }
+                    Some(Err(error)) if is_of_one_connection(&error) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!("listener '{}': cannot accept: {error}", self.shared.config.name);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!("listener '{}': cannot accept: {error}", self.shared.config.name);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+            }
+            self.shared.stats.connections_accepted_per_socket_event().record(accepted);
+            if accepted == most {
+                // The connections that were accepted before go first.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -571,6 +583,16 @@ impl WorkerListener {
             }
         }
     }
+}
+
+/// The next connection. The first of an event is waited for; there may be none behind it.
+async fn next_connection(socket: &TcpListener, first: bool) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    std::future::poll_fn(|context| match socket.poll_accept(context) {
+        Poll::Ready(connection) => Poll::Ready(Some(connection)),
+        Poll::Pending if first => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Errors of `accept` that concern the connection that was about to be accepted, not the listener.

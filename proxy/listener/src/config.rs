@@ -112,7 +112,7 @@ pub struct ListenerConfig {
     pub freebind: bool,
     /// `transparent`.
     pub transparent: bool,
-    /// `max_connections_to_accept_per_socket_event`; 0 is no limit.
+    /// `max_connections_to_accept_per_socket_event`; as many as wait when it is not set.
     pub max_accepts: u32,
     /// `per_connection_buffer_limit_bytes`, 1 MiB by default: what may be held back of a message, for filters that need it whole.
     pub buffer_limit: u32,
@@ -266,7 +266,7 @@ pub fn lower(
         reuse_port: enable_reuse_port.is_none_or(|b| b.value),
         freebind: freebind.is_some_and(|b| b.value),
         transparent: transparent.is_some_and(|b| b.value),
-        max_accepts: max_connections_to_accept_per_socket_event.map_or(0, |max| max.value),
+        max_accepts: max_connections_to_accept_per_socket_event.map_or(u32::MAX, |max| max.value),
         buffer_limit: per_connection_buffer_limit_bytes.map_or(1 << 20, |limit| limit.value.max(1)),
         metadata: metadata.map(Arc::new),
         inbound,

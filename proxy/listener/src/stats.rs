@@ -12,7 +12,7 @@ stat_group! {
             extension_config_missing, network_extension_config_missing, no_filter_chain_match,
         }
         gauges { downstream_cx_active, downstream_pre_cx_active }
-        histograms { downstream_cx_length_ms: Milliseconds }
+        histograms { connections_accepted_per_socket_event: Unspecified, downstream_cx_length_ms: Milliseconds }
     }
 }
 

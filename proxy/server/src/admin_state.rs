@@ -20,13 +20,14 @@ use dhow_proxy_admin::{
 };
 use dhow_proxy_listener::ListenerView;
 use dhow_proxy_upstream::{Host, HostAddress, Http1CodecStats, Origin, Resource, RoutingPriority};
-use dhow_stats::{Query, Store};
+use dhow_stats::{Query, Store, UnstoredStat};
 use dhow_tls::Secrets;
 use tokio::sync::Notify;
 
 use crate::cli::{Mode, Options};
 use crate::config_dump;
 use crate::configuration::Configuration;
+use crate::endpoint_stats;
 use crate::load::Topics;
 use crate::runtime::RuntimeLoader;
 use crate::server_stats::{IdleStats, ServerStats};
@@ -95,7 +96,8 @@ impl ProcessState {
         }
         self.refresh_gauges();
         let used = Query { used_only: true, ..Query::default() };
-        let snapshot = self.store.snapshot(&used);
+        let mut snapshot = self.store.snapshot(&used);
+        snapshot.add_unstored(&used, self.endpoint_stats());
         for sink in sinks.iter_mut() {
             sink.flush(&self.store, &snapshot);
         }
@@ -112,6 +114,14 @@ impl AdminState for ProcessState {
         if self.flush_on_admin {
             self.flush_stats();
         }
+    }
+
+    fn endpoint_stats(&self) -> Vec<UnstoredStat> {
+        // While the configuration is being changed there are none to be had.
+        let Ok(configuration) = self.configuration.try_borrow() else { return Vec::new() };
+        let clusters = configuration.clusters.describe();
+        let active = clusters.iter().filter(|cluster| !cluster.warming);
+        active.flat_map(|described| endpoint_stats::of_cluster(&described.cluster)).collect()
     }
 
     fn state(&self) -> ServerState {
@@ -332,7 +342,7 @@ fn cluster_status(cluster: &dhow_proxy_upstream::ClusterDescription) -> ClusterS
     }
 }
 
-fn host_status(host: &Host) -> HostStatus {
+pub(crate) fn host_status(host: &Host) -> HostStatus {
     let [success_rate, local_origin_success_rate] = host.success_rates();
     // A negative rate stands for one that is not known.
     let known = |rate: f64| (rate >= 0.0).then_some(rate);

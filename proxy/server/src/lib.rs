@@ -6,6 +6,7 @@ mod cli;
 mod config_dump;
 mod configuration;
 mod deprecation;
+mod endpoint_stats;
 mod lifecycle;
 mod load;
 mod log_pattern;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 
 use dhow_proxy_xds::{ByteStream, Connector};
-use dhow_stats::{HistogramValue, Snapshot, SnapshotValue, Store, Unit};
+use dhow_stats::{HistogramValue, Snapshot, SnapshotValue, Store, Tagged, Unit};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
@@ -80,8 +80,10 @@ impl StatsdSink {
 
     fn lines(&mut self, store: &Store, snapshot: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
-        for (full, value) in &snapshot.stats {
-            let (name, tags) = self.name(store, full);
+        let stored = snapshot.stats.iter().map(|(full, value)| (full, None, value));
+        let unstored = snapshot.unstored.iter().map(|stat| (&stat.name, Some(&stat.tagged), &stat.value));
+        for (full, tagged, value) in stored.chain(unstored) {
+            let (name, tags) = self.name(store, full, tagged);
             match value {
                 SnapshotValue::Counter(total) => {
                     let before = self.sent.insert(full.clone(), *total).unwrap_or(0);
@@ -98,12 +100,12 @@ impl StatsdSink {
     }
 
     /// The name with its prefix, and what follows the type: tags.
-    fn name(&self, store: &Store, full: &str) -> (String, String) {
+    fn name(&self, store: &Store, full: &str, tagged: Option<&Tagged>) -> (String, String) {
         let prefix = &self.config.prefix;
         if !self.config.tagged {
             return (format!("{prefix}.{full}"), String::new());
         }
-        let tagged = store.with_tag_rules(|rules| rules.extract(full));
+        let tagged = tagged.cloned().unwrap_or_else(|| store.with_tag_rules(|rules| rules.extract(full)));
         let mut tags = String::new();
         for (at, (name, value)) in tagged.tags.iter().enumerate() {
             // Writing to a String cannot fail.

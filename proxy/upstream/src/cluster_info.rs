@@ -113,8 +113,6 @@ pub struct Http2Options {
     pub initial_stream_window_size: Option<u32>,
     /// `initial_connection_window_size` in bytes.
     pub initial_connection_window_size: Option<u32>,
-    /// `allow_connect`: extended CONNECT.
-    pub allow_connect: bool,
     /// `override_stream_error_on_invalid_http_message`: reset the stream instead of closing the connection.
     pub stream_error_on_invalid_message: bool,
     /// `connection_keepalive`.
@@ -130,7 +128,6 @@ impl Http2Options {
         max_concurrent_streams: None,
         initial_stream_window_size: None,
         initial_connection_window_size: None,
-        allow_connect: false,
         stream_error_on_invalid_message: false,
         keepalive: None,
         limits: FrameLimits::DEFAULT,
@@ -234,8 +231,6 @@ pub struct ClusterInfo {
     pub name: Arc<str>,
     /// `alt_stat_name`, or the name: what stats and logs show.
     pub observability_name: Arc<str>,
-    /// Whether it came by xDS.
-    pub added_via_api: bool,
     /// How its hosts are found.
     pub discovery: DiscoveryType,
     /// What may be the same for many clusters.

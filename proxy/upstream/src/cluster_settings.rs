@@ -24,8 +24,6 @@ pub struct ClusterSettings {
     pub(crate) balancing: LoadBalancing,
     /// HTTP options.
     pub http: HttpOptions,
-    /// `TcpProtocolOptions.idle_timeout` of a pooled connection; 10 minutes by default, `None` for never.
-    pub tcp_idle_timeout: Option<Duration>,
     /// `upstream_bind_config`.
     pub bind: Option<UpstreamBind>,
     /// `upstream_connection_options.tcp_keepalive`.
@@ -42,8 +40,6 @@ pub struct ClusterSettings {
     pub(crate) outlier_detection: Option<OutlierConfig>,
     /// Hosts that discovery no longer lists go at once, even when checks find them healthy.
     pub(crate) ignore_health_on_host_removal: bool,
-    /// `close_connections_on_host_health_failure`.
-    pub close_connections_on_host_health_failure: bool,
     pub(crate) wait_for_warm_on_init: bool,
 }
 
@@ -51,6 +47,11 @@ impl ClusterSettings {
     /// `transport_socket`, for hosts that no entry of `transport_socket_matches` claims.
     pub fn transport_socket(&self) -> &TransportSocket {
         &self.sockets.default
+    }
+
+    /// `track_cluster_stats.per_endpoint_stats`: whether the counters of hosts are among the stats.
+    pub fn per_endpoint_stats(&self) -> bool {
+        self.tracking.per_endpoint
     }
 
     /// `common_lb_config.close_connections_on_host_set_change`.

@@ -122,7 +122,7 @@ impl ManagedCluster {
         Supplies { site, store, reports, outlier_events, counters }: &Supplies<'_>,
     ) -> Self {
         let delivery = Delivery::new(config.balancing.update_merge_window, (*counters).clone());
-        let info = cluster_info(&config, from.origin, from.id, store, reports);
+        let info = cluster_info(&config, from.id, store, reports);
         info.stats.set_own_zone(&site.locality.zone);
         let ejections = config.outlier_detection.map(|outlier| {
             let scope = info.stats.scope();
@@ -550,13 +550,7 @@ fn host_set_options(info: &ClusterInfo, policy: AssignmentPolicy, site: &Site) -
     }
 }
 
-fn cluster_info(
-    config: &ClusterConfig,
-    origin: Origin,
-    id: u64,
-    store: &Store,
-    reports: &ReportSender,
-) -> ClusterInfo {
+fn cluster_info(config: &ClusterConfig, id: u64, store: &Store, reports: &ReportSender) -> ClusterInfo {
     let scope = store.scope(&cluster_scope(&config.observability_name));
     let eds = matches!(config.discovery, Discovery::Eds(_));
     let stats = ClusterStats::new(&scope, eds, config.sockets.any_secure(), config.tracking);
@@ -574,7 +568,6 @@ fn cluster_info(
             true => name.clone(),
             false => config.observability_name.as_str().into(),
         },
-        added_via_api: origin == Origin::Dynamic,
         discovery: match &config.discovery {
             Discovery::Static(_) => DiscoveryType::Static,
             Discovery::Dns(dns) if dns.logical => DiscoveryType::LogicalDns,

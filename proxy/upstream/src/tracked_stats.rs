@@ -36,6 +36,8 @@ pub(crate) struct Tracking {
     pub(crate) timeout_budgets: bool,
     /// `request_response_sizes`.
     pub(crate) request_response_sizes: bool,
+    /// `per_endpoint_stats`.
+    pub(crate) per_endpoint: bool,
 }
 
 /// The histograms of one cluster.
@@ -77,7 +79,7 @@ pub struct AttemptSizes {
 impl TrackedStats {
     /// The histograms in the scope of a cluster; none when it has none.
     pub(crate) fn of(scope: &Scope, tracking: Tracking) -> Option<Box<Self>> {
-        let Tracking { timeout_budgets, request_response_sizes } = tracking;
+        let Tracking { timeout_budgets, request_response_sizes, per_endpoint: _ } = tracking; // see ClusterSettings
         (timeout_budgets || request_response_sizes).then(|| {
             Box::new(Self {
                 budgets: timeout_budgets.then(|| scope.group()),

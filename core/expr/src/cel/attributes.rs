@@ -100,6 +100,29 @@ fn refuse(of: &Node, field: &str) -> Result<(), String> {
     if refused { Err(format!("the attribute {name}.{field} is not supported")) } else { Ok(()) }
 }
 
+/// Makes a top-level attribute one that has no value, wherever it occurs; false when it does not.
+pub(crate) fn forget(node: &mut Node, attribute: &str) -> bool {
+    let all =
+        |nodes: &mut [Node]| nodes.iter_mut().fold(false, |found, node| forget(node, attribute) | found);
+    match node {
+        Node::Literal(_) | Node::Type(_) => false,
+        Node::Name(name) => {
+            let found = &**name == attribute;
+            if found {
+                *name = Box::default();
+            }
+            found
+        }
+        Node::Select { of, .. } | Node::Matches(of, _) => forget(of, attribute),
+        Node::List(items) | Node::Call(_, items) => all(items),
+        Node::Map(entries) => entries
+            .iter_mut()
+            .fold(false, |found, (key, value)| forget(key, attribute) | forget(value, attribute) | found),
+        Node::And(sides) | Node::Or(sides) => all(&mut sides[..]),
+        Node::Choice(nodes) => all(&mut nodes[..]),
+    }
+}
+
 /// Whether the value is metadata as a whole, which has no text here.
 pub(crate) fn is_message(node: &Node) -> bool {
     match node {

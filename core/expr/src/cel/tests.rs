@@ -215,3 +215,39 @@ fn messages_mean_what_their_text_means() {
     assert!(!expression.holds(&EmptyContext));
     assert!(CelExpression::from_message(&expr::Expr::default()).is_err());
 }
+
+#[test]
+fn the_response_may_be_unimportant() {
+    let already = |text| CelExpression::parse(text).unwrap().holds_already(&request());
+    assert_eq!(already("response.code == 200"), None);
+    assert_eq!(already("response.code == 200 || request.headers.x == \"1\""), Some(true));
+    assert_eq!(already("false && response.flags == 0"), Some(false));
+    assert_eq!(already("request.headers.x == \"2\""), Some(false));
+    // What is missing but the response will not come.
+    assert_eq!(already("request.headers.q == \"1\""), Some(false));
+}
+
+#[test]
+fn matchers_take_parsed_expressions_of_any_age() {
+    let read = |json: &str| {
+        let options = dhow_proto::LoadOptions::default();
+        let matcher = format!(r#"{{"expr_match": {json}}}"#);
+        let matcher: dhow_proto::supplement::CelMatcher =
+            dhow_proto::load_json(&matcher, &options).unwrap().message;
+        CelExpression::for_matcher(&matcher.expr_match.unwrap())
+    };
+    let constant = |value: bool| format!(r#"{{"expr": {{"const_expr": {{"bool_value": {value}}}}}}}"#);
+    let (yes, no) = (constant(true), constant(false));
+    for (json, expected) in [
+        (format!(r#"{{"cel_expr_parsed": {yes}}}"#), true),
+        (format!(r#"{{"cel_expr_checked": {yes}, "cel_expr_parsed": {no}}}"#), true),
+        (format!(r#"{{"parsed_expr": {yes}}}"#), true),
+        (format!(r#"{{"checked_expr": {yes}, "cel_expr_parsed": {no}}}"#), false),
+    ] {
+        let expression = read(&json).unwrap();
+        let expression = expression.downcast_ref::<CelExpression>().unwrap();
+        assert_eq!(expression.holds(&EmptyContext), expected, "{json}");
+    }
+    let unset = "failed to create an expression: CEL expression not set.";
+    assert_eq!(read(r#"{"cel_expr_string": "true"}"#).unwrap_err(), unset);
+}

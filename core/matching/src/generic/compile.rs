@@ -1,5 +1,8 @@
 //! From messages to trees.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::any::{self, Resolved};
 use dhow_proto::supplement::{DomainMatcher, IpMatcher, IpRangeMatcher, ServerNameMatcher};
@@ -7,7 +10,7 @@ use dhow_proto::{Message as _, envoy::config::common::matcher::v3 as older};
 
 use super::input::{Input, InputFamily};
 use super::map::{AddressMap, DomainMap, TextMap};
-use super::predicate::Predicate;
+use super::predicate::{Allowed, Predicate};
 use super::tree::{MatchTree, Node, NodeKind, OnMatch, Then};
 use crate::cidr::Cidr;
 use crate::pb::xds::core::v3::TypedExtensionConfig;
@@ -16,6 +19,13 @@ use crate::pb::xds::r#type::matcher::v3::matcher::{
     MatcherList, MatcherTree, MatcherType, OnMatch as OnMatchMessage, matcher_list::FieldMatcher,
     matcher_tree::MatchMap, matcher_tree::TreeType, on_match,
 };
+use crate::pb::xds::r#type::v3::CelExpression;
+
+/// An expression in a language that is not known here; [`MatchData::expression_holds`](super::MatchData::expression_holds) asks it.
+pub type Expression = Arc<dyn Any + Send + Sync>;
+
+/// Compiles the expression of a `CelMatcher`, or says why it cannot be.
+pub type CompileExpression = fn(&CelExpression) -> Result<Expression, String>;
 
 /// What compiling a tree needs to know of its user.
 pub struct MatchOptions<'a, A> {
@@ -25,6 +35,8 @@ pub struct MatchOptions<'a, A> {
     pub admit: &'a dyn Fn(&str) -> Result<(), String>,
     /// Whether `keep_matching` makes sense.
     pub keep_matching: bool,
+    /// Compiles expressions, where the data of the tree can be asked by them.
+    pub expressions: Option<CompileExpression>,
     /// Compiles an action.
     pub action: &'a mut dyn FnMut(&TypedExtensionConfig, &FieldPath) -> Result<A, ConfigError>,
 }
@@ -81,8 +93,12 @@ impl<A> MatchOptions<'_, A> {
         let field = path.field("predicate");
         let predicate =
             predicate.as_ref().ok_or_else(|| ConfigError::new(field.clone(), "value is required"))?;
-        let predicate = Predicate::compile(predicate, &field, self.inputs, self.admit)?;
+        let predicate = Predicate::compile(predicate, &field, &self.allowed())?;
         Ok((predicate, self.on_match(on_match.as_ref(), &path.field("on_match"))?))
+    }
+
+    fn allowed(&self) -> Allowed<'_> {
+        Allowed { inputs: self.inputs, admit: self.admit, expressions: self.expressions }
     }
 
     fn on_match(

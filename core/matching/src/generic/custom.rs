@@ -1,16 +1,18 @@
 //! What a value must be: a string matcher, or one of the matchers of addresses, hashes, fractions, metadata.
 
 use dhow_base::{ConfigError, FieldPath};
-use dhow_proto::Message;
 use dhow_proto::any;
 use dhow_proto::envoy::extensions::matching::input_matchers::consistent_hashing::v3::ConsistentHashing;
 use dhow_proto::envoy::extensions::matching::input_matchers::ip::v3::Ip;
 use dhow_proto::envoy::extensions::matching::input_matchers::metadata::v3::Metadata;
 use dhow_proto::envoy::extensions::matching::input_matchers::runtime_fraction::v3::RuntimeFraction as FractionMessage;
+use dhow_proto::supplement::CelMatcher;
+use dhow_proto::{Message, Name};
 use dhow_runtime_config::{RuntimeFraction, RuntimeValues};
 use twox_hash::XxHash64;
 
-use super::input::InputValue;
+use super::compile::{CompileExpression, Expression};
+use super::input::{Input, InputValue};
 use crate::cidr::CidrSet;
 use crate::metadata::ValueMatcher;
 use crate::pb::matcher::{self as envoy, StringMatcher as StringMessage};
@@ -39,6 +41,8 @@ pub(super) enum ValueRule {
         value: ValueMatcher,
         invert: bool,
     },
+    /// An expression that has to be true, as its language compiled it.
+    Expression(Expression),
 }
 
 impl ValueRule {
@@ -49,6 +53,7 @@ impl ValueRule {
     pub(super) fn of_extension(
         message: &TypedExtensionConfig,
         path: &FieldPath,
+        expressions: Option<CompileExpression>,
     ) -> Result<Self, ConfigError> {
         let TypedExtensionConfig { name, typed_config } = message;
         let path = path.field("typed_config");
@@ -91,8 +96,14 @@ impl ValueRule {
                 let value = value.ok_or_else(|| ConfigError::new(field.clone(), "value is required"))?;
                 Self::Metadata { value: ValueMatcher::compile(&value, &field)?, invert }
             }
-            _ if resolved.type_name == "xds.type.matcher.v3.CelMatcher" => {
-                return Err(ConfigError::unsupported(path));
+            _ if resolved.type_name == CelMatcher::full_name() => {
+                let CelMatcher { expr_match, description: _ } =
+                    CelMatcher::decode(bytes).map_err(malformed)?;
+                let field = path.field("expr_match");
+                let message =
+                    expr_match.ok_or_else(|| ConfigError::new(field.clone(), "value is required"))?;
+                let compile = expressions.ok_or_else(|| ConfigError::unsupported(path.clone()))?;
+                Self::Expression(compile(&message).map_err(|reason| ConfigError::new(field, reason))?)
             }
             _ => {
                 let url = resolved.type_name;
@@ -103,9 +114,13 @@ impl ValueRule {
         })
     }
 
-    /// Whether it compares texts only.
-    pub(super) fn needs_text(&self) -> bool {
-        matches!(self, Self::Text(_))
+    /// Whether values of an input are what it compares.
+    pub(super) fn suits(&self, input: &Input) -> bool {
+        match self {
+            Self::Text(_) => input.is_text(),
+            Self::Expression(_) => matches!(input, Input::Attributes),
+            _ => !matches!(input, Input::Attributes),
+        }
     }
 
     pub(super) fn matches(&self, value: &InputValue<'_>, runtime: &dyn RuntimeValues) -> bool {
@@ -123,7 +138,7 @@ impl ValueRule {
                 XxHash64::oneshot(*seed, text) % u64::from(*modulo) >= u64::from(*threshold)
             }
             Self::Fraction { fraction, seed } => fraction.contains(XxHash64::oneshot(*seed, text), runtime),
-            Self::Metadata { .. } => false,
+            Self::Metadata { .. } | Self::Expression(_) => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What trees read.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
@@ -84,6 +85,12 @@ pub trait MatchData {
     fn filter_state(&self, key: &str, field: &str, out: &mut Vec<u8>) -> bool {
         let _ = (key, field, out);
         false
+    }
+    /// Whether an expression is true, which was compiled by the function that the tree's options named; `None` when it asks for what is
+    /// not there yet.
+    fn expression_holds(&self, expression: &(dyn Any + Send + Sync)) -> Option<bool> {
+        let _ = expression;
+        Some(false)
     }
     /// The runtime's values.
     fn runtime(&self) -> &dyn RuntimeValues {

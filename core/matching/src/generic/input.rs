@@ -8,6 +8,7 @@ use dhow_http::{HeaderMap, HeaderName};
 use dhow_proto::any::{self, Resolved};
 use dhow_proto::envoy::extensions::matching::common_inputs::environment_variable::v3 as environment;
 use dhow_proto::envoy::extensions::matching::common_inputs::network::v3 as network;
+use dhow_proto::supplement::HttpAttributesCelMatchInput;
 use dhow_proto::{Message, Name};
 
 use super::data::{CertificateName, MatchData};
@@ -56,6 +57,8 @@ pub(super) enum Input {
         namespace: Box<str>,
         path: Box<[Box<str>]>,
     },
+    /// All there is, for expressions.
+    Attributes,
     /// Known when the configuration is read.
     Constant(Option<Box<[u8]>>),
 }
@@ -71,6 +74,8 @@ pub(super) enum InputValue<'a> {
     Text(Cow<'a, [u8]>),
     /// A value of metadata.
     Metadata(&'a Value),
+    /// Whatever an expression asks for.
+    Attributes,
 }
 
 impl Input {
@@ -108,7 +113,16 @@ impl Input {
 
     /// Whether it gives texts, as trees and string matchers need.
     pub(super) fn is_text(&self) -> bool {
-        !matches!(self, Self::DynamicMetadata { .. })
+        !matches!(self, Self::DynamicMetadata { .. } | Self::Attributes)
+    }
+
+    /// What Envoy calls what it gives.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Attributes => "cel_data_input",
+            Self::DynamicMetadata { .. } => "the input does not give a string",
+            _ => "string",
+        }
     }
 
     pub(super) fn read<'a>(&'a self, data: &'a dyn MatchData) -> InputValue<'a> {
@@ -152,6 +166,7 @@ impl Input {
                 text(found.then(|| out.into()))
             }
             Self::DynamicMetadata { namespace, path } => metadata(data, namespace, path),
+            Self::Attributes => InputValue::Attributes,
             Self::Constant(value) => text(value.as_deref().map(Cow::Borrowed)),
         }
     }
@@ -239,8 +254,8 @@ fn http_input(resolved: &Resolved<'_>, path: &FieldPath) -> Result<Option<Input>
     if let Some(http::HttpResponseLocalReplyMatchInput {}) = decode(resolved, path)? {
         return Ok(Some(Input::LocalReply));
     }
-    if resolved.type_name == "xds.type.matcher.v3.HttpAttributesCelMatchInput" {
-        return Err(ConfigError::unsupported(path.clone()));
+    if let Some(HttpAttributesCelMatchInput {}) = decode(resolved, path)? {
+        return Ok(Some(Input::Attributes));
     }
     Ok(None)
 }

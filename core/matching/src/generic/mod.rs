@@ -16,7 +16,7 @@ mod predicate;
 mod tests;
 mod tree;
 
-pub use compile::{MatchOptions, from_older};
+pub use compile::{CompileExpression, Expression, MatchOptions, from_older};
 pub use data::{CertificateName, MatchData};
 pub use input::InputFamily;
 pub use tree::{MatchTree, Verdict};

@@ -2,6 +2,7 @@
 
 use dhow_base::{ConfigError, FieldPath};
 
+use super::compile::CompileExpression;
 use super::custom::ValueRule;
 use super::data::MatchData;
 use super::input::{Input, InputFamily, InputValue};
@@ -9,6 +10,13 @@ use crate::pb::xds::r#type::matcher::v3::matcher::matcher_list::Predicate as Mes
 use crate::pb::xds::r#type::matcher::v3::matcher::matcher_list::predicate::{
     MatchType, PredicateList, SinglePredicate, single_predicate,
 };
+
+/// What predicates may be made of.
+pub(super) struct Allowed<'a> {
+    pub(super) inputs: InputFamily,
+    pub(super) admit: &'a dyn Fn(&str) -> Result<(), String>,
+    pub(super) expressions: Option<CompileExpression>,
+}
 
 /// A condition on the data.
 #[derive(Clone, Debug)]
@@ -23,8 +31,7 @@ impl Predicate {
     pub(super) fn compile(
         message: &Message,
         path: &FieldPath,
-        family: InputFamily,
-        admit: &dyn Fn(&str) -> Result<(), String>,
+        allowed: &Allowed<'_>,
     ) -> Result<Self, ConfigError> {
         let Message { match_type } = message;
         let list = |list: &PredicateList, field: &str| -> Result<Box<[Self]>, ConfigError> {
@@ -33,8 +40,7 @@ impl Predicate {
             if predicate.len() < 2 {
                 return Err(ConfigError::new(path, "value must contain at least 2 item(s)"));
             }
-            let each =
-                predicate.iter().enumerate().map(|(at, m)| Self::compile(m, &path.index(at), family, admit));
+            let each = predicate.iter().enumerate().map(|(at, m)| Self::compile(m, &path.index(at), allowed));
             each.collect()
         };
         Ok(match match_type {
@@ -42,23 +48,24 @@ impl Predicate {
             Some(MatchType::OrMatcher(any)) => Self::Any(list(any, "or_matcher")?),
             Some(MatchType::AndMatcher(all)) => Self::All(list(all, "and_matcher")?),
             Some(MatchType::NotMatcher(inner)) => {
-                Self::Not(Box::new(Self::compile(inner, &path.field("not_matcher"), family, admit)?))
+                Self::Not(Box::new(Self::compile(inner, &path.field("not_matcher"), allowed)?))
             }
             Some(MatchType::SinglePredicate(single)) => {
                 let path = path.field("single_predicate");
                 let SinglePredicate { input, matcher } = single;
-                let input = Input::compile(input.as_ref(), &path.field("input"), family, admit)?;
+                let input =
+                    Input::compile(input.as_ref(), &path.field("input"), allowed.inputs, allowed.admit)?;
                 let rule = match matcher {
                     None => return Err(ConfigError::new(path.field("matcher"), "is required")),
                     Some(single_predicate::Matcher::ValueMatch(text)) => {
                         ValueRule::of_string(text, &path.field("value_match"))?
                     }
                     Some(single_predicate::Matcher::CustomMatch(custom)) => {
-                        ValueRule::of_extension(custom, &path.field("custom_match"))?
+                        ValueRule::of_extension(custom, &path.field("custom_match"), allowed.expressions)?
                     }
                 };
-                if rule.needs_text() && !input.is_text() {
-                    let reason = "Unsupported data input type: the input does not give a string";
+                if !rule.suits(&input) {
+                    let reason = format!("Unsupported data input type: {}", input.kind());
                     return Err(ConfigError::new(path.field("input"), reason));
                 }
                 Self::Single { input, rule }
@@ -71,6 +78,10 @@ impl Predicate {
         match self {
             Self::Single { input, rule } => match input.read(data) {
                 InputValue::Unavailable => None,
+                InputValue::Attributes => match rule {
+                    ValueRule::Expression(expression) => data.expression_holds(&**expression),
+                    _ => Some(false),
+                },
                 value => Some(rule.matches(&value, data.runtime())),
             },
             // What is missing does not matter once one holds.

@@ -25,6 +25,7 @@ fn compile_as(
         inputs,
         admit: &|_| Ok(()),
         keep_matching,
+        expressions: None,
         action: &mut |action, _| Ok(action.name.clone()),
     };
     MatchTree::compile(&message, &FieldPath::root(), &mut options)

@@ -93,7 +93,7 @@ impl<A> Node<A> {
             NodeKind::Tree { input, map } => match input.read(data) {
                 InputValue::Unavailable => Some(Verdict::Insufficient),
                 InputValue::Text(text) => map.find(&text, |on_match| on_match.decided(data, kept)),
-                InputValue::Absent | InputValue::Metadata(_) => None,
+                InputValue::Absent | InputValue::Metadata(_) | InputValue::Attributes => None,
             },
         };
         found.unwrap_or_else(|| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_expr::CelExpression;
 use dhow_matching::generic::{InputFamily, MatchOptions, MatchTree, from_older};
 use dhow_proto::any;
 use dhow_proto::envoy::config::core::v3::TypedExtensionConfig;
@@ -86,6 +87,7 @@ fn compile(message: &Matcher, path: &FieldPath) -> Result<SkipTree, ConfigError>
             inputs: InputFamily::Http,
             admit: &|_| Ok(()),
             keep_matching: false,
+            expressions: Some(CelExpression::for_matcher),
             action: &mut read_action,
         },
     )

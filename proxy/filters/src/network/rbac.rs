@@ -73,7 +73,7 @@ fn configure(
         if let Some(rules) = &rules {
             refuse_http(rules, &path)?;
         }
-        rules.map(|rules| read_rules(rules, &path)).transpose()
+        rules.map(|rules| read_rules(rules, &path, warnings)).transpose()
     };
     let enforced = engine(rules, matcher, ["rules", "matcher"])?;
     let shadow = engine(shadow_rules, shadow_matcher, ["shadow_rules", "shadow_matcher"])?;

@@ -77,7 +77,7 @@ impl Rules {
                     .map(Engine::Tree)
                     .map(Some);
             }
-            rules.map(|rules| read_rules(rules, &path.field(fields[0]))).transpose()
+            rules.map(|rules| read_rules(rules, &path.field(fields[0]), warnings)).transpose()
         };
         let enforced = engine(rules, matcher, ["rules", "matcher"])?;
         let shadow = engine(shadow_rules, shadow_matcher, ["shadow_rules", "shadow_matcher"])?;
@@ -94,7 +94,11 @@ impl Rules {
 }
 
 /// Reads a set of policies.
-pub(crate) fn read_rules(message: RulesMessage, path: &FieldPath) -> Result<Engine, ConfigError> {
+pub(crate) fn read_rules(
+    message: RulesMessage,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Engine, ConfigError> {
     let RulesMessage { action, policies, audit_logging_options } = message;
     if let Some(AuditLoggingOptions { audit_condition, logger_configs }) = audit_logging_options {
         let writes = audit_condition != 0 && !logger_configs.is_empty();
@@ -103,7 +107,7 @@ pub(crate) fn read_rules(message: RulesMessage, path: &FieldPath) -> Result<Engi
     let path_of_policies = path.field("policies");
     let mut compiled = Vec::with_capacity(policies.len());
     for (name, policy) in policies {
-        compiled.push(read_policy(name, policy, &path_of_policies)?);
+        compiled.push(read_policy(name, policy, &path_of_policies, warnings)?);
     }
     // The first match counts, in the order of the names.
     compiled.sort_by(|a: &Policy, b| a.name.cmp(&b.name));
@@ -121,10 +125,18 @@ pub(crate) fn read_rules(message: RulesMessage, path: &FieldPath) -> Result<Engi
     Ok(Engine::Policies { action, policies: compiled.into() })
 }
 
-fn read_policy(name: String, message: PolicyMessage, path: &FieldPath) -> Result<Policy, ConfigError> {
+fn read_policy(
+    name: String,
+    message: PolicyMessage,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Policy, ConfigError> {
     let path = path.key(&name);
     let PolicyMessage { permissions, principals, condition, checked_condition, cel_config } = message;
-    ConfigError::refuse_if(checked_condition.is_some(), &path, "checked_condition")?;
+    if checked_condition.is_some() {
+        let why = "without effect, as in Envoy 1.40";
+        warnings.push(ConfigWarning::new(path.field("checked_condition"), why));
+    }
     ConfigError::refuse_if(cel_config.is_some(), &path, "cel_config")?;
     let at_least_one = |is_empty: bool, field: &str| {
         if is_empty {

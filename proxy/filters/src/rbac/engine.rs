@@ -133,7 +133,13 @@ pub(crate) fn compile_tree(
     MatchTree::compile(
         message,
         path,
-        &mut MatchOptions { inputs, admit: &|_| Ok(()), keep_matching: true, action: &mut read_action },
+        &mut MatchOptions {
+            inputs,
+            admit: &|_| Ok(()),
+            keep_matching: true,
+            expressions: Some(CelExpression::for_matcher),
+            action: &mut read_action,
+        },
     )
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn compile_choice(message: &Matcher, path: &FieldPath) -> Result<Cert
         inputs: InputFamily::Http,
         admit: &admit,
         keep_matching: false,
+        expressions: None,
         action: &mut compile_action,
     };
     MatchTree::compile(message, path, &mut options).map(CertificateChoice)

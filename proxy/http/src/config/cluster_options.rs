@@ -73,6 +73,6 @@ pub fn lower_cluster_options(
         filters,
         retry_policy: retry_policy.transpose()?,
         hash_policies: hash_policies.collect::<Result<_, _>>()?,
-        mirror_policies: MirrorPolicy::compile_all(&mirror_policies, path)?,
+        mirror_policies: MirrorPolicy::compile_all(&mirror_policies, path, context.warnings)?,
     }))
 }

@@ -180,6 +180,7 @@ fn compile_matcher(message: &Matcher, path: &FieldPath) -> Result<MatchTree<Arc<
         inputs: InputFamily::Network,
         admit: &|_| Ok(()),
         keep_matching: false,
+        expressions: None,
         action: &mut action,
     };
     MatchTree::compile(message, path, options)

@@ -41,15 +41,14 @@ pub(crate) struct LegacyHttpFields {
     pub(crate) use_downstream_protocol: bool,
 }
 
-/// Returns the HTTP options and the idle time-out of pooled TCP connections.
+/// Returns the HTTP options.
 pub(crate) fn lower(
     typed: HashMap<String, Any>,
     legacy: LegacyHttpFields,
     path: &FieldPath,
     notes: &mut Notes,
-) -> Result<(HttpOptions, Option<Duration>), ConfigError> {
+) -> Result<HttpOptions, ConfigError> {
     let mut http = None;
-    let mut tcp_idle = Some(Duration::from_secs(600));
     for (key, any) in typed {
         let path = path.field("typed_extension_protocol_options").key(&key);
         match &*key {
@@ -59,7 +58,12 @@ pub(crate) fn lower(
             },
             TCP_KEY => match unpack::<TcpProtocolOptions>(&any, || path.clone())? {
                 Some(TcpProtocolOptions { idle_timeout }) => {
-                    tcp_idle = timeout(idle_timeout, tcp_idle, || path.field("idle_timeout"))?;
+                    let path = path.field("idle_timeout");
+                    timeout(idle_timeout, None, || path.clone())?;
+                    if idle_timeout.is_some() {
+                        let reason = "without effect: connections of tcp_proxy are made for a client and are never idle in a pool";
+                        notes.warn(path, reason);
+                    }
                 }
                 None => return Err(wrong_type(&any, path)),
             },
@@ -71,11 +75,10 @@ pub(crate) fn lower(
             }
         }
     }
-    let http = match http {
-        Some(http) => http,
-        None => lower_legacy(legacy, path, notes)?,
-    };
-    Ok((http, tcp_idle))
+    match http {
+        Some(http) => Ok(http),
+        None => lower_legacy(legacy, path, notes),
+    }
 }
 
 fn wrong_type(any: &Any, path: FieldPath) -> ConfigError {
@@ -323,6 +326,11 @@ fn lower_http2(
         stream_reset_rate,
     } = options;
     refuse(&allow_metadata, || path.field("allow_metadata"))?;
+    if allow_connect {
+        let reason = "hosts are not told that this side knows extended CONNECT, a setting that means nothing to them; requests \
+                      with it are sent";
+        notes.warn(path.field("allow_connect"), reason);
+    }
     refuse(&custom_settings_parameters, || path.field("custom_settings_parameters"))?;
     for (field, is_set) in [
         ("max_outbound_frames", max_outbound_frames.is_some()),
@@ -343,7 +351,6 @@ fn lower_http2(
         max_concurrent_streams: number(max_concurrent_streams),
         initial_stream_window_size: number(initial_stream_window_size),
         initial_connection_window_size: number(initial_connection_window_size),
-        allow_connect,
         stream_error_on_invalid_message: override_stream_error_on_invalid_http_message
             .map_or(stream_error_on_invalid_http_messaging, |value| value.value),
         keepalive: keepalive(connection_keepalive, &path.field("connection_keepalive"))?,

@@ -176,11 +176,11 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
             notes.without_effect(path.field(field));
         }
     }
-    if per_endpoint_stats {
-        notes.without_effect(path.field("track_cluster_stats").field("per_endpoint_stats"));
-    }
-    let tracking =
-        Tracking { timeout_budgets: timeout_budgets || track_timeout_budgets, request_response_sizes };
+    let tracking = Tracking {
+        timeout_budgets: timeout_budgets || track_timeout_budgets,
+        request_response_sizes,
+        per_endpoint: per_endpoint_stats,
+    };
     if close_connections_on_host_health_failure {
         let reason = "connections of HTTP pools end with the request under way in any case, as in Envoy; those of tcp_proxy \
                       stay";
@@ -198,8 +198,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     let checks_by_default = typed_extension_protocol_options.is_empty()
         && legacy.upstream.is_none()
         && discovery::is_dynamic_forward_proxy(cluster_discovery_type.as_ref());
-    let (mut http, tcp_idle_timeout) =
-        http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
+    let mut http = http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
     http.auto_sni |= checks_by_default;
     http.auto_san_validation |= checks_by_default;
     let http2 = !matches!(http.protocol, UpstreamProtocol::Http1(_));
@@ -247,7 +246,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         per_connection_buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1 << 20),
         balancing: load_balancing::lower(balancing, path, notes)?,
         http,
-        tcp_idle_timeout,
         bind,
         tcp_keepalive,
         connections,
@@ -258,7 +256,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
             .map(|message| outlier::lower(message, &path.field("outlier_detection")))
             .transpose()?,
         ignore_health_on_host_removal,
-        close_connections_on_host_health_failure,
         wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|value| value.value),
     };
     Ok(ClusterConfig {

@@ -46,7 +46,6 @@ fn defaults_are_envoy_s() {
     assert_eq!(config.balancing.panic_threshold, 50);
     assert_eq!(config.http.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(config.http.max_requests_per_connection, None);
-    assert_eq!(config.tcp_idle_timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.thresholds[0].max_retries, 3);
     assert!(matches!(config.http.protocol, UpstreamProtocol::Http1(_)));
     let Discovery::Static(assignment) = config.discovery else { panic!("not static") };
@@ -174,17 +173,26 @@ fn load_balancing_settings_are_read() {
 fn http_options_come_from_the_typed_extension() {
     let config = accepted(&format!(
         "{{name: a, {ENDPOINT}, typed_extension_protocol_options: {{\
-         envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions: {{'@type': type.googleapis.com/envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions, idle_timeout: 3s}}, \
          envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
          common_http_protocol_options: {{idle_timeout: 0s, max_requests_per_connection: 7}}, \
          upstream_http_protocol_options: {{auto_sni: true}}, \
          explicit_http_config: {{http2_protocol_options: {{max_concurrent_streams: 9, connection_keepalive: {{interval: 30s, timeout: 5s}}}}}}}}}}}}"
     ));
     assert_eq!((config.http.idle_timeout, config.http.max_requests_per_connection), (None, Some(7)));
-    assert_eq!((config.http.auto_sni, config.tcp_idle_timeout), (true, Some(Duration::from_secs(3))));
+    assert!(config.http.auto_sni);
     let UpstreamProtocol::Http2(http2) = &config.http.protocol else { panic!("not HTTP/2") };
     assert_eq!(http2.max_concurrent_streams, Some(9));
     assert_eq!(http2.keepalive.map(|keepalive| keepalive.timeout), Some(Duration::from_secs(5)));
+}
+
+#[test]
+fn idle_connections_of_tcp_pools_are_warned_about() {
+    let tcp = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions";
+    let options = format!("{{{tcp}: {{'@type': type.googleapis.com/{tcp}, idle_timeout: 3s}}}}");
+    let (_, warnings) =
+        lower(&format!("{{name: a, {ENDPOINT}, typed_extension_protocol_options: {options}}}")).unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].ends_with("idle_timeout"), "{warnings:?}");
 }
 
 #[test]
