@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
+use dhow_proto::google::protobuf::{Any, Struct, Value, value::Kind};
 
 /// The dynamic metadata of a stream: a `google.protobuf.Struct` for each namespace, usually the name of the filter that
 /// wrote it. Allocates nothing until a second namespace is set.
@@ -13,6 +13,8 @@ pub struct DynamicMetadata {
     first: Option<Namespace>,
     /// Few namespaces are ever set on a stream: looking through them beats hashing.
     others: Vec<Namespace>,
+    /// `typed_filter_metadata`, apart from the namespaces above.
+    typed: Vec<(Box<str>, Arc<Any>)>,
 }
 
 type Namespace = (Cow<'static, str>, Arc<Struct>);
@@ -31,6 +33,19 @@ impl DynamicMetadata {
     /// All namespaces, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Struct)> {
         self.first.iter().chain(&self.others).map(|(name, fields)| (&**name, &**fields))
+    }
+
+    /// The message of a namespace of typed metadata.
+    pub fn typed(&self, namespace: &str) -> Option<&Any> {
+        self.typed.iter().find(|(name, _)| **name == *namespace).map(|(_, message)| &**message)
+    }
+
+    /// Sets the message of a namespace of typed metadata, instead of the one that is there.
+    pub fn set_typed(&mut self, namespace: &str, message: &Arc<Any>) {
+        match self.typed.iter_mut().find(|(name, _)| **name == *namespace) {
+            Some((_, present)) => *present = message.clone(),
+            None => self.typed.push((namespace.into(), message.clone())),
+        }
     }
 
     fn push(&mut self, namespace: Namespace) -> &mut Namespace {

@@ -6,7 +6,7 @@ use dhow_http::HeaderMap;
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory};
 use dhow_routing::FilterOverride;
 
-use super::config::Entry;
+use super::config::{Entry, EntryValue};
 
 dhow_stats::stat_group! {
     /// `http.<stat_prefix>.set_metadata.*`.
@@ -42,11 +42,15 @@ impl HttpFilter for Filter {
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         let metadata = &mut stream.info.dynamic_metadata;
-        for Entry { namespace, fields, overwrites } in &*self.entries {
-            if *overwrites || metadata.get(namespace).is_none() {
-                metadata.merge(namespace, fields);
-            } else {
-                self.stats.overwrite_denied().inc();
+        for Entry { namespace, value, overwrites } in &*self.entries {
+            match value {
+                EntryValue::Fields(fields) if *overwrites || metadata.get(namespace).is_none() => {
+                    metadata.merge(namespace, fields);
+                }
+                EntryValue::Typed(message) if *overwrites || metadata.typed(namespace).is_none() => {
+                    metadata.set_typed(namespace, message);
+                }
+                EntryValue::Fields(_) | EntryValue::Typed(_) => self.stats.overwrite_denied().inc(),
             }
         }
         HeadersVerdict::Continue

@@ -18,3 +18,30 @@ fn values_are_overwritten_only_where_that_is_allowed() {
     assert!(fields.contains_key("x") && !fields.contains_key("y") && fields.contains_key("z"));
     assert_eq!(stat(&store, "http.test.set_metadata.overwrite_denied"), Some(1));
 }
+
+#[test]
+fn messages_are_kept_apart_from_fields() {
+    let store = Store::new();
+    let typed = |seconds: u32, more: &str| {
+        format!(
+            "{{metadata_namespace: a, typed_value: {{'@type': type.googleapis.com/google.protobuf.Duration, \
+             value: {seconds}s}}{more}}}"
+        )
+    };
+    let entries = [typed(1, ""), typed(2, ""), "{metadata_namespace: a, value: {x: 1}}".to_owned()];
+    let yaml = format!("metadata: [{}]", entries.join(", "));
+    let factory = configure::<Config>(&yaml, &store).unwrap();
+    let mut stream = Stream::new(0);
+    let mut filter = stream.create(&*factory).unwrap();
+    stream.decode(&mut *filter, &mut request("/", &[]));
+    assert_eq!(stream.info.dynamic_metadata.typed("a").unwrap().value, [8, 1]);
+    assert!(stream.info.dynamic_metadata.get("a").unwrap().fields.contains_key("x"));
+    assert_eq!(stat(&store, "http.test.set_metadata.overwrite_denied"), Some(1));
+
+    let store = Store::new();
+    let yaml = format!("metadata: [{}, {}]", typed(1, ""), typed(2, ", allow_overwrite: true"));
+    let factory = configure::<Config>(&yaml, &store).unwrap();
+    let mut filter = stream.create(&*factory).unwrap();
+    stream.decode(&mut *filter, &mut request("/", &[]));
+    assert_eq!(stream.info.dynamic_metadata.typed("a").unwrap().value, [8, 2]);
+}
