@@ -47,6 +47,11 @@ impl LocalReply {
         }
     }
 
+    /// The answer to requests that there is no room for.
+    pub fn overloaded() -> Self {
+        Self::new(503, &b"envoy overloaded"[..], "overload")
+    }
+
     /// Adds a response flag.
     pub fn flag(mut self, flag: ResponseFlag) -> Self {
         self.flags.insert(flag);

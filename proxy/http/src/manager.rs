@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
 use dhow_proxy_api::{Clusters, ConnectionInfo, DrainState, HostResolution, Membership};
-use dhow_proxy_runtime::Worker;
+use dhow_proxy_runtime::{LoadShedPoint, Worker, overload};
 use dhow_proxy_upstream::{Resolution, WorkerClusters};
 use dhow_routing::{RouteTable, SelectedRoute};
 
@@ -76,6 +76,11 @@ impl Manager {
         let jitter = timeouts.max_connection_duration_jitter;
         let random = if jitter > 0.0 { self.worker.random() } else { 0 };
         Some(info.start + with_jitter(max, jitter, random))
+    }
+
+    /// Whether load of a connection is shed at a point this time.
+    pub(crate) fn sheds(&self, point: LoadShedPoint, connection: &ConnectionInfo) -> bool {
+        overload().sheds_of(point, connection.bypass_overload_manager, || self.worker.random())
     }
 
     /// How long a connection may stay open idle once it drains because of its age (`drain_timeout`); `None` for ever.

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use dhow_proxy_api::{Connection, ConnectionInfo};
-use dhow_proxy_runtime::clock;
+use dhow_proxy_runtime::{LoadShedPoint, clock};
 
 use crate::config::CodecType;
 use crate::downstream::H1Downstream;
@@ -29,7 +29,15 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
         (CodecType::Auto, Some(_)) => CodecType::Http1,
         (codec, _) => codec,
     };
+    let sheds = || {
+        let sheds = manager.sheds(LoadShedPoint::CreatingCodec, &info);
+        if sheds {
+            manager.stats.manager.downstream_rq_overload_close().inc();
+        }
+        sheds
+    };
     match codec {
+        CodecType::Http2 if sheds() => {}
         CodecType::Http2 => {
             active.end = Box::pin(http2::serve(manager, info, transport, Vec::new(), &active.family)).await
         }
@@ -42,6 +50,9 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
                 _ => Sniffed::Http1,
             };
             match sniffed {
+                Sniffed::Http1 | Sniffed::Http2 if sheds() => {
+                    active.end = Box::pin(http1::close_gently(&manager, &mut down, false)).await;
+                }
                 Sniffed::Http1 => active.end = http1::serve(&manager, &info, &mut down, &active.family).await,
                 Sniffed::Http2 => {
                     let (transport, read) = down.into_wire().into_parts();

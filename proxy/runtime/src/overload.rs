@@ -22,7 +22,20 @@ pub enum LoadShedPoint {
     TcpListenerAccept,
     /// Requests are answered with 503 once their head is there.
     DecodeHeaders,
+    /// Connections are closed when their first bytes come.
+    CreatingCodec,
+    /// HTTP/1 requests are answered with 500 before they are read.
+    Http1Dispatch,
+    /// Connections are drained when a request comes (GOAWAY, `connection: close`).
+    Http2GoAway,
+    /// Requests are answered with 503 by the router.
+    DownstreamFilter,
+    /// Requests that need a new connection to a host find none.
+    NewUpstreamConnection,
 }
+
+/// How many points there are.
+const POINTS: usize = LoadShedPoint::NewUpstreamConnection as usize + 1;
 
 /// The value of an action that always applies.
 const ALWAYS: u32 = 1 << 16;
@@ -33,8 +46,8 @@ pub struct OverloadState {
     /// By action, how often it applies.
     values: [AtomicU32; 4],
     /// By point, how often load is shed there, and how often it was.
-    points: [AtomicU32; 2],
-    shed: [AtomicU64; 2],
+    points: [AtomicU32; POINTS],
+    shed: [AtomicU64; POINTS],
     /// Most connections of clients at a time; 0: they are not counted.
     max_connections: AtomicU64,
     connections: AtomicU64,
@@ -52,8 +65,8 @@ impl OverloadState {
     const fn new() -> Self {
         Self {
             values: [const { AtomicU32::new(0) }; 4],
-            points: [const { AtomicU32::new(0) }; 2],
-            shed: [const { AtomicU64::new(0) }; 2],
+            points: [const { AtomicU32::new(0) }; POINTS],
+            shed: [const { AtomicU64::new(0) }; POINTS],
             max_connections: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -77,6 +90,11 @@ impl OverloadState {
             self.shed[point as usize].fetch_add(1, Ordering::Relaxed);
         }
         sheds
+    }
+
+    /// The same for a connection, which may have been exempted.
+    pub fn sheds_of(&self, point: LoadShedPoint, exempt: bool, random: impl FnOnce() -> u64) -> bool {
+        self.points[point as usize].load(Ordering::Relaxed) != 0 && !exempt && self.sheds(point, random)
     }
 
     /// How often load was shed at a point since the last time.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
 use dhow_proxy_api::{LocalReply, StreamFormat};
-use dhow_proxy_runtime::clock;
+use dhow_proxy_runtime::{LoadShedPoint, clock};
 use dhow_proxy_upstream::{ResponseTraits, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, MirrorPolicy, Priority, SelectedRoute};
 
@@ -47,6 +47,10 @@ impl Exchange {
         }
         if let Some(metadata) = &info.metadata {
             self.info.upstream.cluster_metadata = Some(metadata.clone());
+        }
+        if manager.sheds(LoadShedPoint::DownstreamFilter, &self.info.connection) {
+            manager.stats.manager.rq_overload_local_reply().inc();
+            return Err(LocalReply::overloaded());
         }
         let mut groups = manager.request_groups(route, &self.request);
         self.info.virtual_cluster = groups.virtual_cluster();

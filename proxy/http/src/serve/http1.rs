@@ -15,7 +15,7 @@ use dhow_http::h1::{
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, LocalReply, Protocol, StreamFormat, StreamInfo};
-use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, clock};
 
 use crate::config::Timeouts;
 use crate::downstream::{Downstream, H1Downstream};
@@ -40,6 +40,8 @@ enum Last {
         at_once: bool,
     },
     Refused(RequestError),
+    /// Load is shed.
+    Shed,
     HeadExpired(HeadExpired),
     /// The connection was drained.
     Drained,
@@ -70,7 +72,7 @@ pub(super) async fn serve(
     };
     let last = loop {
         // What came is not held while it is answered: an idle connection would have to have the room for it.
-        let exchange = match await_request(manager, down, &mut timer, &mut aging).await {
+        let exchange = match await_request(manager, info, down, &mut timer, &mut aging).await {
             Awaited::Request(head, request, begun) => {
                 requests += 1;
                 manager.stats.count_client(family, &head);
@@ -94,6 +96,10 @@ pub(super) async fn serve(
         Last::Answered { at_once } => at_once,
         Last::Refused(error) => {
             Box::pin(refuse(manager, info, down, &mut timer, error)).await;
+            false
+        }
+        Last::Shed => {
+            Box::pin(shed(manager, info, down, &mut timer)).await;
             false
         }
         Last::HeadExpired(what) => {
@@ -144,6 +150,10 @@ async fn one_exchange(
     if max > 0 && requests >= max {
         manager.stats.manager.downstream_cx_max_requests_reached().inc();
         down.close_after_response();
+    }
+    // The point is named after HTTP/2 alone, and is for all connections.
+    if manager.sheds(LoadShedPoint::Http2GoAway, info) {
+        down.close_from(Some(clock::now()));
     }
     let end_stream = request.body == BodyLength::None;
     let mut exchange = Exchange::new(
@@ -230,6 +240,7 @@ struct PartialHead {
 /// Waits for the next request head. Nothing is held while the connection is idle but its socket.
 async fn await_request(
     manager: &Rc<Manager>,
+    info: &ConnectionInfo,
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
     aging: &mut Aging,
@@ -242,6 +253,9 @@ async fn await_request(
         loop {
             let wire = down.wire();
             if !wire.read.is_empty() {
+                if manager.sheds(LoadShedPoint::Http1Dispatch, info) {
+                    return Poll::Ready(Awaited::Nothing(Last::Shed));
+                }
                 let (mut head, mut progress, begun) = match partial.take() {
                     Some(partial) => (partial.head, partial.progress, Some(partial.begun)),
                     None => (manager.take_head(), HeadProgress::default(), None),
@@ -370,6 +384,19 @@ async fn refuse(
     answer(manager, info, down, timer, version, (reply, flag)).await;
 }
 
+/// Answers what was not even read.
+async fn shed(
+    manager: &Rc<Manager>,
+    info: &Rc<ConnectionInfo>,
+    down: &mut H1Downstream,
+    timer: &mut DeadlineTimer,
+) {
+    manager.stats.manager.downstream_rq_overload_close().inc();
+    let reply = LocalReply::new(500, &b"Internal Server Error"[..], "overload");
+    let flag = Some(ResponseFlag::DownstreamProtocolError);
+    answer(manager, info, down, timer, Version::Http11, (reply, flag)).await;
+}
+
 /// Answers a head that did not come whole in time.
 async fn head_expired(
     manager: &Rc<Manager>,
@@ -438,7 +465,7 @@ fn abandoned_head(manager: &Manager, connection: &Rc<ConnectionInfo>) {
 
 /// Ends the connection once everything is written: `at_once` where the client expects it, else after a while in which the
 /// client may end it (`delayed_close_timeout`), so that a response that is still in flight is not lost to a reset.
-async fn close_gently(manager: &Manager, down: &mut H1Downstream, at_once: bool) -> End {
+pub(super) async fn close_gently(manager: &Manager, down: &mut H1Downstream, at_once: bool) -> End {
     let delay = manager.config.timeouts.delayed_close;
     let mut timer = DeadlineTimer::new();
     let mut deadline = delay.map(|delay| clock::now() + delay);

@@ -15,7 +15,7 @@ use dhow_http::{HeaderMap, KnownHeader};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
-use dhow_proxy_runtime::{DeadlineTimer, OverloadAction, clock, overload};
+use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, OverloadAction, clock, overload};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::{Downstream, H2Downstream, Streams};
@@ -201,6 +201,8 @@ impl Server {
         }
         let random = || self.manager.worker.random();
         if reached {
+            self.drain();
+        } else if self.manager.sheds(LoadShedPoint::Http2GoAway, &self.info) {
             self.drain();
         } else if overload().applies(OverloadAction::DisableHttpKeepalive, random)
             && !self.info.bypass_overload_manager

@@ -24,7 +24,7 @@ impl Exchange {
             && (overload().applies(OverloadAction::StopAcceptingRequests, random)
                 || overload().sheds(LoadShedPoint::DecodeHeaders, random))
         {
-            return Err(self.overloaded());
+            return Err(self.refused_by_overload());
         }
         let connection = self.info.connection.clone();
         let port = connection.local_address.port();
@@ -75,9 +75,9 @@ impl Exchange {
 
     /// The answer to requests while none are accepted.
     #[cold]
-    fn overloaded(&self) -> Box<LocalReply> {
+    fn refused_by_overload(&self) -> Box<LocalReply> {
         self.manager.stats.manager.downstream_rq_overload_close().inc();
-        let mut reply = LocalReply::new(503, &b"envoy overloaded"[..], "overload");
+        let mut reply = LocalReply::overloaded();
         if self.manager.config.append_local_overload {
             reply = reply.header(HeaderName::new("x-envoy-local-overloaded"), *b"true");
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use dhow_net::Transport;
 use dhow_proxy_api::LocalFuture;
-use dhow_proxy_runtime::{Worker, clock};
+use dhow_proxy_runtime::{LoadShedPoint, Worker, clock, overload};
 use dhow_proxy_upstream::{
     ClusterInfo, ConnectionGuard, Health, Host, Http2Options, Permit, Resource, RoutingPriority,
     SecureOptions, UpstreamConnection, UpstreamProtocol, connect,
@@ -207,6 +207,12 @@ impl HostPool {
         let pending = PendingGuard::new(self, permit);
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().push_back(sender);
+        let random = || self.worker.random();
+        if self.needs_connection() && overload().sheds(LoadShedPoint::NewUpstreamConnection, random) {
+            self.waiting.borrow_mut().pop_back();
+            self.info.stats.upstream_rq_cancelled().inc();
+            return Err(Reset::new(ResetKind::Overflow));
+        }
         self.connect_if_needed();
         Ok(Box::pin(async move {
             let result = receiver.await;

@@ -260,6 +260,11 @@ fn lower_point(
     let point = match name.strip_prefix("envoy.load_shed_points.") {
         Some("tcp_listener_accept") => Some(LoadShedPoint::TcpListenerAccept),
         Some("http_connection_manager_decode_headers") => Some(LoadShedPoint::DecodeHeaders),
+        Some("hcm_ondata_creating_codec") => Some(LoadShedPoint::CreatingCodec),
+        Some("http1_server_abort_dispatch") => Some(LoadShedPoint::Http1Dispatch),
+        Some("http2_server_go_away_on_dispatch") => Some(LoadShedPoint::Http2GoAway),
+        Some("http_downstream_filter_check") => Some(LoadShedPoint::DownstreamFilter),
+        Some("connection_pool_new_connection") => Some(LoadShedPoint::NewUpstreamConnection),
         _ => {
             let why = format!("without effect: no load is shed at {name}");
             warnings.push(ConfigWarning::new(path.field("name"), why));
@@ -393,7 +398,7 @@ mod tests {
         let (settings, warned) = read(&point("tcp_listener_accept", once));
         assert_eq!(settings.unwrap().points[0].point, Some(LoadShedPoint::TcpListenerAccept));
         assert_eq!(warned, 0);
-        let (settings, warned) = read(&point("http1_server_abort_dispatch", once));
+        let (settings, warned) = read(&point("tcp_proxy_on_data", once));
         assert_eq!((settings.unwrap().points[0].point, warned), (None, 1));
         let named = "envoy.load_shed_points.tcp_listener_accept";
         let (settings, _) = read(&point("tcp_listener_accept", &format!("{once}, {once}")));
