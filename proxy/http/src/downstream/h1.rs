@@ -36,7 +36,10 @@ pub(crate) struct H1Downstream {
     lingers: bool,
     keys: HeaderKeyFormat,
     pass_trailers: bool,
-    close_from: Option<Instant>,
+    /// Since when the connection drains: responses say that they are the last, and clients that go on are served.
+    drains_from: Option<Instant>,
+    /// A response that says so is the last.
+    ends_with_drain: bool,
 }
 
 impl H1Downstream {
@@ -63,7 +66,8 @@ impl H1Downstream {
             lingers: false,
             keys,
             pass_trailers,
-            close_from: None,
+            drains_from: None,
+            ends_with_drain: false,
         }
     }
 
@@ -82,7 +86,8 @@ impl H1Downstream {
         self.request_done = request.body == BodyLength::None;
         self.response_started = false;
         self.finishing = false;
-        self.close = !request.keep_alive;
+        // Draining comes before what the client says, as in Envoy.
+        self.close = !request.keep_alive && !self.drains();
         self.delay_close = false;
         self.lingers = false;
         self.wire.begin_body(request.body, limits);
@@ -109,9 +114,14 @@ impl H1Downstream {
         self.wire.out().extend_from_slice(CONTINUE);
     }
 
-    /// Ends the connection after any response that begins at this time or later.
-    pub(crate) fn close_from(&mut self, at: Option<Instant>) {
-        self.close_from = at;
+    /// Drains the connection from this time on: responses say that they are the last, and are when `ends`.
+    pub(crate) fn drain_from(&mut self, at: Option<Instant>, ends: bool) {
+        (self.drains_from, self.ends_with_drain) = (at, ends);
+    }
+
+    /// Whether the connection drains.
+    pub(crate) fn drains(&self) -> bool {
+        self.drains_from.is_some_and(|at| at <= clock::now())
     }
 
     /// Ends the connection after the response to this request.
@@ -232,10 +242,10 @@ impl Downstream for H1Downstream {
         self.response_started = true;
         let status = head.status().unwrap_or(0);
         let upgraded = status == 101 || (self.request.connect && (200..300).contains(&status));
-        let drained = self.close_from.is_some_and(|at| at <= clock::now());
-        self.delay_close = close || drained || upgraded || !self.request_done;
+        let drains = self.drains();
+        self.delay_close = close || drains && self.ends_with_drain || upgraded || !self.request_done;
         self.close |= self.delay_close;
-        if self.close && !upgraded {
+        if (self.close || drains) && !upgraded {
             head.set_known(KnownHeader::Connection, b"close");
         } else if self.request.version == Version::Http10 {
             head.set_known(KnownHeader::Connection, b"keep-alive");
@@ -246,6 +256,15 @@ impl Downstream for H1Downstream {
             framing == BodyFraming::Identity && !head.contains_known(KnownHeader::ContentLength);
         self.close |= until_close;
         self.wire.begin_write(framing);
+    }
+
+    fn begin_drain(&mut self) -> bool {
+        let begins = !self.drains();
+        if begins {
+            self.drains_from = Some(clock::now());
+            self.close &= self.request.keep_alive;
+        }
+        begins
     }
 
     fn linger(&mut self) {

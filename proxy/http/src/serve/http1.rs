@@ -65,7 +65,7 @@ pub(super) async fn serve(
     let mut timer = DeadlineTimer::new();
     let mut requests = 0u32;
     let mut aging = Aging::new(manager, info);
-    down.close_from(aging.end);
+    down.drain_from(aging.end, manager.config.timeouts.safe_max_connection_duration);
     let limits = TrailerLimits {
         max_bytes: manager.config.http1.max_head_bytes,
         max_count: manager.config.http1.max_headers,
@@ -84,6 +84,9 @@ pub(super) async fn serve(
         let ending = exchange.await;
         count_bytes(manager, down);
         aging.on_time(clock::now());
+        if down.drains() {
+            aging.drain();
+        }
         if ending == Ending::Gone {
             return End::REMOTE.cutting_off(true);
         }
@@ -153,7 +156,7 @@ async fn one_exchange(
     }
     // The point is named after HTTP/2 alone, and is for all connections.
     if manager.sheds(LoadShedPoint::Http2GoAway, info) {
-        down.close_from(Some(clock::now()));
+        down.begin_drain();
     }
     let end_stream = request.body == BodyLength::None;
     let mut exchange = Exchange::new(
@@ -181,8 +184,8 @@ struct Aging {
     /// How long the connection may stay idle beyond that; for ever with `http1_safe_max_connection_duration`.
     grace: Option<Duration>,
     reached: bool,
-    /// It drains because it was idle.
-    idle: bool,
+    /// It drains for another reason.
+    early: bool,
     manager: Rc<Manager>,
 }
 
@@ -190,7 +193,7 @@ impl Aging {
     fn new(manager: &Rc<Manager>, info: &ConnectionInfo) -> Self {
         let end = manager.connection_end(info);
         let grace = end.and_then(|_| manager.drain_grace());
-        Self { end, grace, reached: false, idle: false, manager: manager.clone() }
+        Self { end, grace, reached: false, early: false, manager: manager.clone() }
     }
 
     /// The next moment at which an idle connection has to be looked at.
@@ -202,10 +205,17 @@ impl Aging {
     }
 
     /// Begins to drain a connection that was idle for too long.
-    fn drain_idle(&mut self, now: Instant) {
+    fn drain_idle(&mut self) {
         self.manager.stats.manager.downstream_cx_idle_timeout().inc();
-        (self.end, self.grace) = (Some(now), Some(self.manager.drain_time()));
-        (self.reached, self.idle) = (true, true);
+        self.drain();
+    }
+
+    /// Begins to drain the connection for another reason than its age, unless it drains already.
+    fn drain(&mut self) {
+        if !self.reached {
+            (self.end, self.grace) = (Some(clock::now()), Some(self.manager.drain_time()));
+            (self.reached, self.early) = (true, true);
+        }
     }
 
     /// Notices that the time has come; tells whether an idle connection is to be closed now.
@@ -224,7 +234,7 @@ impl Aging {
 
 impl Drop for Aging {
     fn drop(&mut self) {
-        if self.reached && !self.idle && self.manager.config.timeouts.safe_max_connection_duration {
+        if self.reached && !self.early && self.manager.config.timeouts.safe_max_connection_duration {
             self.manager.stats.manager.downstream_cx_http1_soft_drain().dec();
         }
     }
@@ -305,8 +315,8 @@ async fn await_request(
                 Poll::Ready(Deadline::First) => match head_limit {
                     Some((_, what)) => return Poll::Ready(Awaited::Nothing(Last::HeadExpired(what))),
                     None => {
-                        aging.drain_idle(clock::now());
-                        down.close_from(aging.end);
+                        aging.drain_idle();
+                        down.drain_from(aging.end, false);
                     }
                 },
             }

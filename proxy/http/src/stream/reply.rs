@@ -238,7 +238,7 @@ impl Exchange {
         if !self.waited {
             down.linger();
         }
-        let close = close || drains || self.ends_keepalive(down.protocol());
+        let close = close || self.ends_keepalive(down.protocol());
         down.send_head(&mut self.response, end, close);
         if upgraded && manager.config.log_moments.tunnel {
             self.log(LogMoment::TunnelEstablished);
