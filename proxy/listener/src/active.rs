@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dhow_base::ResponseFlag;
@@ -19,6 +18,7 @@ use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo, TlsStats};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
+use crate::accepting::{is_of_one_connection, next_connection, original_destination};
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
 use crate::inspect::{Inspected, inspect};
@@ -585,24 +585,6 @@ impl WorkerListener {
     }
 }
 
-/// The next connection. The first of an event is waited for; there may be none behind it.
-async fn next_connection(socket: &TcpListener, first: bool) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    std::future::poll_fn(|context| match socket.poll_accept(context) {
-        Poll::Ready(connection) => Poll::Ready(Some(connection)),
-        Poll::Pending if first => Poll::Pending,
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-}
-
-/// Errors of `accept` that concern the connection that was about to be accepted, not the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
-}
-
 /// Counts a connection for as long as it exists, however it ends.
 struct ActiveConnection {
     listener: Rc<WorkerListener>,
@@ -638,14 +620,4 @@ impl Drop for ActiveConnection {
         self.listener.worker.downstream_cx_active().dec();
         self.chain.connections.borrow_mut().remove(&self.id);
     }
-}
-
-/// Where the peer wanted to go, when the connection was redirected by the kernel's packet filter.
-fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
-    let socket = socket2::SockRef::from(stream);
-    let found = match stream.local_addr().ok()? {
-        SocketAddr::V4(_) => socket.original_dst_v4(),
-        SocketAddr::V6(_) => socket.original_dst_v6(),
-    };
-    found.ok()?.as_socket()
 }

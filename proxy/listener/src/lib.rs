@@ -1,6 +1,7 @@
 //! Accepting connections: listeners, their sockets on every worker, inspection of first bytes, choice of the filter chain
 //! and the TLS handshake. It must not know what the chosen network filter does with a connection.
 
+mod accepting;
 mod active;
 mod config;
 mod filter_chain;

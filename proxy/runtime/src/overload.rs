@@ -188,6 +188,9 @@ mod tests {
         assert!(state.sheds(point, || 0) && !state.sheds(point, || u64::from(ALWAYS) - 1));
         assert!(!state.sheds(LoadShedPoint::TcpListenerAccept, || 0));
         assert_eq!((state.take_shed(point), state.take_shed(point)), (1, 0));
+        state.set_point(point, 1.0);
+        assert!(state.sheds_of(point, false, || 0) && !state.sheds_of(point, true, || 0));
+        assert_eq!(state.take_shed(point), 1);
     }
 
     #[test]

@@ -200,9 +200,7 @@ impl Server {
             return;
         }
         let random = || self.manager.worker.random();
-        if reached {
-            self.drain();
-        } else if self.manager.sheds(LoadShedPoint::Http2GoAway, &self.info) {
+        if reached || self.manager.sheds(LoadShedPoint::Http2GoAway, &self.info) {
             self.drain();
         } else if overload().applies(OverloadAction::DisableHttpKeepalive, random)
             && !self.info.bypass_overload_manager
