@@ -10,6 +10,7 @@ const SEEDS: &[(Area, &[u64], usize)] = &[
     (Area::Http, &[2, 5, 12, 23], 30),
     (Area::Http2, &[2, 3, 6], 30),
     (Area::Log, &[2, 4], 30),
+    (Area::Tls, &[1, 13, 20], 30),
     (Area::Invalid, &[2, 12], 30),
 ];
 

@@ -139,7 +139,8 @@ impl Terminator {
         }
         let keys = ticket_keys(session_ticket_keys_type.as_ref(), secrets, path, warnings)?;
         let Some(keys) = keys else { return Ok(None) };
-        let required = require_client_certificate.as_ref().is_some_and(|required| required.value);
+        let required = require_client_certificate.as_ref().is_some_and(|required| required.value)
+            || context.validation.demands_certificate();
         let failed = |error: String| ConfigError::new(common_path.clone(), error);
         let Context { parameters, identities, validation, alpn } = context;
         let validation = Arc::new(validation);

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use rustls::{AlertDescription, Error, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 /// A TLS error. Its text is `%UPSTREAM_TRANSPORT_FAILURE_REASON%` or `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: numbers and
 /// names are BoringSSL's where the cause has a counterpart there, else rustls' own words in the same frame.
@@ -94,25 +94,14 @@ impl fmt::Display for TlsFailure {
                 InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
             ) => Some((268_435_703, "WRONG_VERSION_NUMBER")),
             Error::PeerIncompatible(_) => Some((268_435_632, "NO_SHARED_CIPHER")),
-            Error::AlertReceived(AlertDescription::UnknownCA) => {
-                Some((268_436_504, "TLSV1_ALERT_UNKNOWN_CA"))
-            }
-            Error::AlertReceived(AlertDescription::CertificateRequired) => {
-                Some((268_436_572, "TLSV1_ALERT_CERTIFICATE_REQUIRED"))
-            }
-            Error::AlertReceived(AlertDescription::HandshakeFailure) => {
-                Some((268_436_496, "SSLV3_ALERT_HANDSHAKE_FAILURE"))
-            }
-            Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-                Some((268_436_526, "TLSV1_ALERT_PROTOCOL_VERSION"))
-            }
+            Error::AlertReceived(alert) => alert_name(*alert),
             _ => None,
         };
         match (error, known) {
             (Error::InvalidCertificate(cause), Some((number, name))) => write!(
                 f,
                 "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:verify_cert_failed:_{}:TLS_error_end",
-                underscored(&cause.to_string())
+                underscored(&verification_text(cause))
             ),
             (_, Some((number, name))) => {
                 write!(f, "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:TLS_error_end")
@@ -127,4 +116,65 @@ impl std::error::Error for TlsFailure {}
 /// Log fields hold no spaces.
 fn underscored(text: &str) -> String {
     text.replace(' ', "_")
+}
+
+/// What BoringSSL calls an alert that the peer sent, and its number.
+fn alert_name(alert: AlertDescription) -> Option<(u32, &'static str)> {
+    let name = match alert {
+        AlertDescription::UnexpectedMessage => "SSLV3_ALERT_UNEXPECTED_MESSAGE",
+        AlertDescription::BadRecordMac => "SSLV3_ALERT_BAD_RECORD_MAC",
+        AlertDescription::HandshakeFailure => "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        AlertDescription::BadCertificate => "SSLV3_ALERT_BAD_CERTIFICATE",
+        AlertDescription::UnsupportedCertificate => "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        AlertDescription::CertificateRevoked => "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        AlertDescription::CertificateExpired => "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        AlertDescription::CertificateUnknown => "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        AlertDescription::IllegalParameter => "SSLV3_ALERT_ILLEGAL_PARAMETER",
+        AlertDescription::UnknownCA => "TLSV1_ALERT_UNKNOWN_CA",
+        AlertDescription::AccessDenied => "TLSV1_ALERT_ACCESS_DENIED",
+        AlertDescription::DecodeError => "TLSV1_ALERT_DECODE_ERROR",
+        AlertDescription::DecryptError => "TLSV1_ALERT_DECRYPT_ERROR",
+        AlertDescription::ProtocolVersion => "TLSV1_ALERT_PROTOCOL_VERSION",
+        AlertDescription::InsufficientSecurity => "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+        AlertDescription::InternalError => "TLSV1_ALERT_INTERNAL_ERROR",
+        AlertDescription::CertificateRequired => "TLSV1_ALERT_CERTIFICATE_REQUIRED",
+        AlertDescription::NoApplicationProtocol => "TLSV1_ALERT_NO_APPLICATION_PROTOCOL",
+        _ => return None,
+    };
+    Some((268_436_456 + u32::from(u8::from(alert)), name))
+}
+
+/// What Envoy says of a certificate that was not accepted; where it names more than is known here, the words are rustls'.
+fn verification_text(error: &CertificateError) -> String {
+    let reason = match error {
+        CertificateError::ApplicationVerificationFailure => return "cert hash and spki".to_owned(),
+        CertificateError::UnknownIssuer => "unable to get local issuer certificate",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
+        CertificateError::Revoked => "certificate revoked",
+        other => return other.to_string(),
+    };
+    format!("X509_verify_cert: certificate verification error at depth 0: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_the_numbers_and_words_of_boringssl() {
+        let text = |error: Error| TlsFailure::from(error).to_string();
+        assert_eq!(
+            text(Error::AlertReceived(AlertDescription::NoApplicationProtocol)),
+            "TLS_error:|268436576:SSL_routines:OPENSSL_internal:TLSV1_ALERT_NO_APPLICATION_PROTOCOL:TLS_error_end"
+        );
+        assert_eq!(
+            text(Error::AlertReceived(AlertDescription::CertificateRequired)),
+            "TLS_error:|268436572:SSL_routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end"
+        );
+        assert_eq!(
+            text(CertificateError::UnknownIssuer.into()),
+            "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:_\
+             certificate_verification_error_at_depth_0:_unable_to_get_local_issuer_certificate:TLS_error_end"
+        );
+    }
 }

@@ -25,6 +25,9 @@ use crate::source;
 /// The name that statistics give to authorities which are no secret.
 const UNNAMED_AUTHORITY: &str = "unnamed_ca_cert_e3b0c442";
 
+/// The name that statistics give to an authority that is not there.
+const NO_AUTHORITY: &str = "unnamed_ca_cert";
+
 /// What must hold of a peer's certificate.
 #[derive(Debug, Default)]
 pub(crate) struct Validation {
@@ -46,7 +49,7 @@ pub(crate) struct Validation {
     pub only_leaf_revocation: bool,
     /// `allow_expired_certificate`: the time does not matter.
     pub accept_expired: bool,
-    /// `ACCEPT_UNTRUSTED`: a chain that does not lead to an anchor is accepted, and reported as not verified.
+    /// `ACCEPT_UNTRUSTED`: what does not lead to an anchor, or has not the names or pins, is accepted all the same.
     pub accept_untrusted: bool,
     /// `suppress_client_ca_list`.
     pub hide_authorities: bool,
@@ -168,10 +171,15 @@ impl Validation {
         bytes
     }
 
-    /// When the first trusted authority expires, by the name that statistics give it.
+    /// When the first trusted authority expires, by the name that statistics give it. Where pins alone are demanded there is none,
+    /// which never expires.
     pub(crate) fn expiry(&self) -> Option<(String, i64)> {
-        let end = self.roots_expire?;
-        Some((self.secret.clone().unwrap_or_else(|| UNNAMED_AUTHORITY.to_owned()), end))
+        let unnamed = match self.roots_expire {
+            Some(_) => UNNAMED_AUTHORITY,
+            None => NO_AUTHORITY,
+        };
+        let end = self.roots_expire.or_else(|| (!self.pins.is_empty()).then_some(i64::MAX))?;
+        Some((self.secret.clone().unwrap_or_else(|| unnamed.to_owned()), end))
     }
 
     /// The certificates that may lead from the peer's to a trusted one: those that it sent, or as many of them as the chain may have.
@@ -216,6 +224,11 @@ impl Validation {
         self.roots.is_some() || !self.pins.is_empty()
     }
 
+    /// Whether a client without a certificate is refused, required or not: there is something that its certificate has to have.
+    pub(crate) fn demands_certificate(&self) -> bool {
+        !self.accept_untrusted && (!self.names.is_empty() || !self.pins.is_empty())
+    }
+
     /// Checks names and pins; the chain is somebody else's business. `also_for` are names that the certificate must be
     /// for one of, beside what is configured.
     pub(crate) fn check(
@@ -223,7 +236,7 @@ impl Validation {
         certificate: &CertificateDer<'_>,
         also_for: &[String],
     ) -> Result<(), CertificateError> {
-        if self.names.is_empty() && self.pins.is_empty() && also_for.is_empty() {
+        if self.accept_untrusted || (self.names.is_empty() && self.pins.is_empty() && also_for.is_empty()) {
             return Ok(());
         }
         let facts = CertificateFacts::of(certificate).ok_or(CertificateError::BadEncoding)?;

@@ -63,15 +63,19 @@ impl ConnectionHandler for Handler {
         Box::pin(serve(self.manager.clone(), connection))
     }
 
-    fn refuse(&self, _connection: Rc<ConnectionInfo>, secure: bool) {
-        // It counts as one that was served, and ended by this side.
+    fn refuse(&self, connection: Rc<ConnectionInfo>, secure: bool) {
+        // It counts as one that was served. A failed handshake is the client's doing, whoever found the fault.
+        let failed = connection.record().is_some_and(|record| record.borrow().transport_failure.is_some());
         let stats = &self.manager.stats.manager;
         stats.downstream_cx_total().inc();
         if secure {
             stats.downstream_cx_ssl_total().inc();
         }
         stats.downstream_cx_destroy().inc();
-        stats.downstream_cx_destroy_local().inc();
+        match failed {
+            true => stats.downstream_cx_destroy_remote().inc(),
+            false => stats.downstream_cx_destroy_local().inc(),
+        }
     }
 
     fn on_drain(&self, event: DrainEvent) {

@@ -11,15 +11,18 @@
 //! | `{{cert.ca}}` | the CA that issued the certificates below (PEM file) |
 //! | `{{cert.server}}`, `{{key.server}}` | certificate for `localhost`, `*.example.test`, `127.0.0.1` |
 //! | `{{cert.client}}`, `{{key.client}}` | certificate for `spiffe://cluster.local/ns/default/sa/client` |
-//! | `{{cert.stranger}}` | a CA that issued none of them |
+//! | `{{cert.NAME}}`, `{{key.NAME}}` | the certificate of NAME in `certificates.rs` |
+//! | `{{hash.NAME}}`, `{{spki.NAME}}` | what pins it: SHA-256 of the certificate, of its key |
+//! | `{{crl}}` | the revocation list of the CA (PEM file) |
+//! | `{{cert.stranger}}` | a CA that issued none of them but that of `foreign` |
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
-use dhow_testkit::certs::{ClientConfig, ClientVersions, Identity, TestCa, client_config};
+use dhow_testkit::certs::{ClientConfig, TlsVersions, client_config, fingerprint, trusting_client_config};
 use dhow_testkit::client::TlsOptions;
 use dhow_testkit::dns::{DnsAnswer, DnsServer};
 use dhow_testkit::ports::UnansweredPort;
@@ -29,6 +32,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::ads::{AdsChange, AdsFacts, AdsServer};
+use crate::certificates::Certificates;
 use crate::normalise::Normaliser;
 use crate::scenario::{Protocol, Scenario, UpstreamSpec};
 use crate::steps::TlsStep;
@@ -41,7 +45,6 @@ pub struct Environment {
     upstreams: IndexMap<String, Backend>,
     ads: Option<AdsServer>,
     dns: Option<DnsServer>,
-    certs: OnceLock<Arc<Certs>>,
     /// Clients that keep sessions, by name.
     clients: Mutex<HashMap<String, Arc<ClientConfig>>>,
 }
@@ -63,14 +66,6 @@ impl Backend {
     }
 }
 
-#[derive(Debug)]
-struct Certs {
-    ca: TestCa,
-    stranger: TestCa,
-    server: Identity,
-    client: Identity,
-}
-
 impl Environment {
     /// Starts the upstreams of `scenario` and writes its files.
     pub fn new(scenario: &Scenario) -> Result<Self> {
@@ -80,7 +75,6 @@ impl Environment {
             upstreams: IndexMap::new(),
             ads: None,
             dns: None,
-            certs: OnceLock::new(),
             clients: Mutex::default(),
         };
         for (name, spec) in &scenario.upstreams {
@@ -130,9 +124,10 @@ impl Environment {
         };
         let tls = match tls {
             Some(alpn) => {
-                let certs = self.certs()?;
+                let certs = Certificates::shared()?;
                 let client_ca = spec.client_cert.then_some(certs.ca.cert_pem.as_str());
-                Some(certs.server.server_config(alpn, client_ca)?)
+                let server = certs.identity(spec.certificate.as_deref().unwrap_or("server"))?;
+                Some(server.server_config_of(alpn, client_ca, versions(spec.tls_version.as_deref())?)?)
             }
             None => None,
         };
@@ -224,16 +219,15 @@ impl Environment {
 
     /// TLS options of a client of the target.
     pub fn client_tls(&self, tls: &TlsStep) -> Result<TlsOptions> {
-        let certs = self.certs()?;
+        let certs = Certificates::shared()?;
         let alpn: Vec<&str> = tls.alpn.iter().map(String::as_str).collect();
-        let identity = tls.client_cert.then_some(&certs.client);
-        let versions = match tls.version.as_deref() {
-            None => ClientVersions::All,
-            Some("1.2") => ClientVersions::Tls12,
-            Some("1.3") => ClientVersions::Tls13,
-            Some(other) => bail!("`{other}` is no version of TLS that a client can offer alone"),
+        let name = tls.certificate.as_deref().or(tls.client_cert.then_some("client"));
+        let identity = name.map(|name| certs.identity(name)).transpose()?;
+        let versions = versions(tls.version.as_deref())?;
+        let config = match tls.trusting {
+            true => trusting_client_config(&alpn, identity, versions)?,
+            false => client_config(&certs.ca.cert_pem, &alpn, identity, versions)?,
         };
-        let config = client_config(&certs.ca.cert_pem, &alpn, identity, versions)?;
         let config = match &tls.sessions {
             Some(name) => {
                 let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,27 +238,24 @@ impl Environment {
         Ok(TlsOptions { config, server_name: tls.sni.clone().unwrap_or_else(|| "localhost".to_owned()) })
     }
 
-    fn certs(&self) -> Result<Arc<Certs>> {
-        if let Some(certs) = self.certs.get() {
-            return Ok(Arc::clone(certs));
-        }
-        let ca = TestCa::new("conformance CA")?;
-        let server = ca.issue("server", &["localhost", "*.example.test", "127.0.0.1"])?;
-        let client = ca.issue("client", &["spiffe://cluster.local/ns/default/sa/client"])?;
-        let certs = Arc::new(Certs { ca, stranger: TestCa::new("stranger CA")?, server, client });
-        Ok(Arc::clone(self.certs.get_or_init(|| certs)))
+    /// Whose certificate a server has shown, or `?`.
+    pub fn shown(&self, certificate: &[u8]) -> Result<&'static str> {
+        Ok(Certificates::shared()?.whose(&fingerprint(certificate)).unwrap_or("?"))
     }
 
     fn certificate(&self, name: &str) -> Result<String> {
-        let certs = self.certs()?;
-        let pem = match name {
-            "cert.ca" => &certs.ca.cert_pem,
-            "cert.stranger" => &certs.stranger.cert_pem,
-            "cert.server" => &certs.server.cert_pem,
-            "key.server" => &certs.server.key_pem,
-            "cert.client" => &certs.client.cert_pem,
-            "key.client" => &certs.client.key_pem,
-            other => bail!("no placeholder `{{{{{other}}}}}`"),
+        let certs = Certificates::shared()?;
+        let pem = match name.split_once('.') {
+            Some(("cert", "ca")) => &certs.ca.cert_pem,
+            Some(("cert", "stranger")) => &certs.stranger.cert_pem,
+            Some(("cert", name)) => &certs.identity(name)?.cert_pem,
+            Some(("key", name)) => &certs.identity(name)?.key_pem,
+            Some(("hash", name)) => return Ok(hexadecimal(&certs.identity(name)?.fingerprint)),
+            Some(("spki", name)) => {
+                return Ok(dhow_base::base64::encode(&certs.identity(name)?.key_fingerprint));
+            }
+            _ if name == "crl" => &certs.revocation_list,
+            _ => bail!("no placeholder `{{{{{name}}}}}`"),
         };
         let path = self.dir.path().join(format!("{name}.pem"));
         if !path.exists() {
@@ -342,4 +333,18 @@ impl Environment {
             other => other.clone(),
         })
     }
+}
+
+/// The versions of TLS that a scenario names.
+fn versions(name: Option<&str>) -> Result<TlsVersions> {
+    Ok(match name {
+        None => TlsVersions::All,
+        Some("1.2") => TlsVersions::Tls12,
+        Some("1.3") => TlsVersions::Tls13,
+        Some(other) => bail!("`{other}` is no version of TLS that can be offered alone"),
+    })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

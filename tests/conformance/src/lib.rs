@@ -8,6 +8,7 @@
 pub mod ads;
 #[cfg(test)]
 mod behaviours;
+mod certificates;
 pub mod environment;
 pub mod expect;
 pub mod normalise;

@@ -141,6 +141,10 @@ pub struct UpstreamSpec {
     pub wire: bool,
     /// Over TLS: demand a client certificate of the scenario's CA.
     pub client_cert: bool,
+    /// Over TLS: whose certificate it shows; `server` unless given.
+    pub certificate: Option<String>,
+    /// Over TLS: speak this version only, `1.2` or `1.3`.
+    pub tls_version: Option<String>,
 }
 
 /// What an upstream speaks.

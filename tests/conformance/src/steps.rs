@@ -129,6 +129,10 @@ pub struct TlsStep {
     pub alpn: Vec<String>,
     /// Present the scenario's client certificate.
     pub client_cert: bool,
+    /// Present the certificate of somebody else: a name in `certificates.rs`.
+    pub certificate: Option<String>,
+    /// Take whatever certificate the target shows, and record whose it is behind the session.
+    pub trusting: bool,
     /// Keep sessions under this name, and resume one that is there.
     pub sessions: Option<String>,
     /// Offer this version only: `1.2` or `1.3`.

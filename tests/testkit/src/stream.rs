@@ -18,6 +18,8 @@ pub struct TlsFacts {
     pub alpn: Option<String>,
     /// Version and cipher suite by rustls' names, and `resumed` where an earlier session was.
     pub session: String,
+    /// The certificate that the other side presented, DER.
+    pub shown: Option<Vec<u8>>,
 }
 
 impl TlsFacts {
@@ -33,6 +35,7 @@ impl TlsFacts {
             sni,
             alpn: session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned()),
             session: format!("{version} {}{resumed}", suite.unwrap_or_default()),
+            shown: session.peer_certificates().and_then(|chain| Some(chain.first()?.to_vec())),
         }
     }
 }

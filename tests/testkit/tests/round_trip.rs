@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dhow_testkit::HeldPort;
-use dhow_testkit::certs::{ClientVersions, TestCa, client_config};
+use dhow_testkit::certs::{TestCa, TlsVersions, client_config};
 use dhow_testkit::client::{
     BodyEnd, Http1Client, Http1Response, Http2Client, Http2Error, Http2Request, ReadError, TlsOptions,
 };
@@ -151,7 +151,7 @@ async fn tls_agrees_on_a_protocol_and_checks_both_sides() {
     let upstream =
         Upstream::start(listener, Speaks::Http(Script::always(Reply::ok("safe"))), Some(config)).unwrap();
     let options = |alpn: &[&str], identity| TlsOptions {
-        config: client_config(&ca.cert_pem, alpn, identity, ClientVersions::All).unwrap(),
+        config: client_config(&ca.cert_pem, alpn, identity, TlsVersions::All).unwrap(),
         server_name: "localhost".into(),
     };
     let mut one = Http1Client::connect(upstream.address(), Some(&options(&["http/1.1"], Some(&identity))))

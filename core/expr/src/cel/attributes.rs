@@ -285,7 +285,12 @@ fn tls<'a>(name: &str, side: fn(TlsFact) -> TextFact, context: &'a dyn FormatCon
         "peer_certificate" => (TlsFact::PeerCert, false),
         _ => return None,
     };
-    let value = context.text(side(fact))?;
+    let is_subject = matches!(fact, TlsFact::LocalSubject | TlsFact::PeerSubject);
+    let Some(value) = context.text(side(fact)) else {
+        // Without a certificate it is empty, without TLS it is not there.
+        let secure = is_subject && context.text(side(TlsFact::TlsVersion)).is_some();
+        return secure.then(|| Value::text(""));
+    };
     Some(Value::Text(match value {
         value if !first => value,
         Cow::Borrowed(names) => Cow::Borrowed(names.split(',').next().unwrap_or_default()),

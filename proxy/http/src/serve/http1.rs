@@ -388,6 +388,7 @@ async fn refuse(
         manager.stats.http1().requests_rejected_with_underscores_in_headers().inc();
     }
     stats.downstream_cx_protocol_error().inc();
+    info.record_mut().borrow_mut().flags.insert(ResponseFlag::DownstreamProtocolError);
     let version = error.version(down.wire().read.filled(), &manager.config.http1);
     let reply = LocalReply::new(error.status(), error.body().as_bytes(), error.details());
     let flag = Some(ResponseFlag::DownstreamProtocolError);

@@ -325,6 +325,8 @@ impl HostPool {
         let http2 = self.http2 || alpn.as_deref() == Some(b"h2");
         if self.speaks_as_agreed() {
             self.count_protocol(http2);
+            // Envoy counts the connection again when it hands it to the codec that was agreed on.
+            self.info.stats.upstream_cx_total().inc();
         }
         if http2 {
             self.on_http2_connected(transport, guard, expired).await;

@@ -15,6 +15,8 @@ pub enum Area {
     Http2,
     /// Access logs in random formats behind random filters, and local replies with random bodies, under HTTP/1 requests.
     Log,
+    /// TLS contexts of both sides, filter chains chosen by what clients say, and clients with and without certificates.
+    Tls,
     /// Configurations changed in one place so that they may be invalid, and the verdict and reason of `--mode validate`.
     Invalid,
 }
@@ -27,6 +29,7 @@ impl Area {
             Self::Resilience => "resilience",
             Self::Http2 => "http2",
             Self::Log => "log",
+            Self::Tls => "tls",
             Self::Invalid => "invalid",
         }
     }
@@ -38,6 +41,7 @@ impl Area {
             Self::Resilience => Some(generate::resilience(seed, requests)),
             Self::Http2 => Some(generate::http2(seed, requests)),
             Self::Log => Some(generate::log(seed, requests)),
+            Self::Tls => Some(generate::tls(seed, requests)),
             Self::Invalid => None,
         }
     }

@@ -98,7 +98,11 @@ async fn once(
         Ok(host) => host,
         Err(error) => return (Seen::Failure(error.to_string()), None),
     };
-    match connection {
+    let shown = match shown(environment, step, &connection) {
+        Ok(shown) => shown,
+        Err(error) => return (Seen::Failure(error.to_string()), None),
+    };
+    let (mut seen, connection) = match connection {
         Connection::Http2(client) => {
             let tls = client.tls().cloned();
             let seen = match client.request(http2_request(step, &host, headers), limit).await {
@@ -122,7 +126,30 @@ async fn once(
             }
             read(step, client, limit, normaliser).await
         }
+    };
+    if let (Some(name), Seen::Responses(responses)) = (shown, &mut seen) {
+        responses.iter_mut().filter_map(|response| response.session.as_mut()).for_each(|session| {
+            session.push_str(&format!(" with {name}"));
+        });
     }
+    (seen, connection)
+}
+
+/// Whose certificate the target has shown to a client that takes any.
+fn shown(
+    environment: &Environment,
+    step: &Step,
+    connection: &Connection,
+) -> anyhow::Result<Option<&'static str>> {
+    if !step.tls.as_ref().is_some_and(|tls| tls.trusting) {
+        return Ok(None);
+    }
+    let facts = match connection {
+        Connection::Bytes(client) => client.tls(),
+        Connection::Http2(client) => client.tls(),
+    };
+    let certificate = facts.and_then(|facts| facts.shown.as_deref());
+    certificate.map(|certificate| environment.shown(certificate)).transpose()
 }
 
 async fn read(

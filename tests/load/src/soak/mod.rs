@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use dhow_base::Rng;
-use dhow_testkit::certs::{ClientVersions, TestCa, client_config};
+use dhow_testkit::certs::{TestCa, TlsVersions, client_config};
 use dhow_testkit::client::TlsOptions;
 use dhow_testkit::{ChildGuard, ChildSpec, HeldPort, TempDir, poll_until_async};
 use tokio::task::LocalSet;
@@ -205,7 +205,7 @@ impl Lab {
 
     fn field(&self, end: Instant) -> Result<Field> {
         let tls = |alpn: &[&str]| -> Result<TlsOptions> {
-            let config = client_config(&self.ca.cert_pem, alpn, None, ClientVersions::All)?;
+            let config = client_config(&self.ca.cert_pem, alpn, None, TlsVersions::All)?;
             Ok(TlsOptions { config, server_name: "localhost".to_owned() })
         };
         let door = |name: &'static str, port: &HeldPort, tls1, tls2| Door {

@@ -14,6 +14,7 @@ mod requests;
 mod resilience;
 mod route_actions;
 mod routes;
+mod tls;
 
 pub use bootstrap::bootstrap;
 pub use http::http;
@@ -21,3 +22,4 @@ pub use http2::http2;
 pub use log::log;
 pub use mutation::{Mutant, mutant};
 pub use resilience::resilience;
+pub use tls::tls;
