@@ -255,9 +255,10 @@ impl Exchange {
                 self.reply(down, timer, reply).await
             }
             Action::NonForwarding => {
-                stats.no_route().inc();
+                // The router takes it for a route to a cluster without a name, as Envoy's does.
+                stats.no_cluster().inc();
                 let reply =
-                    LocalReply::new(404, &b""[..], "route_not_found").flag(ResponseFlag::NoRouteFound);
+                    LocalReply::new(503, &b""[..], "cluster_not_found").flag(ResponseFlag::NoClusterFound);
                 self.reply(down, timer, reply).await
             }
         }
