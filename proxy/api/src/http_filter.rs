@@ -289,12 +289,20 @@ pub trait HttpFilter {
 
     /// The stream ended, however it did.
     fn on_stream_complete(&mut self, _info: &StreamInfo) {}
+
+    /// Forgets the stream, so that the filter serves another one as if it had just been made for it by the same factory without
+    /// overrides of routes; a chain of such filters is kept instead of made for each request. False, unless said otherwise:
+    /// the filter is dropped.
+    fn renew(&mut self) -> bool {
+        false
+    }
 }
 
 /// A configured filter: shared by all workers, immutable; makes one filter per stream.
 pub trait HttpFilterFactory: fmt::Debug + Send + Sync {
     /// Makes the filter of a stream, or none when it has nothing to do on it. `levels` is what the route, its virtual host and
-    /// its table say under the filter's configured name, the most specific first; empty when they say nothing.
+    /// its table say under the filter's configured name, the most specific first; empty when they say nothing. Whether there is a
+    /// filter depends on nothing but them.
     fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>>;
 }
 

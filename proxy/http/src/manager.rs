@@ -125,18 +125,21 @@ impl Manager {
         }
     }
 
-    /// Room for the filters of a stream.
+    /// Filters that served another stream, made by the configured chain alone; none of them, only room, when there are no such.
     pub(crate) fn take_chain(&self) -> Vec<FilterSlot> {
         self.chains.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Drops the filters of a stream and keeps the room for reuse.
-    pub(crate) fn give_chain(&self, mut chain: Vec<FilterSlot>) {
+    /// Keeps the filters of a stream for reuse where all of them can serve another one and `usual` says that no route had a say
+    /// in which there are; drops them otherwise and keeps the room.
+    pub(crate) fn give_chain(&self, mut chain: Vec<FilterSlot>, usual: bool) {
         if chain.capacity() == 0 {
             return;
         }
-        // A filter that is dropped may do anything but come back here.
-        chain.clear();
+        if !usual || !chain.iter_mut().all(|slot| slot.filter.renew()) {
+            // A filter that is dropped may do anything but come back here.
+            chain.clear();
+        }
         let mut chains = self.chains.borrow_mut();
         if chains.len() < POOLED_HEADS {
             chains.push(chain);

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -19,6 +19,10 @@ use super::{Options, Programs};
 const IDLE_KIB: f64 = 12.0 * 1024.0;
 const CONNECTION_KIB: f64 = 2.0;
 const LARGE_OF_ENVOY: f64 = 0.10;
+
+/// How long a process's memory has to be the same to count as at rest, and how long that is waited for.
+const STANDING_STILL: Duration = Duration::from_secs(2);
+const REST_LIMIT: Duration = Duration::from_secs(20);
 
 /// KiB of one proxy.
 struct Memory {
@@ -56,12 +60,27 @@ pub fn measure(options: &Options, programs: &Programs) -> Result<Section> {
         match row.peer.find(programs) {
             Ok(binary) => {
                 let (child, _) = large.launch(row.peer, &binary)?;
-                row.large = Some(resident_kib(&family(child.id())));
+                row.large = Some(at_rest(child.id()));
             }
             Err(error) => notes.push(format!("{} is left out: {error}", row.peer.name())),
         }
     }
     Ok(section(&rows, counts, options.resources, notes))
+}
+
+/// Resident memory once it stands still: what building the tables needed is given back some time after the first answer.
+fn at_rest(pid: u32) -> u64 {
+    let start = Instant::now();
+    let mut last = resident_kib(&family(pid));
+    let mut since = start;
+    while since.elapsed() < STANDING_STILL && start.elapsed() < REST_LIMIT {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = resident_kib(&family(pid));
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
 }
 
 fn connections(proxy: &Proxy, counts: [usize; 2]) -> Result<Memory> {

@@ -133,6 +133,12 @@ impl HttpFilter for Filter {
         }
         DataVerdict::Continue
     }
+
+    fn renew(&mut self) -> bool {
+        self.active.take();
+        self.throttle = None;
+        true
+    }
 }
 
 impl Filter {

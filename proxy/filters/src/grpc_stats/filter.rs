@@ -148,6 +148,11 @@ impl HttpFilter for Filter {
         }
         TrailersVerdict::Continue
     }
+
+    fn renew(&mut self) -> bool {
+        self.call = None;
+        true
+    }
 }
 
 impl Call {

@@ -124,4 +124,8 @@ impl HttpFilter for Filter {
         }
         TrailersVerdict::Continue
     }
+
+    fn renew(&mut self) -> bool {
+        true
+    }
 }

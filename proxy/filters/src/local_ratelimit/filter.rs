@@ -192,6 +192,14 @@ impl HttpFilter for Filter {
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         let Some((bucket, headers)) = &self.told else { return HeadersVerdict::Continue };
+        let tells = match headers {
+            XRateLimitHeaders::Unspecified => self.limit.tells_bucket,
+            XRateLimitHeaders::Off => false,
+            XRateLimitHeaders::DraftVersion03 => true,
+        };
+        if !tells && !self.refused {
+            return HeadersVerdict::Continue;
+        }
         let level = bucket.level();
         if self.refused {
             let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
@@ -200,17 +208,18 @@ impl HttpFilter for Filter {
                 set_number(response, "retry-after", level.reset_seconds);
             }
         }
-        let tells = match headers {
-            XRateLimitHeaders::Unspecified => self.limit.tells_bucket,
-            XRateLimitHeaders::Off => false,
-            XRateLimitHeaders::DraftVersion03 => true,
-        };
         if tells {
             set_number(response, "x-ratelimit-limit", level.limit.into());
             set_number(response, "x-ratelimit-remaining", level.remaining.into());
             set_number(response, "x-ratelimit-reset", level.reset_seconds);
         }
         HeadersVerdict::Continue
+    }
+
+    fn renew(&mut self) -> bool {
+        self.told = None;
+        self.refused = false;
+        true
     }
 }
 

@@ -80,6 +80,10 @@ impl HttpFilter for Filter {
         let Some(engine) = &rules.enforced else { return HeadersVerdict::Continue };
         self.enforce(engine, &rules, request, stream.info)
     }
+
+    fn renew(&mut self) -> bool {
+        true
+    }
 }
 
 impl Filter {

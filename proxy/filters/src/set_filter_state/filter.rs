@@ -45,6 +45,10 @@ impl HttpFilter for Filter {
         }
         HeadersVerdict::Continue
     }
+
+    fn renew(&mut self) -> bool {
+        true
+    }
 }
 
 impl Object {

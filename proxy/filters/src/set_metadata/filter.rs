@@ -55,4 +55,8 @@ impl HttpFilter for Filter {
         }
         HeadersVerdict::Continue
     }
+
+    fn renew(&mut self) -> bool {
+        true
+    }
 }

@@ -498,7 +498,8 @@ impl Drop for Exchange {
         let manager = self.manager.clone();
         manager.give_head(std::mem::take(&mut self.request));
         manager.give_head(std::mem::take(&mut self.response));
-        manager.give_chain(std::mem::take(&mut self.filters.slots));
+        let usual = self.filters.usual && !std::thread::panicking();
+        manager.give_chain(std::mem::take(&mut self.filters.slots), usual);
         if self.info.end.is_none() {
             // The stream was cut off: its connection was closed under it.
             manager.stats.manager.downstream_rq_active().dec();

@@ -52,6 +52,9 @@ pub(crate) struct FilterChain {
     pub(crate) slots: Vec<FilterSlot>,
     /// Configured filters, by place, that the route had disabled when the chain was made.
     pub(crate) disabled: u64,
+    /// Whether the filters are those of the configured chain, no route having a say in which there are and how they are
+    /// configured.
+    pub(crate) usual: bool,
     pub(crate) request_body: Option<Box<BodyPipe>>,
     pub(crate) response_body: Option<Box<BodyPipe>>,
     /// The upstream filters of the attempt that is under way or was the last, where there are any.

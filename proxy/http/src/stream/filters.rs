@@ -38,18 +38,29 @@ impl Exchange {
     /// Makes the filters of the stream, as its route says.
     pub(crate) fn create_filters(&mut self) {
         let manager = self.manager.clone();
-        for (at, filter) in manager.config.chain_of(self.upgrade_chain).filters.iter().enumerate() {
+        let filters = &manager.config.chain_of(self.upgrade_chain).filters;
+        if filters.is_empty() {
+            return;
+        }
+        let route = self.info.route.as_ref();
+        self.filters.usual =
+            self.upgrade_chain.is_none() && route.is_none_or(|route| route.filter_configs().is_empty());
+        self.filters.slots = manager.take_chain();
+        if !self.filters.usual {
+            self.filters.slots.clear();
+        } else if !self.filters.slots.is_empty() {
+            return;
+        }
+        for (at, filter) in filters.iter().enumerate() {
             let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
             let levels = levels.unwrap_or_default();
             if levels.first().map_or(filter.disabled, |level| level.disabled) {
                 self.filters.disabled |= 1u64.checked_shl(at as u32).unwrap_or(0);
                 continue;
             }
-            let Some(filter) = filter.factory.create(levels) else { continue };
-            if self.filters.slots.capacity() == 0 {
-                self.filters.slots = manager.take_chain();
+            if let Some(filter) = filter.factory.create(levels) {
+                self.filters.slots.push(FilterSlot { filter, configured: at });
             }
-            self.filters.slots.push(FilterSlot { filter, configured: at });
         }
     }
 
@@ -60,11 +71,16 @@ impl Exchange {
         let manager = self.manager.clone();
         let last = self.filters.slots[at].configured;
         self.filters.slots.truncate(at + 1);
+        let usual = std::mem::take(&mut self.filters.usual);
         let filters = &manager.config.chain_of(self.upgrade_chain).filters;
         for (at, filter) in filters.iter().enumerate().skip(last + 1) {
             let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
             // Which filters there are was decided by the first route.
-            if self.filters.disabled & 1u64.checked_shl(at as u32).unwrap_or(0) == 0 {
+            let disabled = match usual {
+                true => filter.disabled,
+                false => self.filters.disabled & 1u64.checked_shl(at as u32).unwrap_or(0) != 0,
+            };
+            if !disabled {
                 let created = filter.factory.create(levels.unwrap_or_default());
                 self.filters.slots.extend(created.map(|filter| FilterSlot { filter, configured: at }));
             }

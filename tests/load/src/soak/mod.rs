@@ -261,15 +261,20 @@ impl Lab {
     }
 
     /// Waits until nothing is under way any more; what the proxy says then, or at the limit.
+    ///
+    /// The numbers of one answer are read one after the other, counters before gauges: the first answer without anything
+    /// under way may lack what ended while it was written, the one after it cannot.
     async fn settle(&mut self, base: &Sample) -> Result<(Readings, Sample)> {
         let start = Instant::now();
+        let mut was_settled = false;
         loop {
             let readings = Readings::of(self.admin()).await?;
             let now = sample(self.child.id(), 0.0)?;
             let settled = verdict::busy(&readings).is_empty() && verdict::descriptors(base, &now).is_none();
-            if settled || start.elapsed() > SETTLE_LIMIT {
+            if (settled && was_settled) || start.elapsed() > SETTLE_LIMIT {
                 return Ok((readings, now));
             }
+            was_settled = settled;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
