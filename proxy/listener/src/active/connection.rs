@@ -1,0 +1,324 @@
+//! A connection from its acceptance until the last network filter has it: inspected, its filter chain chosen, its handshake made.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dhow_base::ResponseFlag;
+use dhow_net::Transport;
+use dhow_proxy_api::{Connection, ConnectionInfo, ConnectionObjects};
+use dhow_proxy_runtime::ConnectionPlace;
+use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo};
+use tokio::net::TcpStream;
+
+use super::{WorkerChain, WorkerListener};
+use crate::filter_chain::{ConnectionFacts, FilterChain};
+use crate::inspect::{Inspected, inspect};
+use crate::observed::{self, ConnectionLog};
+
+/// Our side of a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Local {
+    pub(super) address: SocketAddr,
+    /// Whether the address was restored from before a redirection.
+    pub(super) restored: bool,
+}
+
+/// A connection as it was accepted.
+pub(super) struct Accepted {
+    pub(super) id: u64,
+    pub(super) peer: SocketAddr,
+    pub(super) local: Local,
+    pub(super) start: Instant,
+    /// Its place among all connections of clients.
+    pub(super) place: ConnectionPlace,
+}
+
+impl WorkerListener {
+    /// Goes on with a connection that belongs to this listener.
+    pub(super) fn admit(self: Rc<Self>, stream: TcpStream, mut accepted: Accepted) {
+        let config = &self.shared.config;
+        if !config.inspect_tls && !config.inspect_http && config.proxy_protocol.is_none() {
+            self.choose_and_start(stream, accepted, Inspected::default());
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            match self.inspect(&stream, &mut accepted).await {
+                Some(inspected) => self.choose_and_start(stream, accepted, inspected),
+                None => self.log_unserved(accepted, Inspected::default(), None),
+            }
+        });
+    }
+
+    fn choose_and_start(self: &Rc<Self>, stream: TcpStream, accepted: Accepted, inspected: Inspected) {
+        let facts = ConnectionFacts {
+            destination: accepted.local.address,
+            source: accepted.peer,
+            server_name: inspected.server_name.as_deref(),
+            transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
+            application_protocols: &inspected.application_protocols,
+            record: inspected.record.as_deref(),
+        };
+        match self.choose(&facts) {
+            Some(chain) => self.start(chain, stream, accepted, inspected),
+            None => self.log_unserved(accepted, inspected, Some("filter_chain_not_found")),
+        }
+    }
+
+    /// Logs a connection that came to no filter chain; `details` say that none was for it.
+    fn log_unserved(&self, accepted: Accepted, inspected: Inspected, details: Option<&'static str>) {
+        let logs = &self.shared.config.access_logs;
+        if logs.is_empty() {
+            return;
+        }
+        let log = ConnectionLog::new(logs, self.info(None, &accepted, inspected));
+        if let Some(details) = details {
+            let record = log.info.record_mut();
+            let mut record = record.borrow_mut();
+            record.flags.insert(ResponseFlag::NoRouteFound);
+            record.details = Some(details.into());
+        }
+    }
+
+    /// Looks at the first bytes; `None` when the connection ended or told nothing in time.
+    async fn inspect(&self, stream: &TcpStream, accepted: &mut Accepted) -> Option<Inspected> {
+        let config = &self.shared.config;
+        let stats = &self.shared.stats;
+        stats.downstream_pre_cx_active().inc();
+        let work = async {
+            let mut record = None;
+            if let (Some(filter), Some(stats)) = (&config.proxy_protocol, &self.shared.proxy_protocol_stats) {
+                let header = filter.take_header(stream, stats).await?;
+                if let Some((source, destination)) = header.ends {
+                    accepted.peer = source;
+                    let restored = destination != accepted.local.address;
+                    accepted.local = Local { address: destination, restored };
+                }
+                record = header.record;
+            }
+            let found = match config.inspect_tls || config.inspect_http {
+                true => inspect(stream, config.inspect_tls, config.inspect_http).await?,
+                false => Inspected::default(),
+            };
+            Ok::<_, io::Error>(Inspected { record, ..found })
+        };
+        let result = match config.inspection_timeout {
+            Some(timeout) => tokio::time::timeout(timeout, work).await,
+            None => Ok(work.await),
+        };
+        stats.downstream_pre_cx_active().dec();
+        match result {
+            Ok(Ok(inspected)) => Some(inspected),
+            Ok(Err(error)) => {
+                match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        stats.downstream_listener_filter_remote_close().inc();
+                    }
+                    // Refused by a listener filter, which counted it.
+                    io::ErrorKind::InvalidData => {}
+                    _ => stats.downstream_listener_filter_error().inc(),
+                }
+                None
+            }
+            Err(_) => {
+                stats.downstream_pre_cx_timeout().inc();
+                config.continue_on_timeout.then(Inspected::default)
+            }
+        }
+    }
+
+    fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<Rc<WorkerChain>> {
+        let chosen = self.shared.config.chains.choose(facts);
+        let chain = chosen.and_then(|chosen| self.chains.iter().find(|c| Arc::ptr_eq(&c.chain, chosen)));
+        if chain.is_none() {
+            self.shared.stats.no_filter_chain_match().inc();
+        }
+        chain.cloned()
+    }
+
+    /// What is known of a connection before the handshake.
+    fn info(&self, chain: Option<&FilterChain>, accepted: &Accepted, inspected: Inspected) -> ConnectionInfo {
+        let config = &self.shared.config;
+        let &Accepted { id, peer, local, start, .. } = accepted;
+        let objects = ConnectionObjects::default();
+        if let Some(record) = inspected.record {
+            objects.get_or_insert_with(|| RefCell::new(*record));
+        }
+        // As in Envoy the name is only known to a listener that looks for it.
+        ConnectionInfo {
+            id,
+            remote_address: peer,
+            local_address: local.address,
+            local_address_restored: local.restored,
+            bypass_overload_manager: config.bypass_overload_manager,
+            start,
+            requested_server_name: inspected.server_name.map(Into::into),
+            tls: None,
+            filter_chain_name: chain.map_or_else(Arc::default, |chain| chain.name.clone()),
+            listener_name: config.name.clone(),
+            listener_metadata: config.metadata.clone(),
+            filter_chain_metadata: chain.and_then(|chain| chain.metadata.clone()),
+            buffer_limit: config.buffer_limit,
+            objects,
+        }
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        chain: Rc<WorkerChain>,
+        stream: TcpStream,
+        accepted: Accepted,
+        inspected: Inspected,
+    ) {
+        let info = self.info(Some(&chain.chain), &accepted, inspected);
+        let Accepted { id, start, place, .. } = accepted;
+        let active = ActiveConnection::new(self.clone(), chain.clone(), id, start, place);
+        let handler = chain.handler.clone();
+        // A task keeps what it was made of for as long as it runs: it is made of little more than the connection's future.
+        let task = if !chain.chain.in_front.is_empty() || !self.shared.config.access_logs.is_empty() {
+            let observed = Box::pin(self.clone().serve_observed(chain.clone(), stream, info));
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                observed.await;
+            })
+        } else if chain.chain.tls.is_none() {
+            let served = handler.serve(Connection { transport: Transport::Tcp(stream), info: Rc::new(info) });
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                served.await;
+            })
+        } else {
+            let secured = Box::pin(self.clone().secure(chain.clone(), stream, info));
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                if let Some(connection) = secured.await {
+                    handler.serve(connection).await;
+                }
+            })
+        };
+        chain.connections.borrow_mut().insert(id, task.abort_handle());
+    }
+
+    /// Serves a connection that network filters or access logs of the listener look at.
+    async fn serve_observed(self: Rc<Self>, chain: Rc<WorkerChain>, stream: TcpStream, info: ConnectionInfo) {
+        let logs = &self.shared.config.access_logs;
+        let mut log = ConnectionLog::new(logs, info);
+        let mut filters: Vec<_> = chain.chain.in_front.iter().map(|filter| filter.create()).collect();
+        if !observed::admit(&mut filters, &log.info).await {
+            chain.handler.refuse(log.info.clone(), chain.chain.tls.is_some());
+            return;
+        }
+        let transport = match &chain.chain.tls {
+            None => Transport::Tcp(stream),
+            Some(tls) => match self.handshake(tls, &chain.chain, stream).await {
+                Ok((transport, session)) => {
+                    let info = Rc::get_mut(&mut log.info).expect("nobody else holds it before it is served");
+                    info.tls = Some(Box::new(session));
+                    filters.iter_mut().for_each(|filter| filter.on_handshake(&log.info));
+                    transport
+                }
+                Err(reason) => {
+                    log.info.record_mut().borrow_mut().transport_failure = reason;
+                    chain.handler.refuse(log.info.clone(), true);
+                    return;
+                }
+            },
+        };
+        let logged = !logs.is_empty();
+        observed::serve(chain.handler.clone(), transport, log.info.clone(), filters, logged).await;
+    }
+
+    /// Makes the TLS handshake of a chain that has one.
+    async fn secure(
+        self: Rc<Self>,
+        chain: Rc<WorkerChain>,
+        stream: TcpStream,
+        info: ConnectionInfo,
+    ) -> Option<Connection> {
+        let tls = chain.chain.tls.as_ref()?;
+        match self.handshake(tls, &chain.chain, stream).await {
+            Ok((transport, session)) => {
+                let info = ConnectionInfo { tls: Some(Box::new(session)), ..info };
+                Some(Connection { transport, info: Rc::new(info) })
+            }
+            Err(reason) => {
+                info.record_mut().borrow_mut().transport_failure = reason;
+                chain.handler.refuse(Rc::new(info), true);
+                None
+            }
+        }
+    }
+
+    /// The handshake; an error is what it failed with, when it failed with something.
+    async fn handshake(
+        &self,
+        tls: &DownstreamTls,
+        chain: &FilterChain,
+        stream: TcpStream,
+    ) -> Result<(Transport, TlsInfo), Option<Box<str>>> {
+        let handshake = tls.accept(Transport::Tcp(stream));
+        let result = match chain.handshake_timeout {
+            Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
+                Ok(result) => result,
+                Err(_) => {
+                    self.shared.stats.downstream_cx_transport_socket_connect_timeout().inc();
+                    return Err(None);
+                }
+            },
+            None => handshake.await,
+        };
+        if let Some(stats) = &self.shared.tls_stats {
+            stats.count(result.as_ref().map(|(_, info)| info));
+        }
+        match result {
+            Ok((transport, mut info)) => {
+                info.completed = Some(Instant::now());
+                Ok((transport, info))
+            }
+            Err(error) => {
+                tracing::debug!("listener '{}': TLS handshake failed: {error}", self.shared.config.name);
+                Err(TlsFailure::of(&error).map(|failure| failure.to_string().into()))
+            }
+        }
+    }
+}
+
+/// Counts a connection for as long as it exists, however it ends.
+struct ActiveConnection {
+    listener: Rc<WorkerListener>,
+    chain: Rc<WorkerChain>,
+    id: u64,
+    start: Instant,
+    _place: ConnectionPlace,
+}
+
+impl ActiveConnection {
+    fn new(
+        listener: Rc<WorkerListener>,
+        chain: Rc<WorkerChain>,
+        id: u64,
+        start: Instant,
+        place: ConnectionPlace,
+    ) -> Self {
+        let stats = &listener.shared.stats;
+        stats.downstream_cx_total().inc();
+        stats.downstream_cx_active().inc();
+        listener.worker.downstream_cx_total().inc();
+        listener.worker.downstream_cx_active().inc();
+        Self { listener, chain, id, start, _place: place }
+    }
+}
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        let stats = &self.listener.shared.stats;
+        stats.downstream_cx_destroy().inc();
+        stats.downstream_cx_active().dec();
+        stats.downstream_cx_length_ms().record(self.start.elapsed().as_millis() as u64);
+        self.listener.worker.downstream_cx_active().dec();
+        self.chain.connections.borrow_mut().remove(&self.id);
+    }
+}
