@@ -103,7 +103,7 @@ impl CelExpression {
     }
 
     /// Appends the value as `%CEL(...)%` prints it; false when there is none.
-    pub(crate) fn append(&self, context: &dyn FormatContext, out: &mut Vec<u8>) -> bool {
+    pub fn append(&self, context: &dyn FormatContext, out: &mut Vec<u8>) -> bool {
         match evaluation::evaluate(&self.root, context) {
             Ok(value) => {
                 value.append(out);

@@ -172,6 +172,35 @@ impl Input {
     }
 }
 
+/// An input that is used without a tree: for the text that it gives.
+#[derive(Clone, Debug)]
+pub struct MatchInput(Input);
+
+impl MatchInput {
+    /// Compiles the extension.
+    ///
+    /// # Errors
+    /// When it is not known as an input of the family.
+    pub fn compile(
+        message: &TypedExtensionConfig,
+        path: &FieldPath,
+        family: InputFamily,
+    ) -> Result<Self, ConfigError> {
+        Input::compile(Some(message), path, family, &|_| Ok(())).map(Self)
+    }
+
+    /// The text; `None` when there is none, or not yet.
+    pub fn text<'a>(&'a self, data: &'a dyn MatchData) -> Option<Cow<'a, [u8]>> {
+        match self.0.read(data) {
+            InputValue::Text(text) => Some(text),
+            InputValue::Unavailable
+            | InputValue::Absent
+            | InputValue::Metadata(_)
+            | InputValue::Attributes => None,
+        }
+    }
+}
+
 fn decode<M: Message + Name + Default>(
     resolved: &Resolved<'_>,
     path: &FieldPath,

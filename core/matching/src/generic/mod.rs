@@ -18,5 +18,5 @@ mod tree;
 
 pub use compile::{CompileExpression, Expression, MatchOptions, from_older};
 pub use data::{CertificateName, MatchData};
-pub use input::InputFamily;
+pub use input::{InputFamily, MatchInput};
 pub use tree::{MatchTree, Verdict};

@@ -6,6 +6,7 @@ use dhow_http::HeaderName;
 use dhow_matching::{CidrSet, HeaderMatcher, QueryParameterMatcher, all_match, query_parameter};
 
 use super::RateLimitInput;
+use super::extension::Extension;
 use super::metadata_key::MetadataPath;
 use crate::pb::matcher::AddressMatcher;
 use crate::pb::protobuf::{UInt32Value, value::Kind};
@@ -36,6 +37,7 @@ enum EntrySource {
     QueryMatch { parameters: Box<[QueryParameterMatcher]>, expected: bool, text: EntryText },
     AddressMatch { ranges: CidrSet, invert: bool, text: EntryText },
     Metadata { path: MetadataPath, of_route: bool, default: Box<str>, skip_if_absent: bool },
+    Extension(Extension),
 }
 
 /// `descriptor_value`, or `default_value` when it is empty; both are taken as they stand, as Envoy does by default.
@@ -110,7 +112,10 @@ impl RateLimitAction {
             ActionSpecifier::DynamicMetadata(message) => {
                 dynamic_metadata(message, &path.field("dynamic_metadata"))?
             }
-            ActionSpecifier::Extension(_) => return Err(ConfigError::unsupported(path.field("extension"))),
+            ActionSpecifier::Extension(extension) => {
+                let (key, source) = Extension::compile(extension, &path.field("extension"))?;
+                return Ok(Self { key: key.into(), source: EntrySource::Extension(source) });
+            }
         };
         Ok(Self { key: key.into(), source })
     }
@@ -164,6 +169,7 @@ impl RateLimitAction {
                     _ => Outcome::NoDescriptor,
                 }
             }
+            EntrySource::Extension(extension) => extension.entry(&self.key, input),
             EntrySource::Metadata { path, of_route, default, skip_if_absent } => {
                 match metadata_text(path, *of_route, input) {
                     Some(value) if !value.is_empty() => entry(value.to_owned()),

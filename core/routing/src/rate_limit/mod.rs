@@ -1,11 +1,13 @@
 //! `RateLimit` of routes and virtual hosts: which descriptors a request has. Whether they are over a limit is for filters to say.
 
 mod action;
+mod extension;
 mod metadata_key;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{Format, FormatContext, MetadataSource};
 use dhow_http::HeaderMap;
+use dhow_matching::generic::MatchData;
 use dhow_proto::envoy::r#type::v3::RateLimitUnit as RateLimitUnitMessage;
 
 use self::action::{Outcome, RateLimitAction};
@@ -23,6 +25,8 @@ pub struct RateLimitInput<'a> {
     pub headers: &'a HeaderMap,
     /// Everything else: the client's address, dynamic metadata.
     pub context: &'a dyn FormatContext,
+    /// The same, as inputs of matchers see it.
+    pub data: &'a dyn MatchData,
     /// `node.cluster`: the cluster that this proxy belongs to.
     pub source_cluster: &'a str,
     /// The cluster that the request goes to; empty when the route names none.

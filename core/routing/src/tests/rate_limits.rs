@@ -39,6 +39,7 @@ fn descriptor(rule: &str) -> String {
         [("k".to_owned(), text("meta")), ("l".to_owned(), Value { kind: Some(Kind::StructValue(limit)) })];
     let input = RateLimitInput {
         headers: &headers,
+        data: &headers,
         context: &Client(Struct { fields: fields.into() }),
         source_cluster: "me",
         destination_cluster: "them",
@@ -93,6 +94,16 @@ fn each_action_gives_an_entry_or_none() {
     ] {
         assert_eq!(actions(action), expected, "{action}");
     }
+    let header = "{extension: {name: e, typed_config: {'@type': \
+        type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: NAME}}}";
+    assert_eq!(actions(&header.replace("NAME", "x")), "e=1");
+    assert_eq!(actions(&header.replace("NAME", "z")), "-");
+    let expression = "{extension: {name: e, typed_config: {'@type': \
+        type.googleapis.com/envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor, descriptor_key: d, text: TEXT}}}";
+    assert_eq!(actions(&expression.replace("TEXT", "'1 + 2'")), "d=3");
+    assert_eq!(actions(&expression.replace("TEXT", "request.nothing")), "-");
+    let or_skipped = expression.replace("TEXT", "request.nothing, skip_if_error: true");
+    assert_eq!(actions(&format!("{{remote_address: {{}}}}, {or_skipped}")), "remote_address=10.1.2.3");
     assert_eq!(actions(&format!("{{metadata: {{descriptor_key: d, {path}}}}}")), "d=meta");
     let missing =
         "{metadata: {descriptor_key: d, default_value: f, metadata_key: {key: none, path: [{key: k}]}}}";

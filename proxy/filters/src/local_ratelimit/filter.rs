@@ -111,6 +111,7 @@ impl Filter {
         let input = RateLimitInput {
             headers: request,
             context: &context,
+            data: &context,
             source_cluster: &self.node_cluster,
             destination_cluster: route.and_then(|route| route.cluster(request)).unwrap_or_default(),
             route_metadata: route.and_then(|route| route.entry().metadata()),
