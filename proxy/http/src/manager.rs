@@ -49,17 +49,12 @@ impl Manager {
         routes: &RouteSlot,
     ) -> Rc<Self> {
         let clusters: Rc<WorkerClusters> = worker.existing_extension();
-        let pools = worker.extension(|worker| {
-            let pools = HttpPools::start(worker);
-            clusters.add_observer(pools.clone());
-            pools
-        });
         Rc::new(Self {
             worker: worker.clone(),
             config,
             stats,
             clusters,
-            pools,
+            pools: HttpPools::of(worker),
             dates: DateCache::default(),
             draining: DrainState::default(),
             routes: RefCell::new(routes.cached()),

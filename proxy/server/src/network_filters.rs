@@ -20,7 +20,7 @@ use dhow_proto::{Excerpts, Message};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
 use dhow_proxy_filters::NETWORK_FILTERS;
-use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource};
+use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource, http_tunnels};
 use dhow_proxy_listener::{FilterContext, NetworkFilters};
 use dhow_proxy_tcp::{DirectResponse, Echo, TcpProxy};
 use dhow_proxy_upstream::ClusterManager;
@@ -80,7 +80,7 @@ impl NetworkFilters for FilterBuilder {
                 let message: TcpMessage =
                     dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;
                 let config = dhow_proxy_tcp::lower(message, &self.log_writer, &path, warnings)?;
-                Ok(Arc::new(TcpProxy::new(config, &self.store)))
+                Ok(Arc::new(TcpProxy::new(config, &self.store, http_tunnels)))
             }
             "envoy.extensions.filters.network.echo.v3.Echo" => {
                 let EchoMessage {} = dhow_proto::any::unpack(&config).map_err(|error| error.under(&path))?;

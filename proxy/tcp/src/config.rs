@@ -20,6 +20,8 @@ use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_upstream::LB_FILTER;
 
+use crate::tunneling::Tunneling;
+
 /// Default of `idle_timeout`.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -50,6 +52,8 @@ pub struct TcpProxyConfig {
     pub(crate) log_interval: Option<Duration>,
     /// `backoff_options`: the shortest and the longest wait before another attempt to connect.
     pub(crate) backoff: Option<(Duration, Duration)>,
+    /// `tunneling_config`: connections go inside of requests.
+    pub(crate) tunneling: Option<Tunneling>,
     /// `upstream_connect_mode` is ON_DOWNSTREAM_DATA: the client has to send something first.
     pub(crate) awaits_data: bool,
     /// `check_drain_close`: connections end with the bytes that pass once the listener drains.
@@ -173,7 +177,6 @@ pub fn lower(
             warnings.push(ConfigWarning::new(path.field(field), "without effect, as in Envoy 1.40"));
         }
     }
-    refuse(tunneling_config.is_some(), "tunneling_config")?;
     let mode = UpstreamConnectMode::try_from(upstream_connect_mode).unwrap_or_default();
     if mode != UpstreamConnectMode::Immediate && max_early_data_bytes.is_none() {
         let reason = "max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE";
@@ -202,6 +205,9 @@ pub fn lower(
         log_interval: log_interval.map(|interval| duration(&interval)),
         backoff: backoff_options
             .map(|options| lower_backoff(options, &path.field("backoff_options")))
+            .transpose()?,
+        tunneling: tunneling_config
+            .map(|message| Tunneling::from_message(message, &path.field("tunneling_config")))
             .transpose()?,
         awaits_data: mode == UpstreamConnectMode::OnDownstreamData,
         ends_when_draining: check_drain_close.is_some_and(|wanted| wanted.value),
@@ -314,6 +320,7 @@ mod tests {
             logs_start: false,
             log_interval: None,
             backoff: None,
+            tunneling: None,
             awaits_data: false,
             ends_when_draining: false,
             extensions: Vec::new(),

@@ -1,12 +1,13 @@
-//! The TCP proxy at work: choose a cluster and a host, connect, move bytes, log.
+//! The TCP proxy at work: connect, move bytes, log.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use dhow_base::{Backoff, ResponseFlag, Rng};
+use dhow_base::ResponseFlag;
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{
@@ -14,29 +15,33 @@ use dhow_proxy_api::{
     LogMoment, NetworkFilter, StreamFormat, StreamInfo,
 };
 use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
-use dhow_proxy_upstream::{
-    ClosedBy, LbContext, ProxiedConnection, Resource, RoutingPriority, SecureOptions, UpstreamConnection,
-    WorkerCluster, WorkerClusters, connect,
-};
+use dhow_proxy_upstream::{HttpTunnels, WorkerClusters};
 use dhow_stats::Store;
-use twox_hash::XxHash64;
 
-use crate::config::{HashSource, Target, TcpProxyConfig};
-use crate::copy::Direction;
-use crate::stats::TcpStats;
+use crate::config::TcpProxyConfig;
+use crate::copy::{Direction, Failed, Upstream};
+use crate::stats::{TcpStats, TunnelingStats};
+
+/// Finds what opens tunnels on a worker.
+pub type TunnelsOfWorker = fn(&Rc<Worker>) -> Rc<dyn HttpTunnels>;
 
 /// `envoy.filters.network.tcp_proxy`.
 #[derive(Debug)]
 pub struct TcpProxy {
     config: Arc<TcpProxyConfig>,
     stats: TcpStats,
+    /// Kept so that they are shown.
+    _tunneling_stats: Option<TunnelingStats>,
+    tunnels: TunnelsOfWorker,
 }
 
 impl TcpProxy {
-    /// The filter of a configuration, counting under `tcp.<stat_prefix>.`.
-    pub fn new(config: TcpProxyConfig, store: &Store) -> Self {
-        let stats = store.scope(&format!("tcp.{}.", config.stat_prefix)).group();
-        Self { config: Arc::new(config), stats }
+    /// The filter of a configuration, counting under `tcp.<stat_prefix>.`; it asks `tunnels` where connections are carried
+    /// inside of requests.
+    pub fn new(config: TcpProxyConfig, store: &Store, tunnels: TunnelsOfWorker) -> Self {
+        let scope = store.scope(&format!("tcp.{}.", config.stat_prefix));
+        let tunneling_stats = config.tunneling.is_some().then(|| scope.scope("tcpproxy_tunneling.").group());
+        Self { config: Arc::new(config), stats: scope.group(), _tunneling_stats: tunneling_stats, tunnels }
     }
 }
 
@@ -47,16 +52,20 @@ impl NetworkFilter for TcpProxy {
             clusters: worker.existing_extension(),
             config: self.config.clone(),
             stats: self.stats.clone(),
+            tunnels: self.config.tunneling.as_ref().map(|_| (self.tunnels)(worker)),
             draining: DrainState::default(),
         })
     }
 }
 
-struct Handler {
-    worker: Rc<Worker>,
-    clusters: Rc<WorkerClusters>,
-    config: Arc<TcpProxyConfig>,
-    stats: TcpStats,
+/// The filter on a worker.
+pub(crate) struct Handler {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) clusters: Rc<WorkerClusters>,
+    pub(crate) config: Arc<TcpProxyConfig>,
+    pub(crate) stats: TcpStats,
+    /// There where connections go inside of requests.
+    pub(crate) tunnels: Option<Rc<dyn HttpTunnels>>,
     draining: DrainState,
 }
 
@@ -115,22 +124,30 @@ impl Handler {
     }
 
     async fn proxy(&self, mut downstream: Transport, stream: &mut StreamInfo) {
-        if self.config.awaits_data {
-            if poll_fn(|cx| downstream.poll_read_ready(cx)).await.is_err() {
+        let limits = Limits {
+            idle: match stream.filter_state.get("envoy.tcp_proxy.per_connection_idle_timeout_ms") {
+                Some(FilterStateValue::Number(0)) => None,
+                Some(FilterStateValue::Number(millis)) => Some(Duration::from_millis(*millis)),
+                _ => self.config.idle_timeout,
+            },
+            end: self.config.max_duration(self.worker.random()).map(|longest| Instant::now() + longest),
+        };
+        let mut upstream = match self.connect_in_time(&mut downstream, stream, limits).await {
+            Ok(Some(upstream)) => upstream,
+            Ok(None) => return,
+            Err(end) => {
+                self.note_limit(&end, stream);
+                if self.config.tunneling.is_some() && stream.upstream.attempts > 0 {
+                    stream.flag(ResponseFlag::UpstreamConnectionFailure);
+                }
                 return;
             }
-            self.stats.early_data_received_count_total().inc();
-        }
-        let Some(UpstreamConnection { transport: mut upstream, guard, local_address, .. }) =
-            self.connect(stream).await
-        else {
-            return;
         };
-        stream.upstream.local_address = local_address;
-        stream.upstream.connection_id = Some(guard.id());
-        stream.upstream.tls = guard.tls().cloned();
-        stream.upstream.connect = Some((guard.begun(), guard.connected()));
-        guard.count_request();
+        let connection = upstream.connection();
+        stream.upstream.local_address = connection.local_address();
+        stream.upstream.connection_id = Some(connection.id());
+        stream.upstream.tls = connection.tls().cloned();
+        stream.upstream.connect = Some((connection.begun(), connection.connected()));
         if self.config.logs_connected {
             stream.log_moment = LogMoment::TcpConnected;
             self.log(stream);
@@ -138,150 +155,116 @@ impl Handler {
         let pool = self.worker.buffers();
         let mut sent = Direction::new(ReadBuffer::new(pool.clone()));
         let mut received = Direction::new(ReadBuffer::new(pool.clone()));
-        let end = self.copy(&mut downstream, &mut upstream, &mut sent, &mut received, stream).await;
+        let end =
+            self.copy((&mut downstream, &mut upstream), (&mut sent, &mut received), stream, limits).await;
         stream.log_moment = LogMoment::End;
+        self.note_limit(&end, stream);
         match end {
-            End::Complete | End::Drained => {}
-            End::Idle => {
-                self.stats.idle_timeout().inc();
-                stream.connection.record_mut().borrow_mut().local_close_reason =
-                    Some("tcp_session_idle_timeout".into());
-            }
-            End::MaxDuration => {
-                self.stats.max_downstream_connection_duration().inc();
-                stream.flag(ResponseFlag::DurationTimeout);
-                stream.connection.record_mut().borrow_mut().local_close_reason =
-                    Some("max_connection_duration_reached".into());
-            }
-            End::UpstreamFailed => {
-                guard.set_closed_by(ClosedBy::Remote);
-                downstream.reset_on_close();
-            }
+            End::UpstreamFailed(error) => match &upstream {
+                Upstream::Plain(..) => {
+                    upstream.set_closed_by_host();
+                    downstream.reset_on_close();
+                }
+                Upstream::Tunnel(_) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    stream.flag(ResponseFlag::UpstreamRemoteReset);
+                    downstream.reset_on_close();
+                }
+                Upstream::Tunnel(_) => {}
+            },
             End::DownstreamFailed => upstream.reset_on_close(),
+            End::Complete { by_host: true } => upstream.set_closed_by_host(),
+            End::Complete { by_host: false } | End::Drained | End::Idle | End::MaxDuration => {}
+        }
+        if let (Some(tunneling), Upstream::Tunnel(tunnel)) = (&self.config.tunneling, &upstream)
+            && let Some(trailers) = tunnel.trailers()
+        {
+            tunneling.keep_trailers(stream, trailers);
         }
         stream.bytes_received = sent.moved;
         stream.bytes_sent = received.moved;
-        let cluster = &guard.info().stats;
+        let cluster = &upstream.connection().info().stats;
         cluster.upstream_cx_tx_bytes_total().add(sent.moved);
         cluster.upstream_cx_rx_bytes_total().add(received.moved);
         self.stats.downstream_cx_rx_bytes_total().add(sent.moved);
         self.stats.downstream_cx_tx_bytes_total().add(received.moved);
     }
 
-    async fn connect(&self, stream: &mut StreamInfo) -> Option<UpstreamConnection> {
-        let target = self.config.target(self.worker.random());
-        // Filters in front may have chosen the cluster (`sni_cluster`).
-        let chosen = stream.filter_state.text("envoy.tcp_proxy.cluster");
-        let chosen = chosen.and_then(|name| String::from_utf8(name).ok());
-        let Some(cluster) = self.clusters.get(chosen.as_deref().unwrap_or(&target.cluster)) else {
-            self.stats.downstream_cx_no_route().inc();
-            stream.flag(ResponseFlag::NoClusterFound);
-            return None;
+    /// Connects to a host, within the limits of the connection; none when there is no host to be had.
+    async fn connect_in_time(
+        &self,
+        downstream: &mut Transport,
+        stream: &mut StreamInfo,
+        limits: Limits,
+    ) -> Result<Option<Upstream>, End> {
+        let idle = limits.idle.map(|idle| Instant::now() + idle);
+        let connect = async {
+            if self.config.awaits_data {
+                poll_fn(|cx| downstream.poll_read_ready(cx)).await.ok()?;
+                self.stats.early_data_received_count_total().inc();
+            }
+            self.connect(stream).await
         };
-        stream.upstream.cluster = Some(cluster.info().observability_name.clone());
-        stream.upstream.cluster_name = Some(cluster.info().name.clone());
-        stream.upstream.cluster_metadata = cluster.info().metadata.clone();
-        let mut backoff = self.config.backoff.map(|(base, max)| Backoff::new(base, max));
-        for attempt in 0..self.config.max_connect_attempts.max(1) {
-            if let Some(backoff) = backoff.as_mut().filter(|_| attempt > 0) {
-                tokio::time::sleep(backoff.next(&mut Rng::seeded(self.worker.random()))).await;
-            }
-            match self.connect_once(&cluster, target, stream).await {
-                Attempt::Connected(connection) => return Some(*connection),
-                Attempt::Failed => {}
-                Attempt::Hopeless => return None,
-            }
+        let Some(deadline) = [idle, limits.end].into_iter().flatten().min() else { return Ok(connect.await) };
+        if let Ok(connected) = tokio::time::timeout_at(deadline.into(), connect).await {
+            return Ok(connected);
         }
-        cluster.info().stats.upstream_cx_connect_attempts_exceeded().inc();
-        stream.flag(ResponseFlag::UpstreamRetryLimitExceeded);
-        None
+        Err(if limits.end == Some(deadline) { End::MaxDuration } else { End::Idle })
     }
 
-    async fn connect_once(
-        &self,
-        cluster: &Rc<WorkerCluster>,
-        target: &Target,
-        stream: &mut StreamInfo,
-    ) -> Attempt {
-        let priority = RoutingPriority::Default;
-        let breakers = &cluster.info().circuit_breakers;
-        if !breakers.has_room(priority, Resource::Connections) {
-            breakers.count_overflow(Resource::Connections);
-            stream.flag(ResponseFlag::UpstreamOverflow);
-            return Attempt::Hopeless;
-        }
-        let context = LbContext {
-            original_destination: Some(stream.connection.local_address)
-                .filter(|_| stream.connection.local_address_restored),
-            hash: self.config.hash.as_ref().and_then(|source| hash_of(source, stream)),
-            criteria: target.criteria.as_ref(),
-            ..LbContext::default()
-        };
-        let Some(chosen) = cluster.choose_host(&context) else {
-            cluster.info().stats.upstream_cx_none_healthy().inc();
-            stream.flag(ResponseFlag::NoHealthyUpstream);
-            return Attempt::Hopeless;
-        };
-        let (info, host) = (chosen.cluster(cluster).info(), &chosen.host);
-        let permit = info.circuit_breakers.acquire(priority, Resource::Connections);
-        stream.upstream.attempts += 1;
-        stream.upstream.host = Some(host.address().to_string().into());
-        stream.upstream.host_metadata = Some(host.metadata().endpoint.clone());
-        let mut options = SecureOptions::default();
-        if host.transport_socket().names_client() {
-            let record = stream.connection.record();
-            let own = record.map(|record| record.borrow().proxy_extensions.clone());
-            options.proxied = Some(Arc::new(ProxiedConnection {
-                source: stream.connection.remote_address,
-                destination: stream.connection.local_address,
-                tlvs: self.config.extensions(own.unwrap_or_default()),
-            }));
-        }
-        match connect(info, host, &options, Some(permit)).await {
-            Ok(connection) => Attempt::Connected(Box::new(connection)),
-            Err(failure) => {
-                stream.flag(ResponseFlag::UpstreamConnectionFailure);
-                stream.details = Some(failure.text.replace(' ', "_").into());
-                stream.upstream.transport_failure = Some(failure.text.into());
-                Attempt::Failed
+    /// Counts what ended the connection, where it was something of ours.
+    fn note_limit(&self, end: &End, stream: &mut StreamInfo) {
+        let reason = match end {
+            End::Idle => {
+                self.stats.idle_timeout().inc();
+                "tcp_session_idle_timeout"
             }
-        }
+            End::MaxDuration => {
+                self.stats.max_downstream_connection_duration().inc();
+                stream.flag(ResponseFlag::DurationTimeout);
+                "max_connection_duration_reached"
+            }
+            End::Drained => {
+                self.stats.downstream_cx_drain_close().inc();
+                "tcp_proxy_drain_close"
+            }
+            End::Complete { .. } | End::UpstreamFailed(_) | End::DownstreamFailed => return,
+        };
+        stream.connection.record_mut().borrow_mut().local_close_reason = Some(reason.into());
     }
 
     async fn copy(
         &self,
-        downstream: &mut Transport,
-        upstream: &mut Transport,
-        sent: &mut Direction,
-        received: &mut Direction,
+        (downstream, upstream): (&mut Transport, &mut Upstream),
+        (sent, received): (&mut Direction, &mut Direction),
         stream: &mut StreamInfo,
+        limits: Limits,
     ) -> End {
         let mut timer = DeadlineTimer::new();
         let begun = Instant::now();
         let mut active = begun;
-        let longest = self.config.max_duration(self.worker.random());
-        let idle_timeout = match stream.filter_state.get("envoy.tcp_proxy.per_connection_idle_timeout_ms") {
-            Some(FilterStateValue::Number(0)) => None,
-            Some(FilterStateValue::Number(millis)) => Some(Duration::from_millis(*millis)),
-            _ => self.config.idle_timeout,
-        };
+        let mut host_first = false;
         let mut next_log = self.config.log_interval.map(|interval| begun + interval);
         poll_fn(|cx| {
             loop {
                 let before = sent.moved + received.moved;
                 let up = match sent.poll(cx, downstream, upstream) {
                     Poll::Ready(Ok(())) => true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(End::DownstreamFailed),
+                    Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(End::DownstreamFailed),
+                    Poll::Ready(Err(Failed::Sink(error))) => return Poll::Ready(End::UpstreamFailed(error)),
                     Poll::Pending => false,
                 };
-                let down = match received.poll(cx, upstream, downstream) {
+                let down = match received.poll_from_upstream(cx, upstream, downstream) {
                     Poll::Ready(Ok(())) => true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(End::UpstreamFailed),
+                    Poll::Ready(Err(Failed::Source(error))) => {
+                        return Poll::Ready(End::UpstreamFailed(error));
+                    }
+                    Poll::Ready(Err(Failed::Sink(_))) => return Poll::Ready(End::DownstreamFailed),
                     Poll::Pending => false,
                 };
-                if up && down {
-                    return Poll::Ready(End::Complete);
+                if up && down || (up || down) && upstream.ends_as_one() {
+                    return Poll::Ready(End::Complete { by_host: !host_first });
                 }
+                host_first = down;
                 if sent.moved + received.moved != before {
                     active = Instant::now();
                     if self.config.ends_when_draining
@@ -290,8 +273,8 @@ impl Handler {
                         return Poll::Ready(End::Drained);
                     }
                 }
-                let idle = idle_timeout.map(|timeout| active + timeout);
-                let max = longest.map(|max| begun + max);
+                let idle = limits.idle.map(|timeout| active + timeout);
+                let max = limits.end;
                 if timer.poll(cx, [idle, max, next_log].into_iter().flatten().min()).is_pending() {
                     return Poll::Pending;
                 }
@@ -317,27 +300,24 @@ impl Handler {
     }
 }
 
-enum Attempt {
-    Connected(Box<UpstreamConnection>),
-    Failed,
-    Hopeless,
+/// For how long a connection may last.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Without bytes in either direction.
+    idle: Option<Duration>,
+    /// Until when, whatever passes.
+    end: Option<Instant>,
 }
 
 enum End {
-    Complete,
+    /// Both directions ended, and the host's was the last one where `by_host`.
+    Complete {
+        by_host: bool,
+    },
     /// The listener drains, and `check_drain_close` asks to end.
     Drained,
     Idle,
     MaxDuration,
-    UpstreamFailed,
+    UpstreamFailed(io::Error),
     DownstreamFailed,
-}
-
-/// The hash of a client for clusters that choose hosts by hash.
-fn hash_of(source: &HashSource, stream: &StreamInfo) -> Option<u64> {
-    let text = match source {
-        HashSource::Address => stream.client_address.ip().to_string().into_bytes(),
-        HashSource::Object(key) => stream.filter_state.text(key)?,
-    };
-    Some(XxHash64::oneshot(0, &text))
 }

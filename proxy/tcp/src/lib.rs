@@ -2,11 +2,14 @@
 //! cluster, and those that answer by themselves. It must not know how connections are accepted or how hosts are chosen.
 
 mod answering;
+mod carried;
 mod config;
+mod connecting;
 mod copy;
 mod filter;
 mod stats;
+mod tunneling;
 
 pub use answering::{DirectResponse, Echo};
 pub use config::lower;
-pub use filter::TcpProxy;
+pub use filter::{TcpProxy, TunnelsOfWorker};

@@ -30,6 +30,7 @@ mod source_file;
 mod stats;
 mod tracked_stats;
 mod transport_socket;
+mod tunnel;
 mod worker;
 
 pub use circuit_breakers::{CircuitBreakers, Permit, Resource, RetryBudget, RoutingPriority, Thresholds};
@@ -71,4 +72,5 @@ pub use source_file::check_source_file;
 pub use stats::{ClusterStats, DiscoveryStats, EdsStats, ResponseTraits, TrafficStats};
 pub use tracked_stats::{AttemptSizes, HeadSize, TrackedStats};
 pub use transport_socket::{SecureOptions, TransportSocket};
+pub use tunnel::{HttpTunnel, HttpTunnels, OpeningTunnel, TunnelFailure, TunnelFailureKind};
 pub use worker::{ChosenHost, ClusterObserver, LbContext, WorkerCluster, WorkerClusters};

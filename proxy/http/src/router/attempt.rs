@@ -64,16 +64,16 @@ impl Exchange {
 }
 
 /// An attempt that waits for a connection: given up, it counts as `upstream_rq_cancelled`.
-pub(super) struct PendingGuard<'a>(Option<&'a WorkerCluster>);
+pub(crate) struct PendingGuard<'a>(Option<&'a WorkerCluster>);
 
 impl<'a> PendingGuard<'a> {
     /// The attempt begins to wait.
-    pub(super) fn new(cluster: &'a WorkerCluster) -> Self {
+    pub(crate) fn new(cluster: &'a WorkerCluster) -> Self {
         Self(Some(cluster))
     }
 
     /// It is known what became of the connection.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.0 = None;
     }
 }
@@ -87,7 +87,8 @@ impl Drop for PendingGuard<'_> {
 }
 
 /// Counts a request on a host from its head to its end: gauges, the circuit breaker and the host's figures.
-pub(super) struct RequestGuard {
+#[derive(Debug)]
+pub(crate) struct RequestGuard {
     cluster: Rc<WorkerCluster>,
     host: Arc<Host>,
     settled: Cell<bool>,
@@ -96,7 +97,7 @@ pub(super) struct RequestGuard {
 
 impl RequestGuard {
     /// None when the circuit breaker for requests is open.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         cluster: Rc<WorkerCluster>,
         host: &Arc<Host>,
         priority: RoutingPriority,
@@ -198,7 +199,7 @@ impl RequestGuard {
     }
 
     /// Counts what became of the stream when the upstream ended it.
-    pub(super) fn count_reset(&self, stream: &UpstreamStream, reset: &Reset) {
+    pub(crate) fn count_reset(&self, stream: &UpstreamStream, reset: &Reset) {
         let stats = &self.cluster.info().stats;
         match (stream, reset.kind) {
             (UpstreamStream::H1(_), ResetKind::ProtocolError) => stats.upstream_cx_protocol_error().inc(),
@@ -215,13 +216,18 @@ impl RequestGuard {
         }
     }
 
+    /// Counts a stream that is given up: of HTTP/2, it is reset.
+    pub(crate) fn count_given_up(&self, stream: &UpstreamStream) {
+        if matches!(stream, UpstreamStream::H2(_)) {
+            self.cluster.info().stats.upstream_rq_tx_reset().inc();
+        }
+    }
+
     /// Counts what became of the stream when the exchange on it broke off, by who ended it.
     pub(super) fn count_end(&self, stream: &UpstreamStream, end: &Interruption) {
         match (stream, end) {
             (stream, Interruption::Upstream(reset)) => self.count_reset(stream, reset),
-            // Giving a stream up resets it.
-            (UpstreamStream::H2(_), _) => self.cluster.info().stats.upstream_rq_tx_reset().inc(),
-            (UpstreamStream::H1(_) | UpstreamStream::Tunnel(_), _) => {}
+            (stream, _) => self.count_given_up(stream),
         }
     }
 }

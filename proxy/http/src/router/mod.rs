@@ -37,7 +37,7 @@ use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stream::{Deadlines, Direction, Ending, Exchange, Expired, Interruption, KeptBody, RequestBody};
 use crate::upstream::UpstreamStream;
-use attempt::RequestGuard;
+pub(crate) use attempt::{PendingGuard, RequestGuard};
 use hedge::{First, Hedge, Hedges, reset_status};
 use host_selection::is_canary;
 pub(crate) use internal_redirect::RedirectTrail;

@@ -33,6 +33,8 @@ pub(crate) struct H1Upstream {
     head_done: bool,
     /// What follows are bytes of another protocol.
     switched: bool,
+    /// It is this side that ends the connection.
+    ends_here: bool,
     requests: u64,
     /// When the connection became idle.
     pub(crate) idle_since: Instant,
@@ -86,6 +88,12 @@ impl H1Upstream {
         self.keep_alive = false;
     }
 
+    /// The connection ends here with the request, whoever ended its direction before.
+    pub(super) fn end_here(&mut self) {
+        self.keep_alive = false;
+        self.ends_here = true;
+    }
+
     pub(crate) fn new(
         wire: Wire,
         guard: ConnectionGuard,
@@ -102,6 +110,7 @@ impl H1Upstream {
             request_done: true,
             head_done: true,
             switched: false,
+            ends_here: false,
             requests: 0,
             idle_since: clock::now(),
             expired,
@@ -229,7 +238,7 @@ impl H1Upstream {
     pub(crate) fn reusable(&self) -> bool {
         let complete = self.request_done && self.head_done && self.wire.body_is_consumed();
         self.guard.set_requests_active(!complete);
-        if self.wire.peer_ended() {
+        if self.wire.peer_ended() && !self.ends_here {
             self.guard.set_closed_by(ClosedBy::Remote);
         }
         if complete && !self.wire.read.is_empty() {

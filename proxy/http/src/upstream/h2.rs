@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dhow_http::h1::{BodyLength, ResponseInfo, Version};
-use dhow_http::h2::{PendingResponse, SendBody};
+use dhow_http::h2::{PendingResponse, ResetCode, SendBody};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_upstream::ConnectionGuard;
 
@@ -177,7 +177,7 @@ impl Drop for H2Upstream {
         if !(response_done && self.request_done)
             && let Some(sending) = &mut self.sending
         {
-            sending.cancel();
+            sending.reset(ResetCode::InternalError);
         }
     }
 }

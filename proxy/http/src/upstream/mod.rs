@@ -89,6 +89,13 @@ impl UpstreamStream {
         }
     }
 
+    /// Ends the connection with the stream where it is for one request at a time.
+    pub(crate) fn end_here(&mut self) {
+        if let Self::H1(stream) = self {
+            stream.end_here();
+        }
+    }
+
     /// Waits for the response head, or an informational one that precedes it.
     pub(crate) fn poll_head(
         &mut self,

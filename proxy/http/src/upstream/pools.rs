@@ -11,7 +11,7 @@ use dhow_proxy_api::LocalFuture;
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{
     ClusterInfo, ClusterObserver, ConnectFailure, ConnectFailureKind, Host, Resource, RoutingPriority,
-    SecureOptions, UpstreamProtocol, WorkerCluster,
+    SecureOptions, UpstreamProtocol, WorkerCluster, WorkerClusters,
 };
 use hashbrown::HashMap;
 
@@ -64,8 +64,17 @@ pub(crate) enum Acquired {
 }
 
 impl HttpPools {
+    /// The pools of a worker, which begin to exist with the first who asks.
+    pub(crate) fn of(worker: &Rc<Worker>) -> Rc<Self> {
+        worker.extension(|worker| {
+            let pools = Self::start(worker);
+            worker.existing_extension::<WorkerClusters>().add_observer(pools.clone());
+            pools
+        })
+    }
+
     /// The pools of a worker; a local task watches over idle connections for as long as they exist.
-    pub(crate) fn start(worker: &Rc<Worker>) -> Rc<Self> {
+    fn start(worker: &Rc<Worker>) -> Rc<Self> {
         let pools = Rc::new(Self { worker: worker.clone(), pools: RefCell::default() });
         let weak = Rc::downgrade(&pools);
         tokio::task::spawn_local(async move {
