@@ -32,10 +32,14 @@ pub enum LoadShedPoint {
     DownstreamFilter,
     /// Requests that need a new connection to a host find none.
     NewUpstreamConnection,
+    /// The TCP proxy closes connections instead of connecting for them.
+    TcpProxyConnect,
+    /// The TCP proxy closes connections when their client sends something.
+    TcpProxyData,
 }
 
 /// How many points there are.
-const POINTS: usize = LoadShedPoint::NewUpstreamConnection as usize + 1;
+const POINTS: usize = LoadShedPoint::TcpProxyData as usize + 1;
 
 /// The value of an action that always applies.
 const ALWAYS: u32 = 1 << 16;

@@ -66,6 +66,8 @@ pub(crate) enum Failed {
     Source(io::Error),
     /// Where they go to.
     Sink(io::Error),
+    /// They were not admitted.
+    Refused,
 }
 
 /// Where bytes go to.
@@ -136,12 +138,14 @@ impl Direction {
     }
 
     /// Moves bytes until the source has no more for now, and the end of the stream when it came; ready when that was
-    /// passed on. The buffer is given back whenever there is nothing in it.
+    /// passed on. The buffer is given back whenever there is nothing in it. What was read, the end too, is passed on only if
+    /// `admits` says so.
     pub(crate) fn poll<K: ByteSink>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Transport,
         to: &mut K,
+        mut admits: impl FnMut() -> bool,
     ) -> Poll<Result<(), Failed>> {
         if self.done {
             return Poll::Ready(Ok(()));
@@ -164,6 +168,9 @@ impl Direction {
             match from.poll_read(cx, self.buffer.room()) {
                 Poll::Ready(Ok(count)) => {
                     self.buffer.advance(count);
+                    if !admits() {
+                        return Poll::Ready(Err(Failed::Refused));
+                    }
                     self.source_ended = count == 0;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Source(error))),
@@ -184,7 +191,7 @@ impl Direction {
         to: &mut Transport,
     ) -> Poll<Result<(), Failed>> {
         let tunnel = match from {
-            Upstream::Plain(plain) => return self.poll(cx, &mut plain.connection.transport, to),
+            Upstream::Plain(plain) => return self.poll(cx, &mut plain.connection.transport, to, || true),
             Upstream::Tunnel(tunnel) => tunnel,
         };
         if self.done {
@@ -206,6 +213,11 @@ impl Direction {
             }
         }
         self.poll_end(cx, to)
+    }
+
+    /// Bytes that came, passed on or not.
+    pub(crate) fn taken(&self) -> u64 {
+        self.moved + self.buffer.len() as u64
     }
 
     fn poll_end<K: ByteSink>(&mut self, cx: &mut Context<'_>, to: &mut K) -> Poll<Result<(), Failed>> {

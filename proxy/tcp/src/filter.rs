@@ -14,7 +14,7 @@ use dhow_proxy_api::{
     Connection, ConnectionHandler, ConnectionInfo, DrainEvent, DrainState, FilterStateValue, LocalFuture,
     LogMoment, NetworkFilter, StreamFormat, StreamInfo,
 };
-use dhow_proxy_runtime::{DeadlineTimer, ReadBuffer, Worker};
+use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, ReadBuffer, Worker, overload};
 use dhow_proxy_upstream::{HttpTunnels, WorkerClusters};
 use dhow_stats::Store;
 
@@ -123,7 +123,15 @@ impl Handler {
         }
     }
 
+    /// Whether load of the connection is shed at a point this time.
+    fn sheds(&self, point: LoadShedPoint, stream: &StreamInfo) -> bool {
+        overload().sheds_of(point, stream.connection.bypass_overload_manager, || self.worker.random())
+    }
+
     async fn proxy(&self, mut downstream: Transport, stream: &mut StreamInfo) {
+        if self.sheds(LoadShedPoint::TcpProxyConnect, stream) {
+            return self.note_limit(&End::Overloaded, stream);
+        }
         let limits = Limits {
             idle: match stream.filter_state.get("envoy.tcp_proxy.per_connection_idle_timeout_ms") {
                 Some(FilterStateValue::Number(0)) => None,
@@ -173,14 +181,18 @@ impl Handler {
             },
             End::DownstreamFailed => upstream.reset_on_close(),
             End::Complete { by_host: true } => upstream.set_closed_by_host(),
-            End::Complete { by_host: false } | End::Drained | End::Idle | End::MaxDuration => {}
+            End::Complete { by_host: false }
+            | End::Drained
+            | End::Idle
+            | End::MaxDuration
+            | End::Overloaded => {}
         }
         if let (Some(tunneling), Upstream::Tunnel(tunnel)) = (&self.config.tunneling, &upstream)
             && let Some(trailers) = tunnel.trailers()
         {
             tunneling.keep_trailers(stream, trailers);
         }
-        stream.bytes_received = sent.moved;
+        stream.bytes_received = sent.taken();
         stream.bytes_sent = received.moved;
         let cluster = &upstream.connection().info().stats;
         cluster.upstream_cx_tx_bytes_total().add(sent.moved);
@@ -223,6 +235,11 @@ impl Handler {
                 stream.flag(ResponseFlag::DurationTimeout);
                 "max_connection_duration_reached"
             }
+            End::Overloaded => {
+                self.stats.downstream_cx_overload_close().inc();
+                stream.flag(ResponseFlag::OverloadManagerTerminated);
+                "overload_manager_close"
+            }
             End::Drained => {
                 self.stats.downstream_cx_drain_close().inc();
                 "tcp_proxy_drain_close"
@@ -247,8 +264,11 @@ impl Handler {
         poll_fn(|cx| {
             loop {
                 let before = sent.moved + received.moved;
-                let up = match sent.poll(cx, downstream, upstream) {
+                let up = match sent
+                    .poll(cx, downstream, upstream, || !self.sheds(LoadShedPoint::TcpProxyData, stream))
+                {
                     Poll::Ready(Ok(())) => true,
+                    Poll::Ready(Err(Failed::Refused)) => return Poll::Ready(End::Overloaded),
                     Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(End::DownstreamFailed),
                     Poll::Ready(Err(Failed::Sink(error))) => return Poll::Ready(End::UpstreamFailed(error)),
                     Poll::Pending => false,
@@ -258,7 +278,9 @@ impl Handler {
                     Poll::Ready(Err(Failed::Source(error))) => {
                         return Poll::Ready(End::UpstreamFailed(error));
                     }
-                    Poll::Ready(Err(Failed::Sink(_))) => return Poll::Ready(End::DownstreamFailed),
+                    Poll::Ready(Err(Failed::Sink(_) | Failed::Refused)) => {
+                        return Poll::Ready(End::DownstreamFailed);
+                    }
                     Poll::Pending => false,
                 };
                 if up && down || (up || down) && upstream.ends_as_one() {
@@ -318,6 +340,8 @@ enum End {
     Drained,
     Idle,
     MaxDuration,
+    /// Load is shed.
+    Overloaded,
     UpstreamFailed(io::Error),
     DownstreamFailed,
 }

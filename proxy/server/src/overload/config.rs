@@ -265,6 +265,8 @@ fn lower_point(
         Some("http2_server_go_away_on_dispatch") => Some(LoadShedPoint::Http2GoAway),
         Some("http_downstream_filter_check") => Some(LoadShedPoint::DownstreamFilter),
         Some("connection_pool_new_connection") => Some(LoadShedPoint::NewUpstreamConnection),
+        Some("tcp_proxy_upstream_connect") => Some(LoadShedPoint::TcpProxyConnect),
+        Some("tcp_proxy_on_data") => Some(LoadShedPoint::TcpProxyData),
         _ => {
             let why = format!("without effect: no load is shed at {name}");
             warnings.push(ConfigWarning::new(path.field("name"), why));
@@ -398,7 +400,7 @@ mod tests {
         let (settings, warned) = read(&point("tcp_listener_accept", once));
         assert_eq!(settings.unwrap().points[0].point, Some(LoadShedPoint::TcpListenerAccept));
         assert_eq!(warned, 0);
-        let (settings, warned) = read(&point("tcp_proxy_on_data", once));
+        let (settings, warned) = read(&point("http3_server_go_away_on_dispatch", once));
         assert_eq!((settings.unwrap().points[0].point, warned), (None, 1));
         let named = "envoy.load_shed_points.tcp_listener_accept";
         let (settings, _) = read(&point("tcp_listener_accept", &format!("{once}, {once}")));
