@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_matching::StringMatcher;
 use dhow_proto::Message;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -16,10 +15,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::CertificateFacts;
 use crate::listed::ListedCertificate;
+use crate::names::{NameMatcher, dns_name_covers};
+use crate::pb::CertificateValidationContext;
 use crate::pb::certificate_validation_context::TrustChainVerification;
-use crate::pb::string_matcher::MatchPattern;
-use crate::pb::subject_alt_name_matcher::SanType;
-use crate::pb::{CertificateValidationContext, StringMatcherMessage, SubjectAltNameMatcher};
 use crate::source;
 
 /// The name that statistics give to authorities which are no secret.
@@ -62,14 +60,6 @@ pub(crate) struct Validation {
 enum Pin {
     Certificate(String),
     Key(String),
-}
-
-#[derive(Debug)]
-struct NameMatcher {
-    kind: Option<SanType>,
-    matcher: StringMatcher,
-    /// The text of an exact matcher: certificates with wildcards fit it too.
-    exact: Option<String>,
 }
 
 impl Validation {
@@ -136,11 +126,11 @@ impl Validation {
         }
         for (index, matcher) in match_typed_subject_alt_names.iter().enumerate() {
             let path = path.field("match_typed_subject_alt_names").index(index);
-            validation.names.push(NameMatcher::lower(matcher, &path)?);
+            validation.names.push(NameMatcher::compile(matcher, &path)?);
         }
         for (index, matcher) in match_subject_alt_names.iter().enumerate() {
             let path = path.field("match_subject_alt_names").index(index);
-            validation.names.push(NameMatcher::compile(None, matcher, &path)?);
+            validation.names.push(NameMatcher::of_kind(None, matcher, &path)?);
         }
         if !validation.names.is_empty() && validation.roots.is_none() && !validation.accept_untrusted {
             let reason =
@@ -305,66 +295,6 @@ impl Pin {
             Self::Certificate(hash) => facts.fingerprint == *hash,
             Self::Key(hash) => facts.spki_hash == *hash,
         }
-    }
-}
-
-impl NameMatcher {
-    fn lower(message: &SubjectAltNameMatcher, path: &FieldPath) -> Result<Self, ConfigError> {
-        let SubjectAltNameMatcher { san_type, matcher, oid } = message;
-        let kind = match SanType::try_from(*san_type) {
-            Ok(kind @ (SanType::Email | SanType::Dns | SanType::Uri | SanType::IpAddress)) => kind,
-            Ok(SanType::OtherName) => return Err(ConfigError::unsupported(path.field("san_type"))),
-            Ok(SanType::Unspecified) | Err(_) => {
-                return Err(ConfigError::new(
-                    path.field("san_type"),
-                    "value must be one of the kinds of names",
-                ));
-            }
-        };
-        ConfigError::refuse_if(!oid.is_empty(), path, "oid")?;
-        let path = path.field("matcher");
-        let matcher = matcher.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "is required"))?;
-        Self::compile(Some(kind), matcher, &path)
-    }
-
-    fn compile(
-        kind: Option<SanType>,
-        message: &StringMatcherMessage,
-        path: &FieldPath,
-    ) -> Result<Self, ConfigError> {
-        let exact = match &message.match_pattern {
-            Some(MatchPattern::Exact(text)) => Some(text.clone()),
-            _ => None,
-        };
-        Ok(Self { kind, matcher: StringMatcher::compile(message, path)?, exact })
-    }
-
-    fn fits(&self, facts: &CertificateFacts) -> bool {
-        let wanted = |kind: SanType| self.kind.is_none_or(|wanted| wanted == kind);
-        let text = |name: &str| self.matcher.matches(name.as_bytes());
-        (wanted(SanType::Uri) && facts.uris.iter().any(|name| text(name)))
-            || (wanted(SanType::Dns) && facts.dns_names.iter().any(|name| self.fits_dns(name)))
-            || (wanted(SanType::Email) && facts.emails.iter().any(|name| text(name)))
-            || (wanted(SanType::IpAddress)
-                && facts.addresses.iter().any(|address| text(&address.to_string())))
-    }
-
-    fn fits_dns(&self, name: &str) -> bool {
-        match &self.exact {
-            Some(exact) => dns_name_covers(name, exact),
-            None => self.matcher.matches(name.as_bytes()),
-        }
-    }
-}
-
-/// Whether a name in a certificate covers a host name: the same, or a wildcard for its first label.
-fn dns_name_covers(in_certificate: &str, host: &str) -> bool {
-    if in_certificate.eq_ignore_ascii_case(host) {
-        return true;
-    }
-    match (in_certificate.strip_prefix("*."), host.split_once('.')) {
-        (Some(pattern), Some((label, parent))) => !label.is_empty() && pattern.eq_ignore_ascii_case(parent),
-        _ => false,
     }
 }
 

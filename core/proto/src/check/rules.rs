@@ -81,11 +81,16 @@ fn check_enum(rules: &EnumRules, kind: Kind, value: i32) -> Result<(), String> {
     {
         return Err(format!("value must equal {constant}"));
     }
-    let defined = || matches!(kind, Kind::Enum(enumeration) if enumeration.value_by_number(value).is_some());
-    if defined_only.unwrap_or(false) && !defined() {
+    let defined = |number| match kind {
+        Kind::Enum(enumeration) => enumeration.value_by_number(number),
+        _ => None,
+    };
+    if defined_only.unwrap_or(false) && defined(value).is_none() {
         return Err("value must be one of the defined enum values".to_owned());
     }
-    check_list(value, r#in, not_in, &|item| item.to_string())
+    let name =
+        |number: i32| defined(number).map_or_else(|| number.to_string(), |found| found.name.to_owned());
+    check_list(value, r#in, not_in, &name)
 }
 
 fn check_any(rules: &AnyRules, bytes: &[u8]) -> Result<(), String> {

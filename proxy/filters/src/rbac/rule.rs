@@ -6,13 +6,16 @@ use dhow_http::HeaderMap;
 use dhow_matching::{
     Cidr, CidrSet, HeaderMatcher, MetadataMatcher, StringMatcher, UriTemplate, path_without_query,
 };
+use dhow_proto::any;
 use dhow_proto::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
 use dhow_proto::envoy::config::rbac::v3::{
     Permission as PermissionMessage, Principal as PrincipalMessage, SourcedMetadata, permission, principal,
 };
 use dhow_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use dhow_proto::envoy::extensions::rbac::principals::mtls_authenticated::v3::Config as MtlsAuthenticated;
 use dhow_proto::envoy::r#type::matcher::v3 as matcher;
 use dhow_proxy_api::{FilterStateValue, StreamFormat, StreamInfo};
+use dhow_tls::NameMatcher;
 
 /// What rules look at.
 #[derive(Clone, Copy)]
@@ -46,6 +49,8 @@ pub(crate) enum Principal {
     Shared(Shared),
     /// A peer with a TLS session, and one of whose certificate's names matches.
     Authenticated(Option<StringMatcher>),
+    /// A peer with a certificate that was verified, and one of whose names matches.
+    MtlsAuthenticated(Option<NameMatcher>),
     DirectRemoteIp(Cidr),
     RemoteIp(Cidr),
     FilterState {
@@ -147,7 +152,7 @@ impl Permission {
         let config =
             typed_config.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
         let UriTemplateMatchConfig { path_template } =
-            dhow_proto::any::unpack(config).map_err(|error| error.under(&path))?;
+            any::unpack(config).map_err(|error| error.under(&path))?;
         UriTemplate::compile(&path_template)
             .map(Self::UriTemplate)
             .map_err(|reason| ConfigError::new(path.field("path_template"), reason))
@@ -215,8 +220,29 @@ impl Principal {
             Identifier::DirectRemoteIp(source) => Self::DirectRemoteIp(range(source, "direct_remote_ip")?),
             Identifier::RemoteIp(source) => Self::RemoteIp(range(source, "remote_ip")?),
             Identifier::FilterState(state) => Self::filter_state(state, &path.field("filter_state"))?,
-            Identifier::Custom(_) => return Err(ConfigError::unsupported(path.field("custom"))),
+            Identifier::Custom(extension) => Self::extension(extension, &path.field("custom"))?,
         })
+    }
+
+    fn extension(message: &TypedExtensionConfig, path: &FieldPath) -> Result<Self, ConfigError> {
+        let TypedExtensionConfig { name, typed_config } = message;
+        let path = path.field("typed_config");
+        let config = typed_config.as_ref().ok_or_else(|| missing(&path, "value"))?;
+        if !any::is::<MtlsAuthenticated>(config) {
+            let url = any::type_name(&config.type_url);
+            let reason =
+                format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
+            return Err(ConfigError::new(path, reason));
+        }
+        let MtlsAuthenticated { san_matcher, any_validated_client_certificate } =
+            any::unpack(config).map_err(|error| error.under(&path))?;
+        let names = san_matcher.map(|message| NameMatcher::compile(&message, &path.field("san_matcher")));
+        if names.is_none() && !any_validated_client_certificate {
+            let reason = "envoy.rbac.principals.mtls_authenticated did not have any configured validation. \
+                          At least one configuration field must be set.";
+            return Err(ConfigError::new(path, reason));
+        }
+        Ok(Self::MtlsAuthenticated(names.transpose()?))
     }
 
     fn filter_state(message: &matcher::FilterStateMatcher, path: &FieldPath) -> Result<Self, ConfigError> {
@@ -251,6 +277,10 @@ impl Principal {
             Self::Any => true,
             Self::Shared(rule) => rule.matches(facts),
             Self::Authenticated(name) => authenticated(name.as_ref(), facts.info),
+            Self::MtlsAuthenticated(names) => facts.info.connection.tls.as_ref().is_some_and(|tls| {
+                let peer = tls.peer.as_ref().filter(|_| tls.peer_verified);
+                peer.is_some_and(|peer| names.as_ref().is_none_or(|names| names.fits(peer)))
+            }),
             Self::DirectRemoteIp(range) => range.contains(facts.info.connection.remote_address.ip()),
             Self::RemoteIp(range) => range.contains(facts.info.client_address.ip()),
             Self::FilterState { key, rule } => {
