@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_expr::{FormatContext, LogFormat};
 use dhow_matching::MetadataCriteria;
 use dhow_net::proxy_protocol::Tlv;
-use dhow_proto::envoy::config::core::v3::{BackoffStrategy, Metadata, TlvEntry};
+use dhow_proto::envoy::config::core::v3::{BackoffStrategy, DataSource, Metadata, TlvEntry};
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight,
@@ -59,7 +60,7 @@ pub struct TcpProxyConfig {
     /// `check_drain_close`: connections end with the bytes that pass once the listener drains.
     pub(crate) ends_when_draining: bool,
     /// `proxy_protocol_tlvs`: for hosts that are sent a PROXY protocol header.
-    pub(crate) extensions: Vec<Tlv>,
+    pub(crate) extensions: Vec<Extension>,
     /// `proxy_protocol_tlv_merge_policy`: what becomes of those beside the ones of the client.
     pub(crate) extension_merge: ExtensionMerge,
 }
@@ -84,9 +85,40 @@ pub(crate) enum ExtensionMerge {
     Append,
 }
 
+/// An extension of a PROXY protocol header as configured.
+#[derive(Debug)]
+pub(crate) struct Extension {
+    /// `type`.
+    kind: u8,
+    value: ExtensionValue,
+}
+
+/// Where the value of an extension comes from.
+#[derive(Debug)]
+enum ExtensionValue {
+    /// `value`.
+    Bytes(Vec<u8>),
+    /// `format_string`: formatted for each connection.
+    Format(LogFormat),
+}
+
+impl Extension {
+    fn tlv(&self, context: &dyn FormatContext) -> Tlv {
+        let value = match &self.value {
+            ExtensionValue::Bytes(value) => value.clone(),
+            ExtensionValue::Format(format) => {
+                let mut value = Vec::new();
+                format.append(context, &mut Vec::new(), &mut value);
+                value
+            }
+        };
+        Tlv { kind: self.kind, value }
+    }
+}
+
 impl TcpProxyConfig {
     /// The extensions of a connection that came with `own`.
-    pub(crate) fn extensions(&self, mut own: Vec<Tlv>) -> Vec<Tlv> {
+    pub(crate) fn extensions(&self, mut own: Vec<Tlv>, context: &dyn FormatContext) -> Vec<Tlv> {
         match self.extension_merge {
             _ if self.extensions.is_empty() => return own,
             ExtensionMerge::IfAbsent if !own.is_empty() => return own,
@@ -95,7 +127,7 @@ impl TcpProxyConfig {
             }
             ExtensionMerge::IfAbsent | ExtensionMerge::Append => {}
         }
-        own.extend(self.extensions.iter().cloned());
+        own.extend(self.extensions.iter().map(|extension| extension.tlv(context)));
         own
     }
 }
@@ -283,21 +315,24 @@ fn lower_backoff(message: BackoffStrategy, path: &FieldPath) -> Result<(Duration
     Ok((base, max))
 }
 
-fn lower_extensions(messages: Vec<TlvEntry>, path: &FieldPath) -> Result<Vec<Tlv>, ConfigError> {
+fn lower_extensions(messages: Vec<TlvEntry>, path: &FieldPath) -> Result<Vec<Extension>, ConfigError> {
+    let unread = |_: &DataSource, path: &FieldPath| {
+        Err(ConfigError::new(path.clone(), "only inline_string is supported here"))
+    };
     let mut extensions = Vec::with_capacity(messages.len());
     for (at, TlvEntry { r#type: kind, value, format_string }) in messages.into_iter().enumerate() {
         let path = path.index(at);
-        let wrong = match (value.is_empty(), format_string.is_some()) {
-            (true, false) => "one of 'value' or 'format_string' must be set.",
-            (false, true) => "only one of 'value' or 'format_string' may be set.",
-            (true, true) => return Err(ConfigError::unsupported(path.field("format_string"))),
-            (false, false) => {
-                // Larger numbers do not pass the rules of the message.
-                extensions.extend(u8::try_from(kind).map(|kind| Tlv { kind, value: value.to_vec() }));
-                continue;
+        let wrong = |what: &str| ConfigError::new(path.clone(), format!("Invalid TLV configuration: {what}"));
+        let value = match (value.is_empty(), format_string) {
+            (true, None) => return Err(wrong("one of 'value' or 'format_string' must be set.")),
+            (false, Some(_)) => return Err(wrong("only one of 'value' or 'format_string' may be set.")),
+            (true, Some(format)) => {
+                ExtensionValue::Format(LogFormat::compile(&format, &path.field("format_string"), &unread)?.0)
             }
+            (false, None) => ExtensionValue::Bytes(value.to_vec()),
         };
-        return Err(ConfigError::new(path, format!("Invalid TLV configuration: {wrong}")));
+        // Larger numbers do not pass the rules of the message.
+        extensions.extend(u8::try_from(kind).map(|kind| Extension { kind, value }));
     }
     Ok(extensions)
 }
@@ -349,15 +384,18 @@ mod tests {
 
     #[test]
     fn extensions_go_with_those_of_the_client_as_the_policy_says() {
+        struct Nothing;
+        impl FormatContext for Nothing {}
         let tlv = |kind, value: &[u8]| Tlv { kind, value: value.to_vec() };
         let own = || vec![tlv(1, b"own"), tlv(2, b"own")];
-        let mut config = TcpProxyConfig { extensions: vec![tlv(2, b"new")], ..config(&[]) };
-        assert_eq!(config.extensions(own()), own());
-        assert_eq!(config.extensions(Vec::new()), [tlv(2, b"new")]);
+        let new = Extension { kind: 2, value: ExtensionValue::Bytes(b"new".to_vec()) };
+        let mut config = TcpProxyConfig { extensions: vec![new], ..config(&[]) };
+        assert_eq!(config.extensions(own(), &Nothing), own());
+        assert_eq!(config.extensions(Vec::new(), &Nothing), [tlv(2, b"new")]);
         config.extension_merge = ExtensionMerge::Overwrite;
-        assert_eq!(config.extensions(own()), [tlv(1, b"own"), tlv(2, b"new")]);
+        assert_eq!(config.extensions(own(), &Nothing), [tlv(1, b"own"), tlv(2, b"new")]);
         config.extension_merge = ExtensionMerge::Append;
-        assert_eq!(config.extensions(own()), [tlv(1, b"own"), tlv(2, b"own"), tlv(2, b"new")]);
+        assert_eq!(config.extensions(own(), &Nothing), [tlv(1, b"own"), tlv(2, b"own"), tlv(2, b"new")]);
     }
 
     #[test]
@@ -375,10 +413,13 @@ mod tests {
     fn an_extension_has_a_value() {
         let entry = |value: &[u8]| TlvEntry { r#type: 5, value: value.to_vec(), format_string: None };
         let path = FieldPath::root();
-        assert_eq!(
-            lower_extensions(vec![entry(b"x")], &path),
-            Ok(vec![Tlv { kind: 5, value: b"x".to_vec() }])
+        let lowered = lower_extensions(vec![entry(b"x")], &path).unwrap();
+        assert!(
+            matches!(&lowered[..], [Extension { kind: 5, value: ExtensionValue::Bytes(value) }] if value == b"x")
         );
         assert!(lower_extensions(vec![entry(b"")], &path).unwrap_err().to_string().contains("must be set"));
+        let both = TlvEntry { format_string: Some(Default::default()), ..entry(b"x") };
+        let error = lower_extensions(vec![both], &path).unwrap_err().to_string();
+        assert!(error.contains("only one of"), "{error}");
     }
 }

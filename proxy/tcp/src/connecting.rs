@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dhow_base::{Backoff, ResponseFlag, Rng};
-use dhow_proxy_api::StreamInfo;
+use dhow_proxy_api::{StreamFormat, StreamInfo};
 use dhow_proxy_upstream::{
     Host, HostResult, HttpTunnels, LbContext, ProxiedConnection, Resource, RoutingPriority, SecureOptions,
     TunnelFailureKind, WorkerCluster, connect,
@@ -124,7 +124,7 @@ impl Handler {
         Arc::new(ProxiedConnection {
             source: stream.connection.remote_address,
             destination: stream.connection.local_address,
-            tlvs: self.config.extensions(own.unwrap_or_default()),
+            tlvs: self.config.extensions(own.unwrap_or_default(), &StreamFormat::new(stream)),
         })
     }
 }
