@@ -294,12 +294,13 @@ fn parse_whole(
             head.set_known(KnownHeader::Authority, host.as_bytes());
         }
     }
-    if !is_authority(head.authority()) {
-        return Err(RequestError::InvalidAuthority);
-    }
     info.keep_alive = is_keep_alive(line.version, head);
     if info.body != BodyLength::UntilClose && remove_nominated(head, !verbatim).is_err() {
         return Err(RequestError::ConnectionHeaderRejected);
+    }
+    // A `host` that `connection` has nominated is gone by now, whatever it said.
+    if !is_authority(head.authority()) {
+        return Err(RequestError::InvalidAuthority);
     }
     if let Some(rules) = options.spelling {
         head.remember_spelling(&buf[start..consumed], rules);

@@ -56,6 +56,8 @@ struct Forwarding {
     timeouts: RequestTimeouts,
     retry: Option<RetryState>,
     kept: Option<KeptBody>,
+    /// Whether copies of the request are still to be sent, which waits for the first host.
+    mirrors: bool,
     hash: Option<u64>,
     /// What the request says about TLS.
     tls: Option<Box<RequestedTls>>,

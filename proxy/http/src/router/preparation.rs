@@ -95,17 +95,14 @@ impl Exchange {
         };
         let limit = route.entry().request_body_buffer_limit();
         let limit = limit.map_or(self.control.request_buffer_limit, |limit| limit as usize);
-        let copies = self.send_shadows(mirrors(&cluster, action), priority, timeouts.global);
         // The body of a request that was redirected was kept for this.
         let mut kept = self.redirects.body.take();
         if retry.is_some() || action.internal_redirect_policy.is_some() {
             kept = kept.or_else(|| Some(KeptBody::with_limit(limit, cluster.clone())));
         }
-        if !copies.is_empty() {
-            kept.get_or_insert_with(KeptBody::unkept).copy_to(copies);
-        }
         Ok(Forwarding {
             kept,
+            mirrors: !mirrors(&cluster, action).is_empty(),
             groups,
             cluster,
             route: route.clone(),
@@ -173,7 +170,7 @@ fn hash_policies<'a>(cluster: &'a WorkerCluster, action: &'a ForwardAction) -> &
 }
 
 /// Where copies go: the cluster's policies, if it has some, or else the route's.
-fn mirrors<'a>(cluster: &'a WorkerCluster, action: &'a ForwardAction) -> &'a [MirrorPolicy] {
+pub(super) fn mirrors<'a>(cluster: &'a WorkerCluster, action: &'a ForwardAction) -> &'a [MirrorPolicy] {
     let of_cluster = ClusterOptions::of(cluster).map(|options| &*options.mirror_policies);
     of_cluster.filter(|policies| !policies.is_empty()).unwrap_or(&action.mirror_policies)
 }

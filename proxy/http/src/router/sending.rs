@@ -42,6 +42,9 @@ impl Exchange {
             }
             return Outcome::Final(Box::new(reply));
         };
+        if std::mem::take(&mut forwarding.mirrors) {
+            self.mirror(forwarding);
+        }
         self.info.upstream.attempts += 1;
         self.info.upstream.host = Some(host.address_text().clone());
         self.info.upstream.local_address = None;

@@ -12,19 +12,21 @@ use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::StreamFormat;
 use dhow_proxy_runtime::clock;
 use dhow_proxy_upstream::{
-    AttemptSizes, HeadSize, Host, LbContext, ResponseTraits, RoutingPriority, WorkerCluster,
+    AttemptSizes, ClusterStats, HeadSize, Host, LbContext, ResponseTraits, RoutingPriority, WorkerCluster,
 };
 use dhow_routing::MirrorPolicy;
 use dhow_runtime_config::Current;
 
+use super::Forwarding;
 use super::attempt::RequestGuard;
 use super::hedge::reset_status;
 use super::host_selection::is_canary;
+use super::preparation::mirrors;
 use crate::body::{BodySource, BodyState, BufferedBody, TransferError, poll_transfer};
 use crate::body_copy::{self, CopyReader, CopyWriter};
 use crate::manager::Manager;
 use crate::reset::Reset;
-use crate::stream::Exchange;
+use crate::stream::{Exchange, KeptBody};
 use crate::upstream::{Acquired, UpstreamStream};
 
 /// One copy of a request.
@@ -40,12 +42,23 @@ struct Shadow {
     canary: Cell<bool>,
     /// What was moved, for `track_cluster_stats`.
     sizes: Cell<AttemptSizes>,
+    /// Whether the response has begun: what is counted then is its status, however it ends.
+    answered: Cell<bool>,
 }
 
 impl Exchange {
-    /// Sends the copies that are wanted of the request, which is rewritten already. Their bodies follow through what is
-    /// given back.
-    pub(super) fn send_shadows(
+    /// Sends the copies that are wanted of the request, now that a host was found for it.
+    pub(super) fn mirror(&mut self, forwarding: &mut Forwarding) {
+        let Some(action) = forwarding.route.forward() else { return };
+        let policies = mirrors(&forwarding.cluster, action);
+        let copies = self.send_shadows(policies, forwarding.priority, forwarding.timeouts.global);
+        if !copies.is_empty() {
+            forwarding.kept.get_or_insert_with(KeptBody::unkept).copy_to(copies);
+        }
+    }
+
+    /// Sends copies of the request, which is rewritten already. Their bodies follow through what is given back.
+    fn send_shadows(
         &self,
         policies: &[MirrorPolicy],
         priority: RoutingPriority,
@@ -125,12 +138,12 @@ impl Shadow {
         head: HeaderMap,
         timeout: Option<Duration>,
     ) -> Self {
-        let (host, canary, sizes) = Default::default();
-        Self { manager, cluster, priority, head, timeout, host, canary, sizes }
+        let (host, canary, sizes, answered) = Default::default();
+        Self { manager, cluster, priority, head, timeout, host, canary, sizes, answered }
     }
 
-    /// Counts a status under the cluster, and wherever the host and the response belong.
-    fn charge(&self, status: u16, millis: Option<u64>) {
+    /// Counts under the cluster, and wherever the host and the response belong.
+    fn count(&self, count: impl FnOnce(&ClusterStats, &ResponseTraits<'_>)) {
         let host = self.host.borrow();
         let host = host.as_deref();
         let traits = ResponseTraits {
@@ -139,29 +152,32 @@ impl Shadow {
             zone: host.map_or("", |host| &host.locality().zone),
             alternative: None,
         };
-        let stats = &self.cluster.info().stats;
-        stats.charge_response(status, &traits);
-        if let Some(millis) = millis {
-            stats.record_request_time(millis, &traits);
-        }
+        count(&self.cluster.info().stats, &traits);
+    }
+
+    fn charge(&self, status: u16) {
+        self.count(|stats, traits| stats.charge_response(status, traits));
     }
 
     async fn run(self, body: Option<CopyReader>) {
         self.manager.stats.async_client.rq_total().inc();
         let started = clock::now();
         let exchange = self.exchange(body);
-        let status = match self.timeout {
+        let ended = match self.timeout {
             None => exchange.await,
-            Some(timeout) => match tokio::time::timeout(timeout, exchange).await {
-                Ok(status) => status,
-                Err(_) => {
-                    self.cluster.info().stats.upstream_rq_timeout().inc();
-                    504
-                }
-            },
+            Some(timeout) => tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
+                self.cluster.info().stats.upstream_rq_timeout().inc();
+                Err(504)
+            }),
         };
         let elapsed = clock::now().saturating_duration_since(started);
-        self.charge(status, (status != 504).then_some(elapsed.as_millis() as u64));
+        match ended {
+            Ok(()) => {
+                self.count(|stats, traits| stats.record_request_time(elapsed.as_millis() as u64, traits))
+            }
+            Err(status) if !self.answered.get() => self.charge(status),
+            Err(_) => {}
+        }
         if let Some(tracked) = self.cluster.info().stats.tracked() {
             let sizes = AttemptSizes { request: HeadSize::of(&self.head), ..self.sizes.get() };
             tracked.record_sizes(&sizes);
@@ -172,11 +188,11 @@ impl Shadow {
         }
     }
 
-    /// Sends the copy and drops the response; gives the status to count.
-    async fn exchange(&self, body: Option<CopyReader>) -> u16 {
+    /// Sends the copy and drops the response; `Err` has the status that stands for a response that does not come whole.
+    async fn exchange(&self, body: Option<CopyReader>) -> Result<(), u16> {
         let Some(chosen) = self.cluster.choose_host(&LbContext::default()) else {
             self.cluster.info().stats.upstream_cx_none_healthy().inc();
-            return 503;
+            return Err(503);
         };
         let (cluster, host) = (chosen.cluster(&self.cluster).clone(), chosen.host);
         *self.host.borrow_mut() = Some(host.clone());
@@ -184,24 +200,20 @@ impl Shadow {
         let stream = match acquired {
             Ok(Acquired::Ready(stream)) => Ok(stream),
             Ok(Acquired::Wait(waiting)) => waiting.await,
-            Ok(Acquired::NoPool) => return 503,
+            Ok(Acquired::NoPool) => return Err(503),
             Err(reset) => Err(reset),
         };
-        let Ok(mut upstream) = stream else { return 503 };
-        let Some(guard) = RequestGuard::begin(cluster, &host, self.priority) else { return 503 };
+        let mut upstream = stream.map_err(|_| 503_u16)?;
+        let guard = RequestGuard::begin(cluster, &host, self.priority).ok_or(503_u16)?;
         let driven = match body {
             Some(mut body) => self.drive(&mut upstream, &guard, &mut body, false).await,
             None => self.drive(&mut upstream, &guard, &mut BufferedBody::new(b"", None), true).await,
         };
-        match driven {
-            Ok(status) => status,
-            Err(reset) => {
-                let status = reset_status(&reset);
-                guard.count_reset(&upstream, &reset);
-                guard.on_failure();
-                status
-            }
-        }
+        driven.map_err(|reset| {
+            guard.count_reset(&upstream, &reset);
+            guard.on_failure();
+            reset_status(&reset)
+        })
     }
 
     async fn drive<S: BodySource>(
@@ -210,7 +222,7 @@ impl Shadow {
         guard: &RequestGuard,
         source: &mut S,
         end: bool,
-    ) -> Result<u16, Reset> {
+    ) -> Result<(), Reset> {
         upstream.begin(&self.head, end)?;
         let mut response = HeaderMap::new();
         let (mut sent, mut moved) = (false, 0);
@@ -227,7 +239,7 @@ impl Shadow {
                     Poll::Ready(Ok(head)) if head.informational => {
                         // One at most is looked at, whatever the host sends.
                         if interim.replace(head.status).is_none() {
-                            self.charge(head.status, None);
+                            self.charge(head.status);
                         }
                     }
                     Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head.status)),
@@ -241,6 +253,8 @@ impl Shadow {
         let mut sizes = AttemptSizes { request_body: moved, ..AttemptSizes::default() };
         sizes.response = Some(HeadSize::of(&response));
         self.sizes.set(sizes);
+        self.answered.set(true);
+        self.charge(status);
         guard.on_head(&response, false);
         guard.on_accepted(&response, false, false);
         poll_fn(|cx| {
@@ -252,7 +266,7 @@ impl Shadow {
                         self.sizes.set(sizes);
                         upstream.consume(count);
                     }
-                    Poll::Ready(Ok(BodyState::End)) => return Poll::Ready(Ok(status)),
+                    Poll::Ready(Ok(BodyState::End)) => return Poll::Ready(Ok(())),
                     Poll::Ready(Err(reset)) => return Poll::Ready(Err(reset)),
                     Poll::Pending => return Poll::Pending,
                 }

@@ -247,6 +247,7 @@ fn hosts_are_joined_and_checked() {
         assert_eq!(authority(&format!("host: {bad}")), Err(RequestError::InvalidAuthority), "{bad}");
     }
     assert_eq!(refused(b"GET / HTTP/1.1\r\nhost: a b\r\n\r\n"), AUTHORITY);
+    assert_eq!(authority("host: a b\r\nconnection: host\r\n"), Ok(None));
 }
 
 #[test]
