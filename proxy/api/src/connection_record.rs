@@ -9,6 +9,29 @@ use crate::dynamic_metadata::DynamicMetadata;
 use crate::filter_state::FilterState;
 use crate::stream_info::{Details, Protocol, UpstreamInfo};
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CloseType {
+    /// With its last byte.
+    #[default]
+    Normal,
+    /// This side reset it.
+    LocalReset,
+    /// The peer reset it.
+    RemoteReset,
+}
+
+impl CloseType {
+    /// The name in access logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::LocalReset => "LocalReset",
+            Self::RemoteReset => "RemoteReset",
+        }
+    }
+}
+
 /// What filters and the listener note about a connection. There is one only where a network filter in front of the terminal one, a
 /// listener filter or an access log of the listener asks for it.
 #[derive(Debug, Default)]
@@ -21,6 +44,8 @@ pub struct ConnectionRecord {
     pub termination_details: Option<Details>,
     /// `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
     pub local_close_reason: Option<Details>,
+    /// `%DOWNSTREAM_DETECTED_CLOSE_TYPE%`.
+    pub close_type: CloseType,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: Option<Box<str>>,
     /// Metadata of the connection, which its streams do not get.

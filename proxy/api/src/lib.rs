@@ -16,7 +16,7 @@ mod stream_match;
 
 pub use connection::{Connection, ConnectionInfo};
 pub use connection_objects::ConnectionObjects;
-pub use connection_record::ConnectionRecord;
+pub use connection_record::{CloseType, ConnectionRecord};
 pub use draining::{Drain, DrainEvent, DrainState};
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};

@@ -15,6 +15,7 @@ use dhow_proto::google::protobuf::Struct;
 use dhow_proxy_runtime::clock;
 use dhow_tls::{CertificateFacts, TlsInfo, sha1_fingerprint, url_encoded};
 
+use crate::connection_record::CloseType;
 use crate::filter_state::Sharing;
 use crate::stream_info::{LogMoment, StreamInfo};
 
@@ -208,9 +209,15 @@ impl FormatContext for StreamFormat<'_> {
                 name.or(info.upstream.host.as_deref()).map(Into::into)
             }
             TextFact::UpstreamProtocol => info.upstream.protocol.map(|p| p.as_str().into()),
-            // Whether the peer or this side reset a connection is not told apart yet.
-            TextFact::DownstreamDetectedCloseType => Some("Normal".into()),
-            TextFact::UpstreamDetectedCloseType => info.upstream.host.as_ref().map(|_| "Normal".into()),
+            TextFact::DownstreamDetectedCloseType => {
+                let noted = info.connection.record().map(|record| record.borrow().close_type);
+                Some(noted.unwrap_or_default().as_str().into())
+            }
+            TextFact::UpstreamDetectedCloseType => {
+                // Resets are told apart where bytes are proxied.
+                let of_stream = info.upstream.host.as_ref().map(|_| CloseType::Normal);
+                info.upstream.close_type.or(of_stream).map(|kind| kind.as_str().into())
+            }
             TextFact::UpstreamTransportFailureReason => {
                 info.upstream.transport_failure.as_deref().map(Into::into)
             }
@@ -261,8 +268,9 @@ impl FormatContext for StreamFormat<'_> {
                 let record = info.connection.record()?;
                 record.borrow().local_close_reason.clone()
             }
-            // Why this side closed an upstream connection is not told yet; nothing is traced.
-            TextFact::UpstreamLocalCloseReason | TextFact::TraceId | TextFact::SpanId => None,
+            TextFact::UpstreamLocalCloseReason => info.upstream.local_close_reason.clone(),
+            // Nothing is traced.
+            TextFact::TraceId | TextFact::SpanId => None,
         }
     }
 

@@ -13,7 +13,7 @@ use dhow_routing::SelectedRoute;
 use dhow_tls::TlsInfo;
 
 use crate::connection::ConnectionInfo;
-use crate::connection_record::ConnectionRecord;
+use crate::connection_record::{CloseType, ConnectionRecord};
 use crate::dynamic_metadata::DynamicMetadata;
 use crate::filter_state::FilterState;
 
@@ -65,6 +65,10 @@ pub struct UpstreamInfo {
     pub attempts: u32,
     /// Why the transport failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: Option<Box<str>>,
+    /// `%UPSTREAM_DETECTED_CLOSE_TYPE%`, where bytes are proxied.
+    pub close_type: Option<CloseType>,
+    /// `%UPSTREAM_LOCAL_CLOSE_REASON%`: why this side ended the connection.
+    pub local_close_reason: Option<Details>,
     /// Facts of the upstream connection's TLS session, when it has one.
     pub tls: Option<Arc<TlsInfo>>,
     /// When connecting began and when it succeeded, of a connection that was made for this stream.

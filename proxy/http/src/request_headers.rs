@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use dhow_base::Uuid;
+use dhow_base::{Uuid, is_loopback};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, KnownSet, format_decimal};
 use dhow_proxy_api::{ConnectionInfo, LocalReply};
 
@@ -348,7 +348,7 @@ pub(crate) fn is_single_address(head: &HeaderMap) -> bool {
 
 /// Appends the peer to `x-forwarded-for`; for one on the loopback the node's own address stands.
 fn append_peer(forwarding: &ForwardingConfig, peer: IpAddr, head: &mut HeaderMap) {
-    append_forwarded_for(head, if peer.is_loopback() { forwarding.node_address } else { peer });
+    append_forwarded_for(head, if is_loopback(peer) { forwarding.node_address } else { peer });
 }
 
 fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {

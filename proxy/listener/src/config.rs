@@ -246,10 +246,6 @@ pub fn lower(
     let mut builder = ChainBuilder { previous, filters, context, address: main, excerpts };
     let chains = builder.build(filter_chains, default_filter_chain, filter_chain_matcher, path, warnings)?;
     let inspections = lower_listener_filters(listener_filters, path, warnings)?;
-    let needs_tls = chains.iter().any(|chain| {
-        let m = &chain.matches;
-        !m.server_names.is_empty() || !m.transport_protocol.is_empty() || !m.application_protocols.is_empty()
-    });
     Ok(ListenerConfig {
         name,
         addresses,
@@ -273,8 +269,7 @@ pub fn lower(
         ignore_global_conn_limit,
         drain_on_modify_only: drain_type == 1,
         bypass_overload_manager,
-        // Envoy adds the inspector by itself where a match needs what it finds.
-        inspect_tls: inspections.tls || needs_tls,
+        inspect_tls: inspections.tls,
         inspect_http: inspections.http,
         proxy_protocol: inspections.proxy_protocol,
         inspection_timeout: match listener_filters_timeout {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dhow_base::is_loopback;
 use dhow_expr::FilterStateObject;
 use dhow_matching::Cidr;
 use dhow_matching::generic::{MatchData, MatchTree, Verdict};
@@ -216,7 +217,7 @@ const STAGES: [Stage; 9] = [
     },
     |m, c| longest_prefix(&m.direct_source, c.source.ip()),
     |m, c| {
-        let local = c.source.ip() == c.destination.ip() || c.source.ip().is_loopback();
+        let local = c.source.ip() == c.destination.ip() || is_loopback(c.source.ip());
         match m.source_type {
             SourceType::Any => Some(0),
             SourceType::SameIpOrLoopback => local.then_some(1),

@@ -116,6 +116,9 @@ fn poll_echo(
 impl ConnectionHandler for DirectResponse {
     fn serve(self: Rc<Self>, connection: Connection) -> LocalFuture<()> {
         Box::pin(async move {
+            if let Some(record) = connection.info.record() {
+                record.borrow_mut().details = Some("direct_response".into());
+            }
             let mut transport = connection.transport;
             let mut left = &*self.response;
             // A client that goes away does without the rest.

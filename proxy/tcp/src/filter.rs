@@ -11,8 +11,8 @@ use dhow_base::ResponseFlag;
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{
-    Connection, ConnectionHandler, ConnectionInfo, DrainEvent, DrainState, FilterStateValue, LocalFuture,
-    LogMoment, NetworkFilter, StreamFormat, StreamInfo,
+    CloseType, Connection, ConnectionHandler, ConnectionInfo, DrainEvent, DrainState, FilterStateValue,
+    LocalFuture, LogMoment, NetworkFilter, StreamFormat, StreamInfo,
 };
 use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, ReadBuffer, Worker, overload};
 use dhow_proxy_upstream::{HttpTunnels, WorkerClusters};
@@ -75,6 +75,7 @@ impl ConnectionHandler for Handler {
             let Connection { transport, info } = connection;
             let stream_id = self.worker.random();
             let mut stream = StreamInfo::new(info, None, Instant::now(), stream_id);
+            stream.upstream.close_type = Some(CloseType::Normal);
             self.stats.downstream_cx_total().inc();
             if self.config.logs_start {
                 stream.log_moment = LogMoment::TcpStart;
@@ -89,7 +90,9 @@ impl ConnectionHandler for Handler {
     fn refuse(&self, connection: Rc<ConnectionInfo>, _secure: bool) {
         self.stats.downstream_cx_total().inc();
         let start = connection.start;
-        self.finish(StreamInfo::new(connection, None, start, self.worker.random()));
+        let mut stream = StreamInfo::new(connection, None, start, self.worker.random());
+        stream.upstream.close_type = Some(CloseType::Normal);
+        self.finish(stream);
     }
 
     fn on_drain(&self, event: DrainEvent) {
@@ -108,6 +111,9 @@ impl Handler {
             stream.absorb(&record);
             stream.bytes_received += record.bytes_refused;
             self.stats.downstream_cx_rx_bytes_total().add(record.bytes_refused);
+            if stream.upstream.connection_id.is_some() {
+                stream.upstream.local_close_reason = record.local_close_reason.clone();
+            }
             record.flags = stream.flags;
             record.details = stream.details.clone();
             record.termination_details = stream.connection_termination_details.clone();
@@ -171,6 +177,9 @@ impl Handler {
             End::UpstreamFailed(error) => match &upstream {
                 Upstream::Plain(..) => {
                     upstream.set_closed_by_host();
+                    stream.flag(ResponseFlag::UpstreamRemoteReset);
+                    stream.upstream.close_type = Some(CloseType::RemoteReset);
+                    stream.connection.record_mut().borrow_mut().close_type = CloseType::LocalReset;
                     downstream.reset_on_close();
                 }
                 Upstream::Tunnel(_) if error.kind() == io::ErrorKind::ConnectionReset => {
@@ -179,7 +188,14 @@ impl Handler {
                 }
                 Upstream::Tunnel(_) => {}
             },
-            End::DownstreamFailed => upstream.reset_on_close(),
+            End::DownstreamFailed => {
+                let record = stream.connection.record_mut();
+                let mut record = record.borrow_mut();
+                if !record.ended_by_filter {
+                    record.close_type = CloseType::RemoteReset;
+                }
+                upstream.reset_on_close();
+            }
             End::Complete { by_host: true } => upstream.set_closed_by_host(),
             End::Complete { by_host: false }
             | End::Drained

@@ -112,13 +112,14 @@ impl Environment {
         let tls = match spec.protocol {
             Protocol::Refused => return Ok(Backend::Refused(port)),
             Protocol::Unanswered => return Ok(Backend::Unanswered(UnansweredPort::new()?)),
+            Protocol::TcpTls => Some([].as_slice()),
             Protocol::H1Tls => Some(["http/1.1"].as_slice()),
             Protocol::H2Tls => Some(["h2"].as_slice()),
             Protocol::AnyTls => Some(["h2", "http/1.1"].as_slice()),
             Protocol::H1 | Protocol::H2c | Protocol::Frames | Protocol::Tcp => None,
         };
         let speaks = match spec.protocol {
-            Protocol::Tcp => Speaks::Tcp(spec.tcp.clone()),
+            Protocol::Tcp | Protocol::TcpTls => Speaks::Tcp(spec.tcp.clone()),
             Protocol::Frames => Speaks::Frames(spec.frames.clone()),
             _ => Speaks::Http(spec.script(name)),
         };

@@ -51,9 +51,13 @@ static LOG_LINE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r#"^\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\] ("[^"]*" \d+ \S+ \d+ \d+) \d+ (\d+|-) (.*)$"#)
 });
 static EVENT_PORT: LazyLock<Regex> = LazyLock::new(|| pattern(r#""port_value":(\d+)"#));
+static PROXY_LINE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(PROXY TCP[46] \S+ \S+ )(\d+) (\d+)"));
 static EVENT_TIME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r#""(timestamp)":"\d{4}-\d\d-\d\dT[0-9:.]+Z"|"(secs_since_last_action)":"\d+""#)
 });
+
+/// What a PROXY protocol header of version 2 begins with.
+const PROXY_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// What is volatile in one run.
 #[derive(Debug, Default, Clone)]
@@ -156,6 +160,31 @@ impl Normaliser {
         if text.len() <= LONG_BODY { text } else { self.body(text.as_bytes()) }
     }
 
+    /// Bytes behind a PROXY protocol header, whose ports are those of one run; version 2 becomes words.
+    pub fn proxied(&self, bytes: &[u8]) -> String {
+        if let Some(header) = bytes.strip_prefix(PROXY_SIGNATURE)
+            && let [kind, family, high, low, rest @ ..] = header
+            && let length = usize::from(u16::from_be_bytes([*high, *low]))
+            && let Some((header, rest)) = rest.split_at_checked(length)
+        {
+            let sizes = match family >> 4 {
+                1 => Some((4, 12)),
+                2 => Some((16, 36)),
+                _ => None,
+            };
+            let addresses = sizes.and_then(|(ip, all)| Some((header.get(..ip * 2)?, header.get(all..)?)));
+            let (addresses, more) = addresses.unwrap_or((&[], header));
+            return format!("<PROXY {kind:x} {family:x} {addresses:?} {more:?}>{}", self.body(rest));
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let text = PROXY_LINE.replace(&text, |found: &Captures<'_>| {
+            let port = |at: usize| found[at].parse().ok().and_then(|port| self.port(port));
+            let port = |at| port(at).unwrap_or_else(|| "<port>".to_owned());
+            format!("{}{} {}", &found[1], port(2), port(3))
+        });
+        self.body(text.as_bytes())
+    }
+
     /// One access log line.
     pub fn log_line(&self, line: &str) -> String {
         match LOG_LINE.captures(line) {
@@ -250,6 +279,17 @@ mod tests {
         let certificate = "-----BEGIN%20CERTIFICATE-----%0AMIIB%2Fx%3D%0A-----END%20CERTIFICATE-----%0A";
         let known = "-----BEGIN%20CERTIFICATE-----%0A<pem>-----END%20CERTIFICATE-----%0A";
         assert_eq!(normaliser().log_line(certificate), known);
+    }
+
+    #[test]
+    fn ports_of_proxied_clients_are_those_of_one_run() {
+        let line = b"PROXY TCP4 127.1.0.3 127.0.0.1 40000 10101\r\nhello";
+        assert_eq!(
+            normaliser().proxied(line),
+            "PROXY TCP4 127.1.0.3 127.0.0.1 <port> {{port.http}}\r\nhello"
+        );
+        let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0e\x7f\x01\0\x03\x7f\0\0\x01\x9c\x40\0\x50\x01\x02hi";
+        assert_eq!(normaliser().proxied(binary), "<PROXY 21 11 [127, 1, 0, 3, 127, 0, 0, 1] [1, 2]>hi");
     }
 
     #[test]

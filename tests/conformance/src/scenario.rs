@@ -133,7 +133,7 @@ pub struct UpstreamSpec {
     pub replies: Vec<Reply>,
     /// Answers by path and method, before `replies`.
     pub rules: Vec<Rule>,
-    /// Behaviour of a `tcp` upstream.
+    /// Behaviour of a `tcp` or `tcp_tls` upstream.
     pub tcp: TcpScript,
     /// Behaviour of a `frames` upstream.
     pub frames: FramesScript,
@@ -166,6 +166,8 @@ pub enum Protocol {
     Frames,
     /// Bytes.
     Tcp,
+    /// Bytes over TLS.
+    TcpTls,
     /// Nobody listens.
     Refused,
     /// Connection attempts are neither accepted nor refused.
@@ -175,7 +177,7 @@ pub enum Protocol {
 impl Protocol {
     /// Whether its connections are over TLS.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::H1Tls | Self::H2Tls | Self::AnyTls)
+        matches!(self, Self::H1Tls | Self::H2Tls | Self::AnyTls | Self::TcpTls)
     }
 
     /// Whether a cluster for it has to speak HTTP/2.

@@ -1,5 +1,7 @@
 //! The steps of a scenario's traffic, as they are written in its file.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, ensure};
 use dhow_testkit::dns::DnsAnswer;
 use dhow_testkit::raw_http2::FrameScript;
@@ -25,6 +27,8 @@ pub struct Step {
     pub observed: Option<String>,
     /// Record the bytes that this upstream (with `wire: true`) has received.
     pub wire: Option<String>,
+    /// Record all connections that this upstream (of protocol `tcp` or `tcp_tls`) has had: what arrived, and how the sender ended.
+    pub connections: Option<String>,
     /// Ask the admin interface: `METHOD target`.
     pub admin: Option<String>,
     /// Rename new contents over files of the scenario's folder. A mapping is written as JSON.
@@ -80,6 +84,10 @@ pub struct Step {
     pub background: Option<String>,
     /// Raw: finish sending (FIN) after the bytes.
     pub finish: bool,
+    /// Raw: connect from this IPv4 address of this machine.
+    pub from: Option<IpAddr>,
+    /// Raw: leave with a reset instead of an orderly close; needs `from`.
+    pub reset: bool,
     /// Raw: what to read.
     pub read: Reading,
     /// Raw: the method that the response belongs to.
@@ -178,6 +186,7 @@ impl Step {
         let named = [
             ("observed", self.observed.clone()),
             ("wire", self.wire.clone()),
+            ("connections", self.connections.clone()),
             ("admin", self.admin.clone()),
             ("replace", self.replace.as_ref().map(|m| joined(m.keys()))),
             ("link", self.link.as_ref().map(|m| joined(m.keys()))),
@@ -204,6 +213,7 @@ impl Step {
             self.frames.is_some(),
             self.observed.is_some(),
             self.wire.is_some(),
+            self.connections.is_some(),
             self.admin.is_some(),
             self.replace.is_some(),
             self.link.is_some(),
@@ -222,6 +232,7 @@ impl Step {
         ensure!(self.differs.as_ref().is_none_or(|d| !d.why.trim().is_empty()), "`differs` has no reason");
         ensure!(count == 1, "a step does exactly one thing, `{}` does {count}", self.title());
         ensure!(self.request.is_some() || self.repeat.is_none(), "only a `request` can be repeated");
+        ensure!(self.from.is_some() || !self.reset, "`reset` needs `from`");
         for step in self.together.iter().flatten() {
             step.check()?;
         }

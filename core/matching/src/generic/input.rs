@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use dhow_base::{ConfigError, FieldPath};
+use dhow_base::{ConfigError, FieldPath, is_loopback};
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_proto::any::{self, Resolved};
 use dhow_proto::envoy::extensions::matching::common_inputs::environment_variable::v3 as environment;
@@ -325,7 +325,7 @@ fn status<'a>(data: &'a dyn MatchData, write: impl Fn(u16) -> String) -> InputVa
 
 /// The client is on this machine: a loopback address, or that of the listener.
 fn is_local(source: Option<IpAddr>, destination: Option<IpAddr>) -> bool {
-    source.is_some_and(|address| address.is_loopback() || destination == Some(address))
+    source.is_some_and(|address| is_loopback(address) || destination == Some(address))
 }
 
 /// `'h2','http/1.1'`

@@ -56,12 +56,11 @@ type Record<'a> = (&'a [u8], &'a [u8]);
 
 /// The first record; `None` when it is not complete.
 fn take_record(bytes: &[u8]) -> Result<Option<Record<'_>>, NotTls> {
-    let kind_fits = bytes.first().is_none_or(|kind| *kind == HANDSHAKE_RECORD);
-    let version_fits = bytes.get(1).is_none_or(|major| *major == 3);
-    if !kind_fits || !version_fits {
+    // Less than a whole record head tells nothing, not even that this is something else.
+    let [kind, major, _, high, low, rest @ ..] = bytes else { return Ok(None) };
+    if *kind != HANDSHAKE_RECORD || *major != 3 {
         return Err(NotTls);
     }
-    let [_, _, _, high, low, rest @ ..] = bytes else { return Ok(None) };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length == 0 || length > MAX_RECORD {
         return Err(NotTls);
@@ -211,6 +210,7 @@ mod tests {
         {
             assert_eq!(inspect_hello(bytes), Hello::NotTls);
         }
+        assert_eq!(inspect_hello(b"GET "), Hello::Incomplete);
         assert_eq!(inspect_hello(b"\x16\x03\x01\x00\x05\x02\x00\x00\x01\x00"), Hello::NotTls);
     }
 

@@ -99,7 +99,10 @@ impl ReadFilter for Filter {
         }
         limit.stats.rate_limited().inc();
         // The flag is Envoy's, though nothing was retried.
-        connection.record_mut().borrow_mut().flags.insert(ResponseFlag::UpstreamRetryLimitExceeded);
+        let record = connection.record_mut();
+        let mut record = record.borrow_mut();
+        record.flags.insert(ResponseFlag::UpstreamRetryLimitExceeded);
+        record.local_close_reason = Some("local_ratelimit_close_over_limit".into());
         ReadVerdict::Close(Duration::ZERO)
     }
 }

@@ -149,6 +149,7 @@ impl ReadFilter for Filter {
         }
         config.denied.inc();
         record.termination_details = Some(denial(&decision).into());
+        record.local_close_reason = Some("rbac_deny_close".into());
         ReadVerdict::Close(config.delay)
     }
 }

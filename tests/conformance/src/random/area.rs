@@ -17,6 +17,8 @@ pub enum Area {
     Log,
     /// TLS contexts of both sides, filter chains chosen by what clients say, and clients with and without certificates.
     Tls,
+    /// TCP proxies behind listeners of all kinds, and clients that send, finish, reset and wait.
+    Tcp,
     /// Configurations changed in one place so that they may be invalid, and the verdict and reason of `--mode validate`.
     Invalid,
 }
@@ -30,6 +32,7 @@ impl Area {
             Self::Http2 => "http2",
             Self::Log => "log",
             Self::Tls => "tls",
+            Self::Tcp => "tcp",
             Self::Invalid => "invalid",
         }
     }
@@ -42,6 +45,7 @@ impl Area {
             Self::Http2 => Some(generate::http2(seed, requests)),
             Self::Log => Some(generate::log(seed, requests)),
             Self::Tls => Some(generate::tls(seed, requests)),
+            Self::Tcp => Some(generate::tcp(seed, requests)),
             Self::Invalid => None,
         }
     }

@@ -21,6 +21,12 @@ pub struct Case {
 /// The header that numbers requests. Upstreams and access logs show it, so that what belongs together is found.
 pub const NUMBER: &str = "x-n";
 
+/// What the addresses begin with from which clients of numbered connections come; the number is the rest.
+pub const SOURCE: &str = "127.1.0.";
+
+/// Longest title of a request.
+const TITLE: usize = 120;
+
 impl Case {
     /// The scenario as it would be written, with all requests or with one.
     pub fn value(&self, only: Option<usize>) -> Value {
@@ -45,6 +51,6 @@ impl Case {
         let step = self.requests.get(number).and_then(|steps| steps.last());
         let text = |name| step.and_then(|step| step.get(name)).and_then(Value::as_str);
         let line = text("raw").or(text("request")).and_then(|text| text.lines().next()).unwrap_or_default();
-        line.to_owned()
+        line.chars().take(TITLE).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 
-use super::case::{Case, NUMBER};
+use super::case::{Case, NUMBER, SOURCE};
 use crate::outcome::{Outcome, RequestFacts, Seen, StepOutcome};
 use crate::report::differences;
 
@@ -97,12 +97,14 @@ fn compare_upstreams(numbers: &[usize], ours: &Outcome, envoy: &Outcome, found: 
     }
 }
 
-/// The number of the request that a line of an access log tells: in its first column, or in JSON as `n`.
+/// The number of the request that a line of an access log tells: in its first column, where it may be that of a client's address, or
+/// in JSON as `n`.
 fn number_of(line: &str) -> Option<String> {
     let first = match serde_json::from_str::<serde_json::Value>(line) {
         Ok(serde_json::Value::Object(fields)) => fields.get("n")?.as_str()?.to_owned(),
         _ => line.split('\t').next()?.to_owned(),
     };
+    let first = first.strip_prefix(SOURCE).unwrap_or(&first).to_owned();
     first.parse::<usize>().is_ok().then_some(first)
 }
 
@@ -112,9 +114,9 @@ fn lines_by_number(outcome: &Outcome) -> BTreeMap<String, Vec<&str>> {
     for line in outcome.access_log.iter().flatten() {
         found.entry(number_of(line).unwrap_or_default()).or_default().push(line);
     }
-    if let Some(unnumbered) = found.get_mut("") {
-        unnumbered.sort_unstable();
-    }
+    // Connections are logged by the listener and by filters, whose ends come in either order.
+    let sorted = found.iter_mut().filter(|(number, lines)| number.is_empty() || lines[0].starts_with(SOURCE));
+    sorted.for_each(|(_, lines)| lines.sort_unstable());
     found
 }
 

@@ -167,7 +167,12 @@ fn write(folder: &Path, area: Area, seed: u64, number: usize, case: &Case) -> Re
 /// Why a proxy does not start, without what belongs to the one run.
 fn reason(text: &str) -> String {
     let quoted = text.split_once("error `").and_then(|(_, rest)| rest.split_once("` initializing config"));
-    let line = quoted.map_or_else(|| text.lines().last().unwrap_or_default(), |(reason, _)| reason);
+    let ours = text.split_once("error initializing config '").and_then(|(_, rest)| rest.split_once("': "));
+    let line = match (quoted, ours) {
+        (Some((reason, _)), _) => reason,
+        (None, Some((_, reason))) => reason.lines().next().unwrap_or_default(),
+        (None, None) => text.lines().last().unwrap_or_default(),
+    };
     line.trim().to_owned()
 }
 
@@ -209,5 +214,7 @@ mod tests {
                     error `No such command: X` initializing config 'goo.gle/debugonly /tmp/x/config.json'\nNo such command: X";
         assert_eq!(reason(text), "No such command: X");
         assert_eq!(reason("ours ended: 1\n no listener "), "no listener");
+        let text = "dhow-proxy ended: 1: [2026-11-22 03:40:57.678][1][error][main] [x.rs:68] error initializing config '/tmp/x/config.json': a.b: no\nmore";
+        assert_eq!(reason(text), "a.b: no");
     }
 }

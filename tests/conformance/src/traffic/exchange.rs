@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use dhow_testkit::client::{
-    BodyEnd, Http1Client, Http1Response, Http2Client, Http2Error, Http2Request, Http2Response, ReadError,
-    TlsOptions,
+    BodyEnd, Http1Client, Http1Response, Http2Client, Http2Error, Http2Request, Http2Response, Origin,
+    ReadError, TlsOptions,
 };
 use dhow_testkit::poll_until_async;
 use dhow_testkit::stream::{End, TlsFacts};
@@ -208,11 +208,11 @@ async fn open(environment: &Environment, step: &Step) -> io::Result<Connection> 
     let tls =
         step.tls.as_ref().map(|tls| environment.client_tls(tls)).transpose().map_err(io::Error::other)?;
     if step.expect.failure.is_some() {
-        return connect(address, step.http2, tls.as_ref()).await;
+        return connect(address, step, tls.as_ref()).await;
     }
     let tls = tls.as_ref();
     let attempt = || async move {
-        match connect(address, step.http2, tls).await {
+        match connect(address, step, tls).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
             result => Some(result),
         }
@@ -222,10 +222,14 @@ async fn open(environment: &Environment, step: &Step) -> io::Result<Connection> 
 
 async fn connect(
     address: std::net::SocketAddr,
-    http2: bool,
+    step: &Step,
     tls: Option<&TlsOptions>,
 ) -> io::Result<Connection> {
-    if http2 {
+    if let Some(ip) = step.from {
+        let stream = Origin { ip, resets: step.reset }.connect(address).await?;
+        return Ok(Connection::Bytes(Http1Client::over(stream, tls).await?));
+    }
+    if step.http2 {
         return Ok(Connection::Http2(Http2Client::connect(address, tls).await?));
     }
     Ok(Connection::Bytes(Http1Client::connect(address, tls).await?))

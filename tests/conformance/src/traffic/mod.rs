@@ -114,6 +114,9 @@ impl Traffic {
         if let Some(name) = &step.wire {
             return wire::wire(&self.environment, name).await;
         }
+        if let Some(name) = &step.connections {
+            return wire::connections(&self.environment, name).await;
+        }
         if step.admin.is_some() {
             return admin::ask(&self.environment, step).await;
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use dhow_testkit::poll_until_async;
 use dhow_testkit::raw_http2::{FrameClient, FrameScript, Observed};
+use dhow_testkit::stream::End;
+use dhow_testkit::upstream::SeenBytes;
 
 use crate::environment::Environment;
 use crate::normalise::Normaliser;
@@ -85,6 +87,25 @@ pub async fn wire(environment: &Environment, name: &str) -> Result<Seen> {
     let used = seen.iter().filter(|connection| !connection.received.is_empty());
     let texts: Vec<String> = used.map(|connection| normaliser.wire(&connection.received)).collect();
     Ok(Seen::Bytes { text: texts.join("\n---\n"), end: "open".to_owned() })
+}
+
+/// Carries out a `connections` step: a line for each connection of an upstream, once they stop changing. They are sorted: which of
+/// two that come at the same time is the first is a matter of the moment.
+pub async fn connections(environment: &Environment, name: &str) -> Result<Seen> {
+    let record = environment.record(name)?;
+    let seen = settled(|| record.tcp()).await;
+    let normaliser = environment.normaliser();
+    let line = |connection: &SeenBytes| {
+        let end = match connection.end {
+            Some(End::Closed) => "closed",
+            Some(End::Reset) => "reset",
+            None => "open",
+        };
+        format!("{} {:?}", end, normaliser.proxied(&connection.received))
+    };
+    let mut lines: Vec<String> = seen.iter().map(line).collect();
+    lines.sort();
+    Ok(Seen::Bytes { text: lines.join("\n"), end: "open".to_owned() })
 }
 
 async fn settled<T: PartialEq + Clone>(look: impl Fn() -> T) -> T {

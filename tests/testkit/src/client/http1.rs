@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::wire::{ChunkedBody, find_head_end, parse_lines};
-use super::{TlsOptions, connect};
+use super::{TlsOptions, connect, over};
 use crate::stream::{ByteStream, End, Read, TlsFacts, end_of, read_some};
 
 /// One response as it was on the wire.
@@ -78,6 +79,12 @@ impl Http1Client {
     /// Connects; over TLS where options are given.
     pub async fn connect(address: SocketAddr, tls: Option<&TlsOptions>) -> io::Result<Self> {
         let (stream, tls) = connect(address, tls).await?;
+        Ok(Self { stream, buffer: Vec::new(), tls, reset: false })
+    }
+
+    /// Speaks over a connection that the caller opened; over TLS where options are given.
+    pub async fn over(stream: TcpStream, tls: Option<&TlsOptions>) -> io::Result<Self> {
+        let (stream, tls) = over(stream, tls).await?;
         Ok(Self { stream, buffer: Vec::new(), tls, reset: false })
     }
 

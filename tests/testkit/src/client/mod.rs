@@ -5,11 +5,12 @@ mod http2;
 pub mod wire;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 pub use http1::{BodyEnd, Http1Client, Http1Response, ReadError};
@@ -32,6 +33,29 @@ pub async fn connect(
     tls: Option<&TlsOptions>,
 ) -> io::Result<(Box<dyn ByteStream>, Option<TlsFacts>)> {
     over(TcpStream::connect(address).await?, tls).await
+}
+
+/// Where a client connects from and how it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The IPv4 address of this machine to connect from.
+    pub ip: IpAddr,
+    /// Reset the connection when it is let go, instead of closing it.
+    pub resets: bool,
+}
+
+impl Origin {
+    /// Opens a connection from there.
+    pub async fn connect(self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(self.ip, 0))?;
+        let stream = socket.connect(address).await?;
+        if self.resets {
+            // With no time to linger the kernel sends RST when the socket closes.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(stream)
+    }
 }
 
 /// Makes a client's stream of a connection that the caller opened, over TLS where `tls` is given.

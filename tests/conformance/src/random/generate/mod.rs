@@ -14,6 +14,7 @@ mod requests;
 mod resilience;
 mod route_actions;
 mod routes;
+mod tcp;
 mod tls;
 
 pub use bootstrap::bootstrap;
@@ -22,4 +23,5 @@ pub use http2::http2;
 pub use log::log;
 pub use mutation::{Mutant, mutant};
 pub use resilience::resilience;
+pub use tcp::tcp;
 pub use tls::tls;
