@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use dhow_base::ResponseFlags;
-use dhow_http::HeaderMap;
+use dhow_http::{ByteDirection, ByteKind, HeaderMap};
 
 use crate::address::Address;
 use crate::pb::protobuf::Struct;
@@ -71,6 +71,16 @@ pub enum NumberFact {
     UpstreamPeerCertVStart,
     /// End of validity.
     UpstreamPeerCertVEnd,
+    /// `%DOWNSTREAM_WIRE_BYTES_RECEIVED%` and its like.
+    StreamBytes(StreamSide, ByteKind, ByteDirection),
+}
+
+/// Which side of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum StreamSide {
+    Downstream,
+    Upstream,
 }
 
 /// A text of a stream or connection.

@@ -26,8 +26,8 @@ mod time;
 pub use address::{Address, PrefixLength};
 pub use cel::CelExpression;
 pub use context::{
-    AddressFact, EmptyContext, FilterStateObject, FormatContext, MetadataSource, NumberFact, TextFact,
-    TimePoint, TlsFact,
+    AddressFact, EmptyContext, FilterStateObject, FormatContext, MetadataSource, NumberFact, StreamSide,
+    TextFact, TimePoint, TlsFact,
 };
 pub use format::{DEFAULT_ACCESS_LOG_FORMAT, Format};
 pub use grpc_status::{grpc_status, grpc_status_name, grpc_to_http_status, http_to_grpc_status};

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 
-use dhow_http::HeaderName;
+use dhow_http::{ByteDirection, ByteKind, ByteMeter, HeaderName};
 
 use crate::address::PrefixLength;
 use crate::cel::CelExpression;
 use crate::command::{
     AddressPart, AttemptedPart, Command, FilterStateStyle, Headers, Kind, PathChoice, metadata_source,
 };
-use crate::context::{AddressFact, MetadataSource, NumberFact, TextFact, TimePoint, TlsFact};
+use crate::context::{AddressFact, MetadataSource, NumberFact, StreamSide, TextFact, TimePoint, TlsFact};
 use crate::duration::DurationCommand;
 use crate::grpc_status::GrpcStatusStyle;
 use crate::metadata::MetadataCommand;
@@ -26,24 +26,11 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ("DOWNSTREAM_PEER_ISSUER_SERIAL", ISSUERS),
     ("TLS_JA3_FINGERPRINT", FINGERPRINTS),
     ("TLS_JA4_FINGERPRINT", FINGERPRINTS),
-    ("DOWNSTREAM_WIRE_BYTES_RECEIVED", WIRE_BYTES),
-    ("DOWNSTREAM_WIRE_BYTES_SENT", WIRE_BYTES),
-    ("DOWNSTREAM_HEADER_BYTES_RECEIVED", WIRE_BYTES),
-    ("DOWNSTREAM_HEADER_BYTES_SENT", WIRE_BYTES),
-    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", WIRE_BYTES),
-    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", WIRE_BYTES),
-    ("UPSTREAM_WIRE_BYTES_RECEIVED", WIRE_BYTES),
-    ("UPSTREAM_WIRE_BYTES_SENT", WIRE_BYTES),
-    ("UPSTREAM_HEADER_BYTES_RECEIVED", WIRE_BYTES),
-    ("UPSTREAM_HEADER_BYTES_SENT", WIRE_BYTES),
-    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", WIRE_BYTES),
-    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", WIRE_BYTES),
 ];
 
 const SESSION_IDS: &str = "the TLS library does not tell session ids";
 const ISSUERS: &str = "the trusted certificate that signed the client's is not kept";
 const FINGERPRINTS: &str = "TLS hellos are not fingerprinted";
-const WIRE_BYTES: &str = "bytes on the wire are not counted per stream";
 
 /// Compiles a command from its parts.
 ///
@@ -347,8 +334,32 @@ fn number(name: &str) -> Option<NumberFact> {
         "CONNECTION_ID" => NumberFact::ConnectionId,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => NumberFact::UpstreamRequestAttemptCount,
         "ROUTE_RESOLUTION_COUNT" => NumberFact::RouteResolutionCount,
-        _ => return None,
+        _ => return stream_bytes(name),
     })
+}
+
+/// `DOWNSTREAM_WIRE_BYTES_RECEIVED` and its like, which are counted from now on.
+fn stream_bytes(name: &str) -> Option<NumberFact> {
+    let (side, rest) = name.split_once('_')?;
+    let (kind, direction) = rest.split_once("_BYTES_")?;
+    let side = match side {
+        "DOWNSTREAM" => StreamSide::Downstream,
+        "UPSTREAM" => StreamSide::Upstream,
+        _ => return None,
+    };
+    let kind = match kind {
+        "WIRE" => ByteKind::Wire,
+        "HEADER" => ByteKind::Header,
+        "DECOMPRESSED_HEADER" => ByteKind::DecompressedHeader,
+        _ => return None,
+    };
+    let direction = match direction {
+        "RECEIVED" => ByteDirection::Received,
+        "SENT" => ByteDirection::Sent,
+        _ => return None,
+    };
+    ByteMeter::want();
+    Some(NumberFact::StreamBytes(side, kind, direction))
 }
 
 fn text(name: &str) -> Option<TextFact> {

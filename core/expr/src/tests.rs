@@ -226,8 +226,8 @@ fn errors_are_envoys() {
         ),
         ("%COALESCE({})%", "COALESCE: JSON configuration must contain 'operators' array"),
         (
-            "%UPSTREAM_WIRE_BYTES_SENT%",
-            "the command operator UPSTREAM_WIRE_BYTES_SENT is not supported: bytes on the wire are not counted per stream",
+            "%DOWNSTREAM_CX_RTT%",
+            "the command operator DOWNSTREAM_CX_RTT is not supported: the kernel is not asked for round-trip times",
         ),
     ] {
         assert_eq!(Format::parse(format).unwrap_err().to_string(), expected, "{format}");

@@ -6,8 +6,10 @@ pub mod h1;
 pub mod h2;
 mod header_map;
 mod known;
+mod meter;
 mod spelling;
 
 pub use header_map::{HeaderMap, Iter, format_decimal};
 pub use known::{HeaderName, KnownHeader, KnownSet};
+pub use meter::{ByteDirection, ByteKind, ByteMeter};
 pub use spelling::{Spelling, SpellingRules};

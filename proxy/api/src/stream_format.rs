@@ -172,6 +172,7 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::ResponseCode => Some(info.response_code.unwrap_or(0).into()),
             NumberFact::BytesReceived => Some(info.bytes_received),
             NumberFact::BytesSent => Some(info.bytes_sent),
+            NumberFact::StreamBytes(side, kind, direction) => Some(info.stream_bytes(side, kind, direction)),
             NumberFact::ConnectionId => Some(info.connection.id),
             NumberFact::UpstreamConnectionId => info.upstream.connection_id,
             NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dhow_base::{ResponseFlag, ResponseFlags};
-use dhow_http::HeaderMap;
+use dhow_expr::StreamSide;
+use dhow_http::{ByteDirection, ByteKind, ByteMeter, HeaderMap};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_routing::SelectedRoute;
 use dhow_tls::TlsInfo;
@@ -113,6 +114,10 @@ pub struct StreamInfo {
     pub bytes_received: u64,
     /// Bytes of response body sent downstream.
     pub bytes_sent: u64,
+    /// Bytes between the client and here, where a format asks for them.
+    pub downstream_bytes: Option<Arc<ByteMeter>>,
+    /// Bytes between here and hosts, of all attempts, where a format asks for them.
+    pub upstream_bytes: Option<Arc<ByteMeter>>,
     /// The last byte of the request arrived.
     pub request_complete: Option<Instant>,
     /// First byte of the response was sent downstream.
@@ -194,6 +199,8 @@ impl StreamInfo {
             client_address,
             bytes_received: 0,
             bytes_sent: 0,
+            downstream_bytes: None,
+            upstream_bytes: None,
             request_complete: None,
             first_downstream_tx: None,
             end: None,
@@ -228,6 +235,36 @@ impl StreamInfo {
             info.bytes_sent = record.bytes_sent.get();
         }
         info
+    }
+
+    /// Begins to count bytes, where a format asks for them: those of the client with what its codec counted already.
+    pub fn count_bytes(&mut self, downstream: Option<Arc<ByteMeter>>) {
+        if downstream.is_some() {
+            self.downstream_bytes = downstream;
+            self.upstream_bytes = Some(Arc::default());
+        }
+    }
+
+    /// Bytes of one side. Of proxied connections all bytes count, and none are heads.
+    pub fn stream_bytes(&self, side: StreamSide, kind: ByteKind, direction: ByteDirection) -> u64 {
+        let meter = match side {
+            StreamSide::Downstream => &self.downstream_bytes,
+            StreamSide::Upstream => &self.upstream_bytes,
+        };
+        if let Some(meter) = meter {
+            return meter.get(kind, direction);
+        }
+        let is_tcp = self.protocol.is_none();
+        let connected = side == StreamSide::Downstream || self.upstream.local_address.is_some();
+        if !is_tcp || !connected || kind != ByteKind::Wire {
+            return 0;
+        }
+        match (side, direction) {
+            (StreamSide::Downstream, ByteDirection::Received)
+            | (StreamSide::Upstream, ByteDirection::Sent) => self.bytes_received,
+            (StreamSide::Downstream, ByteDirection::Sent)
+            | (StreamSide::Upstream, ByteDirection::Received) => self.bytes_sent,
+        }
     }
 
     /// Takes over what filters noted about the connection.

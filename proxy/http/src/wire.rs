@@ -3,12 +3,13 @@
 
 use std::io::{self, IoSlice};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use dhow_http::HeaderMap;
 use dhow_http::h1::{
     BodyFraming, BodyLength, BodyReader, CHUNK_END, ChunkStart, LAST_CHUNK, TrailerLimits, write_trailers,
 };
+use dhow_http::{ByteDirection, ByteKind, ByteMeter, HeaderMap};
 use dhow_net::Transport;
 use dhow_proxy_runtime::{BufferPool, ReadBuffer, clock, turn};
 
@@ -53,6 +54,8 @@ pub(crate) struct Wire {
     join: Join,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
+    /// Counts the bytes of the message under way, where a format asks for them.
+    pub(crate) meter: Option<Arc<ByteMeter>>,
 }
 
 impl Wire {
@@ -75,6 +78,7 @@ impl Wire {
             join: Join::No,
             bytes_read: 0,
             bytes_written: 0,
+            meter: None,
         }
     }
 
@@ -104,6 +108,9 @@ impl Wire {
                 clock::forget();
                 self.read.advance(count);
                 self.bytes_read += count as u64;
+                if let Some(meter) = &self.meter {
+                    meter.add(ByteKind::Wire, ByteDirection::Received, count);
+                }
                 self.ended |= count == 0;
                 if count == 0 {
                     self.read.release_if_empty();
@@ -168,7 +175,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
-            self.bytes_written += count as u64;
+            self.count_written(count);
         }
         if self.out.capacity() > 0 {
             self.pool.give_write(std::mem::take(&mut self.out));
@@ -256,13 +263,39 @@ impl Wire {
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.bytes_written += count as u64;
+            self.count_written(count);
             if count > buffered {
                 self.out.clear();
                 self.written = 0;
                 return Poll::Ready(Ok(count - buffered));
             }
             self.written += count;
+        }
+    }
+
+    fn count_written(&mut self, count: usize) {
+        self.bytes_written += count as u64;
+        if let Some(meter) = &self.meter {
+            meter.add(ByteKind::Wire, ByteDirection::Sent, count);
+        }
+    }
+
+    /// Begins to count the bytes of a request, where a format asks for them. Its head is the first `head` buffered bytes, or
+    /// could not be made out if 0; as in Envoy, what was read behind it counts too.
+    pub(crate) fn meter_request(&mut self, head: usize) {
+        self.meter = ByteMeter::is_wanted().then(Arc::default);
+        if let Some(meter) = &self.meter {
+            meter.add(ByteKind::Wire, ByteDirection::Received, self.read.len());
+            if head > 0 {
+                meter.on_http1_head_received(&self.read.filled()[..head]);
+            }
+        }
+    }
+
+    /// Counts the head that was appended to [`out`](Self::out) behind its first `before` bytes.
+    pub(crate) fn meter_head(&self, before: usize) {
+        if let Some(meter) = &self.meter {
+            meter.on_http1_head_sent(&self.out[before..]);
         }
     }
 
@@ -274,7 +307,12 @@ impl Wire {
     ) -> Poll<io::Result<()>> {
         if self.framing == BodyFraming::Chunked {
             match trailers {
-                Some(trailers) if !trailers.is_empty() => write_trailers(self.out(), trailers),
+                Some(trailers) if !trailers.is_empty() => {
+                    write_trailers(self.out(), trailers);
+                    if let Some(meter) = &self.meter {
+                        meter.on_http1_trailers_sent(trailers);
+                    }
+                }
                 _ => self.out().extend_from_slice(LAST_CHUNK),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -9,10 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::batch::{BatchedIo, Flusher, batched};
 use super::convert::{from_response, to_request};
+use super::meters::StreamMeters;
 use super::server::Pinger;
 use super::watch::{Side, Watch};
 use super::{ConnectionError, FrameCounts, RecvBody, ResetCode, SendBody, Settings, StreamError};
-use crate::HeaderMap;
+use crate::{ByteDirection, ByteMeter, HeaderMap};
 
 /// Exchanges settings on a fresh connection: a handle to open streams with, and the connection itself, which someone
 /// must poll until it ends.
@@ -20,7 +22,8 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     settings: &Settings,
 ) -> Result<(Sender, ClientConnection<T>), ConnectionError> {
-    let (io, flusher) = batched(io, Watch::new(Side::Client, settings.limits));
+    let meters = StreamMeters::default();
+    let (io, flusher) = batched(io, Watch::new(Side::Client, settings.limits, meters.clone()));
     let mut handshake = std::pin::pin!(settings.client().handshake(io));
     let (sender, inner) = poll_fn(|cx| {
         let outcome = handshake.as_mut().poll(cx);
@@ -32,7 +35,7 @@ pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     .await?;
     let stream_errors = settings.stream_errors;
     let connection = ClientConnection { inner, flusher, counts: FrameCounts::default(), stream_errors };
-    Ok((Sender { inner: sender }, connection))
+    Ok((Sender { inner: sender, meters }, connection))
 }
 
 /// A connection on which this side opens streams. As a future it moves all frames of all streams and ends with the
@@ -83,6 +86,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for ClientConnection<T> {
 #[derive(Clone, Debug)]
 pub struct Sender {
     inner: h2::client::SendRequest<Bytes>,
+    meters: StreamMeters,
 }
 
 impl Sender {
@@ -120,6 +124,20 @@ impl Sender {
         let request = to_request(head)?;
         let (response, body) = self.inner.send_request(request, end).map_err(StreamError::from)?;
         Ok((PendingResponse { inner: response }, SendBody::new(body)))
+    }
+
+    /// [`Sender::send_request`] with the bytes of the stream's frames counted.
+    pub fn send_metered_request(
+        &mut self,
+        head: &HeaderMap,
+        end: bool,
+        meter: Arc<ByteMeter>,
+    ) -> Result<(PendingResponse, SendBody), StreamError> {
+        meter.on_decompressed(ByteDirection::Sent, head);
+        let (response, body) = self.send_request(head, end)?;
+        // No frame of the stream has left: the connection's own task writes them.
+        self.meters.open(body.stream_id(), meter);
+        Ok((response, body))
     }
 }
 

@@ -6,6 +6,7 @@
 mod batch;
 mod client;
 mod convert;
+mod meters;
 mod reset;
 mod server;
 mod settings;

@@ -1,6 +1,7 @@
 //! The server side of a connection.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -8,9 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::batch::{BatchedIo, Flusher, batched};
 use super::convert::{from_request, to_response};
+use super::meters::StreamMeters;
 use super::watch::{Side, Watch};
 use super::{ConnectionError, FrameCounts, RecvBody, ResetCode, SendBody, Settings, StreamError, Violation};
-use crate::HeaderMap;
+use crate::{ByteMeter, HeaderMap};
 
 /// A connection on which the peer opens streams. Someone must keep calling [`ServerConnection::poll_accept`]: it moves
 /// all frames of all streams.
@@ -18,6 +20,7 @@ use crate::HeaderMap;
 pub struct ServerConnection<T> {
     inner: h2::server::Connection<BatchedIo<T>, Bytes>,
     flusher: Flusher<T>,
+    meters: StreamMeters,
     counts: FrameCounts,
     stream_errors: bool,
     /// Streams accepted in this turn, and the last one of the turns before.
@@ -32,7 +35,8 @@ pub struct ServerConnection<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
     /// Reads the client's preface and exchanges settings.
     pub async fn handshake(io: T, settings: &Settings) -> Result<Self, ConnectionError> {
-        let (io, flusher) = batched(io, Watch::new(Side::Server, settings.limits));
+        let meters = StreamMeters::default();
+        let (io, flusher) = batched(io, Watch::new(Side::Server, settings.limits, meters.clone()));
         let mut handshake = std::pin::pin!(settings.server().handshake(io));
         let inner = poll_fn(|cx| {
             let outcome = handshake.as_mut().poll(cx);
@@ -47,6 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         Ok(Self {
             inner,
             flusher,
+            meters,
             counts: FrameCounts::default(),
             stream_errors: settings.stream_errors,
             accepted: Vec::new(),
@@ -74,7 +79,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
                         continue;
                     }
                     // Frames that wait leave with the next poll that finds no new stream, which the caller makes next.
-                    return Poll::Ready(Some(Ok(ServerStream { request, respond })));
+                    let id = respond.stream_id().as_u32();
+                    let meter = ByteMeter::is_wanted().then(|| self.meters.take(id)).flatten();
+                    return Poll::Ready(Some(Ok(ServerStream { request, respond, meter })));
                 }
                 Poll::Ready(Some(Err(error))) => Some(ConnectionError::from(error)),
                 Poll::Ready(None) => None,
@@ -171,6 +178,7 @@ fn has_repeated_length<B>(request: &http::Request<B>) -> bool {
 pub struct ServerStream {
     request: http::Request<h2::RecvStream>,
     respond: h2::server::SendResponse<Bytes>,
+    meter: Option<Arc<ByteMeter>>,
 }
 
 impl ServerStream {
@@ -178,6 +186,11 @@ impl ServerStream {
     pub fn into_parts(self, head: &mut HeaderMap) -> (RecvBody, Responder) {
         from_request(&self.request, head);
         (RecvBody::new(self.request.into_body()), Responder { inner: self.respond })
+    }
+
+    /// What counts the bytes of the stream, where a format asks for them.
+    pub fn take_meter(&mut self) -> Option<Arc<ByteMeter>> {
+        self.meter.take()
     }
 
     /// Fields that the request gives its cookies in; the head has them as one.

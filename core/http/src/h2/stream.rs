@@ -119,6 +119,11 @@ impl SendBody {
         self.inner.send_trailers(trailers).map_err(StreamError::from)
     }
 
+    /// The number of the stream.
+    pub(super) fn stream_id(&self) -> u32 {
+        self.inner.stream_id().as_u32()
+    }
+
     /// Ends the stream in both directions with an error.
     pub fn reset(&mut self, code: ResetCode) {
         self.inner.send_reset(code.into());

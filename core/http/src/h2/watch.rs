@@ -3,6 +3,9 @@
 
 use std::ops::ControlFlow;
 
+use super::meters::StreamMeters;
+use crate::{ByteDirection, ByteMeter};
+
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
@@ -116,10 +119,11 @@ pub(super) struct Watch {
     last_data: u32,
     data_sent: u64,
     violation: Option<Violation>,
+    meters: StreamMeters,
 }
 
 impl Watch {
-    pub(super) fn new(side: Side, limits: FrameLimits) -> Self {
+    pub(super) fn new(side: Side, limits: FrameLimits, meters: StreamMeters) -> Self {
         let (inbound, outbound) = match side {
             Side::Server => (PREFACE_LENGTH, 0),
             Side::Client => (0, PREFACE_LENGTH),
@@ -140,6 +144,7 @@ impl Watch {
             last_data: 0,
             data_sent: 0,
             violation: None,
+            meters,
         }
     }
 
@@ -158,6 +163,12 @@ impl Watch {
     }
 
     fn on_received(&mut self, frame: Frame) -> Option<Violation> {
+        if frame.stream != 0 && ByteMeter::is_wanted() {
+            if self.side == Side::Server && frame.kind == HEADERS && frame.stream > self.last_opened {
+                self.meters.opened_by_peer(frame.stream);
+            }
+            self.meters.count(&frame, ByteDirection::Received);
+        }
         let first = !std::mem::replace(&mut self.settings_seen, true);
         if first && frame.kind != SETTINGS && self.side == Side::Server {
             return Some(Violation::FirstFrame);
@@ -199,6 +210,9 @@ impl Watch {
     pub(super) fn sent(&mut self, bytes: &[u8]) {
         let mut outbound = std::mem::take(&mut self.outbound);
         outbound.scan(bytes, |frame| {
+            if frame.stream != 0 && ByteMeter::is_wanted() {
+                self.meters.count(&frame, ByteDirection::Sent);
+            }
             match frame.kind {
                 DATA => self.data_sent += 1,
                 HEADERS if self.side == Side::Client => _ = self.on_opened(frame.stream),
@@ -247,12 +261,19 @@ impl Watch {
     }
 }
 
+/// Whether frames of this type carry a head or trailers.
+pub(super) fn is_of_head(kind: u8) -> bool {
+    matches!(kind, HEADERS | CONTINUATION)
+}
+
 /// What is looked at of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
-    kind: u8,
+pub(super) struct Frame {
+    pub(super) kind: u8,
     flags: u8,
-    stream: u32,
+    pub(super) stream: u32,
+    /// Bytes of the frame, its head included.
+    pub(super) length: usize,
     /// Nothing in it, padding aside.
     empty: bool,
     /// Error code of RST_STREAM, last stream of GOAWAY.
@@ -341,6 +362,7 @@ impl Scanner {
             kind,
             flags,
             stream: word(5) & 0x7fff_ffff,
+            length: HEADER_LENGTH + self.length(),
             empty: self.length() <= padding,
             word: if beyond >= 4 { word(HEADER_LENGTH) } else { 0 },
             code: if beyond == 8 { word(HEADER_LENGTH + 4) } else { 0 },
@@ -351,6 +373,7 @@ impl Scanner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ByteKind;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = (payload.len() as u32).to_be_bytes();
@@ -358,7 +381,7 @@ mod tests {
     }
 
     fn server(frames: &[Vec<u8>]) -> (Watch, usize) {
-        let mut watch = Watch::new(Side::Server, FrameLimits::default());
+        let mut watch = Watch::new(Side::Server, FrameLimits::default(), StreamMeters::default());
         let mut bytes = vec![b'P'; PREFACE_LENGTH];
         bytes.extend_from_slice(&frame(SETTINGS, 0, 0, b""));
         bytes.extend(frames.concat());
@@ -400,6 +423,27 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_a_stream_are_counted_until_nobody_asks() {
+        ByteMeter::want();
+        let meters = StreamMeters::default();
+        let mut watch = Watch::new(Side::Server, FrameLimits::default(), meters.clone());
+        watch.received(&[b'P'; PREFACE_LENGTH]);
+        let open =
+            |stream| [frame(HEADERS, 0, stream, b"12345"), frame(CONTINUATION, 4, stream, b"1")].concat();
+        watch.received(&[frame(SETTINGS, 0, 0, b""), open(1), frame(DATA, 0, 1, b"abc"), open(3)].concat());
+        let first = meters.take(1).unwrap();
+        watch.sent(&[frame(HEADERS, 4, 1, b"1"), frame(DATA, END_STREAM, 1, b"12")].concat());
+        let counted = [ByteDirection::Received, ByteDirection::Sent]
+            .map(|direction| [ByteKind::Wire, ByteKind::Header].map(|kind| first.get(kind, direction)));
+        assert_eq!(counted, [[36, 24], [21, 10]]);
+        assert!(meters.take(5).is_none());
+        assert_eq!(meters.len(), 1, "the third stream was never asked for");
+        drop(first);
+        watch.received(&open(7));
+        assert_eq!(meters.len(), 1);
+    }
+
+    #[test]
     fn trailers_refusals_and_resets_are_counted() {
         let frames = [
             frame(HEADERS, 4, 1, b"x"),
@@ -421,7 +465,7 @@ mod tests {
 
     #[test]
     fn the_first_frame_is_settings() {
-        let mut watch = Watch::new(Side::Server, FrameLimits::default());
+        let mut watch = Watch::new(Side::Server, FrameLimits::default(), StreamMeters::default());
         assert_eq!(watch.received(&[b'P'; PREFACE_LENGTH]), PREFACE_LENGTH);
         assert_eq!(watch.received(&frame(HEADERS, 4, 1, b"x")), 0);
         assert_eq!(watch.violation(), Some(Violation::FirstFrame));
@@ -460,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_response_with_a_malformed_body_is_no_malformed_head() {
-        let mut watch = Watch::new(Side::Client, FrameLimits::default());
+        let mut watch = Watch::new(Side::Client, FrameLimits::default(), StreamMeters::default());
         watch.received(
             &[frame(SETTINGS, 0, 0, b""), frame(HEADERS, 4, 1, b"x"), frame(DATA, 1, 1, b"x")].concat(),
         );

@@ -139,6 +139,13 @@ impl H1Downstream {
         self.delay_close || self.lingers
     }
 
+    /// Counts the trailers of a request that is complete.
+    fn meter_trailers(&self) {
+        if let Some((meter, trailers)) = self.wire.meter.as_ref().zip(self.trailers()) {
+            meter.on_http1_trailers_received(trailers);
+        }
+    }
+
     fn write_options(&self) -> ResponseWriteOptions {
         ResponseWriteOptions {
             keys: self.keys,
@@ -159,7 +166,9 @@ impl BodySource for H1Downstream {
             }
         }
         let state = ready!(polled)?;
-        self.request_done |= state == BodyState::End;
+        if state == BodyState::End && !std::mem::replace(&mut self.request_done, true) {
+            self.meter_trailers();
+        }
         Poll::Ready(Ok(state))
     }
 
@@ -169,7 +178,9 @@ impl BodySource for H1Downstream {
 
     fn consume(&mut self, count: usize) {
         self.wire.consume(count);
-        self.request_done |= self.wire.body_is_consumed();
+        if self.wire.body_is_consumed() && !std::mem::replace(&mut self.request_done, true) {
+            self.meter_trailers();
+        }
     }
 
     fn trailers(&self) -> Option<&HeaderMap> {
@@ -235,7 +246,9 @@ impl Downstream for H1Downstream {
 
     fn send_informational(&mut self, head: &HeaderMap) {
         let options = self.write_options();
+        let before = self.wire.out().len();
         write_response_head(self.wire.out(), head, options, true);
+        self.wire.meter_head(before);
     }
 
     fn send_head(&mut self, head: &mut HeaderMap, end: bool, close: bool) {
@@ -251,7 +264,9 @@ impl Downstream for H1Downstream {
             head.set_known(KnownHeader::Connection, b"keep-alive");
         }
         let options = self.write_options();
+        let before = self.wire.out().len();
         let framing = write_response_head(self.wire.out(), head, options, end);
+        self.wire.meter_head(before);
         let until_close =
             framing == BodyFraming::Identity && !head.contains_known(KnownHeader::ContentLength);
         self.close |= until_close;

@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use dhow_http::HeaderMap;
 use dhow_http::h2::{RecvBody, ResetCode, Responder, SendBody};
+use dhow_http::{ByteDirection, ByteMeter, HeaderMap};
 use dhow_proxy_api::Protocol;
 
 use super::Downstream;
@@ -58,6 +59,7 @@ pub(crate) struct H2Downstream {
     head_ends: bool,
     is_head_request: bool,
     finished: bool,
+    meter: Option<Arc<ByteMeter>>,
 }
 
 impl H2Downstream {
@@ -79,7 +81,13 @@ impl H2Downstream {
             head_ends: false,
             is_head_request,
             finished: false,
+            meter: None,
         }
+    }
+
+    /// Counts the bytes of responses in this; those of the request's head are counted.
+    pub(crate) fn set_meter(&mut self, meter: Option<Arc<ByteMeter>>) {
+        self.meter = meter;
     }
 }
 
@@ -187,6 +195,9 @@ impl Downstream for H2Downstream {
         let end = end || self.is_head_request;
         let upgraded = upgrade::answer_to_http2(head);
         let sent = self.responder.send_response(head, end);
+        if let Some(meter) = &self.meter {
+            meter.on_decompressed(ByteDirection::Sent, head);
+        }
         if upgraded {
             head.set_status(101);
         }

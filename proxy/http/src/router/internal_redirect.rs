@@ -69,6 +69,7 @@ impl Exchange {
         next.redirects = std::mem::take(&mut self.redirects);
         next.internal = self.internal;
         next.info.client_address = self.info.client_address;
+        next.info.count_bytes(self.info.downstream_bytes.take());
         // Bytes that are sent again count again.
         next.info.bytes_received = received;
         // The body is here already, kept or empty.

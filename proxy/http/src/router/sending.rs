@@ -113,6 +113,9 @@ impl Exchange {
             upstream.abandon();
             return broken_off(&upstream, &guard, interruption);
         }
+        if let Some(meter) = &self.info.upstream_bytes {
+            upstream.set_meter(meter);
+        }
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset(reset);
         }

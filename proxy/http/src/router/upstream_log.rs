@@ -37,6 +37,8 @@ impl Exchange {
         let mut info = StreamInfo::new(stream.connection.clone(), None, clock::now(), stream.stream_id);
         info.client_address = stream.client_address;
         info.route = stream.route.clone();
+        info.downstream_bytes = stream.downstream_bytes.clone();
+        info.upstream_bytes = stream.upstream_bytes.clone();
         info.upstream = UpstreamInfo {
             cluster: stream.upstream.cluster.clone(),
             host: stream.upstream.host.clone(),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use dhow_http::h1::{
     BodyLength, HeadProgress, Parsed, RequestError, RequestInfo, TrailerLimits, Underscores, Version,
     count_underscored_names, parse_request,
 };
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::{ByteMeter, HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, LocalReply, Protocol, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, clock};
@@ -112,7 +113,8 @@ pub(super) async fn serve(
         Last::Drained => false,
         Last::Closed(end) => {
             if end.cut_off {
-                abandoned_head(manager, info);
+                down.wire().meter_request(0);
+                abandoned_head(manager, info, down.wire().meter.clone());
             }
             return end;
         }
@@ -167,6 +169,7 @@ async fn one_exchange(
         end_stream,
         request.upgrade || request.connect,
     );
+    exchange.info.count_bytes(down.wire().meter.clone());
     if let Some(begun) = begun {
         exchange.date_back(begun);
     }
@@ -277,6 +280,7 @@ async fn await_request(
                             let stats = manager.stats.http1();
                             stats.dropped_headers_with_underscores().add(dropped as u64);
                         }
+                        wire.meter_request(consumed);
                         wire.read.consume(consumed);
                         if info.body == BodyLength::None {
                             wire.read.release_if_empty();
@@ -450,21 +454,24 @@ async fn answer(
     (reply, flag): (LocalReply, Option<ResponseFlag>),
 ) {
     down.begin_unread(version);
+    down.wire().meter_request(0);
     let head = manager.take_head();
     let mut exchange = Exchange::new(manager.clone(), info, Protocol::Http11, head, false, false);
+    exchange.info.count_bytes(down.wire().meter.clone());
     exchange.answer_unread(down, timer, reply.closing(), flag).await;
     // A client that is gone already is told nothing.
     let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
 }
 
 /// Counts and logs a request whose client went away within its head.
-fn abandoned_head(manager: &Manager, connection: &Rc<ConnectionInfo>) {
+fn abandoned_head(manager: &Manager, connection: &Rc<ConnectionInfo>, bytes: Option<Arc<ByteMeter>>) {
     let stats = &manager.stats.manager;
     stats.downstream_rq_total().inc();
     stats.downstream_rq_http1_total().inc();
     stats.downstream_rq_rx_reset().inc();
     let now = clock::now();
     let mut info = StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
+    info.count_bytes(bytes);
     info.flag(ResponseFlag::DownstreamConnectionTermination);
     info.details = Some("downstream_remote_disconnect".into());
     info.end = Some(now);

@@ -11,7 +11,7 @@ use std::time::Instant;
 use dhow_base::ResponseFlag;
 use dhow_http::h1::Underscores;
 use dhow_http::h2::{ConnectionError, FrameCounts, ServerConnection, ServerStream, Violation};
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::{ByteDirection, HeaderMap, KnownHeader};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
 use dhow_proxy_api::{ConnectionInfo, Protocol, StreamFormat, StreamInfo};
@@ -252,17 +252,22 @@ fn count_failure(manager: &Manager, error: &ConnectionError) {
 async fn serve_stream(
     manager: Rc<Manager>,
     info: Rc<ConnectionInfo>,
-    stream: ServerStream,
+    mut stream: ServerStream,
     siblings: &Rc<Streams>,
 ) {
     let streams = StreamsGauge::new(&manager);
     let mut head = manager.take_head();
     let crumbs = stream.cookie_crumbs();
+    let meter = stream.take_meter();
     let (body, responder) = stream.into_parts(&mut head);
+    if let Some(meter) = &meter {
+        meter.on_decompressed(ByteDirection::Received, &head);
+    }
     manager.stats.count_client(&siblings.family, &head);
     let refusal = refuse_head(&manager, &mut head, crumbs);
     let limit = info.buffer_limit.min(manager.config.http2.stream_window);
     let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit, siblings.clone());
+    down.set_meter(meter.clone());
     if refusal.is_none() && !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
         let mut interim = manager.take_head();
         interim.set_status(100);
@@ -275,6 +280,7 @@ async fn serve_stream(
     let mut timer = DeadlineTimer::new();
     let upgrade = upgrade::receive_from_http2(&mut head);
     let mut exchange = Exchange::new(manager, &info, Protocol::Http2, head, end_stream, upgrade);
+    exchange.info.count_bytes(meter);
     match refusal {
         Some(details) => exchange.refuse(&mut down, details),
         None => _ = exchange.run(&mut down, &mut timer).await,

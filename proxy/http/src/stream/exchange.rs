@@ -163,6 +163,9 @@ impl Exchange {
                 tokio::task::yield_now().await;
             }
             down.reset();
+        } else if self.info.downstream_bytes.is_some() && self.info.protocol == Some(Protocol::Http2) {
+            // Frames are counted as they leave, which is when the connection's own task has its turn.
+            tokio::task::yield_now().await;
         }
         self.complete();
         ending

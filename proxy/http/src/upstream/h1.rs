@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use dhow_http::HeaderMap;
 use dhow_http::h1::{
     Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo,
     ResponseOptions, TrailerLimits, is_upgrade, parse_response, write_request_head,
 };
+use dhow_http::{ByteMeter, HeaderMap};
 use dhow_proxy_runtime::clock;
 use dhow_proxy_upstream::{
     ClosedBy, ConnectionGuard, HeaderKeyFormat as KeyFormat, Http1Options, HttpOptions, UpstreamProtocol,
@@ -142,6 +143,11 @@ impl H1Upstream {
         self.requests
     }
 
+    /// Counts the bytes of the next request and its response, or of none.
+    pub(crate) fn set_meter(&mut self, meter: Option<Arc<ByteMeter>>) {
+        self.wire.meter = meter;
+    }
+
     /// Starts a request; its head leaves with the first body bytes or the next flush.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) {
         self.requests = self.guard.count_request();
@@ -156,7 +162,9 @@ impl H1Upstream {
         self.request_done = end;
         self.head_done = false;
         self.keep_alive = false;
+        let before = self.wire.out().len();
         let framing = write_request_head(self.wire.out(), head, self.settings.request, end);
+        self.wire.meter_head(before);
         self.wire.begin_write(framing);
         self.wire.expect_quiet();
     }
@@ -178,6 +186,9 @@ impl H1Upstream {
                 );
                 match parsed {
                     Ok(Parsed::Complete { consumed, info }) => {
+                        if let Some(meter) = &self.wire.meter {
+                            meter.on_http1_head_received(&self.wire.read.filled()[..consumed]);
+                        }
                         self.wire.read.consume(consumed);
                         self.on_head(info);
                         return Poll::Ready(Ok(info));
@@ -270,6 +281,11 @@ impl H1Upstream {
 impl BodySource for H1Upstream {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyState, Reset>> {
         let result = ready!(self.wire.poll_body(cx));
+        if matches!(result, Ok(BodyState::End))
+            && let Some((meter, trailers)) = self.wire.meter.as_ref().zip(self.trailers())
+        {
+            meter.on_http1_trailers_received(trailers);
+        }
         if self.switched && matches!(result, Ok(BodyState::End)) {
             // Another protocol has no end that HTTP knows of.
             return Poll::Ready(Err(Reset::new(ResetKind::ConnectionTermination)));

@@ -1,12 +1,13 @@
 //! A stream on an HTTP/2 connection to an upstream host.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dhow_http::h1::{BodyLength, ResponseInfo, Version};
 use dhow_http::h2::{PendingResponse, ResetCode, SendBody};
-use dhow_http::{HeaderMap, KnownHeader};
+use dhow_http::{ByteDirection, ByteMeter, HeaderMap, KnownHeader};
 use dhow_proxy_upstream::ConnectionGuard;
 
 use super::h2_connection::StreamSlot;
@@ -30,6 +31,8 @@ pub(crate) struct H2Upstream {
     upgrade: Option<Box<[u8]>>,
     /// Whether the response has no body by its status.
     bodiless: bool,
+    /// Counts the bytes of the stream, where a format asks for them.
+    meter: Option<Arc<ByteMeter>>,
 }
 
 impl H2Upstream {
@@ -49,6 +52,7 @@ impl H2Upstream {
             request_done: false,
             upgrade: None,
             bodiless: false,
+            meter: None,
         }
     }
 
@@ -57,10 +61,16 @@ impl H2Upstream {
         self.queue.is_backed_up()
     }
 
+    /// Counts the bytes of the stream once it begins.
+    pub(crate) fn set_meter(&mut self, meter: Arc<ByteMeter>) {
+        self.meter = Some(meter);
+    }
+
     /// Sends the request head.
     pub(crate) fn begin(&mut self, head: &HeaderMap, end: bool) -> Result<(), Reset> {
         let converted = upgrade::request_to_http2(head);
-        let (pending, sending) = self.slot.open(converted.as_ref().unwrap_or(head), end)?;
+        let (pending, sending) =
+            self.slot.open(converted.as_ref().unwrap_or(head), end, self.meter.as_ref())?;
         self.upgrade = converted.and_then(|_| head.get_known(KnownHeader::Upgrade)).map(Into::into);
         self.pending = Some(pending);
         self.sending = Some(sending);
@@ -86,6 +96,9 @@ impl H2Upstream {
             let received = ReceivedBody::new(ready!(pending.poll_response(cx, head))?);
             if !received.is_complete() {
                 body = BodyLength::UntilClose;
+            }
+            if let Some(meter) = &self.meter {
+                meter.on_decompressed(ByteDirection::Received, head);
             }
             self.bodiless = matches!(head.status(), Some(204 | 304));
             self.body = Some(received);

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dhow_http::HeaderMap;
 use dhow_http::h2::{
     self, ClientConnection, ConnectionError, FrameCounts, PendingResponse, SendBody, Sender, Settings,
     Violation,
 };
+use dhow_http::{ByteMeter, HeaderMap};
 use dhow_net::Transport;
 use dhow_proxy_runtime::{DeadlineTimer, Worker, clock};
 use dhow_proxy_upstream::{ClosedBy, ClusterInfo, ConnectionGuard, Http2Options};
@@ -262,10 +262,18 @@ impl StreamSlot {
     }
 
     /// Opens the stream.
-    pub(crate) fn open(&self, head: &HeaderMap, end: bool) -> Result<(PendingResponse, SendBody), Reset> {
+    pub(crate) fn open(
+        &self,
+        head: &HeaderMap,
+        end: bool,
+        meter: Option<&Arc<ByteMeter>>,
+    ) -> Result<(PendingResponse, SendBody), Reset> {
         // The sender of the connection may be waiting for a stream to be opened on the wire; a handle of our own is not.
         let mut sender = self.connection.sender.borrow().clone();
-        Ok(sender.send_request(head, end)?)
+        Ok(match meter {
+            Some(meter) => sender.send_metered_request(head, end, meter.clone())?,
+            None => sender.send_request(head, end)?,
+        })
     }
 }
 

@@ -41,7 +41,8 @@ impl std::ops::DerefMut for PooledH1 {
 
 impl Drop for PooledH1 {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take() {
+            connection.set_meter(None);
             self.pool.release(connection);
         }
     }

@@ -9,11 +9,12 @@ mod pools;
 mod preconnect;
 mod tunnel;
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use dhow_http::HeaderMap;
 use dhow_http::h1::ResponseInfo;
+use dhow_http::{ByteMeter, HeaderMap};
 use dhow_proxy_api::Protocol;
 use dhow_proxy_upstream::ConnectionGuard;
 
@@ -68,6 +69,15 @@ impl UpstreamStream {
     /// Whether the end of the request waits for other messages of the worker, and is sent when it is asked for again.
     pub(crate) fn waits_for_others(&self) -> bool {
         matches!(self, Self::H1(stream) if stream.waits_for_others())
+    }
+
+    /// Counts the bytes of the request and its response; to be called before the request begins.
+    pub(crate) fn set_meter(&mut self, meter: &Arc<ByteMeter>) {
+        match self {
+            Self::H1(stream) => stream.set_meter(Some(meter.clone())),
+            Self::H2(stream) => stream.set_meter(meter.clone()),
+            Self::Tunnel(_) => {}
+        }
     }
 
     /// Sends the request head, `end` when there is no body.
