@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::bins::{Bins, QUANTILES};
 use crate::buckets::{HistogramBuckets, bounds_of, buckets, quantile};
-use crate::number::general;
+use crate::number::shortest;
 use crate::store::{HistogramValue, Snapshot, SnapshotValue, Store};
 
 /// Renders stats as Envoy's `/stats?format=json`.
@@ -96,7 +96,7 @@ fn bins(bins: &Bins) -> String {
 }
 
 fn number(number: f64) -> String {
-    if number.is_finite() { general(number, 15) } else { "null".to_owned() }
+    if number.is_finite() { shortest(number) } else { "null".to_owned() }
 }
 
 fn string(text: &str) -> String {

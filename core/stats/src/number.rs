@@ -22,13 +22,18 @@ pub(crate) fn general(number: f64, digits: usize) -> String {
     without_zeros(&format!("{number:.decimals$}")).to_owned()
 }
 
+/// As many digits as it takes to tell the number from others; no exponent.
+pub(crate) fn shortest(number: f64) -> String {
+    if number.is_nan() { "nan".to_owned() } else { number.to_string() }
+}
+
 fn without_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::general;
+    use super::{general, shortest};
 
     #[test]
     fn six_digits_as_an_output_stream() {
@@ -38,6 +43,12 @@ mod tests {
             printed,
             ["5.05", "93.25", "1250", "0.5", "1.8e+06", "600000", "0", "0.333333", "1e-05", "nan"]
         );
+    }
+
+    #[test]
+    fn shortest_numbers_are_exact() {
+        let printed = [1.05, 0.0, 409.0, 1.0 + 1.0 / 34.0, 1_800_000.0, f64::NAN].map(shortest);
+        assert_eq!(printed, ["1.05", "0", "409", "1.0294117647058822", "1800000", "nan"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::bins::{Bins, QUANTILES};
 use crate::buckets::{HistogramBuckets, bounds_of, buckets, quantile};
-use crate::number::general;
+use crate::number::{general, shortest};
 use crate::store::{HistogramValue, Snapshot, SnapshotValue, Store};
 
 /// Renders stats as lines `name: value`, histograms after all others, as Envoy's `/stats`.
@@ -69,8 +69,8 @@ fn summary(value: &HistogramValue, out: &mut String) {
     }
     for (at, (q, label)) in QUANTILES.into_iter().enumerate() {
         let blank = if at == 0 { "" } else { " " };
-        let interval = general(quantile(value, &value.interval, q), 6);
-        let cumulative = general(quantile(value, &value.cumulative, q), 6);
+        let interval = shortest(quantile(value, &value.interval, q));
+        let cumulative = shortest(quantile(value, &value.cumulative, q));
         let _ = write!(out, "{blank}{label}({interval},{cumulative})");
     }
 }

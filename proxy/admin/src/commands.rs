@@ -5,7 +5,7 @@ use std::rc::Rc;
 use dhow_matching::StringMatcher;
 
 use crate::query::QueryParams;
-use crate::reply::Reply;
+use crate::reply::{Reply, ReplyBody};
 use crate::state::{AdminState, DrainRequest, ServerState};
 use crate::{clusters, config_dump, home, listeners, logging, runtime, server_info, stats};
 
@@ -283,8 +283,8 @@ impl Admin {
         Self { state, allow_paths }
     }
 
-    /// Answers a request. `body` is a form whose fields count as parameters, where a command takes some.
-    pub fn handle(&self, method: &str, path_and_query: &str, body: &[u8]) -> Reply {
+    /// Answers a request. The fields of a `form` count as parameters where a command changes something and the target has none.
+    pub fn handle(&self, method: &str, path_and_query: &str, form: Option<&[u8]>) -> Reply {
         let (path, mut query) = QueryParams::split(path_and_query);
         let allowed = |matcher: &StringMatcher| matcher.matches(path_and_query.as_bytes());
         if !self.allow_paths.is_empty() && !self.allow_paths.iter().any(allowed) {
@@ -296,9 +296,17 @@ impl Admin {
         if command.post && method != "POST" {
             return Reply::error(405, format!("Method {method} not allowed, POST required."));
         }
-        if command.post && query.pairs().is_empty() {
-            query = QueryParams::parse(&String::from_utf8_lossy(body));
+        if let Some(form) = form.filter(|_| command.post && query.pairs().is_empty()) {
+            query = QueryParams::parse(&String::from_utf8_lossy(form));
         }
         (command.answer)(&*self.state, &query)
+    }
+
+    /// The bytes of a body.
+    pub fn render(&self, body: ReplyBody) -> Vec<u8> {
+        match body {
+            ReplyBody::Ready(bytes) => bytes,
+            ReplyBody::Later(make) => make(&*self.state).into_bytes(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The admin interface: Envoy's endpoints over a view of the server, [`AdminState`].
 //! It must not know listeners, clusters or workers themselves: the server describes them.
 //!
-//! [`Admin::handle`] answers one request without a socket; [`serve`] puts it behind HTTP/1.1 and HTTP/2 on the main thread.
+//! [`Admin::handle`] answers one request; who reads requests and sends answers is the server's business.
 
 mod address_file;
 mod clusters;
@@ -15,7 +15,6 @@ mod pretty;
 mod query;
 mod reply;
 mod runtime;
-mod serve;
 mod server_info;
 mod state;
 mod stats;
@@ -24,8 +23,7 @@ mod tests;
 
 pub use address_file::write_address_file;
 pub use commands::Admin;
-pub use reply::Reply;
-pub use serve::serve;
+pub use reply::{MakeBody, Reply, ReplyBody};
 pub use state::{
     AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, OutlierStatus,
     RuntimeEntry, RuntimeValues, ServerState, Thresholds,

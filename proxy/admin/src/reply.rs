@@ -1,33 +1,69 @@
 //! An answer of the admin interface.
 
+use std::fmt;
+
+use crate::state::AdminState;
+
 /// Status, content type and body; the other headers are the same for all answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
     /// Content type.
     pub content_type: &'static str,
-    /// Body.
-    pub body: Vec<u8>,
+    /// Body, for [`Admin::render`](crate::Admin::render).
+    pub body: ReplyBody,
+}
+
+/// Makes the body of an answer from the server as it is then.
+pub type MakeBody = dyn FnOnce(&dyn AdminState) -> String;
+
+/// The body of an answer.
+pub enum ReplyBody {
+    /// It is there.
+    Ready(Vec<u8>),
+    /// It is made once the head of the answer was sent, and so shows what that changed.
+    Later(Box<MakeBody>),
+}
+
+impl fmt::Debug for ReplyBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(bytes) => f.debug_tuple("Ready").field(&bytes.len()).finish(),
+            Self::Later(_) => f.write_str("Later"),
+        }
+    }
 }
 
 /// Content type of plain answers.
 pub(crate) const TEXT: &str = "text/plain; charset=UTF-8";
+/// Content type of JSON.
+pub(crate) const JSON: &str = "application/json";
+/// Content type of pages.
+pub(crate) const HTML: &str = "text/html; charset=UTF-8";
 
 impl Reply {
     /// 200 and text.
     pub(crate) fn text(body: impl Into<String>) -> Self {
-        Self { status: 200, content_type: TEXT, body: body.into().into_bytes() }
+        Self { status: 200, content_type: TEXT, body: ReplyBody::Ready(body.into().into_bytes()) }
     }
 
     /// 200 and JSON.
     pub(crate) fn json(body: impl Into<String>) -> Self {
-        Self { status: 200, content_type: "application/json", body: body.into().into_bytes() }
+        Self { content_type: JSON, ..Self::text(body) }
     }
 
     /// 200 and a page.
     pub(crate) fn html(body: String) -> Self {
-        Self { status: 200, content_type: "text/html; charset=UTF-8", body: body.into_bytes() }
+        Self { content_type: HTML, ..Self::text(body) }
+    }
+
+    /// 200 and what is made once the head was sent.
+    pub(crate) fn later(
+        content_type: &'static str,
+        body: impl FnOnce(&dyn AdminState) -> String + 'static,
+    ) -> Self {
+        Self { status: 200, content_type, body: ReplyBody::Later(Box::new(body)) }
     }
 
     /// Another status and text.

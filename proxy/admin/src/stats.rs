@@ -4,18 +4,16 @@ use dhow_stats::{HistogramBuckets, Query, Snapshot, StatType, render_json, rende
 use regex::Regex;
 
 use crate::query::QueryParams;
-use crate::reply::Reply;
+use crate::reply::{JSON, Reply, TEXT};
 use crate::state::AdminState;
 
 pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
     match query.get("format") {
         None | Some("" | "text") => with_query(state, query, |selected, mode| {
-            let snapshot = snapshot(state, selected);
-            Reply::text(render_text(state.stats(), &snapshot, mode))
+            Reply::later(TEXT, move |state| render_text(state.stats(), &snapshot(state, &selected), mode))
         }),
         Some("json") => with_query(state, query, |selected, mode| {
-            let snapshot = snapshot(state, selected);
-            Reply::json(render_json(state.stats(), &snapshot, mode))
+            Reply::later(JSON, move |state| render_json(state.stats(), &snapshot(state, &selected), mode))
         }),
         Some("prometheus") => prometheus(state, query),
         Some(_) => Reply::error(400, "usage: /stats?format=(json|prometheus|text)\n\n"),
@@ -32,8 +30,10 @@ pub(crate) fn prometheus(state: &dyn AdminState, query: &QueryParams) -> Reply {
             None => HistogramBuckets::Cumulative,
             Some(_) => mode,
         };
-        let snapshot = snapshot(state, selected);
-        Reply::text(render_prometheus(state.stats(), &snapshot, mode, query.has("text_readouts")))
+        let text_readouts = query.has("text_readouts");
+        Reply::later(TEXT, move |state| {
+            render_prometheus(state.stats(), &snapshot(state, &selected), mode, text_readouts)
+        })
     })
 }
 
@@ -46,7 +46,7 @@ fn snapshot(state: &dyn AdminState, query: &Query) -> Snapshot {
 fn with_query(
     state: &dyn AdminState,
     query: &QueryParams,
-    render: impl FnOnce(&Query, HistogramBuckets) -> Reply,
+    render: impl FnOnce(Query, HistogramBuckets) -> Reply,
 ) -> Reply {
     let Some(mode) = HistogramBuckets::from_name(query.get("histogram_buckets").unwrap_or_default()) else {
         return Reply::error(400, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n");
@@ -69,5 +69,5 @@ fn with_query(
     state.refresh_stats();
     let selected =
         Query { used_only: query.has("usedonly"), filter, invert_filter: query.has("invert_filter"), kind };
-    render(&selected, mode)
+    render(selected, mode)
 }

@@ -12,6 +12,7 @@ use crate::manager::Manager;
 use crate::route_slot::RouteSlot;
 use crate::serve::serve;
 use crate::stats::HttpStats;
+use crate::stream::Responder;
 
 /// `envoy.filters.network.http_connection_manager`.
 #[derive(Debug)]
@@ -24,7 +25,26 @@ pub struct HttpConnectionManager {
 impl HttpConnectionManager {
     /// The filter of a configuration. Routes that come by RDS are published in [`routes`](Self::routes).
     pub fn new(config: ConnectionManagerConfig, store: &Store, listener_stat_prefix: &str) -> Self {
-        let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix);
+        Self::counting(config, store, listener_stat_prefix, store)
+    }
+
+    /// The filter of a configuration without routes and filters, for [`answered_by`](Self::answered_by). It counts nothing that
+    /// routers count.
+    pub fn without_router(
+        config: ConnectionManagerConfig,
+        store: &Store,
+        listener_stat_prefix: &str,
+    ) -> Self {
+        Self::counting(config, store, listener_stat_prefix, &Store::new())
+    }
+
+    fn counting(
+        config: ConnectionManagerConfig,
+        store: &Store,
+        listener_stat_prefix: &str,
+        routed: &Store,
+    ) -> Self {
+        let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix, routed);
         let routes = Arc::new(RouteSlot::new(store));
         if let RouteSource::Static(table) = &config.routes {
             routes.publish(table.clone());
@@ -37,6 +57,24 @@ impl HttpConnectionManager {
         &self.routes
     }
 
+    /// The handler of connections of one thread whose requests are answered by `responder`.
+    pub fn answered_by(
+        &self,
+        responder: Rc<dyn Responder>,
+        thread: &Rc<Worker>,
+    ) -> Rc<dyn ConnectionHandler> {
+        self.handler(thread, Some(responder))
+    }
+
+    fn handler(
+        &self,
+        worker: &Rc<Worker>,
+        responder: Option<Rc<dyn Responder>>,
+    ) -> Rc<dyn ConnectionHandler> {
+        let manager = Manager::new(worker, self.config.clone(), self.stats.clone(), &self.routes, responder);
+        Rc::new(Handler { manager })
+    }
+
     /// What it was configured with.
     pub fn config(&self) -> &Arc<ConnectionManagerConfig> {
         &self.config
@@ -45,8 +83,7 @@ impl HttpConnectionManager {
 
 impl NetworkFilter for HttpConnectionManager {
     fn on_worker(&self, worker: &Rc<Worker>) -> Rc<dyn ConnectionHandler> {
-        let manager = Manager::new(worker, self.config.clone(), self.stats.clone(), &self.routes);
-        Rc::new(Handler { manager })
+        self.handler(worker, None)
     }
 
     fn is_warm(&self) -> bool {

@@ -39,4 +39,5 @@ pub use dhow_routing::RouteTable;
 pub use filter::HttpConnectionManager;
 pub use route_slot::RouteSlot;
 pub use scoped_routes::ScopedRoutes;
+pub use stream::{Responder, Response};
 pub use tunnels::http_tunnels;

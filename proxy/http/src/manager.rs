@@ -18,7 +18,7 @@ use crate::response_headers::DateCache;
 use crate::route_slot::{CachedRouteStats, CachedRoutes, RouteSlot};
 use crate::router::RequestGroups;
 use crate::stats::HttpStats;
-use crate::stream::FilterSlot;
+use crate::stream::{FilterSlot, Responder};
 use crate::upstream::HttpPools;
 
 /// Header maps, and as many chains of filters, kept for reuse per worker and connection manager.
@@ -35,6 +35,8 @@ pub(crate) struct Manager {
     pub(crate) pools: Rc<HttpPools>,
     pub(crate) dates: DateCache,
     pub(crate) draining: DrainState,
+    /// Answers the requests for which there is no router.
+    pub(crate) responder: Option<Rc<dyn Responder>>,
     routes: RefCell<CachedRoutes>,
     route_stats: RefCell<CachedRouteStats>,
     heads: RefCell<Vec<HeaderMap>>,
@@ -47,6 +49,7 @@ impl Manager {
         config: Arc<ConnectionManagerConfig>,
         stats: Arc<HttpStats>,
         routes: &RouteSlot,
+        responder: Option<Rc<dyn Responder>>,
     ) -> Rc<Self> {
         let clusters: Rc<WorkerClusters> = worker.existing_extension();
         Rc::new(Self {
@@ -54,9 +57,13 @@ impl Manager {
             config,
             stats,
             clusters,
-            pools: HttpPools::of(worker),
+            pools: match &responder {
+                None => HttpPools::of(worker),
+                Some(_) => HttpPools::unused(worker),
+            },
             dates: DateCache::default(),
             draining: DrainState::default(),
+            responder,
             routes: RefCell::new(routes.cached()),
             route_stats: RefCell::new(routes.cached_stats()),
             heads: RefCell::default(),

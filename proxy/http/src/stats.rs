@@ -25,9 +25,7 @@ stat_group! {
             downstream_rq_redirected_with_normalized_path, downstream_rq_rejected_via_ip_detection,
             downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout,
             downstream_rq_too_large, downstream_rq_too_many_premature_resets, downstream_rq_total,
-            downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route, no_cluster, no_route,
-            rq_direct_response, rq_overload_local_reply, rq_redirect, rq_reset_after_downstream_response_started,
-            rq_total, rs_too_large,
+            downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route, rs_too_large,
         }
         gauges {
             downstream_cx_active, downstream_cx_http1_active, downstream_cx_http1_soft_drain,
@@ -36,6 +34,16 @@ stat_group! {
             downstream_rq_active,
         }
         histograms { downstream_cx_length_ms: Milliseconds, downstream_rq_time: Milliseconds }
+    }
+}
+
+stat_group! {
+    /// What a router counts, `http.<stat_prefix>.*` and, of the proxy's own requests, `http.async-client.*`.
+    pub struct RouterStats {
+        counters {
+            no_cluster, no_route, rq_direct_response, rq_overload_local_reply, rq_redirect,
+            rq_reset_after_downstream_response_started, rq_total,
+        }
     }
 }
 
@@ -54,16 +62,6 @@ stat_group! {
     /// Why requests are traced or not, `http.<stat_prefix>.tracing.*`. Nothing is traced, so nothing is counted.
     pub struct TracingStats {
         counters { client_enabled, health_check, not_traceable, random_sampling, service_forced }
-    }
-}
-
-stat_group! {
-    /// What the router of the proxy's own requests counts, `http.async-client.*`.
-    pub struct AsyncClientStats {
-        counters {
-            no_cluster, no_route, rq_direct_response, rq_overload_local_reply, rq_redirect,
-            rq_reset_after_downstream_response_started, rq_total,
-        }
     }
 }
 
@@ -104,10 +102,12 @@ impl ClientFamily {
 pub(crate) struct HttpStats {
     /// `http.<stat_prefix>.*`.
     pub(crate) manager: ConnectionManagerStats,
+    /// `http.<stat_prefix>.rq_total` and the like.
+    pub(crate) router: RouterStats,
     /// `http.<stat_prefix>.passthrough_internal_redirect_*`.
     pub(crate) redirects: RedirectStats,
     /// `http.async-client.*`, shared by all connection managers.
-    pub(crate) async_client: AsyncClientStats,
+    pub(crate) async_client: RouterStats,
     /// These exist and stay what they are: `http.<stat_prefix>.tracing.*`, `http.async-client.passthrough_*`.
     _unused: (TracingStats, RedirectStats),
     /// `http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
@@ -122,17 +122,18 @@ pub(crate) struct HttpStats {
 }
 
 impl HttpStats {
-    pub(crate) fn new(store: &Store, listener_stat_prefix: &str, stat_prefix: &str) -> Self {
+    /// The stats of a connection manager. One without a router has none of those that routers have: `routed` says where they are.
+    pub(crate) fn new(store: &Store, listener_stat_prefix: &str, stat_prefix: &str, routed: &Store) -> Self {
         let scope = store.scope(&format!("http.{stat_prefix}."));
+        let of_router = routed.scope(&format!("http.{stat_prefix}."));
+        let of_client = routed.scope("http.async-client.");
         let listener = store.scope(&format!("listener.{listener_stat_prefix}.http.{stat_prefix}."));
         let stats = Self {
             manager: scope.group(),
-            redirects: scope.group(),
-            async_client: store.scope("http.async-client.").group(),
-            _unused: (
-                store.scope(&format!("http.{stat_prefix}.tracing.")).group(),
-                store.scope("http.async-client.").group(),
-            ),
+            router: of_router.group(),
+            redirects: of_router.group(),
+            async_client: of_client.group(),
+            _unused: (of_router.scope("tracing.").group(), of_client.group()),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
             ios: OnceLock::new(),

@@ -22,7 +22,7 @@ use crate::accepting::{is_of_one_connection, next_connection, original_destinati
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::FilterChain;
 use crate::proxy_protocol::ProxyProtocolStats;
-use crate::stats::{ListenerStats, WorkerListenerStats};
+use crate::stats::{DiscoveryStats, ListenerStats, WorkerListenerStats};
 
 /// How long accepting rests when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct SharedListener {
     pub(crate) config: ListenerConfig,
     stats: ListenerStats,
+    /// Kept, so that they exist.
+    _discovery: Option<DiscoveryStats>,
     /// When a filter chain terminates TLS.
     tls_stats: Option<TlsStats>,
     /// With the listener filter of that name.
@@ -40,7 +42,13 @@ pub(crate) struct SharedListener {
 }
 
 impl SharedListener {
-    pub(crate) fn new(config: ListenerConfig, store: &Store, connection_ids: Arc<AtomicU64>) -> Self {
+    /// A listener of the configuration, or else that of the admin interface.
+    pub(crate) fn new(
+        config: ListenerConfig,
+        store: &Store,
+        connection_ids: Arc<AtomicU64>,
+        configured: bool,
+    ) -> Self {
         let scope = store.scope(&format!("listener.{}.", config.stat_prefix));
         let secure = config.chains.iter().any(|chain| chain.tls.is_some());
         let tls_stats = secure.then(|| TlsStats::of_listener(&scope));
@@ -49,6 +57,7 @@ impl SharedListener {
         }
         Self {
             stats: scope.group(),
+            _discovery: configured.then(|| scope.group()),
             tls_stats,
             proxy_protocol_stats: config
                 .proxy_protocol
@@ -132,7 +141,7 @@ impl WorkerListeners {
             let gone = old.chains.iter().filter(|chain| !chains.iter().any(|kept| Rc::ptr_eq(kept, chain)));
             gone.for_each(|chain| chain.retire(Drain::AtOnce, drain_time));
         }
-        let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, worker.index());
+        let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, &worker.stat_name());
         let listener = Rc::new(WorkerListener {
             shared,
             thread: worker.clone(),

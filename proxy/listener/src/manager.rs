@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_api::Drain;
-use dhow_proxy_runtime::Workers;
+use dhow_proxy_runtime::{Worker, Workers};
 use dhow_stats::Store;
 
 use crate::active::{SharedListener, WorkerListeners};
@@ -176,7 +176,7 @@ impl ListenerManager {
         let name = config.name.clone();
         let known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         let entry = Entry {
-            listener: Arc::new(SharedListener::new(config, &self.store, self.connection_ids.clone())),
+            listener: Arc::new(SharedListener::new(config, &self.store, self.connection_ids.clone(), true)),
             encoded,
             version: version.into(),
             last_updated: SystemTime::now(),
@@ -226,6 +226,31 @@ impl ListenerManager {
         }
         self.count();
         errors
+    }
+
+    /// Opens a listener that is none of the configuration's on the calling thread: that of the admin interface, which nothing drains
+    /// or stops. Gives its address.
+    ///
+    /// # Errors
+    /// When the message is not acceptable or its address cannot be bound.
+    pub fn open_apart(
+        &self,
+        message: Listener,
+        thread: &Rc<Worker>,
+        filters: &dyn NetworkFilters,
+        path: &FieldPath,
+    ) -> Result<SocketAddr, ConfigError> {
+        let config = lower(message, &Bytes::new(), None, filters, false, path, &mut Vec::new())?;
+        let address = config.addresses[0];
+        let bound = BoundAddress::bind(&config, address, 1).and_then(|bound| bound.for_worker(0));
+        let socket = bound.map_err(|error| {
+            ConfigError::new(path.field("address"), bind_error(&config.name, address, &error))
+        })?;
+        let address = socket.local_addr().unwrap_or(address);
+        let listener = SharedListener::new(config, &self.store, self.connection_ids.clone(), false);
+        let listeners = WorkerListeners::of(thread);
+        listeners.install(thread, Arc::new(listener), vec![socket], &self.store, self.drain_time);
+        Ok(address)
     }
 
     /// Whether a listener still waits for its routes.

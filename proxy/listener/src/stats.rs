@@ -9,10 +9,18 @@ stat_group! {
             downstream_cx_destroy, downstream_cx_overflow, downstream_cx_overload_reject, downstream_cx_total,
             downstream_cx_transport_socket_connect_timeout, downstream_global_cx_overflow,
             downstream_listener_filter_error, downstream_listener_filter_remote_close, downstream_pre_cx_timeout,
-            extension_config_missing, network_extension_config_missing, no_filter_chain_match,
+            no_filter_chain_match,
         }
         gauges { downstream_cx_active, downstream_pre_cx_active }
         histograms { connections_accepted_per_socket_event: Unspecified, downstream_cx_length_ms: Milliseconds }
+    }
+}
+
+stat_group! {
+    /// What listeners of the configuration count besides and the admin interface does not. Filters do not come by themselves, so
+    /// none is missing.
+    pub(crate) struct DiscoveryStats {
+        counters { extension_config_missing, network_extension_config_missing }
     }
 }
 
@@ -31,7 +39,7 @@ stat_group! {
 }
 
 stat_group! {
-    /// The figures of a listener on one worker: `listener.<address>.worker_<n>.*`.
+    /// The figures of a listener on one thread: `listener.<address>.worker_<n>.*`.
     pub(crate) struct WorkerListenerStats {
         counters { downstream_cx_total }
         gauges { downstream_cx_active }
@@ -39,7 +47,7 @@ stat_group! {
 }
 
 impl WorkerListenerStats {
-    pub(crate) fn new(store: &Store, stat_prefix: &str, worker: usize) -> Self {
-        store.scope(&format!("listener.{stat_prefix}.worker_{worker}.")).group()
+    pub(crate) fn new(store: &Store, stat_prefix: &str, thread: &str) -> Self {
+        store.scope(&format!("listener.{stat_prefix}.{thread}.")).group()
     }
 }

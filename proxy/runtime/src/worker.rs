@@ -9,10 +9,11 @@ use dhow_base::Rng;
 
 use crate::buffer::BufferPool;
 
-/// State of one worker thread, shared by everything that runs on it.
+/// State of one worker thread, or of the main thread where that serves connections too, shared by everything that runs on it.
 #[derive(Debug)]
 pub struct Worker {
-    index: usize,
+    /// None on the main thread.
+    index: Option<usize>,
     rng: RefCell<Rng>,
     buffers: Rc<BufferPool>,
     extensions: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
@@ -21,6 +22,15 @@ pub struct Worker {
 impl Worker {
     /// The state of worker number `index` (from 0), with its own random numbers.
     pub fn new(index: usize, rng: Rng) -> Rc<Self> {
+        Self::with_index(Some(index), rng)
+    }
+
+    /// The state of the main thread, which serves the admin interface.
+    pub fn main(rng: Rng) -> Rc<Self> {
+        Self::with_index(None, rng)
+    }
+
+    fn with_index(index: Option<usize>, rng: Rng) -> Rc<Self> {
         Rc::new(Self {
             index,
             rng: RefCell::new(rng),
@@ -29,9 +39,9 @@ impl Worker {
         })
     }
 
-    /// Number of this worker, from 0; Envoy's `worker_<n>` in stat names.
-    pub fn index(&self) -> usize {
-        self.index
+    /// Name of this thread in those of statistics: `worker_<n>`, from 0, or `main_thread`.
+    pub fn stat_name(&self) -> String {
+        self.index.map_or_else(|| "main_thread".to_owned(), |index| format!("worker_{index}"))
     }
 
     /// The next random number.
@@ -69,6 +79,12 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_have_the_names_that_statistics_give_them() {
+        assert_eq!(Worker::new(3, Rng::seeded(1)).stat_name(), "worker_3");
+        assert_eq!(Worker::main(Rng::seeded(1)).stat_name(), "main_thread");
+    }
 
     #[test]
     fn an_extension_is_made_once_per_worker() {

@@ -132,14 +132,15 @@ mod tests {
     fn jobs_run_on_every_worker_in_order() {
         let (sent, received) = channel();
         let at_start = sent.clone();
-        let workers = Workers::start(2, move |w| at_start.send((w.index(), 0)).unwrap()).unwrap();
+        let workers = Workers::start(2, move |w| at_start.send((w.stat_name(), 0)).unwrap()).unwrap();
         for step in 1..3 {
             let sent = sent.clone();
-            workers.post_all(move |w| sent.send((w.index(), step)).unwrap());
+            workers.post_all(move |w| sent.send((w.stat_name(), step)).unwrap());
         }
         let seen: Vec<_> = (0..6).map(|_| received.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
         for index in 0..2 {
-            let steps: Vec<_> = seen.iter().filter(|(i, _)| *i == index).map(|(_, s)| *s).collect();
+            let name = format!("worker_{index}");
+            let steps: Vec<_> = seen.iter().filter(|(worker, _)| *worker == name).map(|(_, s)| *s).collect();
             assert_eq!(steps, [0, 1, 2]);
         }
     }

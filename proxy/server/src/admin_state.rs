@@ -19,7 +19,7 @@ use dhow_proxy_admin::{
     RuntimeValues, ServerState, Thresholds,
 };
 use dhow_proxy_listener::ListenerView;
-use dhow_proxy_upstream::{Host, HostAddress, Http1CodecStats, Origin, Resource, RoutingPriority};
+use dhow_proxy_upstream::{Host, HostAddress, Origin, Resource, RoutingPriority};
 use dhow_stats::{Query, Store, UnstoredStat};
 use dhow_tls::Secrets;
 use tokio::sync::Notify;
@@ -49,8 +49,6 @@ pub(crate) struct ProcessState {
     pub(crate) secrets: Arc<Secrets>,
     /// Kept, so that they exist.
     pub(crate) _idle_stats: IdleStats,
-    /// `http1.*`, which exists as soon as somebody asks the admin interface.
-    pub(crate) _admin_codec: Option<Http1CodecStats>,
     pub(crate) log_writer: Arc<LogWriter>,
     pub(crate) state: Cell<ServerState>,
     pub(crate) failing: Cell<bool>,

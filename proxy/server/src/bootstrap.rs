@@ -1,6 +1,5 @@
 //! The `Bootstrap` message: every field honoured, refused or warned about.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +7,13 @@ use std::time::Duration;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::StringMatcher;
 use dhow_net::socket_option::SocketOption;
+use dhow_proto::envoy::config::accesslog::v3::{AccessLog, access_log};
 use dhow_proto::envoy::config::bootstrap::v3 as pb;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
 use dhow_proto::envoy::config::listener::v3::Listener;
+use dhow_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use dhow_proxy_listener::socket_address;
 use dhow_proxy_upstream::{ResolverOptions, check_source_file};
 use dhow_proxy_xds::{PathSource, Variant};
@@ -57,10 +58,15 @@ pub(crate) struct Ads {
 /// `admin`.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminSettings {
-    pub(crate) address: SocketAddr,
+    /// The interface is opened only where there is one.
+    pub(crate) address: Option<core::Address>,
     /// `allow_paths`; all paths are allowed when there are none.
     pub(crate) allow_paths: Vec<StringMatcher>,
-    pub(crate) socket_options: Vec<SocketOption>,
+    pub(crate) socket_options: Vec<core::SocketOption>,
+    /// `access_log`, and what `access_log_path` stands for.
+    pub(crate) access_logs: Vec<AccessLog>,
+    /// `ignore_global_conn_limit`.
+    pub(crate) ignore_global_conn_limit: bool,
 }
 
 /// What the process needs of its bootstrap.
@@ -221,7 +227,7 @@ pub(crate) fn lower(
     if ads.is_some() && (node.id.is_empty() || node.cluster.is_empty()) {
         return Err(ConfigError::new(root.field("node"), NODE_REQUIRED));
     }
-    let admin = admin.map(|admin| lower_admin(admin, &root.field("admin"), warnings)).transpose()?.flatten();
+    let admin = admin.map(|admin| lower_admin(admin, &root.field("admin"))).transpose()?;
     let fields = StatsFields {
         config: stats_config,
         sinks: stats_sinks,
@@ -365,37 +371,34 @@ fn lower_cluster_manager(
     })
 }
 
-fn lower_admin(
-    admin: pb::Admin,
-    path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<Option<AdminSettings>, ConfigError> {
+fn lower_admin(admin: pb::Admin, path: &FieldPath) -> Result<AdminSettings, ConfigError> {
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let pb::Admin {
-        access_log,
+        access_log: mut access_logs,
         access_log_path,
         profile_path: _, // there is no profiler
         address,
         socket_options,
-        ignore_global_conn_limit: _, // there is no global limit
+        ignore_global_conn_limit,
         allow_paths,
     } = admin;
     let paths = allow_paths.iter().enumerate();
     let allow_paths = paths
         .map(|(index, matcher)| StringMatcher::compile(matcher, &path.field("allow_paths").index(index)))
         .collect::<Result<_, _>>()?;
-    let socket_options = SocketOption::from_messages(socket_options, &path.field("socket_options"))?;
-    if !access_log.is_empty() || !access_log_path.is_empty() {
-        let why = "requests of the admin interface are not logged yet";
-        warnings.push(ConfigWarning::new(path.field("access_log"), why));
+    SocketOption::from_messages(socket_options.clone(), &path.field("socket_options"))?;
+    if address.is_some() {
+        socket_address(address.as_ref(), &path.field("address"))?;
     }
-    match address {
-        None => Ok(None),
-        Some(address) => {
-            let address = socket_address(Some(&address), &path.field("address"))?;
-            Ok(Some(AdminSettings { address, allow_paths, socket_options }))
-        }
+    if !access_log_path.is_empty() {
+        let file = FileAccessLog { path: access_log_path, access_log_format: None };
+        access_logs.push(AccessLog {
+            name: "envoy.access_loggers.file".to_owned(),
+            config_type: Some(access_log::ConfigType::TypedConfig(dhow_proto::any::pack(&file))),
+            ..AccessLog::default()
+        });
     }
+    Ok(AdminSettings { address, allow_paths, socket_options, access_logs, ignore_global_conn_limit })
 }
 
 type Dynamic = (Option<TypeSource>, Option<TypeSource>, Option<Ads>);

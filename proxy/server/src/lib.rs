@@ -1,5 +1,6 @@
 //! The proxy process: command line, bootstrap, xDS subscriptions, lifecycle. It must not know how requests are served.
 
+mod admin_listener;
 mod admin_state;
 mod bootstrap;
 mod cli;

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dhow_base::{ConfigError, FieldPath, Rng};
-use dhow_net::socket_option::{self, SocketState};
 use dhow_proto::{Excerpts, Message};
 use dhow_proxy_access_log::LogWriter;
-use dhow_proxy_admin::{Admin, AdminState, ServerState};
+use dhow_proxy_admin::{AdminState, ServerState};
 use dhow_proxy_http::{FilterRegistry, lower_cluster_options};
 use dhow_proxy_listener::{ListenerManager, Origin as ListenerOrigin, Provenance};
 use dhow_proxy_runtime::{Worker, Workers};
@@ -20,12 +19,12 @@ use dhow_proxy_upstream::{
 };
 use dhow_proxy_xds::Connector;
 use dhow_stats::Store;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::admin_listener;
 use crate::admin_state::ProcessState;
-use crate::bootstrap::{AdminSettings, Bootstrap};
+use crate::bootstrap::Bootstrap;
 use crate::cli::{DrainStrategy, Mode, Options};
 use crate::configuration::{Configuration, DynamicChecks, warn_all};
 use crate::load::{LoadedBootstrap, load};
@@ -206,6 +205,9 @@ fn validate(options: &Options) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let clusters = ClusterManager::for_validation((*store).clone());
     let mut configuration = configuration(options, &bootstrap, &store, &log_writer, clusters, None);
+    if let Some(settings) = &bootstrap.admin {
+        admin_listener::lower(settings, &configuration.filters).map_err(|error| error.to_string())?;
+    }
     add_static(&message, &mut bootstrap, &mut configuration)?;
     println!("configuration '{}' OK", options.config_path);
     Ok(())
@@ -290,7 +292,6 @@ async fn serve(options: &Options) -> Result<(), String> {
         secrets: bootstrap.secrets.clone(),
         stats: ServerStats::new(&store, bootstrap.version_gauge),
         _idle_stats: store.scope("").group(),
-        _admin_codec: bootstrap.admin.is_some().then(|| store.scope("").group()),
         log_writer: log_writer.clone(),
         state: Cell::new(ServerState::PreInitializing),
         failing: Cell::new(false),
@@ -307,7 +308,7 @@ async fn serve(options: &Options) -> Result<(), String> {
     if let Some(settings) = bootstrap.overload.clone() {
         crate::overload::start(settings, &store);
     }
-    start_admin(options, &bootstrap, &process).await?;
+    start_admin(options, &bootstrap, &process, &clusters)?;
     add_static(&message, &mut bootstrap, &mut configuration.borrow_mut())?;
     let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
 
@@ -381,28 +382,27 @@ fn sinks(bootstrap: &Bootstrap, clusters: &ClusterManager) -> Result<Vec<StatsdS
 }
 
 /// Opens the admin interface, if it has an address.
-async fn start_admin(
+fn start_admin(
     options: &Options,
     bootstrap: &Bootstrap,
     process: &Rc<ProcessState>,
+    clusters: &ClusterManager,
 ) -> Result<(), String> {
-    let Some(AdminSettings { address, allow_paths, socket_options }) = bootstrap.admin.clone() else {
+    let Some(settings) = &bootstrap.admin else { return Ok(()) };
+    let Configuration { listeners, filters, .. } = &*process.configuration.borrow();
+    let config = admin_listener::lower(settings, filters).map_err(|error| error.to_string())?;
+    if settings.address.is_none() {
+        tracing::warn!("No admin address given, so no admin HTTP server started.");
         return Ok(());
-    };
-    let failed = |error: std::io::Error| format!("cannot bind admin address '{address}': {}", plain(&error));
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    for state in [SocketState::Prebind, SocketState::Bound, SocketState::Listening] {
-        socket_option::apply(&socket_options, state, address.is_ipv4(), &listener).map_err(failed)?;
     }
-    let bound = listener.local_addr().map_err(failed)?;
+    let bound = admin_listener::open(settings, config, process.clone(), clusters, listeners, filters);
+    let bound = bound.map_err(|error| error.to_string())?;
     tracing::info!("admin address: {bound}");
     if let Some(path) = &options.admin_address_path
         && let Err(error) = dhow_proxy_admin::write_address_file(path, bound)
     {
         tracing::error!("cannot open admin address output file {} for writing: {error}", path.display());
     }
-    let admin = Rc::new(Admin::new(process.clone(), allow_paths));
-    tokio::task::spawn_local(dhow_proxy_admin::serve(listener, admin));
     Ok(())
 }
 
@@ -431,7 +431,7 @@ async fn until_told_to_end(quit: &Notify, process: &ProcessState) {
     }
 }
 
-/// Has all workers hand over what they hold of access logs, and waits until it is written.
+/// Has all threads hand over what they hold of access logs, and waits until it is written.
 fn flush_logs(workers: &Workers, log_writer: &Arc<LogWriter>) {
     let (done, wait) = std::sync::mpsc::channel();
     let writer = log_writer.clone();
@@ -444,5 +444,6 @@ fn flush_logs(workers: &Workers, log_writer: &Arc<LogWriter>) {
         // A worker that does not answer in time must not keep the process.
         let _ = wait.recv_timeout(Duration::from_secs(2));
     }
+    log_writer.flush_worker();
     log_writer.sync();
 }

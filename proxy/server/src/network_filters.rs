@@ -20,7 +20,9 @@ use dhow_proto::{Excerpts, Message};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
 use dhow_proxy_filters::NETWORK_FILTERS;
-use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, LowerContext, RouteSource, http_tunnels};
+use dhow_proxy_http::{
+    ConnectionManagerConfig, FilterRegistry, HttpConnectionManager, LowerContext, RouteSource, http_tunnels,
+};
 use dhow_proxy_listener::{FilterContext, NetworkFilters};
 use dhow_proxy_tcp::{DirectResponse, Echo, TcpProxy};
 use dhow_proxy_upstream::ClusterManager;
@@ -156,14 +158,17 @@ impl NetworkFilters for FilterBuilder {
 }
 
 impl FilterBuilder {
-    fn build_http(
+    /// Lowers a connection manager.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub(crate) fn lower_http(
         &self,
         message: HcmMessage,
-        context: &FilterContext,
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
-    ) -> Result<Arc<dyn NetworkFilter>, ConfigError> {
-        let lower = LowerContext {
+    ) -> Result<ConnectionManagerConfig, ConfigError> {
+        let context = LowerContext {
             registry: FilterRegistry { filters: dhow_proxy_filters::all() },
             store: &self.store,
             log_writer: &self.log_writer,
@@ -173,13 +178,23 @@ impl FilterBuilder {
             node_id: &self.node_id,
             node_address: self.node_address,
         };
+        dhow_proxy_http::lower(message, &context, path, warnings)
+    }
+
+    fn build_http(
+        &self,
+        message: HcmMessage,
+        context: &FilterContext,
+        path: &FieldPath,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn NetworkFilter>, ConfigError> {
         let inline = match &message.route_specifier {
             Some(RouteSpecifier::RouteConfig(routes)) => {
                 Excerpts::of(context.encoded.clone()).share(routes.encode_to_vec())
             }
             _ => Bytes::new(),
         };
-        let config = dhow_proxy_http::lower(message, &lower, path, warnings)?;
+        let config = self.lower_http(message, path, warnings)?;
         let subscription = match &config.routes {
             RouteSource::Static(_) | RouteSource::Scoped(_) => None,
             RouteSource::Rds { name, file, initial_fetch_timeout } => {

@@ -36,7 +36,7 @@ impl Exchange {
         };
         let name = route.cluster(&self.request).unwrap_or_default();
         let Some(cluster) = manager.clusters.get(name) else {
-            manager.stats.manager.no_cluster().inc();
+            manager.stats.router.no_cluster().inc();
             return Err(LocalReply::new(action.cluster_not_found_status, &b""[..], "cluster_not_found")
                 .flag(ResponseFlag::NoClusterFound));
         };
@@ -49,7 +49,7 @@ impl Exchange {
             self.info.upstream.cluster_metadata = Some(metadata.clone());
         }
         if manager.sheds(LoadShedPoint::DownstreamFilter, &self.info.connection) {
-            manager.stats.manager.rq_overload_local_reply().inc();
+            manager.stats.router.rq_overload_local_reply().inc();
             return Err(LocalReply::overloaded());
         }
         let mut groups = manager.request_groups(route, &self.request);

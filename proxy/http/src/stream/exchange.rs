@@ -221,12 +221,11 @@ impl Exchange {
         if let Err(ending) = self.decode_filters(down, timer).await {
             return ending;
         }
-        let manager = self.manager.clone();
-        let stats = &manager.stats.manager;
         if self.chain().router.is_none() {
-            let reply = LocalReply::new(404, &b""[..], "route_not_found");
-            return self.reply(down, timer, reply).await;
+            return self.respond(down, timer).await;
         }
+        let manager = self.manager.clone();
+        let stats = &manager.stats.router;
         stats.rq_total().inc();
         let Some(route) = self.info.route.clone() else {
             stats.no_route().inc();
@@ -297,7 +296,7 @@ impl Exchange {
                 self.info.details = Some(reset.details(true).into());
                 if self.is_grpc() && !self.response.contains_known(KnownHeader::GrpcStatus) {
                     // Only calls whose outcome was still to come in trailers are counted.
-                    self.manager.stats.manager.rq_reset_after_downstream_response_started().inc();
+                    self.manager.stats.router.rq_reset_after_downstream_response_started().inc();
                 }
                 Ending::Broken
             }

@@ -9,6 +9,7 @@ mod filters;
 mod pump;
 mod reply;
 mod request_body;
+mod responding;
 
 pub(crate) use deadlines::{Deadlines, Expired};
 pub(crate) use exchange::{Ending, Exchange, is_grpc, upstream_duration_reply};
@@ -16,3 +17,4 @@ pub(crate) use filtering::{AttemptFilters, Direction, FilterSlot, UPSTREAM};
 pub(crate) use filters::{Encoded, PumpSetup};
 pub(crate) use pump::{Interruption, Pump};
 pub(crate) use request_body::{KeptBody, RequestBody};
+pub use responding::{Responder, Response};

@@ -106,14 +106,24 @@ impl Exchange {
             }
         }
         self.send_response_head(down, end, close);
+        self.send_whole(down, timer, &mut source).await
+    }
+
+    /// Sends the body of a reply, behind its head.
+    pub(super) async fn send_whole<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        timer: &mut DeadlineTimer,
+        source: &mut BufferedBody<'_>,
+    ) -> Ending {
         let (mut parts, deadlines) = self.parts();
         let sent = poll_fn(|cx| {
             let mut moved = 0;
             let polled = if parts.filters.response_body.is_some() {
-                let mut filtered = FilteredResponse { source: &mut source, parts: &mut parts };
+                let mut filtered = FilteredResponse { source, parts: &mut parts };
                 poll_transfer(cx, &mut filtered, down, &mut moved)
             } else {
-                poll_transfer(cx, &mut source, down, &mut moved)
+                poll_transfer(cx, source, down, &mut moved)
             };
             parts.info.bytes_sent += moved;
             match polled {

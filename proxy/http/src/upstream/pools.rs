@@ -73,9 +73,14 @@ impl HttpPools {
         })
     }
 
+    /// Pools for who never asks for a connection.
+    pub(crate) fn unused(worker: &Rc<Worker>) -> Rc<Self> {
+        Rc::new(Self { worker: worker.clone(), pools: RefCell::default() })
+    }
+
     /// The pools of a worker; a local task watches over idle connections for as long as they exist.
     fn start(worker: &Rc<Worker>) -> Rc<Self> {
-        let pools = Rc::new(Self { worker: worker.clone(), pools: RefCell::default() });
+        let pools = Self::unused(worker);
         let weak = Rc::downgrade(&pools);
         tokio::task::spawn_local(async move {
             let mut interval = tokio::time::interval(SWEEP_INTERVAL);
