@@ -237,6 +237,7 @@ impl FormatContext for StreamFormat<'_> {
                     LogMoment::TunnelEstablished => "DownstreamTunnelSuccessfullyEstablished",
                     LogMoment::Periodic => "DownstreamPeriodic",
                     LogMoment::UpstreamStream => "UpstreamPoolReady",
+                    LogMoment::UpstreamPeriodic => "UpstreamPeriodic",
                     LogMoment::UpstreamEnd => "UpstreamEnd",
                     LogMoment::TcpStart => "TcpConnectionStart",
                     LogMoment::TcpConnected => "TcpUpstreamConnected",

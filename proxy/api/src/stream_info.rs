@@ -167,6 +167,8 @@ pub enum LogMoment {
     Periodic,
     /// An attempt has its stream to a host (`flush_upstream_log_on_upstream_stream`).
     UpstreamStream,
+    /// An attempt goes on (`upstream_log_flush_interval`).
+    UpstreamPeriodic,
     /// An attempt is over.
     UpstreamEnd,
     /// A TCP connection begins (`flush_access_log_on_start`).

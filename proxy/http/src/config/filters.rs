@@ -11,6 +11,7 @@ use dhow_proto::google::protobuf::Any;
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_api::{FilterContext, HttpFilterDescriptor};
 
+use super::scalar::timeout_or;
 use super::upstream_filters::lower_router_filters;
 use super::{ConfiguredFilter, RouterConfig, StrictHeader, UpstreamLogs};
 
@@ -164,14 +165,13 @@ fn lower_upstream_logs(
     options: Option<UpstreamAccessLogOptions>,
     writer: &Arc<LogWriter>,
     path: &FieldPath,
-) -> Result<Option<Box<UpstreamLogs>>, ConfigError> {
+) -> Result<Option<Arc<UpstreamLogs>>, ConfigError> {
     let UpstreamAccessLogOptions { flush_upstream_log_on_upstream_stream, upstream_log_flush_interval } =
         options.unwrap_or_default();
-    let interval = upstream_log_flush_interval.is_some();
-    ConfigError::refuse_if(interval, &path.field("upstream_log_options"), "upstream_log_flush_interval")?;
+    let interval = timeout_or(upstream_log_flush_interval, None);
     let logs = dhow_proxy_access_log::lower(logs, writer, &path.field("upstream_log"))?;
     let on_stream = flush_upstream_log_on_upstream_stream;
-    Ok((!logs.is_empty()).then(|| Box::new(UpstreamLogs { logs, on_stream })))
+    Ok((!logs.is_empty()).then(|| Arc::new(UpstreamLogs { logs, on_stream, interval })))
 }
 
 fn strict_header(name: &str, path: &FieldPath) -> Result<StrictHeader, ConfigError> {

@@ -148,7 +148,7 @@ pub struct RouterConfig {
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
     /// `upstream_log`; none when there is no log.
-    pub upstream_logs: Option<Box<UpstreamLogs>>,
+    pub upstream_logs: Option<Arc<UpstreamLogs>>,
 }
 
 /// Logs of attempts.
@@ -158,6 +158,8 @@ pub struct UpstreamLogs {
     pub logs: Vec<AccessLog>,
     /// `upstream_log_options.flush_upstream_log_on_upstream_stream`: there is an entry, too, when an attempt has its stream.
     pub on_stream: bool,
+    /// `upstream_log_options.upstream_log_flush_interval`: there is an entry, too, as often while an attempt goes on.
+    pub interval: Option<Duration>,
 }
 
 impl Default for RouterConfig {

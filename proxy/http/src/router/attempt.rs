@@ -5,16 +5,17 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use dhow_expr::grpc_to_http_status;
 use dhow_http::{HeaderMap, KnownHeader};
-use dhow_proxy_api::Protocol;
+use dhow_proxy_api::{LogMoment, Protocol};
 use dhow_proxy_runtime::DeadlineTimer;
 use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, WorkerCluster};
 
 use super::host_selection::no_healthy_upstream;
-use super::{Forwarding, poll_deadlines};
+use super::{AttemptLog, Forwarding, poll_deadlines};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stats::ConnectionManagerStats;
@@ -27,7 +28,7 @@ impl Exchange {
         &mut self,
         down: &mut D,
         timer: &mut DeadlineTimer,
-        forwarding: &Forwarding,
+        forwarding: &mut Forwarding,
         (cluster, host): (&Rc<WorkerCluster>, &Arc<Host>),
     ) -> Result<UpstreamStream, Interruption> {
         let manager = self.manager.clone();
@@ -55,11 +56,40 @@ impl Exchange {
                     {
                         return Poll::Ready(Err(Interruption::Downstream(reset)));
                     }
-                    poll_deadlines(cx, timer, &self.deadlines).map(Err)
+                    self.poll_attempt_deadlines(cx, timer, forwarding.log.as_deref_mut()).map(Err)
                 })
                 .await
             }
         }
+    }
+}
+
+impl Exchange {
+    /// Ready with what expired first once a deadline passed; meanwhile the stream and its attempt are logged as often as is wanted.
+    fn poll_attempt_deadlines(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut DeadlineTimer,
+        mut log: Option<&mut AttemptLog>,
+    ) -> Poll<Interruption> {
+        while self.deadlines.has_logs() {
+            ready!(timer.poll(cx, self.deadlines.next_or_log()));
+            let now = Instant::now();
+            if let Some(expired) = self.deadlines.expired(now) {
+                return Poll::Ready(Interruption::Expired(expired));
+            }
+            if self.deadlines.log.is_some_and(|at| at <= now) {
+                let interval = self.manager.config.log_moments.interval;
+                self.deadlines.log = interval.map(|interval| now + interval);
+                self.log(LogMoment::Periodic);
+            }
+            if self.deadlines.attempt_log.is_some_and(|at| at <= now) {
+                let log = log.as_deref_mut();
+                self.deadlines.attempt_log =
+                    log.and_then(|log| log.write_periodic(&self.info, &self.request, &self.response, now));
+            }
+        }
+        poll_deadlines(cx, timer, &self.deadlines)
     }
 }
 

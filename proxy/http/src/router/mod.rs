@@ -46,7 +46,7 @@ pub(crate) use route_stats::{RequestGroups, RouteStats};
 use secure_options::RequestedTls;
 use timeouts::RequestTimeouts;
 pub(crate) use timeouts::{parse_grpc_timeout, set_grpc_timeout};
-use upstream_log::AttemptLog;
+pub(crate) use upstream_log::AttemptLog;
 
 /// What lasts over the attempts of one request.
 struct Forwarding {

@@ -232,6 +232,7 @@ impl Exchange {
                 upstream: &mut upstream,
                 request_done: &mut request_done,
                 response_timeout: forwarding.timeouts.global,
+                attempt: forwarding.log.as_deref_mut(),
             };
             if let Err(interruption) = Box::pin(self.encode_stopped(setup, encoded)).await {
                 guard.count_end(&upstream, &interruption);
@@ -260,6 +261,7 @@ impl Exchange {
             // Only a stream of HTTP/2 can end in one direction and go on in the other.
             upgraded: upgraded && http1,
             holds_body: false,
+            attempt: forwarding.log.as_deref_mut(),
         };
         let result = pump.relay().await;
         let request_done = pump.request_done;

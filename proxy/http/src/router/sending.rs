@@ -165,6 +165,7 @@ impl Exchange {
             response_timeout: forwarding.timeouts.global,
             upgraded: false,
             holds_body,
+            attempt: forwarding.log.as_deref_mut(),
         };
         let mut interim = None;
         let result = loop {

@@ -1,5 +1,8 @@
 //! `upstream_log` and `track_cluster_stats`: what is logged and recorded of each attempt alone.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use dhow_base::ResponseFlag;
 use dhow_http::HeaderMap;
 use dhow_proxy_access_log::Logged;
@@ -15,26 +18,75 @@ use crate::upstream::UpstreamStream;
 
 /// The facts of an attempt that will be logged or recorded.
 #[derive(Debug)]
-pub(super) struct AttemptLog {
+pub(crate) struct AttemptLog {
     info: StreamInfo,
+    /// Where it is logged, if it is.
+    logs: Option<Arc<UpstreamLogs>>,
     /// Bytes of the stream's request and response bodies when the attempt began.
     before: (u64, u64),
     /// The head of its response as it came.
     response: Option<HeadSize>,
 }
 
+impl AttemptLog {
+    /// Writes an entry of the attempt as it is by now, whose stream has these facts; gives the time of the next one.
+    pub(crate) fn write_periodic(
+        &mut self,
+        stream: &StreamInfo,
+        request: &HeaderMap,
+        response: &HeaderMap,
+        now: Instant,
+    ) -> Option<Instant> {
+        let response = Some(response).filter(|_| self.response.is_some());
+        self.note_progress(stream, response);
+        self.info.response_code = response.and_then(HeaderMap::status);
+        self.write(LogMoment::UpstreamPeriodic, request, response, now);
+        Some(now + self.logs.as_ref()?.interval?)
+    }
+
+    /// Takes over what the stream knows of the attempt. Seen from the attempt, the request is what was sent.
+    fn note_progress(&mut self, stream: &StreamInfo, response: Option<&HeaderMap>) {
+        let (info, (received, sent)) = (&mut self.info, self.before);
+        info.bytes_sent = stream.bytes_received - received;
+        info.bytes_received = stream.bytes_sent - sent;
+        info.upstream.first_tx = stream.upstream.first_tx;
+        info.upstream.last_tx = stream.upstream.last_tx;
+        info.upstream.first_rx = stream.upstream.first_rx.filter(|_| response.is_some());
+        info.upstream.last_rx = stream.upstream.last_rx.filter(|_| response.is_some());
+    }
+
+    fn write(
+        &mut self,
+        moment: LogMoment,
+        request: &HeaderMap,
+        response: Option<&HeaderMap>,
+        now: Instant,
+    ) {
+        let Some(logs) = &self.logs else { return };
+        let info = &mut self.info;
+        info.log_moment = moment;
+        info.end = Some(now);
+        let request = Some(request);
+        let context = StreamFormat { request, response, ..StreamFormat::new(info) };
+        for log in &logs.logs {
+            log.log(&context, &Logged { info, request });
+        }
+    }
+}
+
 impl Exchange {
-    fn upstream_logs(&self) -> Option<&UpstreamLogs> {
-        self.chain().router.as_ref()?.upstream_logs.as_deref()
+    fn upstream_logs(&self) -> Option<&Arc<UpstreamLogs>> {
+        self.chain().router.as_ref()?.upstream_logs.as_ref()
     }
 
     /// Begins the entry of an attempt whose host is chosen.
-    pub(super) fn begin_attempt_log(&self, forwarding: &mut Forwarding) {
+    pub(super) fn begin_attempt_log(&mut self, forwarding: &mut Forwarding) {
         if self.upstream_logs().is_none() && forwarding.cluster.info().stats.tracked().is_none() {
             return;
         }
         let stream = &self.info;
-        let mut info = StreamInfo::new(stream.connection.clone(), None, clock::now(), stream.stream_id);
+        let now = clock::now();
+        let mut info = StreamInfo::new(stream.connection.clone(), None, now, stream.stream_id);
         info.client_address = stream.client_address;
         info.route = stream.route.clone();
         info.downstream_bytes = stream.downstream_bytes.clone();
@@ -46,7 +98,9 @@ impl Exchange {
             ..UpstreamInfo::default()
         };
         let before = (stream.bytes_received, stream.bytes_sent);
-        forwarding.log = Some(Box::new(AttemptLog { info, before, response: None }));
+        let logs = self.upstream_logs().cloned();
+        self.deadlines.attempt_log = logs.as_ref().and_then(|logs| Some(now + logs.interval?));
+        forwarding.log = Some(Box::new(AttemptLog { info, logs, before, response: None }));
     }
 
     /// The attempt has its stream.
@@ -56,9 +110,8 @@ impl Exchange {
         log.info.upstream.protocol = upstream.protocol();
         log.info.upstream.local_address = upstream.connection().local_address();
         log.info.upstream.connection_id = Some(upstream.connection().id());
-        if self.upstream_logs().is_some_and(|logs| logs.on_stream) {
-            log.info.log_moment = LogMoment::UpstreamStream;
-            self.write_attempt_log(&mut log.info, None);
+        if log.logs.as_ref().is_some_and(|logs| logs.on_stream) {
+            log.write(LogMoment::UpstreamStream, &self.request, None, clock::now());
         }
     }
 
@@ -117,41 +170,23 @@ impl Exchange {
     fn end_attempt_log(
         &self,
         forwarding: &Forwarding,
-        log: Box<AttemptLog>,
+        mut log: Box<AttemptLog>,
         response: Option<&HeaderMap>,
         used_time: bool,
     ) {
-        let AttemptLog { mut info, before: (received, sent), response: head } = *log;
-        // Seen from the attempt, the request is what was sent.
-        info.bytes_sent = self.info.bytes_received - received;
-        info.bytes_received = self.info.bytes_sent - sent;
+        log.note_progress(&self.info, response);
         if let Some(stats) = forwarding.cluster.info().stats.tracked() {
             stats.record_sizes(&AttemptSizes {
                 request: HeadSize::of(&self.request),
-                request_body: info.bytes_sent,
-                response: head,
-                response_body: info.bytes_received,
+                request_body: log.info.bytes_sent,
+                response: log.response,
+                response_body: log.info.bytes_received,
             });
             if used_time {
-                let elapsed = clock::now().saturating_duration_since(info.start);
+                let elapsed = clock::now().saturating_duration_since(log.info.start);
                 stats.record_attempt_time(elapsed, forwarding.timeouts.per_try);
             }
         }
-        info.upstream.first_tx = self.info.upstream.first_tx;
-        info.upstream.last_tx = self.info.upstream.last_tx;
-        info.upstream.first_rx = self.info.upstream.first_rx.filter(|_| response.is_some());
-        info.upstream.last_rx = self.info.upstream.last_rx.filter(|_| response.is_some());
-        info.log_moment = LogMoment::UpstreamEnd;
-        self.write_attempt_log(&mut info, response);
-    }
-
-    fn write_attempt_log(&self, info: &mut StreamInfo, response: Option<&HeaderMap>) {
-        let Some(logs) = self.upstream_logs() else { return };
-        info.end = Some(clock::now());
-        let request = Some(&self.request);
-        let context = StreamFormat { request, response, ..StreamFormat::new(info) };
-        for log in &logs.logs {
-            log.log(&context, &Logged { info, request });
-        }
+        log.write(LogMoment::UpstreamEnd, &self.request, response, clock::now());
     }
 }

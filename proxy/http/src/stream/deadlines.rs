@@ -40,6 +40,8 @@ pub(crate) struct Deadlines {
     upstream_duration: Option<Instant>,
     /// When the stream is logged next although it goes on.
     pub(crate) log: Option<Instant>,
+    /// The same of the attempt under way.
+    pub(crate) attempt_log: Option<Instant>,
 }
 
 impl Deadlines {
@@ -63,6 +65,7 @@ impl Deadlines {
         self.per_try = None;
         self.per_try_idle = None;
         self.upstream_duration = None;
+        self.attempt_log = None;
     }
 
     /// An attempt has its stream, which may last for so long.
@@ -100,6 +103,16 @@ impl Deadlines {
 
     fn idle(&self) -> Option<Instant> {
         Some(self.last_activity? + self.idle_timeout?)
+    }
+
+    /// Whether the stream or its attempt is logged although it goes on.
+    pub(crate) fn has_logs(&self) -> bool {
+        self.log.is_some() || self.attempt_log.is_some()
+    }
+
+    /// The earliest deadline or moment of a log.
+    pub(crate) fn next_or_log(&self) -> Option<Instant> {
+        [self.next(), self.log, self.attempt_log].into_iter().flatten().min()
     }
 
     /// The earliest deadline.

@@ -11,6 +11,7 @@ use super::filtering::{Direction, FilterSlot, StreamParts};
 use super::pump::{Interruption, Pump};
 use crate::body::BufferedBody;
 use crate::downstream::Downstream;
+use crate::router::AttemptLog;
 
 /// How far a response head came.
 pub(crate) enum Encoded {
@@ -212,7 +213,7 @@ impl Exchange {
     /// Goes on with an upstream's response head that a filter stopped, until all filters let it go.
     pub(crate) async fn encode_stopped<D: Downstream>(
         &mut self,
-        pump: PumpSetup<'_, D>,
+        mut pump: PumpSetup<'_, D>,
         mut encoded: Encoded,
     ) -> Result<(), Interruption> {
         while let Encoded::Stopped(at, verdict) = encoded {
@@ -227,6 +228,7 @@ impl Exchange {
                 response_timeout: pump.response_timeout,
                 upgraded: false,
                 holds_body: false,
+                attempt: pump.attempt.as_deref_mut(),
             };
             let result = match verdict {
                 HeadersVerdict::Continue => Ok(()),
@@ -292,4 +294,5 @@ pub(crate) struct PumpSetup<'a, D> {
     pub(crate) upstream: &'a mut crate::upstream::UpstreamStream,
     pub(crate) request_done: &'a mut bool,
     pub(crate) response_timeout: Option<std::time::Duration>,
+    pub(crate) attempt: Option<&'a mut AttemptLog>,
 }

@@ -11,11 +11,12 @@ use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_proxy_upstream::ClusterStats;
 
 use super::deadlines::{Deadlines, Expired};
-use super::filtering::{Direction, FilteredResponse};
+use super::filtering::{Direction, FilteredResponse, StreamParts};
 use super::request_body::RequestBody;
 use crate::body::{BodySink, TransferError, poll_transfer};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
+use crate::router::AttemptLog;
 use crate::upstream::UpstreamStream;
 
 /// Why a phase ended before its purpose was reached.
@@ -46,6 +47,8 @@ pub(crate) struct Pump<'a, 'b, D> {
     pub(crate) upgraded: bool,
     /// The body waits until the response head is there.
     pub(crate) holds_body: bool,
+    /// What is logged of the attempt, where attempts are logged.
+    pub(crate) attempt: Option<&'a mut AttemptLog>,
 }
 
 impl<D: Downstream> Pump<'_, '_, D> {
@@ -254,18 +257,18 @@ impl<D: Downstream> Pump<'_, '_, D> {
     }
 
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Interruption> {
-        if self.deadlines.log.is_some() {
+        if self.deadlines.has_logs() {
             return self.poll_deadlines_and_log(cx);
         }
         self.deadlines.poll_expired(cx, self.timer).map(Interruption::Expired)
     }
 
-    /// The same of a stream that is logged again and again (`access_log_flush_interval`).
+    /// The same of a stream that is logged again and again, or whose attempts are (`access_log_flush_interval`,
+    /// `upstream_log_flush_interval`).
     #[cold]
     fn poll_deadlines_and_log(&mut self, cx: &mut Context<'_>) -> Poll<Interruption> {
         loop {
-            let next = self.deadlines.next().into_iter().chain(self.deadlines.log).min();
-            ready!(self.timer.poll(cx, next));
+            ready!(self.timer.poll(cx, self.deadlines.next_or_log()));
             let now = Instant::now();
             if let Some(expired) = self.deadlines.expired(now) {
                 return Poll::Ready(Interruption::Expired(expired));
@@ -274,6 +277,11 @@ impl<D: Downstream> Pump<'_, '_, D> {
                 let interval = self.body.stream.manager.config.log_moments.interval;
                 self.deadlines.log = interval.map(|interval| now + interval);
                 self.body.stream.log(LogMoment::Periodic);
+            }
+            if self.deadlines.attempt_log.is_some_and(|at| at <= now) {
+                let StreamParts { info, request, response, .. } = &self.body.stream;
+                let log = self.attempt.as_deref_mut();
+                self.deadlines.attempt_log = log.and_then(|log| log.write_periodic(info, request, response, now));
             }
         }
     }
