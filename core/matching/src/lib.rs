@@ -14,6 +14,7 @@ mod percent;
 mod query;
 mod re2;
 mod regex_matcher;
+mod response_predicate;
 mod string;
 #[cfg(test)]
 mod tests;
@@ -28,5 +29,6 @@ pub use path::{PathMatcher, path_without_query};
 pub use percent::percent_decoded;
 pub use query::{CookieMatcher, QueryParameterMatcher, cookie_value, query_parameter};
 pub use regex_matcher::{FullRegex, PartialRegex, RegexRewrite};
+pub use response_predicate::ResponsePredicate;
 pub use string::StringMatcher;
 pub use uri_template::{UriTemplate, UriTemplateRewrite};

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::envoy::config::common::matcher::v3::MatchPredicate;
 use dhow_proto::envoy::config::route::v3::RetryPolicy;
 use dhow_proto::envoy::config::route::v3::route_action::{HashPolicy, RequestMirrorPolicy};
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
@@ -49,6 +50,8 @@ pub struct ForwardingMessage<'a> {
     pub hash_policy: Vec<HashPolicy>,
     /// `request_mirror_policies`.
     pub mirror_policies: Vec<RequestMirrorPolicy>,
+    /// `outlier_detection.error_matcher`.
+    pub outlier_errors: Option<MatchPredicate>,
     /// In front of the names of what filters count: `cluster.<name>.`.
     pub stat_prefix: &'a str,
     /// Where the fields are.
@@ -59,8 +62,9 @@ pub struct ForwardingMessage<'a> {
 
 impl ForwardingMessage<'_> {
     fn is_empty(&self) -> bool {
-        let Self { filters, retry_policy, hash_policy, mirror_policies, .. } = self;
-        filters.is_empty() && retry_policy.is_none() && hash_policy.is_empty() && mirror_policies.is_empty()
+        let Self { filters, retry_policy, hash_policy, mirror_policies, outlier_errors, .. } = self;
+        let policies = retry_policy.is_some() || !hash_policy.is_empty() || !mirror_policies.is_empty();
+        filters.is_empty() && !policies && outlier_errors.is_none()
     }
 }
 

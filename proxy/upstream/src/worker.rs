@@ -395,6 +395,11 @@ impl WorkerCluster {
         }
     }
 
+    /// Whether hosts are ejected because of what [`note_result`](Self::note_result) tells.
+    pub fn detects_outliers(&self) -> bool {
+        self.info().outlier.is_some()
+    }
+
     /// The host answered with `x-envoy-immediate-health-check-fail`: where hosts are actively checked, it is taken out.
     pub fn note_unwilling(&self, host: &Arc<Host>) {
         if let Some(reports) = &self.info().unwilling {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, ConfigWarning};
+use dhow_matching::ResponsePredicate;
 use dhow_proxy_api::FilterContext;
 use dhow_proxy_upstream::{ForwardingMessage, ForwardingOptions, WorkerCluster};
 use dhow_routing::{HashPolicy, MirrorPolicy, RetryOn, RetryPolicy};
@@ -22,6 +23,8 @@ pub(crate) struct ClusterOptions {
     pub(crate) hash_policies: Box<[HashPolicy]>,
     /// `request_mirror_policies`; empty when the route's apply.
     pub(crate) mirror_policies: Arc<[MirrorPolicy]>,
+    /// `outlier_detection.error_matcher`: the responses that ejection takes for errors, instead of those by status.
+    pub(crate) outlier_errors: Option<ResponsePredicate>,
 }
 
 impl ClusterOptions {
@@ -46,6 +49,7 @@ pub fn lower_cluster_options(
         retry_policy,
         hash_policy,
         mirror_policies,
+        outlier_errors,
         stat_prefix,
         path,
         warnings,
@@ -69,7 +73,10 @@ pub fn lower_cluster_options(
     let hash_path = path.field("hash_policy");
     let hash_policies = hash_policy.iter().enumerate();
     let hash_policies = hash_policies.map(|(at, policy)| HashPolicy::compile(policy, &hash_path.index(at)));
+    let errors_path = path.field("outlier_detection").field("error_matcher");
+    let outlier_errors = outlier_errors.map(|message| ResponsePredicate::compile(&message, &errors_path));
     Ok(ForwardingOptions::new(ClusterOptions {
+        outlier_errors: outlier_errors.transpose()?,
         filters,
         retry_policy: retry_policy.transpose()?,
         hash_policies: hash_policies.collect::<Result<_, _>>()?,

@@ -16,6 +16,7 @@ use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, W
 
 use super::host_selection::no_healthy_upstream;
 use super::{AttemptLog, Forwarding, poll_deadlines};
+use crate::config::ClusterOptions;
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stats::ConnectionManagerStats;
@@ -149,13 +150,27 @@ impl RequestGuard {
 
     /// A response head came: what the host's health learns from it.
     pub(super) fn on_head(&self, response: &HeaderMap, grpc: bool) {
-        let status = match grpc.then(|| grpc_status(response)).flatten() {
-            Some(status) => grpc_to_http_status(status),
-            None => response.status().unwrap_or(0),
-        };
-        self.cluster.note_result(&self.host, HostResult::HttpStatus(status));
+        if self.cluster.detects_outliers() {
+            let status = self.status_for_health(response, grpc);
+            self.cluster.note_result(&self.host, HostResult::HttpStatus(status));
+        }
         if response.contains_known(KnownHeader::XEnvoyImmediateHealthCheckFail) {
             self.cluster.note_unwilling(&self.host);
+        }
+    }
+
+    /// The status that a response counts as where hosts are ejected. What the cluster takes for an error is one whatever its
+    /// status, and nothing else is; of calls of gRPC nobody asks that.
+    fn status_for_health(&self, response: &HeaderMap, grpc: bool) -> u16 {
+        let status = response.status().unwrap_or(0);
+        if grpc {
+            return grpc_status(response).map_or(status, grpc_to_http_status);
+        }
+        let errors = ClusterOptions::of(&self.cluster).and_then(|options| options.outlier_errors.as_ref());
+        match errors.map(|errors| errors.matches(response)) {
+            None => status,
+            Some(true) => status.max(500),
+            Some(false) => 200,
         }
     }
 

@@ -55,13 +55,7 @@ impl AttemptLog {
         info.upstream.last_rx = stream.upstream.last_rx.filter(|_| response.is_some());
     }
 
-    fn write(
-        &mut self,
-        moment: LogMoment,
-        request: &HeaderMap,
-        response: Option<&HeaderMap>,
-        now: Instant,
-    ) {
+    fn write(&mut self, moment: LogMoment, request: &HeaderMap, response: Option<&HeaderMap>, now: Instant) {
         let Some(logs) = &self.logs else { return };
         let info = &mut self.info;
         info.log_moment = moment;

@@ -281,7 +281,8 @@ impl<D: Downstream> Pump<'_, '_, D> {
             if self.deadlines.attempt_log.is_some_and(|at| at <= now) {
                 let StreamParts { info, request, response, .. } = &self.body.stream;
                 let log = self.attempt.as_deref_mut();
-                self.deadlines.attempt_log = log.and_then(|log| log.write_periodic(info, request, response, now));
+                self.deadlines.attempt_log =
+                    log.and_then(|log| log.write_periodic(info, request, response, now));
             }
         }
     }

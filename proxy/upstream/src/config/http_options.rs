@@ -12,8 +12,8 @@ use dhow_proto::envoy::config::core::v3::{
 use dhow_proto::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
     http_protocol_options::{
-        AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-        explicit_http_config::ProtocolConfig,
+        AutoHttpConfig, ExplicitHttpConfig, OutlierDetection, UpstreamProtocolOptions,
+        UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
     },
 };
 use dhow_proto::envoy::extensions::upstreams::tcp::v3::TcpProtocolOptions;
@@ -137,12 +137,12 @@ fn lower_typed(
         upstream_protocol_options,
     } = options;
     refuse(&header_validation_config, || path.field("header_validation_config"))?;
-    refuse(&outlier_detection, || path.field("outlier_detection"))?;
     let forwarding = notes.forwarding.lower(ForwardingMessage {
         filters: http_filters,
         retry_policy,
         hash_policy,
         mirror_policies: request_mirror_policies,
+        outlier_errors: outlier_detection.and_then(|OutlierDetection { error_matcher }| error_matcher),
         stat_prefix: &notes.stat_prefix,
         path,
         warnings: &mut notes.warnings,

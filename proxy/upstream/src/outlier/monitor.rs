@@ -118,7 +118,8 @@ impl HostMonitor {
             None
         };
         let limit = streak_limit("outlier_detection.consecutive_5xx", config.consecutive_5xx);
-        [step(&self.errors, limit, EjectionReason::Consecutive5xx), gateway]
+        // In this order, as in Envoy: what is ejected already is not found to fail in another way.
+        [gateway, step(&self.errors, limit, EjectionReason::Consecutive5xx)]
     }
 
     fn reset_answers(&self) {
