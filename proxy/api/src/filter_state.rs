@@ -23,6 +23,8 @@ pub enum FilterStateValue {
     Ip(IpAddr),
     /// An address with port (`envoy.filters.listener.original_dst.local_ip`). Its only form is that of a text.
     Address(SocketAddr),
+    /// The address of the host that a request goes to (`envoy.stream.upstream_address`), which formats do not print.
+    HostAddress(SocketAddr),
     /// Several texts (`envoy.network.application_protocols`), which formats do not print.
     List(Rc<[Box<str>]>),
     /// An object of a filter's own, which only it and format strings read.
@@ -47,7 +49,7 @@ impl FilterStateObject for FilterStateValue {
             // As an address without port is printed elsewhere: with port 0.
             Self::Ip(ip) => out.extend_from_slice(SocketAddr::new(*ip, 0).to_string().as_bytes()),
             Self::Address(address) => out.extend_from_slice(address.to_string().as_bytes()),
-            Self::List(_) => return false,
+            Self::List(_) | Self::HostAddress(_) => return false,
             Self::Object(object) => return object.append_text(out),
         }
         true
@@ -123,6 +125,22 @@ impl FilterState {
     /// An object.
     pub fn get(&self, key: &str) -> Option<&FilterStateValue> {
         self.iter().find(|entry| *entry.key == *key).map(|entry| &entry.value)
+    }
+
+    /// The host that a dynamic forward proxy is asked for: `envoy.upstream.dynamic_host`.
+    pub fn dynamic_host(&self) -> Option<&str> {
+        match self.get("envoy.upstream.dynamic_host")? {
+            FilterStateValue::Text(host) if !host.is_empty() => Some(host),
+            _ => None,
+        }
+    }
+
+    /// The port that goes with a host which has none: `envoy.upstream.dynamic_port`.
+    pub fn dynamic_port(&self) -> Option<u16> {
+        match self.get("envoy.upstream.dynamic_port")? {
+            FilterStateValue::Count(port) => u16::try_from(*port).ok().filter(|port| *port > 0),
+            _ => None,
+        }
     }
 
     /// An object as text.

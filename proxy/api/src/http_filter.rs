@@ -1,11 +1,13 @@
 //! HTTP filters: synchronous callbacks with Envoy's verdicts.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_http::HeaderMap;
+use dhow_proto::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use dhow_proto::google::protobuf::Any as ProtoAny;
 use dhow_routing::{FilterConfigObject, FilterOverride, RuntimeValues, SelectedRoute};
 
@@ -164,8 +166,9 @@ pub trait Clusters {
     /// such cluster.
     fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope>;
 
-    /// What a cluster whose hosts are those that requests name knows of the host `authority`; it looks for it if need be.
-    fn resolve_host(&self, _cluster: &str, _authority: &str) -> HostResolution {
+    /// What a cluster whose hosts are those that requests name knows of the host `authority`, with this port unless it says
+    /// otherwise; it looks for it if need be.
+    fn resolve_host(&self, _cluster: &str, _authority: &str, _port: Option<u16>) -> HostResolution {
         HostResolution::NotDynamic
     }
 }
@@ -174,8 +177,8 @@ pub trait Clusters {
 pub enum HostResolution {
     /// There is no such cluster, or its hosts are none of the request's business.
     NotDynamic,
-    /// The host is known.
-    Ready,
+    /// The host is known, with this address if it is one of IP.
+    Ready(Option<SocketAddr>),
     /// There is no such host; why.
     Failed(Arc<str>),
     /// It is being looked for. The future ends with an error as in [`HostResolution::Failed`].
@@ -318,9 +321,14 @@ pub struct FilterContext<'a> {
     pub node_cluster: &'a str,
     /// `cluster_manager.local_cluster_name`: the cluster that this proxy is a host of; empty when none is named.
     pub local_cluster: &'a str,
+    /// Whether clusters would take the settings of a DNS cache.
+    pub check_dns_cache: CheckDnsCache,
     /// Takes what is worth saying and no reason to refuse the configuration.
     pub warnings: &'a mut Vec<ConfigWarning>,
 }
+
+/// Checks the settings of a DNS cache as they are checked where a cluster has them.
+pub type CheckDnsCache = fn(DnsCacheConfig, &FieldPath, &mut Vec<ConfigWarning>) -> Result<(), ConfigError>;
 
 impl FilterContext<'_> {
     /// The scope `<stat_prefix><name>`.

@@ -21,9 +21,9 @@ pub use draining::{Drain, DrainEvent, DrainState};
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};
 pub use http_filter::{
-    BodyPart, Clusters, ConfigureFilter, ConfigureRoute, DataVerdict, FilterContext, FilterStream,
-    HeadersVerdict, HostResolution, HttpFilter, HttpFilterDescriptor, HttpFilterFactory, Membership,
-    NoClusters, Resumption, RouteFilterContext, StreamControl, TrailersVerdict, Watches,
+    BodyPart, CheckDnsCache, Clusters, ConfigureFilter, ConfigureRoute, DataVerdict, FilterContext,
+    FilterStream, HeadersVerdict, HostResolution, HttpFilter, HttpFilterDescriptor, HttpFilterFactory,
+    Membership, NoClusters, Resumption, RouteFilterContext, StreamControl, TrailersVerdict, Watches,
 };
 pub use local_reply::LocalReply;
 pub use network::{

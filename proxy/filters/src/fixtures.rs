@@ -34,6 +34,7 @@ pub(crate) fn configure<M: Name + Default>(
         name: "filter".into(),
         node_cluster: "the-node",
         local_cluster: "",
+        check_dns_cache: |_, _, _| Ok(()),
         warnings: &mut Vec::new(),
     };
     (descriptor.configure)(&config, &mut context, &FieldPath::from("config"))

@@ -176,13 +176,13 @@ impl Clusters for Manager {
         Some(self.clusters.get(cluster)?.info().stats.scope().clone())
     }
 
-    fn resolve_host(&self, cluster: &str, authority: &str) -> HostResolution {
+    fn resolve_host(&self, cluster: &str, authority: &str, port: Option<u16>) -> HostResolution {
         let Some(cluster) = self.clusters.get(cluster) else {
             return HostResolution::NotDynamic;
         };
-        match cluster.resolve(authority) {
+        match cluster.resolve(authority, port) {
             None => HostResolution::NotDynamic,
-            Some(Resolution::Ready) => HostResolution::Ready,
+            Some(Resolution::Ready(host)) => HostResolution::Ready(host.address().as_ip()),
             Some(Resolution::Failed(why)) => HostResolution::Failed(why),
             Some(Resolution::Wait(answer)) => HostResolution::Wait(answer),
             Some(Resolution::CacheFull) => HostResolution::CacheFull,

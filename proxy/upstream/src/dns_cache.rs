@@ -69,8 +69,8 @@ stat_group! {
 
 /// What is known of the name that a request is for.
 pub enum Resolution {
-    /// Its address: the cluster has a host for it.
-    Ready,
+    /// The cluster has a host for it.
+    Ready(Arc<Host>),
     /// It did not resolve; why, in the form of response code details.
     Failed(Arc<str>),
     /// It is being resolved. The future ends with an error as in [`Resolution::Failed`].
@@ -161,7 +161,7 @@ impl DnsCache {
             Some(entry) => {
                 entry.last_used = Instant::now();
                 match &entry.outcome {
-                    Some(Ok(_)) => return Resolution::Ready,
+                    Some(Ok(host)) => return Resolution::Ready(host.clone()),
                     Some(Err(why)) => return Resolution::Failed(why.clone()),
                     None => entry.answered.subscribe(),
                 }

@@ -443,13 +443,14 @@ impl WorkerCluster {
         std::mem::take(&mut self.state.borrow_mut().removed)
     }
 
-    /// What a dynamic forward proxy knows of the host that a request names; `None` for other clusters.
-    pub fn resolve(&self, authority: &str) -> Option<Resolution> {
+    /// What a dynamic forward proxy knows of the host that a request names, with this port unless it says otherwise; `None` for
+    /// other clusters.
+    pub fn resolve(&self, authority: &str, port: Option<u16>) -> Option<Resolution> {
         let cache = self.active.dns_cache()?;
         self.take_hosts();
-        let name = self.dynamic_name(authority, None);
-        if self.state.borrow().dynamic.contains_key(&name) {
-            return Some(Resolution::Ready);
+        let name = self.dynamic_name(authority, port);
+        if let Some(host) = self.state.borrow().dynamic.get(&name) {
+            return Some(Resolution::Ready(host.clone()));
         }
         Some(cache.resolve(&name))
     }

@@ -7,6 +7,7 @@ use dhow_proto::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     per_route_config::HostRewriteSpecifier,
 };
 use dhow_proto::google::protobuf::Any;
+use dhow_proxy_api::FilterContext;
 
 /// The host that a route names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,27 +20,39 @@ pub(super) enum HostRewrite {
     Header(HeaderName),
 }
 
-/// Checks the filter's message. The settings of the cache are in force through the cluster, which has the same ones.
-pub(super) fn check(config: &Any, path: &FieldPath) -> Result<(), ConfigError> {
+/// What the filter does beside waiting for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// `save_upstream_address`: the address of the host is left on the stream.
+    pub(super) saves_address: bool,
+    /// `allow_dynamic_host_from_filter_state`: the filter state may name the host.
+    pub(super) host_of_filter_state: bool,
+}
+
+/// Reads the filter's message. The settings of the cache are in force through the cluster, which has the same ones.
+pub(super) fn read(
+    config: &Any,
+    context: &mut FilterContext<'_>,
+    path: &FieldPath,
+) -> Result<Settings, ConfigError> {
     let FilterConfig {
         save_upstream_address,
         allow_dynamic_host_from_filter_state,
         implementation_specifier,
     } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
-    ConfigError::refuse_if(save_upstream_address, path, "save_upstream_address")?;
-    let field = "allow_dynamic_host_from_filter_state";
-    ConfigError::refuse_if(allow_dynamic_host_from_filter_state, path, field)?;
     match implementation_specifier {
-        Some(ImplementationSpecifier::DnsCacheConfig(cache)) if cache.name.is_empty() => {
-            let path = path.field("dns_cache_config").field("name");
-            Err(ConfigError::new(path, "value length must be at least 1 characters"))
+        Some(ImplementationSpecifier::DnsCacheConfig(cache)) => {
+            (context.check_dns_cache)(cache, &path.field("dns_cache_config"), context.warnings)?;
         }
-        Some(ImplementationSpecifier::DnsCacheConfig(_)) => Ok(()),
         Some(ImplementationSpecifier::SubClusterConfig(_)) => {
-            Err(ConfigError::unsupported(path.field("sub_cluster_config")))
+            return Err(ConfigError::unsupported(path.field("sub_cluster_config")));
         }
-        None => Err(ConfigError::new(path.field("dns_cache_config"), "is required")),
+        None => return Err(ConfigError::new(path.field("dns_cache_config"), "is required")),
     }
+    Ok(Settings {
+        saves_address: save_upstream_address,
+        host_of_filter_state: allow_dynamic_host_from_filter_state,
+    })
 }
 
 impl HostRewrite {

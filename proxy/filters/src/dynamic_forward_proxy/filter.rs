@@ -1,30 +1,50 @@
 //! Waits for the host.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dhow_base::ResponseFlag;
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{
-    FilterStream, HeadersVerdict, HostResolution, HttpFilter, HttpFilterFactory, LocalReply, Resumption,
+    FilterStateValue, FilterStream, HeadersVerdict, HostResolution, HttpFilter, HttpFilterFactory,
+    LocalReply, Resumption,
 };
 use dhow_routing::FilterOverride;
 
-use super::config::HostRewrite;
+use super::config::{HostRewrite, Settings};
 use crate::route_config::route_configs;
 
 /// The configured filter.
 #[derive(Debug)]
-pub(super) struct Factory;
+pub(super) struct Factory(pub(super) Settings);
 
 impl HttpFilterFactory for Factory {
     fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>> {
-        Some(Box::new(Filter { rewrite: route_configs(levels).next() }))
+        Some(Box::new(Filter { settings: self.0, rewrite: route_configs(levels).next(), asked: None }))
     }
 }
 
 /// The filter of one stream.
 struct Filter {
+    settings: Settings,
     rewrite: Option<Arc<HostRewrite>>,
+    /// The host that is waited for, and its cluster.
+    asked: Option<Asked>,
+}
+
+struct Asked {
+    cluster: Box<str>,
+    authority: Box<str>,
+    port: Option<u16>,
+}
+
+/// The key under which the address of the host is left on the stream.
+pub(crate) const UPSTREAM_ADDRESS: &str = "envoy.stream.upstream_address";
+
+fn save_address(stream: &mut FilterStream<'_>, address: Option<SocketAddr>) {
+    if let Some(address) = address {
+        stream.info.filter_state.set(UPSTREAM_ADDRESS, FilterStateValue::HostAddress(address));
+    }
 }
 
 impl HttpFilter for Filter {
@@ -42,13 +62,28 @@ impl HttpFilter for Filter {
             Some(HostRewrite::Header(name)) => request.get(name).map(<[u8]>::to_vec),
             Some(HostRewrite::None) | None => None,
         };
-        let authority = String::from_utf8_lossy(rewritten.as_deref().unwrap_or(request.authority()));
-        let resolution = stream.clusters.resolve_host(cluster, &authority);
+        let state = &stream.info.filter_state;
+        let port = state.dynamic_port();
+        let authority = match state.dynamic_host().filter(|_| self.settings.host_of_filter_state) {
+            Some(host) => host.into(),
+            None => String::from_utf8_lossy(rewritten.as_deref().unwrap_or(request.authority())),
+        };
+        let resolution = stream.clusters.resolve_host(cluster, &authority, port);
+        if self.settings.saves_address && matches!(resolution, HostResolution::Wait(_)) {
+            self.asked =
+                Some(Asked { cluster: cluster.into(), authority: authority.into_owned().into(), port });
+        }
         if let (Some(host), false) = (&rewritten, matches!(resolution, HostResolution::NotDynamic)) {
             request.set_known(KnownHeader::Authority, host);
         }
         match resolution {
-            HostResolution::NotDynamic | HostResolution::Ready => HeadersVerdict::Continue,
+            HostResolution::NotDynamic => HeadersVerdict::Continue,
+            HostResolution::Ready(address) => {
+                if self.settings.saves_address {
+                    save_address(stream, address);
+                }
+                HeadersVerdict::Continue
+            }
             HostResolution::Failed(why) => HeadersVerdict::LocalReply(unresolved(&why)),
             HostResolution::Wait(answer) => HeadersVerdict::Wait(Box::pin(async move {
                 match answer.await {
@@ -63,6 +98,13 @@ impl HttpFilter for Filter {
                 "Dynamic forward proxy pending request overflow",
                 "dynamic_forward_proxy_pending_request_overflow",
             )),
+        }
+    }
+
+    fn decode_resumed(&mut self, _request: &mut HeaderMap, stream: &mut FilterStream<'_>) {
+        let Some(Asked { cluster, authority, port }) = self.asked.take() else { return };
+        if let HostResolution::Ready(address) = stream.clusters.resolve_host(&cluster, &authority, port) {
+            save_address(stream, address);
         }
     }
 }

@@ -9,6 +9,4 @@ fn what_is_not_supported_is_refused_by_its_path() {
     let error = |yaml: &str| configure::<FilterConfig>(yaml, &store).expect_err(yaml).to_string();
     assert!(configure::<FilterConfig>("dns_cache_config: { name: one }", &store).is_ok());
     assert!(error("sub_cluster_config: {}").starts_with("config.sub_cluster_config: "));
-    let saved = "{ dns_cache_config: { name: a }, save_upstream_address: true }";
-    assert!(error(saved).starts_with("config.save_upstream_address: "));
 }

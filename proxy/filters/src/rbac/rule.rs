@@ -1,21 +1,26 @@
 //! Permissions (what is asked for) and principals (who asks).
 
+use std::ops::RangeInclusive;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{FilterStateObject, FormatContext, MetadataSource};
 use dhow_http::HeaderMap;
 use dhow_matching::{
     Cidr, CidrSet, HeaderMatcher, MetadataMatcher, StringMatcher, UriTemplate, path_without_query,
 };
-use dhow_proto::any;
 use dhow_proto::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
 use dhow_proto::envoy::config::rbac::v3::{
     Permission as PermissionMessage, Principal as PrincipalMessage, SourcedMetadata, permission, principal,
 };
 use dhow_proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use dhow_proto::envoy::extensions::rbac::matchers::upstream_ip_port::v3::UpstreamIpPortMatcher;
 use dhow_proto::envoy::extensions::rbac::principals::mtls_authenticated::v3::Config as MtlsAuthenticated;
 use dhow_proto::envoy::r#type::matcher::v3 as matcher;
+use dhow_proto::{Name, any};
 use dhow_proxy_api::{FilterStateValue, StreamFormat, StreamInfo};
 use dhow_tls::NameMatcher;
+
+use crate::dynamic_forward_proxy::UPSTREAM_ADDRESS;
 
 /// What rules look at.
 #[derive(Clone, Copy)]
@@ -37,6 +42,11 @@ pub(crate) enum Permission {
     DestinationPort(u32, u32),
     RequestedServerName(StringMatcher),
     UriTemplate(UriTemplate),
+    /// The host that a dynamic forward proxy found is in the range, and its port between these.
+    UpstreamAddress {
+        range: Option<Cidr>,
+        ports: Option<RangeInclusive<i64>>,
+    },
 }
 
 /// A rule about who asks.
@@ -76,6 +86,18 @@ pub(crate) enum FilterStateRule {
 
 fn missing(path: &FieldPath, field: &str) -> ConfigError {
     ConfigError::new(path.field(field), "is required")
+}
+
+/// The one message that an extension may have here.
+fn known<M: Name + Default>(message: &TypedExtensionConfig, path: &FieldPath) -> Result<M, ConfigError> {
+    let TypedExtensionConfig { name, typed_config } = message;
+    let config = typed_config.as_ref().ok_or_else(|| missing(path, "value"))?;
+    if !any::is::<M>(config) {
+        let url = any::type_name(&config.type_url);
+        let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
+        return Err(ConfigError::new(path.clone(), reason));
+    }
+    any::unpack(config).map_err(|error| error.under(path))
 }
 
 fn always(value: bool, path: &FieldPath) -> Result<(), ConfigError> {
@@ -142,7 +164,23 @@ impl Permission {
                 Self::RequestedServerName(StringMatcher::compile(name, &path.field("requested_server_name"))?)
             }
             Rule::UriTemplate(extension) => Self::uri_template(extension, &path.field("uri_template"))?,
-            Rule::Matcher(_) => return Err(ConfigError::unsupported(path.field("matcher"))),
+            Rule::Matcher(extension) => Self::extension(extension, &path.field("matcher"))?,
+        })
+    }
+
+    /// `envoy.rbac.matchers.upstream_ip_port`.
+    fn extension(message: &TypedExtensionConfig, path: &FieldPath) -> Result<Self, ConfigError> {
+        let path = path.field("typed_config");
+        let UpstreamIpPortMatcher { upstream_ip, upstream_port_range } = known(message, &path)?;
+        if upstream_ip.is_none() && upstream_port_range.is_none() {
+            let reason = "Invalid UpstreamIpPortMatcher configuration - missing `upstream_ip` and/or \
+                          `upstream_port_range`";
+            return Err(ConfigError::new(path, reason));
+        }
+        let range = upstream_ip.map(|range| Cidr::compile(&range, &path.field("upstream_ip")));
+        Ok(Self::UpstreamAddress {
+            range: range.transpose()?,
+            ports: upstream_port_range.map(|range| range.start..=range.end),
         })
     }
 
@@ -173,6 +211,14 @@ impl Permission {
             }
             Self::RequestedServerName(matcher) => {
                 matcher.matches(connection.requested_server_name.as_deref().unwrap_or_default().as_bytes())
+            }
+            Self::UpstreamAddress { range, ports } => {
+                let Some(FilterStateValue::HostAddress(host)) = facts.info.filter_state.get(UPSTREAM_ADDRESS)
+                else {
+                    return false;
+                };
+                range.is_none_or(|range| range.contains(host.ip()))
+                    && ports.as_ref().is_none_or(|ports| ports.contains(&host.port().into()))
             }
             Self::UriTemplate(template) => template.is_match(path_without_query(facts.headers.path())),
         }
@@ -225,17 +271,8 @@ impl Principal {
     }
 
     fn extension(message: &TypedExtensionConfig, path: &FieldPath) -> Result<Self, ConfigError> {
-        let TypedExtensionConfig { name, typed_config } = message;
         let path = path.field("typed_config");
-        let config = typed_config.as_ref().ok_or_else(|| missing(&path, "value"))?;
-        if !any::is::<MtlsAuthenticated>(config) {
-            let url = any::type_name(&config.type_url);
-            let reason =
-                format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
-            return Err(ConfigError::new(path, reason));
-        }
-        let MtlsAuthenticated { san_matcher, any_validated_client_certificate } =
-            any::unpack(config).map_err(|error| error.under(&path))?;
+        let MtlsAuthenticated { san_matcher, any_validated_client_certificate } = known(message, &path)?;
         let names = san_matcher.map(|message| NameMatcher::compile(&message, &path.field("san_matcher")));
         if names.is_none() && !any_validated_client_certificate {
             let reason = "envoy.rbac.principals.mtls_authenticated did not have any configured validation. \

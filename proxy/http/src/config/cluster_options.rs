@@ -56,8 +56,15 @@ pub fn lower_cluster_options(
     } = message;
     // Limits that hosts share are not among the filters of clusters.
     let local_cluster = "";
-    let mut context =
-        FilterContext { stat_prefix, stats, name: "".into(), node_cluster, local_cluster, warnings };
+    let mut context = FilterContext {
+        stat_prefix,
+        stats,
+        name: "".into(),
+        node_cluster,
+        local_cluster,
+        check_dns_cache: dhow_proxy_upstream::check_dns_cache,
+        warnings,
+    };
     let filters = match filters.is_empty() {
         true => None,
         false => Some(lower_cluster_filters(filters, registry, &mut context, &path.field("http_filters"))?),

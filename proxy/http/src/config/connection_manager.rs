@@ -191,6 +191,7 @@ pub fn lower(
             name: "".into(),
             node_cluster: context.node_cluster,
             local_cluster: context.local_cluster,
+            check_dns_cache: dhow_proxy_upstream::check_dns_cache,
             warnings,
         };
         lower_filters(filters, context.registry, context.log_writer, &mut filter_context, path)

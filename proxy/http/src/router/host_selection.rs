@@ -41,17 +41,11 @@ impl LbRequest for RequestView<'_> {
     }
 
     fn wanted_host(&self) -> Option<&str> {
-        match self.info.filter_state.get("envoy.upstream.dynamic_host")? {
-            FilterStateValue::Text(host) if !host.is_empty() => Some(host),
-            _ => None,
-        }
+        self.info.filter_state.dynamic_host()
     }
 
     fn wanted_port(&self) -> Option<u16> {
-        match self.info.filter_state.get("envoy.upstream.dynamic_port")? {
-            FilterStateValue::Count(port) => u16::try_from(*port).ok().filter(|port| *port > 0),
-            _ => None,
-        }
+        self.info.filter_state.dynamic_port()
     }
 }
 

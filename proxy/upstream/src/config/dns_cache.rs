@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dhow_base::{ConfigError, FieldPath};
+use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::cluster::v3::cluster::RefreshRate;
 use dhow_proto::envoy::config::core::v3::{SocketAddress, socket_address::PortSpecifier};
 use dhow_proto::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
@@ -37,6 +37,21 @@ pub(super) fn lower_cluster(
         None => return Err(ConfigError::new(path.field("dns_cache_config"), "is required")),
     };
     Ok((lower(cache, &path.field("dns_cache_config"), notes)?, allow_insecure_cluster_options))
+}
+
+/// Checks the settings of a cache that something else than a cluster names; the cluster's own are in force.
+///
+/// # Errors
+/// As for a cluster with the same settings.
+pub fn check_dns_cache(
+    message: DnsCacheConfig,
+    path: &FieldPath,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<(), ConfigError> {
+    let mut notes = Notes::default();
+    let checked = lower(message, path, &mut notes).map(drop);
+    warnings.append(&mut notes.warnings);
+    checked
 }
 
 #[allow(deprecated, reason = "old fields of the message are still accepted by Envoy")]

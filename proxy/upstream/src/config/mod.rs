@@ -32,6 +32,7 @@ pub(crate) use assignment::{AssignedEndpoint, Assignment, AssignmentPolicy, Endp
 use discovery::DiscoveryFields;
 pub use discovery::EdsSource;
 pub(crate) use discovery::{Discovery, DnsDiscovery};
+pub use dns_cache::check_dns_cache;
 use fields::{Notes, duration, number, refuse};
 use http_options::LegacyHttpFields;
 pub(crate) use load_balancing::LoadBalancing;
