@@ -50,6 +50,18 @@ enum Action {
         #[arg(long)]
         verbose: bool,
     },
+    /// Ask Envoy about every field as well, and print each on which the two programs disagree.
+    Verdicts {
+        /// The dhow-proxy binary.
+        #[arg(long, default_value = "target/debug/dhow-proxy")]
+        proxy: PathBuf,
+        /// The Envoy binary.
+        #[arg(long)]
+        envoy: PathBuf,
+        /// Print fields that both refuse with different words as well.
+        #[arg(long)]
+        words: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -72,6 +84,9 @@ fn act(action: Action) -> Result<bool> {
         Action::Ledger { proxy, page, check, verbose } => {
             let ledger = ledger::collect(&Validator::new(&proxy)?, verbose)?;
             if check { ledger::check(&ledger, &page) } else { ledger::write(&ledger, &page).map(|()| true) }
+        }
+        Action::Verdicts { proxy, envoy, words } => {
+            ledger::verdicts(&Validator::new(&proxy)?, &Validator::new(&envoy)?, words)
         }
     }
 }

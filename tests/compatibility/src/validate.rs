@@ -1,4 +1,4 @@
-//! What `dhow-proxy --mode validate` says about a bootstrap.
+//! What `--mode validate` of `dhow-proxy`, or of Envoy, says about a bootstrap.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -91,7 +91,7 @@ fn log_lines(log: &str) -> impl Iterator<Item = (&str, &str)> {
 fn after_location(text: &str) -> &str {
     let location = text.strip_prefix('[').and_then(|rest| rest.split_once("] "));
     match location {
-        Some((location, rest)) if location.contains(".rs:") => rest,
+        Some((location, rest)) if location.contains(".rs:") || location.contains(".cc:") => rest,
         _ => text,
     }
 }

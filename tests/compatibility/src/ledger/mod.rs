@@ -5,6 +5,7 @@ mod page;
 mod place;
 mod probes;
 mod sample;
+mod verdicts;
 mod walk;
 
 use std::fs;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, anyhow};
 use dhow_proto::MessageType;
 use dhow_testkit::TempDir;
 
+use self::verdicts::Oracle;
 use crate::Validator;
 
 /// Where the page is, from the root of the repository.
@@ -52,11 +54,39 @@ enum Status {
 /// # Errors
 /// When the proxy cannot be run, or `probes.yaml` is wrong.
 pub fn collect(validator: &Validator, verbose: bool) -> Result<Vec<Entry>> {
+    walk(validator, verbose, None)
+}
+
+/// Asks the proxy and Envoy about every field and prints where they disagree; with `words` also what both refuse with
+/// different words. Whether there is no field that both know and only one accepts.
+///
+/// # Errors
+/// When one of the programs cannot be run, or `probes.yaml` is wrong.
+pub fn verdicts(validator: &Validator, envoy: &Validator, words: bool) -> Result<bool> {
+    let oracle = Oracle::new(envoy);
+    let entries = walk(validator, false, Some(&oracle))?;
+    let found = oracle.into_found()?;
+    let disagree = found.iter().filter(|one| one.is_about_the_verdict()).count();
+    let unsupported = found.iter().filter(|one| one.is_unsupported()).count();
+    for one in found.iter().filter(|one| words || one.is_about_the_verdict()) {
+        println!("{one}");
+    }
+    let fields: usize = entries.iter().map(|entry| entry.fields.len()).sum();
+    println!(
+        "{fields} fields of {} messages asked about: {disagree} values that only one accepts, {unsupported} not supported, \
+         {} refused with other words",
+        entries.len(),
+        found.len() - disagree - unsupported,
+    );
+    Ok(disagree == 0)
+}
+
+fn walk(validator: &Validator, verbose: bool, oracle: Option<&Oracle<'_>>) -> Result<Vec<Entry>> {
     let folder = TempDir::new("ledger")?;
     let probes = probes::read(&folder)?;
     let root =
         MessageType::find("envoy.config.bootstrap.v3.Bootstrap").ok_or_else(|| anyhow!("no Bootstrap"))?;
-    walk::Walk { validator, probes: &probes, root, verbose }.run()
+    walk::Walk { validator, probes: &probes, root, verbose, oracle }.run()
 }
 
 /// Writes the page.

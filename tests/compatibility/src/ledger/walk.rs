@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::mend::mend;
 use super::place::{Place, Step, map_value};
 use super::probes::{Probes, Sample};
+use super::verdicts::Oracle;
 use super::{Entry, FieldEntry, Status, sample};
 use crate::{Validator, Verdict};
 
@@ -32,6 +33,8 @@ pub(super) struct Walk<'a> {
     pub(super) probes: &'a Probes,
     pub(super) root: MessageType,
     pub(super) verbose: bool,
+    /// Asked about every value as well.
+    pub(super) oracle: Option<&'a Oracle<'a>>,
 }
 
 impl Walk<'_> {
@@ -163,7 +166,7 @@ impl Walk<'_> {
                 members.remove(other.name());
             }
         }
-        members.insert(field.name().to_owned(), value);
+        members.insert(field.name().to_owned(), value.clone());
         if let Some(listed) = listed {
             for (sibling, value) in &listed.with {
                 members.insert(sibling.clone(), value.clone());
@@ -174,6 +177,10 @@ impl Walk<'_> {
         }
         let verdict = self.validator.text(name, &bootstrap.to_string())?;
         let status = judge(&verdict, &frame.place.field(field.name()));
+        if let Some(oracle) = self.oracle {
+            let label = format!("{}.{}", frame.message.full_name(), field.name());
+            oracle.compare((&label, &value), (&verdict, &status), (name, &bootstrap))?;
+        }
         let accepted = verdict.error.is_none().then_some(bootstrap);
         Ok((status, accepted))
     }
