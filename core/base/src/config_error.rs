@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::FieldPath;
+use crate::unsupported::{self, UNSUPPORTED};
 
 /// A configuration that cannot be accepted.
 ///
@@ -29,12 +30,17 @@ impl ConfigError {
         Self::new(FieldPath::root(), reason)
     }
 
-    /// The refusal of a field that is set and not implemented: the rule is that nothing is dropped silently.
+    /// The refusal of a field that is set and not supported: the rule is that nothing is dropped silently. The reason
+    /// goes by the field's name; all of them stand in one table ([`UNSUPPORTED`] begins each).
     pub fn unsupported(path: FieldPath) -> Self {
-        Self::new(path, "this field is not supported yet")
+        let text = match unsupported::reason(path.last_field()) {
+            Some(reason) => format!("{UNSUPPORTED}: {reason}"),
+            None => UNSUPPORTED.to_owned(),
+        };
+        Self::new(path, text)
     }
 
-    /// Refuses the field `name` of the message at `path` when it is set; for fields that are not supported yet.
+    /// Refuses the field `name` of the message at `path` when it is set; for fields that are not supported.
     ///
     /// # Errors
     /// When `is_set`.

@@ -98,6 +98,15 @@ impl FieldPath {
         longer
     }
 
+    /// Name of the last field on the path, without what indices or keys choose of it; empty for the root.
+    pub fn last_field(&self) -> &str {
+        let mut text = self.text.as_str();
+        while let Some((before, _)) = text.strip_suffix(']').and_then(|inner| inner.rsplit_once('[')) {
+            text = before;
+        }
+        text.rsplit('.').next().unwrap_or(text)
+    }
+
     /// True for the path of the outermost message.
     pub fn is_root(&self) -> bool {
         self.text.is_empty()
@@ -180,6 +189,14 @@ mod tests {
             .field("filter_metadata")
             .key("envoy.lb");
         assert_eq!(path.as_str(), r#"static_resources.listeners[0].metadata.filter_metadata["envoy.lb"]"#);
+    }
+
+    #[test]
+    fn the_last_field_is_found_behind_indices_and_keys() {
+        let path = FieldPath::root().field("a").field("b").key("c.d").index(1);
+        assert_eq!(path.last_field(), "b");
+        assert_eq!(FieldPath::root().field("a").last_field(), "a");
+        assert_eq!(FieldPath::root().last_field(), "");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod field_path;
 mod loopback;
 mod response_flags;
 mod rng;
+mod unsupported;
 mod uuid;
 
 pub use backoff::Backoff;
@@ -19,4 +20,5 @@ pub use field_path::{FieldPath, PathMark};
 pub use loopback::is_loopback;
 pub use response_flags::{ResponseFlag, ResponseFlags};
 pub use rng::Rng;
+pub use unsupported::UNSUPPORTED;
 pub use uuid::{Uuid, UuidParseError};

@@ -7,6 +7,7 @@ use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::Format;
 use dhow_http::HeaderName;
 use dhow_matching::{MetadataCriteria, RegexRewrite};
+use dhow_proto::any;
 
 use crate::action::{
     ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
@@ -25,7 +26,7 @@ use crate::pb::route::route_action::{
 use crate::pb::route::weighted_cluster::{
     ClusterWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier as WeightHostRewrite,
 };
-use crate::pb::{duration, protobuf, route};
+use crate::pb::{core, duration, protobuf, route};
 use crate::rate_limit::RateLimitRule;
 use crate::retry::RetryPolicy;
 use crate::rewrite::PathRewrite;
@@ -134,7 +135,13 @@ fn forward_settings(
     } = message;
     refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
     refuse(cors.is_some(), path, "cors")?;
-    if early_data_policy.is_some() {
+    if let Some(core::TypedExtensionConfig { name, typed_config }) = early_data_policy {
+        let type_name = typed_config.as_ref().map_or("", |config| any::type_name(&config.type_url));
+        if type_name != "envoy.extensions.early_data.v3.DefaultEarlyDataPolicy" {
+            let reason =
+                format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+            return Err(ConfigError::new(path.field("early_data_policy"), reason));
+        }
         compiler.warn(path.field("early_data_policy"), "there is no early data without HTTP/3 and TLS 0-RTT");
     }
     let MaxStreamDuration {

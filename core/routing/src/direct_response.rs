@@ -1,5 +1,7 @@
 //! `DirectResponseAction`.
 
+use std::path::Path;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::LogFormat;
 
@@ -35,7 +37,16 @@ impl DirectResponse {
             _ => return Err(ConfigError::new(path.field("status"), "value must be inside range [200, 600)")),
         };
         let body = match body {
-            Some(source) => read(source, &path.field("body"), options)?,
+            Some(source) => {
+                let path = path.field("body");
+                if let Some(Specifier::Filename(file)) = &source.specifier
+                    && !Path::new(file).exists()
+                {
+                    let reason = format!("file {file} does not exist");
+                    return Err(ConfigError::new(path.field("filename"), reason));
+                }
+                read(source, &path, options)?
+            }
             None => Vec::new(),
         };
         if body.len() > limit {

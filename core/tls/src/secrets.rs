@@ -40,7 +40,7 @@ impl Secrets {
     /// Takes the secrets of the bootstrap by name. What they hold is read where it is used.
     ///
     /// # Errors
-    /// Two secrets of one kind with the same name.
+    /// Two secrets of one kind with the same name, or one of no kind.
     pub fn from_messages(secrets: Vec<Secret>, path: &FieldPath) -> Result<Self, ConfigError> {
         let mut known = Self::default();
         for (index, Secret { name, r#type }) in secrets.into_iter().enumerate() {
@@ -57,7 +57,8 @@ impl Secrets {
                     ("TlsSessionTicketKeys secret", repeated)
                 }
                 // Nothing that could use one of these is accepted.
-                Some(Type::GenericSecret(_)) | None => continue,
+                Some(Type::GenericSecret(_)) => continue,
+                None => return Err(ConfigError::new(path.index(index), "Secret type not implemented")),
             };
             if repeated {
                 let reason = format!("Duplicate static {what} name {name}");

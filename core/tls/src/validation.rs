@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::Message;
+use dhow_proto::{Message, SourceData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::{CertificateError, RootCertStore};
@@ -97,6 +97,10 @@ impl Validation {
         refuse(custom_validator_config.is_some(), "custom_validator_config")?;
         if watched_directory.is_some() {
             warnings.push(source::unwatched(path.field("watched_directory")));
+        }
+        if *allow_expired_certificate && trusted_ca.is_none() {
+            let reason = "Certificate validity period is always ignored without trusted CA";
+            return Err(ConfigError::new(path.field("allow_expired_certificate"), reason));
         }
         let mut validation = Self {
             only_leaf_revocation: *only_verify_leaf_cert_crl,
@@ -264,7 +268,7 @@ fn first_of_chain<'a>(
 }
 
 fn read_roots(
-    source: &source::Source,
+    source: &SourceData,
     path: &FieldPath,
 ) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), ConfigError> {
     let failed = || {

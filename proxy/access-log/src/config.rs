@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{FormatContext, JsonFormat, LogFormat};
-use dhow_proto::Message;
 use dhow_proto::envoy::config::accesslog::v3 as pb;
 use dhow_proto::envoy::config::core::v3::{DataSource, SubstitutionFormatString};
 use dhow_proto::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
@@ -15,6 +14,7 @@ use dhow_proto::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
 use dhow_proto::google::protobuf::Any;
+use dhow_proto::{Message, SourceData};
 
 use crate::file::{LogFile, LogWriter};
 use crate::filter::{LogFilter, Logged};
@@ -141,20 +141,9 @@ fn compile(format: Option<SubstitutionFormatString>, path: &FieldPath) -> Result
 }
 
 fn read_source(source: &DataSource, path: &FieldPath) -> Result<String, ConfigError> {
-    use dhow_proto::envoy::config::core::v3::data_source::Specifier;
-    let failed = |reason: String| ConfigError::new(path.clone(), reason);
-    match &source.specifier {
-        Some(Specifier::InlineString(text)) => Ok(text.clone()),
-        Some(Specifier::InlineBytes(bytes)) => {
-            String::from_utf8(bytes.clone()).map_err(|_| failed("the format is not valid UTF-8".into()))
-        }
-        Some(Specifier::Filename(file)) => std::fs::read_to_string(file)
-            .map_err(|error| failed(format!("unable to read file: {file}: {error}"))),
-        Some(Specifier::EnvironmentVariable(name)) => {
-            std::env::var(name).map_err(|_| failed(format!("Environment variable doesn't exist: {name}")))
-        }
-        None => Err(failed("a data source needs a specifier".into())),
-    }
+    let reason = "the format is not valid UTF-8";
+    String::from_utf8(SourceData::read(source, path)?.bytes)
+        .map_err(|_| ConfigError::new(path.clone(), reason))
 }
 
 fn unpack<M: Message + Default>(config: &Any, path: &FieldPath) -> Result<M, ConfigError> {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::socket_option::{SocketOption, SocketState};
-use dhow_proto::Excerpts;
 use dhow_proto::envoy::config::core::v3::{Address, Metadata, SocketAddress, TransportSocket};
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
+use dhow_proto::envoy::config::listener::v3::listener::connection_balance_config::BalanceType;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proto::{Excerpts, any};
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
 use dhow_tls::DownstreamTls;
@@ -214,7 +215,13 @@ pub fn lower(
     refuse(enable_mptcp, "enable_mptcp")?;
     socket_options.extend(tcp_keepalive.iter().flat_map(SocketOption::of_keepalive));
     refuse(listener_specifier.is_some(), "internal_listener")?;
-    if connection_balance_config.is_some() {
+    if let Some(pb::listener::ConnectionBalanceConfig { balance_type }) = connection_balance_config {
+        if let Some(BalanceType::ExtendBalance(extension)) = balance_type {
+            let type_name =
+                extension.typed_config.as_ref().map_or("", |config| any::type_name(&config.type_url));
+            let reason = format!("Didn't find a registered implementation for type: '{type_name}'");
+            return Err(ConfigError::new(path.field("connection_balance_config"), reason));
+        }
         warn(warnings, path, "connection_balance_config", "connections are balanced by the kernel");
     }
     if reuse_port {

@@ -14,6 +14,7 @@ use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proxy_listener::socket_address;
 use dhow_proxy_upstream::{ResolverOptions, check_source_file};
 use dhow_proxy_xds::{PathSource, Variant};
@@ -147,7 +148,7 @@ pub(crate) fn lower(
         memory_allocator_manager,
         enable_worker_cpu_affinity,
         stats_flush,
-        stats_eviction: _, // stats go with the cluster or listener that they count
+        stats_eviction,
     } = message;
     let root = FieldPath::root();
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, &root, field);
@@ -234,6 +235,10 @@ pub(crate) fn lower(
         flush_interval: stats_flush_interval,
         flush_on_admin: matches!(stats_flush, Some(pb::bootstrap::StatsFlush::StatsFlushOnAdmin(true))),
     };
+    if let Some(pb::bootstrap::StatsEviction::StatsEvictionInterval(interval)) = stats_eviction {
+        // Nothing is evicted: stats go with the cluster or listener that they count.
+        check_eviction_interval(interval, fields.flush_interval, &root)?;
+    }
     let stats = crate::stats_config::lower(fields, &options.stats_tag, &root)?;
     let tcp_statsd = stats.sinks.iter().find_map(|sink| match &sink.target {
         StatsdTarget::Tcp(cluster) => Some(cluster),
@@ -281,6 +286,21 @@ pub(crate) fn lower(
         log_pattern,
         version_gauge: stats_server_version_override.map(|version| version.value),
     })
+}
+
+/// `stats_eviction_interval` is counted in flushes.
+fn check_eviction_interval(
+    interval: ProtoDuration,
+    flush: Option<ProtoDuration>,
+    root: &FieldPath,
+) -> Result<(), ConfigError> {
+    let millis = |duration: ProtoDuration| duration.seconds * 1000 + i64::from(duration.nanos / 1_000_000);
+    let flush = flush.map_or(crate::stats_config::FLUSH_INTERVAL.as_millis() as i64, millis);
+    if flush > 0 && millis(interval) % flush == 0 {
+        return Ok(());
+    }
+    let reason = "stats_eviction_interval must be a multiple of stats_flush_interval";
+    Err(ConfigError::new(root.field("stats_eviction_interval"), reason))
 }
 
 /// `default_regex_engine`: RE2's syntax is what all expressions are in.
@@ -441,7 +461,7 @@ fn lower_source(config: ConfigSource, path: &FieldPath) -> Result<TypeSource, Co
         Some(Specifier::Ads(_)) => Source::Ads,
         #[allow(deprecated, reason = "the field is deprecated and still in use")]
         Some(Specifier::Path(file)) => {
-            check_source_file(&file, &path.field("path"))?;
+            check_source_file(&file, true, &path.field("path"))?;
             Source::File(PathSource { path: PathBuf::from(file), watched_directory: None })
         }
         Some(Specifier::PathConfigSource(core::PathConfigSource {
@@ -451,7 +471,7 @@ fn lower_source(config: ConfigSource, path: &FieldPath) -> Result<TypeSource, Co
         })) => {
             let path = path.field("path_config_source");
             ConfigError::refuse_if(poll_interval.is_some(), &path, "poll_interval")?;
-            check_source_file(&file, &path.field("path"))?;
+            check_source_file(&file, watched_directory.is_none(), &path.field("path"))?;
             let watched_directory = watched_directory.map(|directory| PathBuf::from(directory.path));
             Source::File(PathSource { path: PathBuf::from(file), watched_directory })
         }
@@ -471,7 +491,7 @@ fn lower_ads(config: core::ApiConfigSource, path: &FieldPath) -> Result<Ads, Con
     use core::api_config_source::ApiType;
     let core::ApiConfigSource {
         api_type,
-        transport_api_version: _, // there is one version
+        transport_api_version,
         cluster_names,
         grpc_services,
         refresh_delay: _,       // concerns REST
@@ -480,12 +500,19 @@ fn lower_ads(config: core::ApiConfigSource, path: &FieldPath) -> Result<Ads, Con
         set_node_on_first_message_only,
         config_validators,
     } = config;
+    #[allow(deprecated, reason = "named to be refused")]
+    let second = core::ApiVersion::V2 as i32;
+    if transport_api_version == second {
+        let reason = "V2 xDS transport protocol version is deprecated in ApiConfigSource. The v2 xDS major version has \
+                      been removed and is no longer supported.";
+        return Err(ConfigError::new(path.field("transport_api_version"), reason));
+    }
     ConfigError::refuse_if(!cluster_names.is_empty(), path, "cluster_names")?;
     ConfigError::refuse_if(!config_validators.is_empty(), path, "config_validators")?;
     let variant = match ApiType::try_from(api_type) {
         Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => Variant::StateOfTheWorld,
         Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => Variant::Delta,
-        _ => return Err(ConfigError::unsupported(path.field("api_type")).with_hint("use GRPC or DELTA_GRPC")),
+        _ => return Err(ConfigError::unsupported(path.field("api_type"))),
     };
     let services = path.field("grpc_services");
     let mut grpc_services = grpc_services.into_iter();
@@ -501,7 +528,7 @@ fn lower_ads(config: core::ApiConfigSource, path: &FieldPath) -> Result<Ads, Con
     let grpc = match target_specifier {
         Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)) => grpc,
         Some(core::grpc_service::TargetSpecifier::GoogleGrpc(_)) => {
-            return Err(ConfigError::unsupported(services.field("google_grpc")).with_hint("use envoy_grpc"));
+            return Err(ConfigError::unsupported(services.field("google_grpc")));
         }
         None => return Err(ConfigError::new(services, "target_specifier: is required")),
     };

@@ -17,7 +17,7 @@ use dhow_stats::{CustomTag, Store, TagRules};
 use crate::cli::StatsTag;
 
 /// Default of `stats_flush_interval`.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// What names in sinks begin with unless the configuration says otherwise.
 const PREFIX: &str = "envoy";
 

@@ -1,6 +1,5 @@
 //! `envoy.filters.network.echo` and `envoy.filters.network.direct_response`: filters that answer by themselves.
 
-use std::fs;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -9,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_net::Transport;
-use dhow_proto::envoy::config::core::v3::{DataSource, data_source::Specifier};
+use dhow_proto::SourceData;
 use dhow_proto::envoy::extensions::filters::network::direct_response::v3::Config;
 use dhow_proxy_api::{Connection, ConnectionHandler, DrainEvent, LocalFuture, NetworkFilter};
 use dhow_proxy_runtime::{ReadBuffer, Worker};
@@ -32,27 +31,9 @@ impl DirectResponse {
     pub fn from_message(message: Config, path: &FieldPath) -> Result<Self, ConfigError> {
         let Config { response } = message;
         let path = path.field("response");
-        let bytes = response.map(|source| read(source, &path)).transpose()?;
-        Ok(Self { response: bytes.unwrap_or_default().into() })
-    }
-}
-
-fn read(source: DataSource, path: &FieldPath) -> Result<Vec<u8>, ConfigError> {
-    let DataSource { watched_directory, specifier } = source;
-    ConfigError::refuse_if(watched_directory.is_some(), path, "watched_directory")?;
-    match specifier {
-        Some(Specifier::Filename(name)) => fs::read(&name).map_err(|error| {
-            ConfigError::new(path.field("filename"), format!("Invalid path: {name}: {error}"))
-        }),
-        Some(Specifier::InlineBytes(bytes)) => Ok(bytes.to_vec()),
-        Some(Specifier::InlineString(text)) => Ok(text.into_bytes()),
-        Some(Specifier::EnvironmentVariable(name)) => {
-            std::env::var(&name).map(String::into_bytes).map_err(|_| {
-                let reason = format!("Environment variable doesn't exist: {name}");
-                ConfigError::new(path.field("environment_variable"), reason)
-            })
-        }
-        None => Err(ConfigError::new(path.field("specifier"), "is required")),
+        let Some(source) = response else { return Ok(Self { response: Vec::new().into() }) };
+        ConfigError::refuse_if(source.watched_directory.is_some(), &path, "watched_directory")?;
+        Ok(Self { response: SourceData::read(&source, &path)?.bytes.into() })
     }
 }
 
@@ -144,6 +125,8 @@ impl ConnectionHandler for DirectResponse {
 
 #[cfg(test)]
 mod tests {
+    use dhow_proto::envoy::config::core::v3::{DataSource, data_source::Specifier};
+
     use super::*;
 
     #[test]

@@ -87,6 +87,7 @@ fn act(action: Action) -> Result<bool> {
         }
         Action::Verdicts { proxy, envoy, words } => {
             ledger::verdicts(&Validator::new(&proxy)?, &Validator::new(&envoy)?, words)
+                .map(|(_, agree)| agree)
         }
     }
 }

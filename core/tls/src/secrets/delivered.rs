@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::check_watched_path;
 use dhow_proto::envoy::config::core::v3::{
     ConfigSource, PathConfigSource, config_source::ConfigSourceSpecifier,
 };
@@ -63,6 +64,9 @@ impl SecretPlace {
             }
             None => return Err(ConfigError::new(path, "config_source_specifier: is required")),
         };
+        if directory.is_none() {
+            check_watched_path(&file, &path)?;
+        }
         Ok(Some(Self { name: name.clone(), path: file.into(), watched_directory: directory }))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::envoy::config::core::v3::{HeaderValueOption, RuntimeFractionalPercent};
-use dhow_proto::envoy::config::route::v3::RateLimit;
+use dhow_proto::envoy::config::route::v3::{RateLimit, rate_limit::HitsAddend};
 use dhow_proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use dhow_proto::envoy::extensions::common::ratelimit::v3::{
     LocalClusterRateLimit, LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion,
@@ -149,6 +149,10 @@ fn own_actions(messages: &[RateLimit], path: &FieldPath) -> Result<Box<[RateLimi
         }
         if message.limit.is_some() {
             return error("'limit' field is not supported");
+        }
+        let says_nothing = |hits: &HitsAddend| hits.number.is_none() && hits.format.is_empty();
+        if message.hits_addend.as_ref().is_some_and(says_nothing) {
+            return error("hits_addend must contain either a format or a number");
         }
     }
     RateLimitRule::compile_all(messages, path)

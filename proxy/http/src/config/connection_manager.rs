@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_proto::any;
 use dhow_proto::envoy::config::core::v3 as core;
+use dhow_proto::envoy::config::trace::v3::tracing::{self, Http as Tracer};
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_proxy_access_log::LogWriter;
@@ -164,18 +166,21 @@ pub fn lower(
             return Err(ConfigError::new(path.field("original_ip_detection_extensions"), reason));
         }
     }
-    if tracing.is_some() {
-        warn(warnings, path, "tracing", "tracing is not supported yet: no spans are reported");
+    if let Some(tracing) = tracing {
+        check_tracer(tracing.provider.as_ref(), &path.field("tracing"))?;
+        warn(warnings, path, "tracing", "without effect: spans are not reported yet");
     }
 
-    let common =
-        lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"), warnings)?;
-    let http1 = lower_http1(
-        http_protocol_options,
-        max_request_headers_kb.map_or_else(|| runtime_defaults::max_head_kb(&Current), |kb| kb.value),
-        &common,
-        &path.field("http_protocol_options"),
-    )?;
+    let field_limit = http2_protocol_options.as_ref().and_then(|options| options.max_header_field_size_kb);
+    let head_limit =
+        max_request_headers_kb.map_or_else(|| runtime_defaults::max_head_kb(&Current), |limit| limit.value);
+    if field_limit.is_some_and(|limit| limit.value > head_limit) {
+        let reason = "max_header_field_size_kb must not exceed max_request_headers_kb";
+        return Err(ConfigError::new(path.field("http2_protocol_options"), reason));
+    }
+    let common = lower_common(common_http_protocol_options, &path.field("common_http_protocol_options"))?;
+    let http1 =
+        lower_http1(http_protocol_options, head_limit, &common, &path.field("http_protocol_options"))?;
     let http2 = lower_http2(
         http2_protocol_options,
         http1.request.max_head_bytes,
@@ -377,4 +382,19 @@ fn lower_escaped_slashes(action: i32) -> EscapedSlashes {
         Ok(Action::KeepUnchanged) | Err(_) => EscapedSlashes::Keep,
         Ok(Action::ImplementationSpecificDefault) => runtime_defaults::escaped_slashes(&Current),
     }
+}
+
+/// A provider that Envoy does not know is refused although no spans are reported: its name may be misspelt.
+fn check_tracer(provider: Option<&Tracer>, path: &FieldPath) -> Result<(), ConfigError> {
+    let Some(Tracer { name, config_type }) = provider else { return Ok(()) };
+    let type_name = match config_type {
+        Some(tracing::http::ConfigType::TypedConfig(config)) => any::type_name(&config.type_url),
+        None => "",
+    };
+    let families = ["envoy.config.trace.v3.", "envoy.extensions.tracers."];
+    if families.iter().any(|family| type_name.starts_with(family)) {
+        return Ok(());
+    }
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+    Err(ConfigError::new(path.field("provider"), reason))
 }

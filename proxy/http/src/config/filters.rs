@@ -70,6 +70,12 @@ pub(super) fn lower_filters(
                 );
                 return Err(ConfigError::new(path, reason));
             }
+            if disabled {
+                let reason = format!(
+                    "Error: the last (terminal) filter ({name}) in the chain cannot be disabled by default."
+                );
+                return Err(ConfigError::new(path, reason));
+            }
             if config.is_none() {
                 let why = "this filter needs its type: add typed_config with \
                            '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router; a filter \

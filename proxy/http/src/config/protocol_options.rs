@@ -28,7 +28,6 @@ pub(super) struct Common {
 pub(super) fn lower_common(
     options: Option<core::HttpProtocolOptions>,
     path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Common, ConfigError> {
     let core::HttpProtocolOptions {
         idle_timeout,
@@ -41,7 +40,8 @@ pub(super) fn lower_common(
         max_requests_per_connection,
     } = options.unwrap_or_default();
     if max_response_headers_kb.is_some() {
-        warn(warnings, path, "max_response_headers_kb", "without effect on downstream connections");
+        let reason = "Error: max_response_headers_kb cannot be set on http_connection_manager.";
+        return Err(ConfigError::new(path.field("max_response_headers_kb"), reason));
     }
     Ok(Common {
         idle: timeout_or(idle_timeout, Some(Duration::from_secs(3600))),

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::envoy::config::core::v3::{
-    ConfigSource, DataSource, PathConfigSource, config_source, data_source,
-};
+use dhow_proto::SourceData;
+use dhow_proto::envoy::config::core::v3::{ConfigSource, DataSource, PathConfigSource, config_source};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
 use dhow_proxy_api::RouteFilterContext;
@@ -65,13 +64,13 @@ pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, Confi
             let path = path.field("path_config_source");
             let PathConfigSource { path: file, watched_directory, poll_interval } = source;
             ConfigError::refuse_if(poll_interval.is_some(), &path, "poll_interval")?;
-            check_source_file(&file, &path.field("path"))?;
+            check_source_file(&file, watched_directory.is_none(), &path.field("path"))?;
             let watched_directory = watched_directory.map(|directory| directory.path.into());
             Some(RouteFile { path: file.into(), watched_directory })
         }
         #[allow(deprecated, reason = "the field is deprecated and still in use")]
         Some(config_source::ConfigSourceSpecifier::Path(file)) => {
-            check_source_file(&file, &path.field("path"))?;
+            check_source_file(&file, true, &path.field("path"))?;
             Some(RouteFile { path: file.into(), watched_directory: None })
         }
         Some(config_source::ConfigSourceSpecifier::ApiConfigSource(_)) => {
@@ -90,16 +89,5 @@ pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, Confi
 
 /// The contents of a data source.
 pub(crate) fn read_source(source: &DataSource, path: &FieldPath) -> Result<Vec<u8>, ConfigError> {
-    let failed = |reason: String| ConfigError::new(path.clone(), reason);
-    match &source.specifier {
-        Some(data_source::Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
-        Some(data_source::Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
-        Some(data_source::Specifier::Filename(file)) => {
-            std::fs::read(file).map_err(|error| failed(format!("unable to read file: {file}: {error}")))
-        }
-        Some(data_source::Specifier::EnvironmentVariable(name)) => std::env::var(name)
-            .map(String::into_bytes)
-            .map_err(|_| failed(format!("Environment variable doesn't exist: {name}"))),
-        None => Err(failed("a data source needs a specifier".into())),
-    }
+    SourceData::read(source, path).map(|data| data.bytes)
 }

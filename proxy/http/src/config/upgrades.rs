@@ -22,8 +22,7 @@ pub(super) fn lower_upgrades(
             return Err(ConfigError::new(path, reason));
         }
         if kind == "connect-udp" {
-            return Err(ConfigError::unsupported(path.field("upgrade_type"))
-                .with_hint("datagrams are not proxied over HTTP"));
+            return Err(ConfigError::unsupported(path.field("upgrade_type")));
         }
         let chain = match filters.is_empty() {
             true => None,

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::any;
 use dhow_proto::envoy::config::overload::v3 as pb;
 use dhow_proto::envoy::extensions::resource_monitors::cpu_utilization::v3::CpuUtilizationConfig;
 use dhow_proto::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig;
 use dhow_proto::envoy::extensions::resource_monitors::fixed_heap::v3::FixedHeapConfig;
 use dhow_proto::envoy::extensions::resource_monitors::injected_resource::v3::InjectedResourceConfig;
 use dhow_proto::google::protobuf::{Any, Duration as DurationMessage};
+use dhow_proto::{any, check_watched_path};
 use dhow_proxy_runtime::{LoadShedPoint, OverloadAction};
 
 const MONITORS: &str = "envoy.extensions.resource_monitors.";
@@ -194,6 +194,7 @@ fn lower_monitor(message: pb::ResourceMonitor, path: &FieldPath) -> Result<Monit
         Some("injected_resource.v3.InjectedResourceConfig") => {
             let InjectedResourceConfig { filename } =
                 any::unpack(&config).map_err(|error| error.under(&path))?;
+            check_watched_path(&filename, &path.field("filename"))?;
             Resource::File(filename.into())
         }
         Some("cpu_utilization.v3.CpuUtilizationConfig") => {

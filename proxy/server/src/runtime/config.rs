@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::check_watched_path;
 use dhow_proto::envoy::config::bootstrap::v3::{LayeredRuntime, RuntimeLayer, runtime_layer};
 use dhow_runtime_config::Layer;
 
@@ -70,6 +71,7 @@ fn lower_layer(
             subdirectory,
             append_service_cluster,
         })) => {
+            check_watched_path(&symlink_root, &path.field("disk_layer").field("symlink_root"))?;
             let mut directory = Path::new(&symlink_root).join(subdirectory);
             if append_service_cluster {
                 directory.push(service_cluster);

@@ -31,9 +31,7 @@ pub(crate) fn preconnect_ratio(
         }
     };
     if ratio(predictive_preconnect_ratio, "predictive_preconnect_ratio")? > 1.0 {
-        let reason =
-            "this field is not supported yet: load balancers do not tell which host they will choose next";
-        return Err(ConfigError::new(path.field("predictive_preconnect_ratio"), reason));
+        return Err(ConfigError::unsupported(path.field("predictive_preconnect_ratio")));
     }
     ratio(per_upstream_preconnect_ratio, "per_upstream_preconnect_ratio")
 }

@@ -218,12 +218,13 @@ fn lower_eds(
             if poll_interval.is_some() {
                 notes.without_effect(path.field("path_config_source").field("poll_interval"));
             }
-            check_source_file(&name, &path.field("path_config_source").field("path"))?;
+            let file_path = path.field("path_config_source").field("path");
+            check_source_file(&name, watched_directory.is_none(), &file_path)?;
             file(name, watched_directory.map(|directory| directory.path))
         }
         #[allow(deprecated, reason = "still accepted by Envoy")]
         Some(ConfigSourceSpecifier::Path(name)) => {
-            check_source_file(&name, &path.field("path"))?;
+            check_source_file(&name, true, &path.field("path"))?;
             file(name, None)
         }
         Some(ConfigSourceSpecifier::Self_(_)) => EdsSource::Ads,

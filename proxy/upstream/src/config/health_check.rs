@@ -156,9 +156,7 @@ fn lower_checker(checker: Option<HealthChecker>, path: &FieldPath) -> Result<Che
             lower_grpc(check, &path.field("grpc_health_check")).map(|check| Check::Grpc(Box::new(check)))
         }
         Some(HealthChecker::CustomHealthCheck(_)) => {
-            let error = ConfigError::unsupported(path.field("custom_health_check"));
-            Err(error
-                .with_hint("health checks of Redis, Thrift and UDP speak protocols that the proxy does not"))
+            Err(ConfigError::unsupported(path.field("custom_health_check")))
         }
         None => Err(ConfigError::new(path.field("health_checker"), "is required")),
     }

@@ -196,9 +196,7 @@ fn lower_protocol(
                 http2_protocol_options,
                 http3_protocol_options,
             } = config;
-            if http3_protocol_options.is_some() {
-                notes.without_effect(path.field("http3_protocol_options"));
-            }
+            refuse(&http3_protocol_options, || path.field("http3_protocol_options"))?;
             let (http1, http2) = both(http_protocol_options, http2_protocol_options, &path, notes)?;
             Ok(UpstreamProtocol::Downstream(http1, http2))
         }

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::envoy::config::cluster::v3::Cluster;
-use dhow_proto::envoy::config::cluster::v3::TrackClusterStats;
+use dhow_proto::any;
 use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbPolicy as LegacyPolicy};
+use dhow_proto::envoy::config::cluster::v3::{Cluster, Filter, TrackClusterStats};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_tls::Secrets;
@@ -169,7 +169,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
             "per_connection_buffer_high_watermark_timeout",
             per_connection_buffer_high_watermark_timeout.is_some(),
         ),
-        ("filters", !filters.is_empty()),
         ("lrs_server", lrs_server.is_some()),
         ("lrs_report_endpoint_metrics", !lrs_report_endpoint_metrics.is_empty()),
     ] {
@@ -177,6 +176,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
             notes.without_effect(path.field(field));
         }
     }
+    check_filters(&filters, &path.field("filters"), notes)?;
     let tracking = Tracking {
         timeout_budgets: timeout_budgets || track_timeout_budgets,
         request_response_sizes,
@@ -221,6 +221,10 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         cleanup_interval,
         checks_names: http.auto_sni && http.auto_san_validation,
     };
+    let hashes_names = common_lb_config
+        .as_ref()
+        .and_then(|common| common.consistent_hashing_lb_config.as_ref())
+        .is_some_and(|hashing| hashing.use_hostname_for_hashing);
     let balancing = LoadBalancingFields {
         cluster_name: name.clone(),
         lb_policy,
@@ -230,7 +234,8 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         subset: lb_subset_config,
     };
     let bind_path = path.field("upstream_bind_config");
-    let (bind, socket_options) = sockets::lower_bind(upstream_bind_config, &bind_path, notes)?;
+    let (bind, socket_options) =
+        sockets::lower_bind(upstream_bind_config, &format!("Cluster {name}"), &bind_path, notes)?;
     let (tcp_keepalive, families) = sockets::lower_connection_options(upstream_connection_options);
     let breakers_path = path.field("circuit_breakers");
     let connections = ConnectionOptions {
@@ -242,6 +247,14 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     };
     let observability_name = if alt_stat_name.is_empty() { name.clone() } else { alt_stat_name };
     let discovery = discovery::lower(discovery, path, notes)?;
+    let has_names = matches!(&discovery, Discovery::Dns(dns) if !dns.logical);
+    if hashes_names && !has_names {
+        let reason = format!(
+            "Cannot use hostname for consistent hashing loadbalancing for cluster of type: '{}'",
+            discovery.factory_name()
+        );
+        return Err(ConfigError::new(path.field("common_lb_config"), reason));
+    }
     let settings = ClusterSettings {
         connect_timeout: connect_timeout_of(connect_timeout, path)?,
         per_connection_buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1 << 20),
@@ -269,6 +282,24 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     })
 }
 
+/// Network filters in front of hosts: there are none. Those by which Istio's proxies tell each other who they are may be
+/// named, as the connection is the same without them.
+fn check_filters(filters: &[Filter], path: &FieldPath, notes: &mut Notes) -> Result<(), ConfigError> {
+    const OF_ISTIO: [&str; 2] = ["istio.metadata_exchange", "envoy.filters.network.upstream_peer_metadata"];
+    for (index, Filter { name, typed_config, config_discovery: _ }) in filters.iter().enumerate() {
+        let path = path.index(index);
+        if OF_ISTIO.contains(&name.as_str()) {
+            notes.warn(path, "without effect: peers are not told who this proxy is");
+            continue;
+        }
+        let type_name = typed_config.as_ref().map_or("", |config| any::type_name(&config.type_url));
+        let reason =
+            format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+        return Err(ConfigError::new(path, reason));
+    }
+    Ok(())
+}
+
 fn connect_timeout_of(
     value: Option<dhow_proto::google::protobuf::Duration>,
     path: &FieldPath,
@@ -285,18 +316,6 @@ fn connect_timeout_of(
 fn check_combinations(config: &ClusterConfig) -> Result<(), ConfigError> {
     let path = |field: &str| FieldPath::root().field(field);
     let provided = config.balancing.lb.policy == LbPolicy::ClusterProvided;
-    let by_hostname = match config.balancing.lb.policy {
-        LbPolicy::Consistent(table) => table.by_hostname(),
-        _ => false,
-    };
-    let has_names = matches!(&config.discovery, Discovery::Dns(dns) if !dns.logical);
-    if by_hostname && !has_names {
-        let reason = format!(
-            "Cannot use hostname for consistent hashing loadbalancing for cluster of type: '{}'",
-            config.discovery.factory_name()
-        );
-        return Err(ConfigError::new(path("common_lb_config"), reason));
-    }
     match (&config.discovery, provided) {
         (Discovery::Aggregate(_) | Discovery::DynamicForwardProxy(_), false) => {
             let reason = format!(

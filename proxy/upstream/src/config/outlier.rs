@@ -47,6 +47,12 @@ pub(crate) fn lower(message: OutlierDetection, path: &FieldPath) -> Result<Outli
     let (success, failure) = (defaults.success_rate, defaults.failure_percentage);
     let base = duration(base_ejection_time, || path.field("base_ejection_time"))?
         .unwrap_or(defaults.base_ejection_time);
+    let longest = duration(max_ejection_time, || path.field("max_ejection_time"))?
+        .unwrap_or(Duration::from_secs(300).max(base));
+    if longest < base {
+        let reason = "outlier detector's max_ejection_time cannot be smaller than base_ejection_time";
+        return Err(ConfigError::new(path.field("max_ejection_time"), reason));
+    }
     let percent = |value, field: &str, default| match number(value) {
         Some(percent) if percent > 100 => {
             Err(ConfigError::new(path.field(field), "value must be less than or equal to 100"))
@@ -104,8 +110,7 @@ pub(crate) fn lower(message: OutlierDetection, path: &FieldPath) -> Result<Outli
         },
         interval: duration(interval, || path.field("interval"))?.unwrap_or(defaults.interval),
         base_ejection_time: base,
-        max_ejection_time: duration(max_ejection_time, || path.field("max_ejection_time"))?
-            .unwrap_or(Duration::from_secs(300).max(base)),
+        max_ejection_time: longest,
         max_ejection_percent: percent(max_ejection_percent, "max_ejection_percent", 10)?,
         max_ejection_time_jitter: duration(max_ejection_time_jitter, || {
             path.field("max_ejection_time_jitter")

@@ -8,7 +8,7 @@ use dhow_net::proxy_protocol::{ProxyVersion, Tlv};
 use dhow_net::socket_option::SocketOption;
 use dhow_proto::envoy::config::cluster::v3::{UpstreamConnectionOptions, cluster::TransportSocketMatch};
 use dhow_proto::envoy::config::core::v3::{
-    BindConfig, ExtraSourceAddress, ProxyProtocolConfig, ProxyProtocolPassThroughTlVs,
+    BindConfig, ExtraSourceAddress, ProxyProtocolConfig, ProxyProtocolPassThroughTlVs, SocketAddress,
     TcpKeepalive as KeepaliveMessage, TlvEntry, TransportSocket as SocketMessage,
     proxy_protocol_config::Version, proxy_protocol_pass_through_tl_vs::PassTlVsMatchType,
     transport_socket::ConfigType,
@@ -91,10 +91,7 @@ pub(crate) fn lower_transport_sockets(
     for (index, entry) in matches.into_iter().enumerate() {
         let path = path.field("transport_socket_matches").index(index);
         let TransportSocketMatch { name, r#match: criteria, transport_socket: socket } = entry;
-        let socket = match socket {
-            Some(socket) => transport_socket(socket, &path.field("transport_socket"), notes)?,
-            None => TransportSocket::RawBuffer,
-        };
+        let socket = transport_socket(socket.unwrap_or_default(), &path.field("transport_socket"), notes)?;
         lowered.matches.push(SocketMatch { name, criteria: criteria.unwrap_or_default(), socket });
     }
     Ok(lowered)
@@ -162,6 +159,10 @@ fn proxy_protocol(
     for (index, TlvEntry { r#type: kind, value, format_string }) in added_tlvs.into_iter().enumerate() {
         let path = path_of_config.field("added_tlvs").index(index);
         refuse(&format_string, || path.field("format_string"))?;
+        if value.is_empty() {
+            let reason = "Invalid TLV configuration: one of 'value' or 'format_string' must be set.";
+            return Err(ConfigError::new(path, reason));
+        }
         let kind = u8::try_from(kind)
             .map_err(|_| ConfigError::new(path.field("type"), "value must be less than 256"))?;
         added.push(Tlv { kind, value });
@@ -179,6 +180,7 @@ fn proxy_protocol(
 
 pub(crate) fn lower_bind(
     message: Option<BindConfig>,
+    owner: &str,
     path: &FieldPath,
     notes: &mut Notes,
 ) -> Result<(Option<UpstreamBind>, Vec<SocketOption>), ConfigError> {
@@ -200,6 +202,8 @@ pub(crate) fn lower_bind(
     if validate_network_namespaces {
         notes.without_effect(path.field("validate_network_namespaces"));
     }
+    check_sources(source.as_ref(), &extra_source_addresses, &additional_source_addresses, owner)
+        .map_err(|reason| ConfigError::new(path.clone(), reason))?;
     let mut bind = UpstreamBind { sources: Vec::new(), freebind: freebind.is_some_and(|value| value.value) };
     if let Some(source) = source {
         bind.sources.push(source_address(source, &path.field("source_address"))?);
@@ -216,6 +220,43 @@ pub(crate) fn lower_bind(
         bind.sources.push(source_address(address, &path.field("additional_source_addresses").index(index))?);
     }
     Ok(((!bind.sources.is_empty()).then_some(bind), options))
+}
+
+/// The rules for addresses to connect from: one, and at most one more of the other family.
+fn check_sources(
+    source: Option<&SocketAddress>,
+    extra: &[ExtraSourceAddress],
+    additional: &[SocketAddress],
+    owner: &str,
+) -> Result<(), String> {
+    if !extra.is_empty() && !additional.is_empty() {
+        return Err(format!(
+            "Can't specify both `extra_source_addresses` and `additional_source_addresses` in the {owner}'s upstream \
+             binding config"
+        ));
+    }
+    let others = extra.iter().filter_map(|extra| extra.address.as_ref()).chain(additional);
+    let others: Vec<&SocketAddress> = others.collect();
+    let other = match others[..] {
+        [] => return Ok(()),
+        [other] => other,
+        _ => {
+            return Err(format!(
+                "{owner}'s upstream binding config has more than one extra/additional source addresses. Only one \
+                 extra/additional source can be supported in BindConfig's \
+                 extra_source_addresses/additional_source_addresses field"
+            ));
+        }
+    };
+    let is_v6 = |address: &SocketAddress| address.address.contains(':');
+    if source.is_some_and(|source| is_v6(source) == is_v6(other)) {
+        return Err(format!(
+            "{owner}'s upstream binding config has two same IP version source addresses. Only two different IP version \
+             source addresses can be supported in BindConfig's source_address and \
+             extra_source_addresses/additional_source_addresses fields"
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn lower_connection_options(

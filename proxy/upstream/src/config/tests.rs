@@ -259,7 +259,7 @@ fn what_istio_sends_for_a_destination_rule_is_accepted_with_its_gaps_named() {
          filters: [{name: istio.metadata_exchange}], metadata: {filter_metadata: {istio: {config: x}}}}",
     )
     .unwrap();
-    assert_eq!(warnings, ["filters"]);
+    assert_eq!(warnings, ["filters[0]"]);
     let outlier = config.outlier_detection.unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (1, 100));
     assert_eq!(config.balancing.panic_threshold, 0);
@@ -274,7 +274,7 @@ fn endpoint_metadata_selects_the_transport_socket() {
     let config = accepted(&format!(
         "{{name: a, transport_socket_matches: [\
          {{name: secured, match: {{tlsMode: istio}}, transport_socket: {{name: envoy.transport_sockets.raw_buffer, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}}, \
-         {{name: open, match: {{}}}}], {ENDPOINT}}}"
+         {{name: open, match: {{}}, transport_socket: {{name: envoy.transport_sockets.raw_buffer, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}}], {ENDPOINT}}}"
     ));
     let metadata = |yaml: &str| crate::metadata::HostMetadata {
         endpoint: Arc::new(load_yaml(yaml, &LoadOptions::default()).unwrap().message),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use dhow_base::UNSUPPORTED;
 use serde::Deserialize;
 
 use super::{Corpus, Outcome, Tally};
@@ -80,7 +81,7 @@ fn unsupported(error: &str) -> Option<String> {
         .rev()
         .map(|part| part.split('[').next().unwrap_or(part).trim_end_matches(['"', ']']))
         .collect();
-    Some(if reason == "this field is not supported yet" {
+    Some(if reason.starts_with(UNSUPPORTED) {
         field.join(".")
     } else {
         format!("{}: {}", field.join("."), first_line(reason))
@@ -121,8 +122,10 @@ mod tests {
     #[test]
     fn what_is_unsupported_is_named_without_its_place() {
         assert_eq!(
-            unsupported("static_resources.clusters[0].lb_subset_config: this field is not supported yet")
-                .as_deref(),
+            unsupported(
+                "static_resources.clusters[0].lb_subset_config: this field is not supported: there is none"
+            )
+            .as_deref(),
             Some("clusters.lb_subset_config")
         );
         assert_eq!(
@@ -131,8 +134,10 @@ mod tests {
             Some("a.b.Lua")
         );
         assert_eq!(
-            unsupported("c[0].options[\"a.b.Options\"].filters[0]: this field is not supported yet")
-                .as_deref(),
+            unsupported(
+                "c[0].options[\"a.b.Options\"].filters[0]: this field is not supported: there is none"
+            )
+            .as_deref(),
             Some("Options.filters")
         );
         assert_eq!(unsupported("a: value is required"), None);

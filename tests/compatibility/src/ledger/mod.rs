@@ -54,39 +54,55 @@ enum Status {
 /// # Errors
 /// When the proxy cannot be run, or `probes.yaml` is wrong.
 pub fn collect(validator: &Validator, verbose: bool) -> Result<Vec<Entry>> {
-    walk(validator, verbose, None)
+    let folder = TempDir::new("ledger")?;
+    walk(validator, verbose, None, &probes::read(&folder)?)
 }
 
-/// Asks the proxy and Envoy about every field and prints where they disagree; with `words` also what both refuse with
-/// different words. Whether there is no field that both know and only one accepts.
+/// Asks the proxy and Envoy about every field and prints where only one of them accepts a sample; with `words` also what
+/// both refuse with different words, and what is not supported. Returns the fields, and whether every disagreement is one
+/// that `probes.yaml` lists, and every one that it lists is still there.
 ///
 /// # Errors
 /// When one of the programs cannot be run, or `probes.yaml` is wrong.
-pub fn verdicts(validator: &Validator, envoy: &Validator, words: bool) -> Result<bool> {
+pub fn verdicts(validator: &Validator, envoy: &Validator, words: bool) -> Result<(Vec<Entry>, bool)> {
     let oracle = Oracle::new(envoy);
-    let entries = walk(validator, false, Some(&oracle))?;
-    let found = oracle.into_found()?;
-    let disagree = found.iter().filter(|one| one.is_about_the_verdict()).count();
-    let unsupported = found.iter().filter(|one| one.is_unsupported()).count();
-    for one in found.iter().filter(|one| words || one.is_about_the_verdict()) {
-        println!("{one}");
-    }
-    let fields: usize = entries.iter().map(|entry| entry.fields.len()).sum();
-    println!(
-        "{fields} fields of {} messages asked about: {disagree} values that only one accepts, {unsupported} not supported, \
-         {} refused with other words",
-        entries.len(),
-        found.len() - disagree - unsupported,
-    );
-    Ok(disagree == 0)
-}
-
-fn walk(validator: &Validator, verbose: bool, oracle: Option<&Oracle<'_>>) -> Result<Vec<Entry>> {
     let folder = TempDir::new("ledger")?;
     let probes = probes::read(&folder)?;
+    let entries = walk(validator, false, Some(&oracle), &probes)?;
+    let found = oracle.into_found()?;
+    let (disagree, other): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(verdicts::Disagreement::is_about_the_verdict);
+    let (known, new): (Vec<_>, Vec<_>) =
+        disagree.iter().partition(|one| probes.verdicts.contains_key(one.label()));
+    let stale = probes.verdicts.keys().filter(|label| !known.iter().any(|one| one.label() == label.as_str()));
+    let stale: Vec<_> = stale.collect();
+    new.iter().for_each(|one| println!("{one}"));
+    stale.iter().for_each(|label| println!("{label}\n  listed in probes.yaml, but both agree"));
+    if words {
+        other.iter().for_each(|one| println!("{one}"));
+    }
+    let fields: usize = entries.iter().map(|entry| entry.fields.len()).sum();
+    let unsupported = other.iter().filter(|one| one.is_unsupported()).count();
+    println!(
+        "{fields} fields of {} messages: {} samples that only one accepts ({} more are meant), {unsupported} not supported \
+         here, {} refused by both with other words",
+        entries.len(),
+        new.len(),
+        known.len(),
+        other.len() - unsupported,
+    );
+    Ok((entries, new.is_empty() && stale.is_empty()))
+}
+
+fn walk(
+    validator: &Validator,
+    verbose: bool,
+    oracle: Option<&Oracle<'_>>,
+    probes: &probes::Probes,
+) -> Result<Vec<Entry>> {
     let root =
         MessageType::find("envoy.config.bootstrap.v3.Bootstrap").ok_or_else(|| anyhow!("no Bootstrap"))?;
-    walk::Walk { validator, probes: &probes, root, verbose, oracle }.run()
+    walk::Walk { validator, probes, root, verbose, oracle }.run()
 }
 
 /// Writes the page.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use dhow_base::UNSUPPORTED;
+
 use super::{Entry, FieldEntry, Status};
 
 #[derive(Default)]
@@ -38,7 +40,7 @@ pub(super) fn render(entries: &[Entry]) -> String {
          `dhow-proxy --mode validate`. Written by `cargo run -p dhow-compatibility -- ledger`; a test fails when it is not current.\n\n\
          - **honoured**: accepted, and read by the code (an unread field does not compile). Values of an enum that are refused are named.\n\
          - **warned**: accepted; the log says at start, with the field's path, what it does not do.\n\
-         - **refused**: the configuration is refused with the field's path. A message inside a refused field is not listed.\n\n",
+         - **refused**: the configuration is refused with the field's path and this reason. A message inside a refused field is not listed.\n\n",
     );
     let _ = writeln!(page, "{}.\n", summary(entries));
     for entry in entries {
@@ -60,10 +62,10 @@ pub(super) fn render(entries: &[Entry]) -> String {
             let (status, mut remark) = match &field.status {
                 Status::Honoured | Status::Checked(_) => ("honoured", String::new()),
                 Status::Warned(text) => ("**warned**", text.clone()),
-                Status::Refused(text) if text == "this field is not supported yet" => {
-                    ("**refused**", String::new())
+                Status::Refused(text) => {
+                    let reason = text.strip_prefix(UNSUPPORTED).and_then(|rest| rest.strip_prefix(": "));
+                    ("**refused**", reason.unwrap_or(text).to_owned())
                 }
-                Status::Refused(text) => ("**refused**", text.clone()),
             };
             if !field.refused_values.is_empty() {
                 remark = format!("refused: {}", field.refused_values.join(", "));

@@ -21,6 +21,8 @@ pub(super) struct Probes {
     pub(super) frames: Vec<FrameSpec>,
     /// Values for fields, by full name.
     pub(super) samples: BTreeMap<String, Sample>,
+    /// Fields on whose samples only one of ours and Envoy agrees, by full name, and why that is meant.
+    pub(super) verdicts: BTreeMap<String, String>,
 }
 
 /// A message at a place of one of the bootstraps.

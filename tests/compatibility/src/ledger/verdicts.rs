@@ -73,6 +73,11 @@ impl<'a> Oracle<'a> {
 }
 
 impl Disagreement {
+    /// Full name of the field.
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
     /// Whether one program accepts what the other refuses, though both know the field.
     pub(super) fn is_about_the_verdict(&self) -> bool {
         matches!(self.kind, Kind::OnlyEnvoyRefuses(_) | Kind::OnlyOursRefuses(_))

@@ -94,9 +94,11 @@ fn lower_fields(fields: Fields, flags: SubsetConfig, path: &FieldPath) -> Result
         Err(_) => return Err(bad("metadata_fallback_policy")),
     };
     let selectors_path = path.field("subset_selectors");
+    // A selector without keys chooses nothing; Envoy does not look at the rest of it.
     let selectors = selectors
         .into_iter()
         .enumerate()
+        .filter(|(_, selector)| !selector.keys.is_empty())
         .map(|(index, selector)| lower_selector(selector, &selectors_path.index(index)));
     Ok(SubsetConfig {
         fallback,
