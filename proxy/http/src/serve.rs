@@ -36,32 +36,32 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
         }
         sheds
     };
-    match codec {
-        CodecType::Http2 if sheds() => {}
-        CodecType::Http2 => {
-            active.end = Box::pin(http2::serve(manager, info, transport, Vec::new(), &active.family)).await
+    // It stays in this place: an idle connection has the room of one, and none for HTTP/2.
+    let wire = Wire::new(transport, manager.worker.buffers().clone(), info.buffer_limit);
+    let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
+    let sniffed = match codec {
+        CodecType::Http1 => Sniffed::Http1,
+        codec => sniff(&manager, &info, down.wire(), codec).await,
+    };
+    active.end = match sniffed {
+        Sniffed::Closed(end) => end,
+        Sniffed::Http2 | Sniffed::Malformed if codec == CodecType::Http2 && sheds() => End::LOCAL,
+        Sniffed::Http1 | Sniffed::Http2 if codec != CodecType::Http2 && sheds() => {
+            Box::pin(http1::close_gently(&manager, &mut down, false)).await
         }
-        CodecType::Http1 | CodecType::Auto => {
-            // It stays in this place: an idle connection has the room of one, and none for HTTP/2.
-            let wire = Wire::new(transport, manager.worker.buffers().clone(), info.buffer_limit);
-            let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
-            let sniffed = match codec {
-                CodecType::Auto => sniff(&manager, &info, down.wire()).await,
-                _ => Sniffed::Http1,
-            };
-            match sniffed {
-                Sniffed::Http1 | Sniffed::Http2 if sheds() => {
-                    active.end = Box::pin(http1::close_gently(&manager, &mut down, false)).await;
-                }
-                Sniffed::Http1 => active.end = http1::serve(&manager, &info, &mut down, &active.family).await,
-                Sniffed::Http2 => {
-                    let (transport, read) = down.into_wire().into_parts();
-                    active.end = Box::pin(http2::serve(manager, info, transport, read, &active.family)).await;
-                }
-                Sniffed::Closed(end) => active.end = end,
-            }
+        Sniffed::Http1 => http1::serve(&manager, &info, &mut down, &active.family).await,
+        Sniffed::Http2 => {
+            let (transport, read) = down.into_wire().into_parts();
+            Box::pin(http2::serve(manager, info, transport, read, &active.family)).await
         }
-    }
+        Sniffed::Malformed => {
+            let counted = http2::Counted::new(&manager, &info);
+            manager.stats.manager.downstream_cx_protocol_error().inc();
+            let end = Box::pin(http1::close_gently(&manager, &mut down, false)).await;
+            drop(counted);
+            end
+        }
+    };
 }
 
 /// Which side ended a connection.
@@ -92,11 +92,15 @@ impl End {
 enum Sniffed {
     Http1,
     Http2,
+    /// HTTP/2 was wanted and something else came.
+    Malformed,
     Closed(End),
 }
 
-/// Tells HTTP/2 with prior knowledge from HTTP/1 by the first bytes.
-async fn sniff(manager: &Manager, info: &ConnectionInfo, wire: &mut Wire) -> Sniffed {
+/// Waits for the first bytes and tells by them HTTP/2 from HTTP/1, or from anything else where nothing but HTTP/2 is
+/// wanted: then the first of them decides, as the client has to be told what is spoken here once it began as it should.
+async fn sniff(manager: &Manager, info: &ConnectionInfo, wire: &mut Wire, codec: CodecType) -> Sniffed {
+    let only_http2 = codec == CodecType::Http2;
     let idle = manager.config.timeouts.idle.map(|idle| clock::now() + idle);
     let aged = manager.connection_end(info);
     let mut timer = dhow_proxy_runtime::DeadlineTimer::new();
@@ -105,9 +109,10 @@ async fn sniff(manager: &Manager, info: &ConnectionInfo, wire: &mut Wire) -> Sni
             let seen = wire.read.filled();
             let compared = seen.len().min(H2_PREFACE.len());
             if seen[..compared] != H2_PREFACE[..compared] {
-                return std::task::Poll::Ready(Sniffed::Http1);
+                let other = if only_http2 { Sniffed::Malformed } else { Sniffed::Http1 };
+                return std::task::Poll::Ready(other);
             }
-            if compared == H2_PREFACE.len() {
+            if compared == H2_PREFACE.len() || only_http2 && compared > 0 {
                 return std::task::Poll::Ready(Sniffed::Http2);
             }
             match wire.poll_fill(cx) {

@@ -36,18 +36,16 @@ pub(super) async fn serve(
     family: &Cell<ClientFamily>,
 ) -> End {
     let stats = &manager.stats.manager;
-    stats.downstream_cx_http2_total().inc();
-    stats.downstream_cx_http2_active().inc();
-    manager.stats.http2().nghttp2_downstream_connections().inc();
-    if let Some(record) = info.record() {
-        record.borrow_mut().protocol = Some(Protocol::Http2);
-    }
-    let _active = Http2Gauge(manager.clone());
+    let _counted = Counted::new(&manager, &info);
     let io = Rewound { read, at: 0, transport };
     let settings = manager.config.http2.clone().with_buffer_limit(info.buffer_limit);
-    let Ok(mut connection) = ServerConnection::handshake(io, &settings).await else {
-        stats.downstream_cx_protocol_error().inc();
-        return End::LOCAL;
+    let mut connection = match ServerConnection::handshake(io, &settings).await {
+        Ok(connection) => connection,
+        Err(error) if error.is_by_peer() => return End::REMOTE,
+        Err(_) => {
+            stats.downstream_cx_protocol_error().inc();
+            return End::LOCAL;
+        }
     };
     let keepalive = manager.config.keepalive.and_then(|rules| {
         let pinger = connection.take_pinger()?;
@@ -340,10 +338,23 @@ impl Drop for StreamsGauge {
         self.0.stats.http2().streams_active().dec();
     }
 }
+/// Counts a connection of HTTP/2 for as long as it is there.
+pub(super) struct Counted(Rc<Manager>);
 
-struct Http2Gauge(Rc<Manager>);
+impl Counted {
+    pub(super) fn new(manager: &Rc<Manager>, info: &ConnectionInfo) -> Self {
+        let stats = &manager.stats.manager;
+        stats.downstream_cx_http2_total().inc();
+        stats.downstream_cx_http2_active().inc();
+        manager.stats.http2().nghttp2_downstream_connections().inc();
+        if let Some(record) = info.record() {
+            record.borrow_mut().protocol = Some(Protocol::Http2);
+        }
+        Self(manager.clone())
+    }
+}
 
-impl Drop for Http2Gauge {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.stats.manager.downstream_cx_http2_active().dec();
     }
