@@ -5,6 +5,7 @@ use regex::bytes::Regex;
 
 use crate::pb::matcher::{RegexMatchAndSubstitute, RegexMatcher};
 use crate::re2;
+use crate::re2_error::in_words_of_re2;
 
 /// A `RegexMatcher` that must match the whole text.
 #[derive(Clone, Debug)]
@@ -53,6 +54,14 @@ impl FullRegex {
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.regex.is_match(text)
     }
+}
+
+/// Compiles an expression in RE2's syntax that may match anywhere in a text.
+///
+/// # Errors
+/// Why it is none, in RE2's words.
+pub fn compile_regex(expression: &str) -> Result<regex::Regex, String> {
+    regex::Regex::new(&re2::translate(expression)).map_err(|error| in_words_of_re2(&error))
 }
 
 /// An expression that may match anywhere in the text.

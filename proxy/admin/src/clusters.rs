@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use dhow_matching::compile_regex;
 use dhow_proto::envoy::admin::v3::{
     ClusterStatus as ClusterMessage, Clusters, HostHealthStatus, HostStatus as HostMessage, SimpleMetric,
     simple_metric,
@@ -10,7 +11,6 @@ use dhow_proto::envoy::config::cluster::v3::{CircuitBreakers, circuit_breakers};
 use dhow_proto::envoy::config::core::v3::{HealthStatus, Locality, RoutingPriority};
 use dhow_proto::envoy::r#type::v3::Percent;
 use dhow_proto::google::protobuf::UInt32Value;
-use regex::Regex;
 
 use crate::pretty;
 use crate::query::QueryParams;
@@ -18,7 +18,7 @@ use crate::reply::Reply;
 use crate::state::{AdminState, ClusterStatus, HostStatus, Thresholds};
 
 pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
-    let filter = match query.non_empty("filter").map(Regex::new).transpose() {
+    let filter = match query.non_empty("filter").map(compile_regex).transpose() {
         Ok(filter) => filter,
         Err(_) => return Reply::error(400, "Invalid re2 regex"),
     };

@@ -7,7 +7,10 @@ use dhow_matching::StringMatcher;
 use crate::query::QueryParams;
 use crate::reply::{Reply, ReplyBody};
 use crate::state::{AdminState, DrainRequest, ServerState};
-use crate::{clusters, config_dump, home, listeners, logging, runtime, server_info, stats};
+use crate::{
+    clusters, config_dump, home, init_dump, listeners, logging, profiling, recent_lookups, runtime,
+    server_info, stats,
+};
 
 /// One command.
 pub(crate) struct Command {
@@ -48,6 +51,10 @@ const fn param(name: &'static str, help: &'static str) -> Param {
     Param { name, help, choices: &[] }
 }
 
+const fn choice(name: &'static str, help: &'static str, choices: &'static [&'static str]) -> Param {
+    Param { name, help, choices }
+}
+
 const STAT_FILTERS: [Param; 3] = [
     param("usedonly", "only stats that were written since the start"),
     param("filter", "only stats in whose names this regular expression is found"),
@@ -62,6 +69,13 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "this overview as a page",
         params: &[],
         answer: |_, _| home::page(),
+    },
+    Command {
+        path: "/allocprofiler",
+        post: true,
+        help: "profile allocations; this build cannot",
+        params: &[choice("enable", "start or stop", &["y", "n"])],
+        answer: |_, query| profiling::allocations(query),
     },
     Command {
         path: "/certs",
@@ -88,6 +102,20 @@ pub(crate) const COMMANDS: &[Command] = &[
             param("include_eds", "endpoints too"),
         ],
         answer: config_dump::answer,
+    },
+    Command {
+        path: "/contention",
+        post: false,
+        help: "waits for locks; they are not measured",
+        params: &[],
+        answer: |_, _| profiling::contention(),
+    },
+    Command {
+        path: "/cpuprofiler",
+        post: true,
+        help: "profile the use of processors; this build cannot",
+        params: &[choice("enable", "start or stop", &["y", "n"])],
+        answer: |_, query| profiling::processors(query),
     },
     Command {
         path: "/drain_listeners",
@@ -121,6 +149,20 @@ pub(crate) const COMMANDS: &[Command] = &[
         },
     },
     Command {
+        path: "/heap_dump",
+        post: false,
+        help: "what holds memory; this build cannot tell",
+        params: &[],
+        answer: |_, _| profiling::heap_dump(),
+    },
+    Command {
+        path: "/heapprofiler",
+        post: true,
+        help: "profile the heap; this build cannot",
+        params: &[choice("enable", "start or stop", &["y", "n"])],
+        answer: |_, _| profiling::heap(),
+    },
+    Command {
         path: "/help",
         post: false,
         help: "this overview as text",
@@ -135,10 +177,17 @@ pub(crate) const COMMANDS: &[Command] = &[
         answer: |state, _| Reply::text(state.hot_restart_version()),
     },
     Command {
+        path: "/init_dump",
+        post: false,
+        help: "what the start waits for",
+        params: &[param("mask", "listener: only what listeners wait for, which is all there is")],
+        answer: init_dump::answer,
+    },
+    Command {
         path: "/listeners",
         post: false,
         help: "listeners and their addresses",
-        params: &[Param { name: "format", help: "form of the answer", choices: &["text", "json"] }],
+        params: &[choice("format", "form of the answer", &["text", "json"])],
         answer: listeners::answer,
     },
     Command {
@@ -147,11 +196,12 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "show or change log levels",
         params: &[
             param("paths", "several loggers: name1:level1,name2:level2"),
-            Param {
-                name: "level",
-                help: "level of all loggers",
-                choices: &["", "trace", "debug", "info", "warning", "error", "critical", "off"],
-            },
+            param("group", "a group of loggers and its level, name:level; there are no groups"),
+            choice(
+                "level",
+                "level of all loggers",
+                &["", "trace", "debug", "info", "warning", "error", "critical", "off"],
+            ),
         ],
         answer: logging::answer,
     },
@@ -161,6 +211,20 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "memory in use",
         params: &[],
         answer: |state, _| server_info::memory(state),
+    },
+    Command {
+        path: "/memory/tcmalloc",
+        post: false,
+        help: "figures of an allocator that this build has not",
+        params: &[],
+        answer: |_, _| profiling::tcmalloc(),
+    },
+    Command {
+        path: "/peak_heap_dump",
+        post: false,
+        help: "what held memory when most was held; this build cannot tell",
+        params: &[],
+        answer: |_, _| profiling::heap_dump(),
     },
     Command {
         path: "/quitquitquit",
@@ -222,17 +286,13 @@ pub(crate) const COMMANDS: &[Command] = &[
             STAT_FILTERS[0],
             STAT_FILTERS[1],
             STAT_FILTERS[2],
-            Param { name: "format", help: "form of the answer", choices: &["text", "json", "prometheus"] },
-            Param {
-                name: "type",
-                help: "kind of stats",
-                choices: &["All", "Counters", "Histograms", "Gauges", "TextReadouts"],
-            },
-            Param {
-                name: "histogram_buckets",
-                help: "form of histograms",
-                choices: &["cumulative", "disjoint", "detailed", "summary"],
-            },
+            choice("format", "form of the answer", &["html", "active-html", "text", "json"]),
+            choice("type", "kind of stats", &["All", "Counters", "Histograms", "Gauges", "TextReadouts"]),
+            choice(
+                "histogram_buckets",
+                "form of histograms",
+                &["cumulative", "disjoint", "detailed", "summary"],
+            ),
         ],
         answer: stats::answer,
     },
@@ -245,13 +305,37 @@ pub(crate) const COMMANDS: &[Command] = &[
             param("text_readouts", "text readouts too, as gauges with the text as a label"),
             STAT_FILTERS[1],
             STAT_FILTERS[2],
-            Param {
-                name: "histogram_buckets",
-                help: "form of histograms",
-                choices: &["cumulative", "summary"],
-            },
+            choice("histogram_buckets", "form of histograms", &["cumulative", "summary"]),
         ],
         answer: stats::prometheus,
+    },
+    Command {
+        path: "/stats/recentlookups",
+        post: false,
+        help: "names of stats that were looked up by their text",
+        params: &[],
+        answer: |state, _| recent_lookups::show(state),
+    },
+    Command {
+        path: "/stats/recentlookups/clear",
+        post: true,
+        help: "forget the names that were looked up",
+        params: &[],
+        answer: |_, _| Reply::ok(),
+    },
+    Command {
+        path: "/stats/recentlookups/disable",
+        post: true,
+        help: "stop remembering names that are looked up",
+        params: &[],
+        answer: |state, _| recent_lookups::track(state, false),
+    },
+    Command {
+        path: "/stats/recentlookups/enable",
+        post: true,
+        help: "remember names that are looked up",
+        params: &[],
+        answer: |state, _| recent_lookups::track(state, true),
     },
 ];
 

@@ -1,5 +1,6 @@
 //! `/config_dump`.
 
+use dhow_matching::compile_regex;
 use dhow_proto::{Kind, MessageType};
 use regex::Regex;
 use serde_json::{Map, Value, json};
@@ -11,12 +12,10 @@ use crate::reply::Reply;
 use crate::state::AdminState;
 
 pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
-    let names = match query.non_empty("name_regex").map(|text| (text, Regex::new(text))) {
+    let names = match query.non_empty("name_regex").map(|text| (text, compile_regex(text))) {
         None => None,
         Some((_, Ok(names))) => Some(names),
-        Some((text, Err(error))) => {
-            let error = error.to_string();
-            let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Some((text, Err(reason))) => {
             let reason = format!("INVALID_ARGUMENT: Error while parsing name_regex from {text}: {reason}");
             return failure(400, reason);
         }

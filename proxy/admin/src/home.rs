@@ -5,6 +5,18 @@ use std::fmt::Write;
 use crate::commands::{COMMANDS, Command};
 use crate::reply::Reply;
 
+/// The beginning of a page; `{title}` stands for what it is about.
+pub(crate) const HEAD: &str = "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<title>{title}</title>\n<style>\n\
+    body { font-family: sans-serif; }\ntd, th { padding: 4px 12px 4px 0; vertical-align: top; text-align: left; }\n\
+    </style>\n</head>\n<body>\n<h1>{title}</h1>\n";
+
+/// The parameters of a command that have a few values to choose from, with these.
+pub(crate) fn choices(path: &str) -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    let params =
+        COMMANDS.iter().filter(move |command| command.path == path).flat_map(|command| command.params);
+    params.filter(|param| !param.choices.is_empty()).map(|param| (param.name, param.choices))
+}
+
 /// The overview as text.
 pub(crate) fn help() -> String {
     let mut out = "admin commands are:\n".to_owned();
@@ -25,10 +37,8 @@ pub(crate) fn help() -> String {
 
 /// The overview as a page with links and forms.
 pub(crate) fn page() -> Reply {
-    let mut out = "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<title>Proxy admin</title>\n<style>\n\
-                   body { font-family: sans-serif; }\ntd { padding: 4px 12px 4px 0; vertical-align: top; }\n\
-                   </style>\n</head>\n<body>\n<h1>Proxy admin</h1>\n<table>\n"
-        .to_owned();
+    let mut out = HEAD.replace("{title}", "Proxy admin");
+    out.push_str("<table>\n");
     for command in COMMANDS.iter().filter(|command| command.path != "/") {
         row(command, &mut out);
     }

@@ -9,15 +9,19 @@ mod commands;
 mod config_dump;
 mod field_mask;
 mod home;
+mod init_dump;
 mod listeners;
 mod logging;
 mod pretty;
+mod profiling;
 mod query;
+mod recent_lookups;
 mod reply;
 mod runtime;
 mod server_info;
 mod state;
 mod stats;
+mod stats_page;
 #[cfg(test)]
 mod tests;
 
@@ -26,5 +30,5 @@ pub use commands::Admin;
 pub use reply::{MakeBody, Reply, ReplyBody};
 pub use state::{
     AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, OutlierStatus,
-    RuntimeEntry, RuntimeValues, ServerState, Thresholds,
+    RuntimeEntry, RuntimeValues, ServerState, Thresholds, UnreadyListener,
 };

@@ -30,31 +30,25 @@ fn loggers(state: &dyn AdminState) -> String {
 }
 
 fn change(state: &dyn AdminState, query: &QueryParams) -> Result<(), &'static str> {
-    let changes: Vec<(Option<&str>, &str)> = match query.pairs() {
+    // The page's form sends all of its fields, also those that were left empty.
+    let mut given = query.firsts();
+    given.retain(|(_, value)| !value.is_empty());
+    let changes: Vec<(Option<&str>, &str)> = match given[..] {
         [] => return Ok(()),
-        [(name, value)] => match name.as_str() {
-            // The page's form sends all of its fields, also those that were left empty.
-            "level" | "paths" if value.is_empty() => return Ok(()),
-            "level" => vec![(None, value)],
-            "paths" => named(value)?,
-            "group" => return Err("group parameter requires fine-grain logging to be enabled"),
-            name => vec![(Some(name), value)],
-        },
-        pairs => match pairs.iter().filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>()[..] {
-            [] => return Ok(()),
-            [(name, value)] if name == "level" => vec![(None, value.as_str())],
-            [(name, value)] if name == "paths" => named(value)?,
-            _ => return Err("invalid number of parameters"),
-        },
+        [("level", value)] => vec![(None, value)],
+        [("paths", value)] => named(value)?,
+        [("group", _)] => return Err("group parameter requires fine-grain logging to be enabled"),
+        [(name, value)] => vec![(Some(name), value)],
+        _ => return Err("invalid number of parameters"),
     };
     let known = state.loggers();
     let mut levels = Vec::with_capacity(changes.len());
     for (name, level) in changes {
-        let level = LogLevel::from_name(level).ok_or("unknown logger level")?;
-        if name.is_some_and(|name| !known.iter().any(|(logger, _)| logger == name)) {
-            return Err("unknown logger name");
-        }
-        levels.push((name, level));
+        levels.push((name, LogLevel::from_name(level).ok_or("unknown logger level")?));
+    }
+    let is_known = |name: &str| known.iter().any(|(logger, _)| logger == name);
+    if levels.iter().any(|(name, _)| name.is_some_and(|name| !is_known(name))) {
+        return Err("unknown logger name");
     }
     for (name, level) in levels {
         if !state.set_log_level(name, level) {
@@ -65,7 +59,7 @@ fn change(state: &dyn AdminState, query: &QueryParams) -> Result<(), &'static st
 }
 
 fn named(list: &str) -> Result<Vec<(Option<&str>, &str)>, &'static str> {
-    let each = list.split(',').map(|pair| match pair.split_once(':') {
+    let each = list.split(',').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once(':') {
         Some((name, level)) if !name.is_empty() && !level.is_empty() => Ok((Some(name), level)),
         _ => Err("empty logger name or empty logger level"),
     });

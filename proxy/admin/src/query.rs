@@ -37,6 +37,17 @@ impl QueryParams {
         self.get(name).is_some()
     }
 
+    /// The first value of each parameter.
+    pub(crate) fn firsts(&self) -> Vec<(&str, &str)> {
+        let mut firsts: Vec<(&str, &str)> = Vec::new();
+        for (name, value) in &self.pairs {
+            if !firsts.iter().any(|(known, _)| known == name) {
+                firsts.push((name, value));
+            }
+        }
+        firsts
+    }
+
     pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }

@@ -1,5 +1,7 @@
 //! What the admin interface asks of the server.
 
+use std::cell::Cell;
+
 use dhow_proto::envoy::admin::v3::{Certificates, Memory, ServerInfo};
 use dhow_proto::envoy::config::core::v3::Address;
 use dhow_stats::{Store, UnstoredStat};
@@ -191,13 +193,19 @@ impl LogLevel {
         }
     }
 
-    /// The level of this name; `warn` is accepted too, as in Envoy.
+    /// The level of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        if name == "warn" {
-            return Some(Self::Warning);
-        }
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
+}
+
+/// A listener that does not serve yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadyListener {
+    /// Name of what waits, in Envoy's form.
+    pub name: String,
+    /// Names of what is waited for.
+    pub targets: Vec<String>,
 }
 
 /// The server as the admin interface sees it. All calls come from the main thread and must not block.
@@ -218,6 +226,10 @@ pub trait AdminState {
     fn clusters(&self) -> Vec<ClusterStatus>;
     /// `/listeners`.
     fn listeners(&self) -> Vec<ListenerStatus>;
+    /// `/init_dump`: listeners that wait for something.
+    fn unready_listeners(&self) -> Vec<UnreadyListener>;
+    /// Whether names of statistics that are looked up are to be remembered (`/stats/recentlookups`).
+    fn tracks_lookups(&self) -> &Cell<bool>;
     /// `/config_dump` in the order bootstrap, clusters, endpoints when asked for, listeners, scoped routes, routes, secrets.
     fn config_dump(&self, include_eds: bool) -> Vec<ConfigPart>;
     /// `/certs`.

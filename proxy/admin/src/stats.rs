@@ -1,39 +1,145 @@
 //! `/stats` and `/stats/prometheus`.
 
+use dhow_matching::compile_regex;
 use dhow_stats::{HistogramBuckets, Query, Snapshot, StatType, render_json, render_prometheus, render_text};
-use regex::Regex;
 
 use crate::query::QueryParams;
-use crate::reply::{JSON, Reply, TEXT};
+use crate::reply::{HTML, JSON, Reply, TEXT};
 use crate::state::AdminState;
+use crate::stats_page;
+
+/// What is asked for, by its form.
+enum Format {
+    Text,
+    Json,
+    Page,
+    ActivePage,
+    Prometheus,
+}
+
+/// How histograms are wanted.
+enum Histograms {
+    /// As the form has them by itself.
+    Unsaid,
+    /// In one of our own ways.
+    Mode(HistogramBuckets),
+    /// As Prometheus' own kind of histograms, which its text form has not.
+    Native,
+}
+
+/// What `/stats` is asked for.
+struct Asked {
+    selected: Query,
+    histograms: Histograms,
+    format: Format,
+}
+
+impl Asked {
+    /// Reads the parameters, or answers what is wrong with the first of them that Envoy looks at.
+    fn of(query: &QueryParams) -> Result<Self, Reply> {
+        let filter = match query.non_empty("filter").map(compile_regex).transpose() {
+            Ok(filter) => filter,
+            Err(reason) => return Err(Reply::error(400, format!("Invalid re2 regex: {reason}"))),
+        };
+        let histograms = match query.non_empty("histogram_buckets") {
+            None => Histograms::Unsaid,
+            Some("prometheusnative") => Histograms::Native,
+            Some("none") => Histograms::Mode(HistogramBuckets::Summary),
+            Some(name) => match HistogramBuckets::from_name(name) {
+                Some(mode) => Histograms::Mode(mode),
+                None => {
+                    let modes = "cumulative|disjoint|detailed|summary|prometheusnative";
+                    return Err(Reply::error(400, format!("usage: /stats?histogram_buckets=({modes})\n")));
+                }
+            },
+        };
+        let kind = match query.non_empty("type") {
+            None | Some("All") => None,
+            Some(name) => match StatType::from_name(name) {
+                Some(kind) => Some(kind),
+                None => return Err(Reply::error(400, "invalid &type= param")),
+            },
+        };
+        let format = match query.non_empty("format") {
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some("html") => Format::Page,
+            Some("active-html") => Format::ActivePage,
+            Some("prometheus") => Format::Prometheus,
+            Some(_) => {
+                let usage = "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n";
+                return Err(Reply::error(400, usage));
+            }
+        };
+        let (used_only, invert_filter) = (query.has("usedonly"), query.has("invert_filter"));
+        Ok(Self { selected: Query { used_only, filter, invert_filter, kind }, histograms, format })
+    }
+}
 
 pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
-    match query.get("format") {
-        None | Some("" | "text") => with_query(state, query, |selected, mode| {
-            Reply::later(TEXT, move |state| render_text(state.stats(), &snapshot(state, &selected), mode))
-        }),
-        Some("json") => with_query(state, query, |selected, mode| {
+    let Asked { selected, histograms, format } = match Asked::of(query) {
+        Ok(asked) => asked,
+        Err(reply) => return reply,
+    };
+    if let Format::Prometheus = format {
+        return in_prometheus_form(state, selected, &histograms, query.has("text_readouts"));
+    }
+    let mode = match histograms {
+        Histograms::Unsaid => HistogramBuckets::default(),
+        Histograms::Mode(mode) => mode,
+        Histograms::Native => {
+            return Reply::error(400, "Invalid histogram_buckets type for non prometheus stats type");
+        }
+    };
+    state.refresh_stats();
+    match format {
+        Format::Json => {
             Reply::later(JSON, move |state| render_json(state.stats(), &snapshot(state, &selected), mode))
-        }),
-        Some("prometheus") => prometheus(state, query),
-        Some(_) => Reply::error(400, "usage: /stats?format=(json|prometheus|text)\n\n"),
+        }
+        Format::Page => {
+            let asked = query.clone();
+            Reply::later(HTML, move |state| {
+                let text = render_text(state.stats(), &snapshot(state, &selected), mode);
+                stats_page::fixed(&asked, &text)
+            })
+        }
+        Format::ActivePage => Reply::html(stats_page::active(query)),
+        Format::Text | Format::Prometheus => {
+            Reply::later(TEXT, move |state| render_text(state.stats(), &snapshot(state, &selected), mode))
+        }
     }
 }
 
 pub(crate) fn prometheus(state: &dyn AdminState, query: &QueryParams) -> Reply {
-    let mode = query.non_empty("histogram_buckets");
-    if !matches!(mode, None | Some("cumulative" | "summary")) {
-        return Reply::error(400, "usage: /stats/prometheus?histogram_buckets=(cumulative|summary)\n");
+    match Asked::of(query) {
+        Ok(Asked { selected, histograms, .. }) => {
+            in_prometheus_form(state, selected, &histograms, query.has("text_readouts"))
+        }
+        Err(reply) => reply,
     }
-    with_query(state, query, |selected, mode| {
-        let mode = match query.non_empty("histogram_buckets") {
-            None => HistogramBuckets::Cumulative,
-            Some(_) => mode,
-        };
-        let text_readouts = query.has("text_readouts");
-        Reply::later(TEXT, move |state| {
-            render_prometheus(state.stats(), &snapshot(state, &selected), mode, text_readouts)
-        })
+}
+
+fn in_prometheus_form(
+    state: &dyn AdminState,
+    selected: Query,
+    histograms: &Histograms,
+    text_readouts: bool,
+) -> Reply {
+    let mode = match histograms {
+        Histograms::Unsaid => HistogramBuckets::Cumulative,
+        Histograms::Mode(mode @ (HistogramBuckets::Cumulative | HistogramBuckets::Summary)) => *mode,
+        Histograms::Mode(_) => return Reply::error(400, "unsupported prometheus histogram bucket mode"),
+        Histograms::Native => {
+            let reason =
+                "unsupported prometheusnative histogram type when not using protobuf exposition format";
+            return Reply::error(400, reason);
+        }
+    };
+    // All kinds are shown, whatever was asked for.
+    let selected = Query { kind: None, ..selected };
+    state.refresh_stats();
+    Reply::later(TEXT, move |state| {
+        render_prometheus(state.stats(), &snapshot(state, &selected), mode, text_readouts)
     })
 }
 
@@ -41,33 +147,4 @@ fn snapshot(state: &dyn AdminState, query: &Query) -> Snapshot {
     let mut snapshot = state.stats().snapshot(query);
     snapshot.add_unstored(query, state.endpoint_stats());
     snapshot
-}
-
-fn with_query(
-    state: &dyn AdminState,
-    query: &QueryParams,
-    render: impl FnOnce(Query, HistogramBuckets) -> Reply,
-) -> Reply {
-    let Some(mode) = HistogramBuckets::from_name(query.get("histogram_buckets").unwrap_or_default()) else {
-        return Reply::error(400, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n");
-    };
-    let kind = match query.non_empty("type") {
-        None | Some("All") => None,
-        Some(name) => match StatType::from_name(name) {
-            Some(kind) => Some(kind),
-            None => return Reply::error(400, "invalid &type= param"),
-        },
-    };
-    let filter = match query.non_empty("filter").map(Regex::new).transpose() {
-        Ok(filter) => filter,
-        Err(error) => {
-            let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            return Reply::error(400, format!("Invalid re2 regex: {reason}"));
-        }
-    };
-    state.refresh_stats();
-    let selected =
-        Query { used_only: query.has("usedonly"), filter, invert_filter: query.has("invert_filter"), kind };
-    render(selected, mode)
 }

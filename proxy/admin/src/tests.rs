@@ -1,6 +1,6 @@
 //! The endpoints over a made-up server.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use dhow_matching::StringMatcher;
@@ -17,7 +17,7 @@ use dhow_stats::Store;
 
 use crate::state::{
     AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, RuntimeEntry,
-    RuntimeValues, ServerState, Thresholds,
+    RuntimeValues, ServerState, Thresholds, UnreadyListener,
 };
 use crate::{Admin, Reply, write_address_file};
 
@@ -25,6 +25,7 @@ struct Server {
     store: Store,
     state: ServerState,
     actions: RefCell<Vec<String>>,
+    tracks_lookups: Cell<bool>,
     levels: RefCell<Vec<(String, LogLevel)>>,
 }
 
@@ -33,6 +34,7 @@ fn server() -> Rc<Server> {
         store: Store::new(),
         state: ServerState::Live,
         actions: RefCell::default(),
+        tracks_lookups: Cell::default(),
         levels: RefCell::new(vec![("admin".to_owned(), LogLevel::Info), ("http".to_owned(), LogLevel::Info)]),
     })
 }
@@ -119,6 +121,12 @@ impl AdminState for Server {
             address: address(10000),
             additional: vec![("127.0.0.1:10001".to_owned(), address(10001))],
         }]
+    }
+    fn unready_listeners(&self) -> Vec<UnreadyListener> {
+        vec![UnreadyListener { name: "l".to_owned(), targets: vec!["routes".to_owned()] }]
+    }
+    fn tracks_lookups(&self) -> &Cell<bool> {
+        &self.tracks_lookups
     }
     fn config_dump(&self, include_eds: bool) -> Vec<ConfigPart> {
         self.did(format!("dump eds={include_eds}"));
@@ -415,7 +423,7 @@ fn log_levels_change_together_or_not_at_all() {
     let ask = |query: &str| ask(&server, "POST", &format!("/logging{query}"));
     assert_eq!(ask(""), (200, "active loggers:\n  admin: info\n  http: info\n\n".to_owned()));
     assert_eq!(ask("?http=debug").1, "active loggers:\n  admin: info\n  http: debug\n\n");
-    assert_eq!(ask("?level=warn").1, "active loggers:\n  admin: warning\n  http: warning\n\n");
+    assert_eq!(ask("?level=warning").1, "active loggers:\n  admin: warning\n  http: warning\n\n");
     assert_eq!(ask("?paths=http:trace,admin:off").1, "active loggers:\n  admin: off\n  http: trace\n\n");
     for (query, reason) in [
         ("?level=foo", "unknown logger level"),
@@ -446,6 +454,24 @@ fn unknown_paths_get_the_overview() {
     }
     let page = Admin::new(server(), vec![]).handle("GET", "/", None);
     assert_eq!((page.status, page.content_type), (200, "text/html; charset=UTF-8"));
+}
+
+#[test]
+fn what_waits_is_shown_for_masks_that_mean_it() {
+    let (_, all) = get("/init_dump");
+    assert!(all.contains("\"name\": \"l\"") && all.contains("\"routes\""), "{all}");
+    assert_eq!(get("/init_dump?mask=listener").1, all);
+    assert_eq!(get("/init_dump?mask=cluster").1, "{}\n");
+}
+
+#[test]
+fn lookups_are_remembered_when_asked_for() {
+    let server = server();
+    assert!(ask(&server, "GET", "/stats/recentlookups").1.starts_with("Lookup tracking is not enabled."));
+    ask(&server, "POST", "/stats/recentlookups/enable");
+    assert_eq!(ask(&server, "GET", "/stats/recentlookups").1, "   Count Lookup\n\ntotal: 0\n");
+    ask(&server, "POST", "/stats/recentlookups/disable");
+    assert!(ask(&server, "GET", "/stats/recentlookups").1.starts_with("Lookup tracking is not enabled."));
 }
 
 #[test]

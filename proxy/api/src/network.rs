@@ -24,6 +24,11 @@ pub trait NetworkFilter: fmt::Debug + Send + Sync {
     fn is_warm(&self) -> bool {
         true
     }
+
+    /// What the filter waits for, in Envoy's form, as long as it is not warm.
+    fn waits_for(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A terminal network filter on one worker.

@@ -89,6 +89,15 @@ impl NetworkFilter for HttpConnectionManager {
     fn is_warm(&self) -> bool {
         matches!(self.config.routes, RouteSource::Scoped(_)) || self.routes.is_ready()
     }
+
+    fn waits_for(&self) -> Option<String> {
+        match &self.config.routes {
+            RouteSource::Rds { name, .. } if !self.routes.is_ready() => {
+                Some(format!("shared target RdsRouteConfigSubscription RDS init {name}"))
+            }
+            _ => None,
+        }
+    }
 }
 
 struct Handler {

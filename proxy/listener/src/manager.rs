@@ -69,6 +69,8 @@ pub struct ListenerView {
     pub origin: Origin,
     /// Whether it serves, or waits for its routes.
     pub active: bool,
+    /// Names of what it waits for.
+    pub waits_for: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,13 @@ impl Entry {
             last_updated: self.last_updated,
             origin: self.origin,
             active,
+            waits_for: self
+                .listener
+                .config
+                .chains
+                .iter()
+                .filter_map(|chain| chain.filter.waits_for())
+                .collect(),
         }
     }
 }

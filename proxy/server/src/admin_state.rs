@@ -1,6 +1,7 @@
 //! The process as the admin interface sees it.
 
 use std::cell::{Cell, RefCell};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use dhow_proto::google::protobuf::{Duration as ProtoDuration, Timestamp};
 use dhow_proxy_access_log::LogWriter;
 use dhow_proxy_admin::{
     AdminState, ClusterStatus, ConfigPart, DrainRequest, HostStatus, ListenerStatus, LogLevel, OutlierStatus,
-    RuntimeValues, ServerState, Thresholds,
+    RuntimeValues, ServerState, Thresholds, UnreadyListener,
 };
 use dhow_proxy_listener::ListenerView;
 use dhow_proxy_upstream::{Host, HostAddress, Origin, Resource, RoutingPriority};
@@ -56,6 +57,8 @@ pub(crate) struct ProcessState {
     pub(crate) draining: Cell<Option<Draining>>,
     pub(crate) begun: Instant,
     pub(crate) begun_at: SystemTime,
+    /// Whether names of statistics that are looked up are to be remembered.
+    pub(crate) tracks_lookups: Cell<bool>,
     /// Told when the process is to end.
     pub(crate) quit: Rc<Notify>,
     /// Flushes what workers hold of access logs.
@@ -154,6 +157,22 @@ impl AdminState for ProcessState {
     fn listeners(&self) -> Vec<ListenerStatus> {
         let views = self.configuration.borrow().listeners.views();
         views.iter().filter(|view| view.active).map(listener_status).collect()
+    }
+
+    fn unready_listeners(&self) -> Vec<UnreadyListener> {
+        let views = self.configuration.borrow().listeners.views();
+        let waiting = views.iter().filter(|view| !view.waits_for.is_empty());
+        let unready = waiting.map(|view| {
+            let mut hasher = DefaultHasher::new();
+            view.encoded.hash(&mut hasher);
+            let name = format!("init manager Listener-local-init-manager {} {}", view.name, hasher.finish());
+            UnreadyListener { name, targets: view.waits_for.clone() }
+        });
+        unready.collect()
+    }
+
+    fn tracks_lookups(&self) -> &Cell<bool> {
+        &self.tracks_lookups
     }
 
     fn config_dump(&self, include_eds: bool) -> Vec<ConfigPart> {

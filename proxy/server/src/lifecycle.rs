@@ -296,6 +296,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         state: Cell::new(ServerState::PreInitializing),
         failing: Cell::new(false),
         draining: Cell::new(None),
+        tracks_lookups: Cell::new(false),
         begun,
         begun_at: SystemTime::now(),
         quit: quit.clone(),

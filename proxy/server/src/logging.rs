@@ -18,60 +18,51 @@ use tracing_subscriber::{Registry, reload};
 use crate::cli::Options;
 use crate::log_pattern::{self, Line, LogPattern};
 
-/// Envoy's names of components with the crates that do their work here.
-const COMPONENTS: &[(&str, &str)] = &[
-    ("main", "dhow_proxy_server"),
-    ("admin", "dhow_proxy_admin"),
-    ("config", "dhow_proxy_xds"),
-    ("upstream", "dhow_proxy_upstream"),
-    ("http", "dhow_proxy_http"),
-    ("router", "dhow_proxy_http::router"),
-    ("pool", "dhow_proxy_http::upstream"),
-    ("conn_handler", "dhow_proxy_listener"),
-    ("connection", "dhow_proxy_listener"),
-    ("filter", "dhow_proxy_filters"),
-    ("tcp_proxy", "dhow_proxy_tcp"),
-    ("file", "dhow_proxy_access_log"),
-    ("http2", "h2"),
-];
-
-/// Names of Envoy's components that have no counterpart here; levels for them are accepted and do nothing.
-const OTHERS: &[&str] = &[
+/// Envoy's names of components, in the order in which it lists them. Levels of those that have no counterpart here are accepted and do
+/// nothing.
+const COMPONENTS: &[&str] = &[
     "a2a",
+    "admin",
     "ai_protocol_manager",
     "alternate_protocols_cache",
-    "assert",
     "aws",
+    "assert",
     "backtrace",
     "basic_auth",
     "cache_filter",
     "client",
+    "config",
+    "connection",
+    "conn_handler",
     "compression",
     "credential_injector",
     "decompression",
     "dns",
     "dubbo",
-    "dynamic_modules",
     "envoy_bug",
     "ext_authz",
     "ext_proc",
+    "rocketmq",
+    "file",
+    "filter",
     "forward_proxy",
     "geolocation",
-    "golang",
     "grpc",
     "happy_eyeballs",
     "hc",
     "health_checker",
+    "http",
+    "http2",
     "hystrix",
     "init",
     "io",
-    "ip_tagging",
-    "json_rpc",
     "jwt",
+    "json_rpc",
     "kafka",
     "key_value_store",
-    "local_rate_limit",
     "lua",
+    "local_rate_limit",
+    "main",
     "matcher",
     "mcp",
     "misc",
@@ -81,23 +72,44 @@ const OTHERS: &[&str] = &[
     "oauth2",
     "quic",
     "quic_stream",
+    "pool",
     "rate_limit_quota",
     "rbac",
     "rds",
     "redis",
-    "rocketmq",
+    "router",
     "runtime",
+    "stats",
     "secret",
     "sse",
-    "stats",
-    "stats_sinks",
     "tap",
     "testing",
     "thrift",
     "tracing",
+    "upstream",
     "udp",
     "wasm",
     "websocket",
+    "golang",
+    "stats_sinks",
+    "dynamic_modules",
+    "ip_tagging",
+];
+
+/// The crates and modules that do the work of a component here.
+const TARGETS: &[(&str, &str)] = &[
+    ("main", "dhow_proxy_server"),
+    ("admin", "dhow_proxy_admin"),
+    ("config", "dhow_proxy_xds"),
+    ("upstream", "dhow_proxy_upstream"),
+    ("http", "dhow_proxy_http"),
+    ("router", "dhow_proxy_http::router"),
+    ("pool", "dhow_proxy_http::upstream"),
+    ("conn_handler", "dhow_proxy_listener"),
+    ("filter", "dhow_proxy_filters"),
+    ("filter", "dhow_proxy_tcp"),
+    ("file", "dhow_proxy_access_log"),
+    ("http2", "h2"),
 ];
 
 /// Starts logging as the command line says.
@@ -134,21 +146,16 @@ static PATTERN: Mutex<Option<LogPattern>> = Mutex::new(None);
 
 /// The levels in force; changed by `POST /logging`.
 struct LogState {
-    default: LevelFilter,
-    levels: Vec<(&'static str, LevelFilter)>,
+    default: LogLevel,
+    levels: Vec<(&'static str, LogLevel)>,
     handle: reload::Handle<Targets, Registry>,
 }
 
 static STATE: OnceLock<Mutex<LogState>> = OnceLock::new();
 
 /// The level of every component, by the command line.
-fn initial_levels(
-    options: &Options,
-    default: LevelFilter,
-) -> Result<Vec<(&'static str, LevelFilter)>, String> {
-    let names = COMPONENTS.iter().map(|(name, _)| *name).chain(OTHERS.iter().copied());
-    let mut levels: Vec<_> = names.map(|name| (name, default)).collect();
-    levels.sort_unstable_by_key(|(name, _)| *name);
+fn initial_levels(options: &Options, default: LogLevel) -> Result<Vec<(&'static str, LogLevel)>, String> {
+    let mut levels: Vec<_> = COMPONENTS.iter().map(|name| (*name, default)).collect();
     for pair in options.component_log_level.split(',').filter(|pair| !pair.is_empty()) {
         let (name, wanted) = pair.split_once(':').ok_or_else(|| {
             format!("error: component log level not correctly specified '{}'", options.component_log_level)
@@ -162,40 +169,40 @@ fn initial_levels(
     Ok(levels)
 }
 
-fn targets(default: LevelFilter, levels: &[(&'static str, LevelFilter)]) -> Targets {
-    let mut targets = Targets::new().with_default(default);
+fn targets(default: LogLevel, levels: &[(&'static str, LogLevel)]) -> Targets {
+    let other = filter(default);
+    let mut targets = Targets::new().with_default(other);
     // Libraries speak up only when asked for by name.
     for library in ["hyper", "hyper_util", "hickory_resolver", "hickory_proto", "rustls", "mio"] {
-        targets = targets.with_target(library, default.min(LevelFilter::WARN));
+        targets = targets.with_target(library, other.min(LevelFilter::WARN));
     }
-    for (name, target) in COMPONENTS {
-        let level =
-            levels.iter().find(|(component, _)| component == name).map_or(default, |(_, level)| *level);
+    for (name, target) in TARGETS {
+        let level = levels.iter().find(|(component, _)| component == name);
+        let level = level.map_or(other, |(_, level)| filter(*level));
         let level = if *name == "http2" { level.min(LevelFilter::WARN) } else { level };
         targets = targets.with_target(*target, level);
     }
     targets
 }
 
-/// All components and their levels, by name.
+/// All components and their levels.
 pub(crate) fn levels() -> Vec<(String, LogLevel)> {
     let Some(state) = STATE.get() else { return Vec::new() };
     let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    state.levels.iter().map(|(name, level)| ((*name).to_owned(), log_level(*level))).collect()
+    state.levels.iter().map(|(name, level)| ((*name).to_owned(), *level)).collect()
 }
 
 /// Sets the level of one component, or of all. False when there is none of this name.
 pub(crate) fn set_level(component: Option<&str>, wanted: LogLevel) -> bool {
     let Some(state) = STATE.get() else { return false };
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    let filter = level(wanted.name()).unwrap_or(LevelFilter::INFO);
     match component {
         None => {
-            state.default = filter;
-            state.levels.iter_mut().for_each(|(_, level)| *level = filter);
+            state.default = wanted;
+            state.levels.iter_mut().for_each(|(_, level)| *level = wanted);
         }
         Some(component) => match state.levels.iter_mut().find(|(name, _)| *name == component) {
-            Some((_, level)) => *level = filter,
+            Some((_, level)) => *level = wanted,
             None => return false,
         },
     }
@@ -203,27 +210,32 @@ pub(crate) fn set_level(component: Option<&str>, wanted: LogLevel) -> bool {
     state.handle.reload(fresh).is_ok()
 }
 
-fn log_level(filter: LevelFilter) -> LogLevel {
-    match filter.into_level() {
-        None => LogLevel::Off,
-        Some(Level::ERROR) => LogLevel::Error,
-        Some(Level::WARN) => LogLevel::Warning,
-        Some(Level::INFO) => LogLevel::Info,
-        Some(Level::DEBUG) => LogLevel::Debug,
-        Some(Level::TRACE) => LogLevel::Trace,
+fn log_level(level: Level) -> LogLevel {
+    match level {
+        Level::ERROR => LogLevel::Error,
+        Level::WARN => LogLevel::Warning,
+        Level::INFO => LogLevel::Info,
+        Level::DEBUG => LogLevel::Debug,
+        Level::TRACE => LogLevel::Trace,
     }
 }
 
-fn level(name: &str) -> Result<LevelFilter, String> {
-    Ok(match name {
-        "trace" => LevelFilter::TRACE,
-        "debug" => LevelFilter::DEBUG,
-        "info" => LevelFilter::INFO,
-        "warning" | "warn" => LevelFilter::WARN,
-        "error" | "critical" => LevelFilter::ERROR,
-        "off" => LevelFilter::OFF,
-        other => return Err(format!("error: invalid log level specified '{other}'")),
-    })
+/// What is let through at a level. Nothing is critical here and not an error too.
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Error | LogLevel::Critical => LevelFilter::ERROR,
+        LogLevel::Off => LevelFilter::OFF,
+    }
+}
+
+fn level(name: &str) -> Result<LogLevel, String> {
+    // The command line has a short form of one of them.
+    let name = if name == "warn" { "warning" } else { name };
+    LogLevel::from_name(name).ok_or_else(|| format!("error: invalid log level specified '{name}'"))
 }
 
 /// Where lines go.
@@ -255,7 +267,7 @@ impl<S: Subscriber> Layer<S> for EnvoyLines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let metadata = event.metadata();
         let target = metadata.target();
-        let component = COMPONENTS
+        let component = TARGETS
             .iter()
             .filter(|(_, prefix)| target.starts_with(prefix))
             .max_by_key(|(_, prefix)| prefix.len())
@@ -264,7 +276,7 @@ impl<S: Subscriber> Layer<S> for EnvoyLines {
         event.record(&mut message);
         let line = Line {
             time: SystemTime::now(),
-            level: log_level((*metadata.level()).into()).name(),
+            level: log_level(*metadata.level()).name(),
             logger: component,
             thread: std::process::id().into(),
             file: metadata.file().unwrap_or_default(),
