@@ -25,6 +25,7 @@ use crate::log_pattern::LogPattern;
 use crate::overload::OverloadSettings;
 use crate::runtime::LayerSource;
 use crate::stats_config::{StatsFields, StatsSettings, StatsdTarget};
+use crate::watchdog::Watchdogs;
 
 const NODE_REQUIRED: &str = "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node \
     and --service-cluster options.";
@@ -96,6 +97,8 @@ pub(crate) struct Bootstrap {
     pub(crate) version_gauge: Option<u64>,
     /// `static_resources.secrets`.
     pub(crate) secrets: Arc<Secrets>,
+    /// `watchdogs`.
+    pub(crate) watchdogs: Watchdogs,
     /// `overload_manager`.
     pub(crate) overload: Option<OverloadSettings>,
 }
@@ -172,11 +175,6 @@ pub(crate) fn lower(
             deferred_stat_options.is_some(),
             "deferred_stat_options",
             "without effect: all statistics are created at once",
-        ),
-        (
-            watchdog.is_some() || watchdogs.is_some(),
-            "watchdogs",
-            "without effect: threads are not watched: no misses are counted and nothing is killed",
         ),
         (enable_dispatcher_stats, "enable_dispatcher_stats", "without effect: event loops are not timed"),
         (
@@ -257,6 +255,7 @@ pub(crate) fn lower(
     let overload = overload_manager
         .map(|manager| crate::overload::lower(manager, &root.field("overload_manager"), warnings))
         .transpose()?;
+    let watchdogs = crate::watchdog::lower(watchdog, watchdogs, &root)?;
     let log_pattern =
         lower_log_config(application_log_config, options, &root.field("application_log_config"))?;
     let runtime =
@@ -281,6 +280,7 @@ pub(crate) fn lower(
         upstream_bind,
         resolver,
         secrets: Arc::new(secrets),
+        watchdogs,
         overload,
         stats,
         log_pattern,

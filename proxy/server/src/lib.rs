@@ -23,6 +23,7 @@ mod stats_config;
 mod stats_sink;
 mod subscription_stats;
 mod subscriptions;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -35,6 +35,7 @@ use crate::runtime::RuntimeLoader;
 use crate::server_stats::ServerStats;
 use crate::stats_sink::StatsdSink;
 use crate::subscriptions::{ClusterConnector, Subscriptions};
+use crate::watchdog::{GuardDog, Pulse};
 
 /// Runs the process as the command line says.
 pub(crate) fn run(options: Options) -> ExitCode {
@@ -240,12 +241,16 @@ fn start_workers(
     options: &Options,
     clusters: &ClusterManager,
     log_writer: &Arc<LogWriter>,
+    pulses: Vec<(String, Arc<Pulse>)>,
 ) -> std::io::Result<Rc<Workers>> {
     let published = clusters.published();
     let log_writer = log_writer.clone();
     let workers = Workers::start(options.workers(), move |worker: &Rc<Worker>| {
         let clusters = worker.extension(|_| WorkerClusters::new(published.clone(), Rng::from_entropy()));
         tokio::task::spawn_local(clusters.follow());
+        if let Some((_, pulse)) = pulses.iter().find(|(name, _)| *name == worker.stat_name()) {
+            tokio::task::spawn_local(pulse.clone().answer());
+        }
         let writer = log_writer.clone();
         tokio::task::spawn_local(async move {
             let mut interval = tokio::time::interval(writer.flush_interval());
@@ -270,7 +275,10 @@ async fn serve(options: &Options) -> Result<(), String> {
     let log_writer =
         LogWriter::start(flush, options.flush_bytes(), &store).map_err(|error| error.to_string())?;
     let clusters = ClusterManager::new((*store).clone());
-    let workers = start_workers(options, &clusters, &log_writer).map_err(|error| error.to_string())?;
+    let pulses: Vec<_> =
+        (0..options.workers()).map(|worker| (format!("worker_{worker}"), Arc::<Pulse>::default())).collect();
+    let workers = start_workers(options, &clusters, &log_writer, pulses.clone());
+    let workers = workers.map_err(|error| error.to_string())?;
     let configuration = Rc::new(RefCell::new(configuration(
         options,
         &bootstrap,
@@ -311,6 +319,10 @@ async fn serve(options: &Options) -> Result<(), String> {
     }
     start_admin(options, &bootstrap, &process, &clusters)?;
     add_static(&message, &mut bootstrap, &mut configuration.borrow_mut())?;
+    let pulse = Arc::<Pulse>::default();
+    tokio::task::spawn_local(pulse.clone().answer());
+    let guard = GuardDog::start(&bootstrap.watchdogs, pulse, pulses, &store);
+    let guard = guard.map_err(|error| error.to_string())?;
     let subscriptions = Subscriptions::new(configuration.clone(), &store, bootstrap.clone());
 
     let initialise = async {
@@ -355,6 +367,8 @@ async fn serve(options: &Options) -> Result<(), String> {
     dhow_proxy_runtime::release_free_memory();
     ending.await;
     tracing::info!("shutting down server instance");
+    // From here on the main thread waits for others.
+    drop(guard);
     configuration.borrow_mut().listeners.stop(false);
     flush_logs(&workers, &log_writer);
     Ok(())
