@@ -98,7 +98,6 @@ const REASONS: &[(&str, &str)] = &[
         "retry_policy",
         "streams to a management server are opened again by the rules of xDS, with their own back-off",
     ),
-    ("retry_policy_typed_config", "retry policies are written in retry_policy"),
     ("route_specifiers", REGISTRY_ONLY),
     ("rtds_layer", "the runtime's layers are static, of a disk, and of the admin interface"),
     ("san_type", "names of other kinds than DNS, URI, EMAIL and IP_ADDRESS are not looked at"),

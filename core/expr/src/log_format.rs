@@ -6,7 +6,7 @@ use crate::context::FormatContext;
 use crate::format::Format;
 use crate::json::{JsonFormat, Leaves};
 use crate::pb::core::{
-    DataSource, JsonFormatOptions, SubstitutionFormatString, data_source::Specifier,
+    DataSource, JsonFormatOptions, SubstitutionFormatString, TypedExtensionConfig, data_source::Specifier,
     substitution_format_string::Format as Choice,
 };
 
@@ -30,6 +30,26 @@ const BUILT_IN: [&str; 3] = [
     REQ_WITHOUT_QUERY,
 ];
 
+/// Checks a list of formatter extensions; tells whether `%REQ_WITHOUT_QUERY%` is among their commands. Those of the others are
+/// known everywhere.
+///
+/// # Errors
+/// The first that is not known.
+pub fn check_formatters(formatters: &[TypedExtensionConfig], path: &FieldPath) -> Result<bool, ConfigError> {
+    let mut without_query = false;
+    for (at, formatter) in formatters.iter().enumerate() {
+        let url = formatter.typed_config.as_ref().map_or("", |any| any.type_url.as_str());
+        if !BUILT_IN.contains(&url) {
+            return Err(ConfigError::new(
+                path.index(at),
+                format!("Formatter not found: {} with type URL: '{url}'", formatter.name),
+            ));
+        }
+        without_query |= url == REQ_WITHOUT_QUERY;
+    }
+    Ok(without_query)
+}
+
 impl LogFormat {
     /// Compiles the message; the second value is the content type that its output has as a body.
     ///
@@ -49,17 +69,7 @@ impl LogFormat {
             json_format_options,
             format,
         } = message;
-        let mut without_query = false;
-        for (at, formatter) in formatters.iter().enumerate() {
-            let url = formatter.typed_config.as_ref().map_or("", |any| any.type_url.as_str());
-            if !BUILT_IN.contains(&url) {
-                return Err(ConfigError::new(
-                    path.field("formatters").index(at),
-                    format!("Formatter not found: {} with type URL: '{url}'", formatter.name),
-                ));
-            }
-            without_query |= url == REQ_WITHOUT_QUERY;
-        }
+        let without_query = check_formatters(formatters, &path.field("formatters"))?;
         // Properties are always sorted here, as in Envoy since the option became a no-op.
         #[allow(deprecated, reason = "named so that a new option is noticed")]
         if let Some(JsonFormatOptions { sort_properties: _ }) = json_format_options {}

@@ -287,6 +287,9 @@ fn virtual_cluster(message: &route::VirtualCluster, path: &FieldPath) -> Result<
     Ok(VirtualCluster { name: name.as_str().into(), headers })
 }
 
+/// What is said of fields that Envoy accepts and never reads.
+pub(crate) const WITHOUT_EFFECT: &str = "without effect, as in Envoy 1.40";
+
 /// The newer of two fields for the same limit wins.
 fn buffer_limit(older: Option<&protobuf::UInt32Value>, newer: Option<&protobuf::UInt64Value>) -> Option<u64> {
     newer.map(|wrapped| wrapped.value).or_else(|| older.map(|wrapped| u64::from(wrapped.value)))
@@ -368,7 +371,9 @@ impl Compiler<'_, '_> {
             return Err(ConfigError::new(path.field("matcher"), reason));
         }
         refuse(cors.is_some(), path, "cors")?;
-        refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
+        if retry_policy_typed_config.is_some() {
+            self.warn(path.field("retry_policy_typed_config"), WITHOUT_EFFECT);
+        }
         refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
         let own_mirrors = mirrors(request_mirror_policies, path, self.validate, self.warnings)?;
         let level = HostLevel {

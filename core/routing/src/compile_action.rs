@@ -13,7 +13,7 @@ use crate::action::{
     ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
 };
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
-use crate::compile::{Compiler, HostLevel, LevelHeaders, RouteLevel, mirrors, refuse};
+use crate::compile::{Compiler, HostLevel, LevelHeaders, RouteLevel, WITHOUT_EFFECT, mirrors, refuse};
 use crate::filter_config::FilterConfigs;
 use crate::hash::HashPolicy;
 use crate::internal_redirect::InternalRedirectPolicy;
@@ -133,7 +133,9 @@ fn forward_settings(
         cluster_specifier: _, // the choice of the cluster is no setting
         host_rewrite_specifier,
     } = message;
-    refuse(retry_policy_typed_config.is_some(), path, "retry_policy_typed_config")?;
+    if retry_policy_typed_config.is_some() {
+        compiler.warn(path.field("retry_policy_typed_config"), WITHOUT_EFFECT);
+    }
     refuse(cors.is_some(), path, "cors")?;
     if let Some(core::TypedExtensionConfig { name, typed_config }) = early_data_policy {
         let type_name = typed_config.as_ref().map_or("", |config| any::type_name(&config.type_url));

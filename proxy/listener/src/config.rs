@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::socket_option::{SocketOption, SocketState};
-use dhow_proto::envoy::config::core::v3::{Address, Metadata, SocketAddress, TransportSocket};
+use dhow_proto::envoy::config::core::v3::{
+    Address, Metadata, SocketAddress, SocketOptionsOverride, TcpKeepalive, TransportSocket,
+};
 use dhow_proto::envoy::config::core::v3::{address, socket_address};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::config::listener::v3::listener::connection_balance_config::BalanceType;
@@ -103,8 +105,8 @@ pub struct ListenerConfig {
     pub bind_to_port: bool,
     /// What becomes of redirected connections.
     pub original_destination: OriginalDestination,
-    /// `socket_options` and what amounts to one.
-    pub(crate) socket_options: Vec<SocketOption>,
+    /// `socket_options` and what amounts to one, for each of the addresses.
+    pub(crate) socket_options: Vec<Vec<SocketOption>>,
     /// `tcp_backlog_size`.
     pub backlog: u32,
     /// `enable_reuse_port`.
@@ -204,16 +206,19 @@ pub fn lower(
         per_connection_buffer_high_watermark_timeout.is_some(),
         "per_connection_buffer_high_watermark_timeout",
     )?;
-    let mut socket_options = SocketOption::from_messages(socket_options, &path.field("socket_options"))?;
-    if let Some(length) = tcp_fast_open_queue_length {
-        // TCP_FASTOPEN of IPPROTO_TCP, which Envoy sets once the socket listens.
+    let options = SocketOption::from_messages(socket_options, &path.field("socket_options"))?;
+    // TCP_FASTOPEN of IPPROTO_TCP, which Envoy sets once the socket listens.
+    let fast_open = tcp_fast_open_queue_length.map(|length| {
         let length = i32::try_from(length.value).unwrap_or(i32::MAX);
-        socket_options.push(SocketOption::of_int(6, 23, length, SocketState::Listening));
-    }
+        SocketOption::of_int(6, 23, length, SocketState::Listening)
+    });
+    let all_options = |own: &[SocketOption], keepalive: Option<&TcpKeepalive>| {
+        let keepalive = keepalive.map(SocketOption::of_keepalive).unwrap_or_default();
+        own.iter().chain(&fast_open).chain(&keepalive).cloned().collect::<Vec<_>>()
+    };
     refuse(udp_listener_config.is_some(), "udp_listener_config")?;
     refuse(api_listener.is_some(), "api_listener")?;
     refuse(enable_mptcp, "enable_mptcp")?;
-    socket_options.extend(tcp_keepalive.iter().flat_map(SocketOption::of_keepalive));
     refuse(listener_specifier.is_some(), "internal_listener")?;
     if let Some(pb::listener::ConnectionBalanceConfig { balance_type }) = connection_balance_config {
         if let Some(BalanceType::ExtendBalance(extension)) = balance_type {
@@ -231,11 +236,18 @@ pub fn lower(
     let address_path = path.field("address");
     let main = socket_address(address.as_ref(), &address_path)?;
     let mut addresses = vec![main];
+    let mut socket_options = vec![all_options(&options, tcp_keepalive.as_ref())];
     for (i, additional) in additional_addresses.into_iter().enumerate() {
         let path = path.field("additional_addresses").index(i);
-        let pb::AdditionalAddress { address, socket_options, tcp_keepalive } = additional;
-        ConfigError::refuse_if(socket_options.is_some(), &path, "socket_options")?;
-        ConfigError::refuse_if(tcp_keepalive.is_some(), &path, "tcp_keepalive")?;
+        let pb::AdditionalAddress { address, socket_options: own, tcp_keepalive: own_keepalive } = additional;
+        let own = match own {
+            None => options.clone(),
+            Some(SocketOptionsOverride { socket_options }) => {
+                let path = path.field("socket_options").field("socket_options");
+                SocketOption::from_messages(socket_options, &path)?
+            }
+        };
+        socket_options.push(all_options(&own, keepalive_of_additional(&own_keepalive, &tcp_keepalive)));
         addresses.push(socket_address(address.as_ref(), &path.field("address"))?);
     }
     let name: Arc<str> = if name.is_empty() { format!("listener-{main}").into() } else { name.into() };
@@ -293,6 +305,18 @@ pub fn lower(
     })
 }
 
+/// How connections to an additional address are kept alive: in its own way, or else in the listener's. Nothing is kept alive by
+/// settings of which one is 0.
+fn keepalive_of_additional<'a>(
+    own: &'a Option<TcpKeepalive>,
+    listeners: &'a Option<TcpKeepalive>,
+) -> Option<&'a TcpKeepalive> {
+    let chosen = own.as_ref().or(listeners.as_ref())?;
+    let TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = chosen;
+    let settings = [keepalive_probes, keepalive_time, keepalive_interval];
+    settings.into_iter().flatten().all(|setting| setting.value > 0).then_some(chosen)
+}
+
 /// Says what a field does not do.
 pub(crate) fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
     warnings.push(ConfigWarning::new(path.field(field), why));
@@ -345,4 +369,24 @@ pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<Soc
         .parse()
         .map_err(|_| ConfigError::new(path.field("address"), format!("malformed IP address: {address}")))?;
     Ok(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use dhow_proto::google::protobuf::UInt32Value;
+
+    use super::*;
+
+    #[test]
+    fn further_addresses_keep_connections_alive_in_their_own_way_or_not_at_all() {
+        let every = |seconds| {
+            let keepalive_time = Some(UInt32Value { value: seconds });
+            Some(TcpKeepalive { keepalive_time, ..TcpKeepalive::default() })
+        };
+        let (listeners, own, never) = (every(30), every(5), every(0));
+        assert_eq!(keepalive_of_additional(&None, &listeners), listeners.as_ref());
+        assert_eq!(keepalive_of_additional(&own, &listeners), own.as_ref());
+        assert_eq!(keepalive_of_additional(&never, &listeners), None);
+        assert_eq!(keepalive_of_additional(&None, &None), None);
+    }
 }

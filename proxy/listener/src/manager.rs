@@ -251,7 +251,7 @@ impl ListenerManager {
     ) -> Result<SocketAddr, ConfigError> {
         let config = lower(message, &Bytes::new(), None, filters, false, path, &mut Vec::new())?;
         let address = config.addresses[0];
-        let bound = BoundAddress::bind(&config, address, 1).and_then(|bound| bound.for_worker(0));
+        let bound = BoundAddress::bind(&config, 0, 1).and_then(|bound| bound.for_worker(0));
         let socket = bound.map_err(|error| {
             ConfigError::new(path.field("address"), bind_error(&config.name, address, &error))
         })?;
@@ -278,12 +278,10 @@ impl ListenerManager {
                 let kept = old.filter(|old| old.listener.config.addresses.get(i) == Some(address));
                 let bound = match kept.and_then(|old| old.bound.get(i)) {
                     Some(bound) => bound.clone(),
-                    None => {
-                        Rc::new(BoundAddress::bind(config, *address, workers.count()).map_err(|error| {
-                            self.stats.listener_create_failure().inc();
-                            bind_error(name, *address, &error)
-                        })?)
-                    }
+                    None => Rc::new(BoundAddress::bind(config, i, workers.count()).map_err(|error| {
+                        self.stats.listener_create_failure().inc();
+                        bind_error(name, *address, &error)
+                    })?),
                 };
                 entry.bound.push(bound);
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use dhow_net::socket_option::{self, SocketState};
+use dhow_net::socket_option::{self, SocketOption, SocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::ListenerConfig;
@@ -21,13 +21,14 @@ impl BoundAddress {
     ///
     /// # Errors
     /// The error of the operating system, such as address in use.
-    pub(crate) fn bind(config: &ListenerConfig, address: SocketAddr, workers: usize) -> io::Result<Self> {
-        let first = bind_one(config, address)?;
+    pub(crate) fn bind(config: &ListenerConfig, index: usize, workers: usize) -> io::Result<Self> {
+        let options = &config.socket_options[index];
+        let first = bind_one(config, config.addresses[index], options)?;
         let address = first.local_addr()?;
         let mut sockets = vec![first];
         for _ in 1..workers {
             sockets.push(if config.reuse_port {
-                bind_one(config, address)?
+                bind_one(config, address, options)?
             } else {
                 sockets[0].try_clone()?
             });
@@ -42,7 +43,11 @@ impl BoundAddress {
     }
 }
 
-fn bind_one(config: &ListenerConfig, address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(
+    config: &ListenerConfig,
+    address: SocketAddr,
+    options: &[SocketOption],
+) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -58,7 +63,7 @@ fn bind_one(config: &ListenerConfig, address: SocketAddr) -> io::Result<TcpListe
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    let apply = |state| socket_option::apply(&config.socket_options, state, address.is_ipv4(), &socket);
+    let apply = |state| socket_option::apply(options, state, address.is_ipv4(), &socket);
     apply(SocketState::Prebind)?;
     socket.bind(&address.into())?;
     apply(SocketState::Bound)?;

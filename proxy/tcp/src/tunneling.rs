@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use dhow_base::{ConfigError, FieldPath, Rng, Uuid};
-use dhow_expr::{FilterStateObject, Format, append_json_string};
+use dhow_expr::{FilterStateObject, Format, append_json_string, check_formatters};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader};
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::RequestIdExtension;
 use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::TunnelingConfig;
@@ -67,7 +67,7 @@ impl Tunneling {
             let reason = "Can't set a post path when POST method isn't used";
             return Err(ConfigError::new(path.field("post_path"), reason));
         }
-        ConfigError::refuse_if(!formatters.is_empty(), path, "formatters")?;
+        check_formatters(&formatters, &path.field("formatters"))?;
         let headers_path = path.field("headers_to_add");
         let or = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
         let extension = &path.field("request_id_extension");

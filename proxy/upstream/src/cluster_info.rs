@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dhow_http::SpellingRules;
 use dhow_http::h2::FrameLimits;
+use dhow_net::socket_option::SocketOption;
 use dhow_proto::envoy::config::core::v3::Metadata;
 
 use crate::circuit_breakers::CircuitBreakers;
@@ -207,9 +208,18 @@ pub struct TcpKeepalive {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamBind {
     /// Source addresses in order of preference; the first of the same family as the host is used.
-    pub sources: Vec<SocketAddr>,
+    pub sources: Vec<BindSource>,
     /// `freebind`: the address need not exist yet.
     pub freebind: bool,
+}
+
+/// One source address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindSource {
+    /// The address.
+    pub address: SocketAddr,
+    /// `extra_source_addresses.socket_options`: the options of connections from here instead of those of all.
+    pub socket_options: Option<Arc<[SocketOption]>>,
 }
 
 /// `original_dst_lb_config`.

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive as SocketKeepalive, Type};
 use tokio::net::{TcpSocket, UnixStream};
 
 use crate::circuit_breakers::Permit;
-use crate::cluster_info::{ClusterInfo, TcpKeepalive, UpstreamBind};
+use crate::cluster_info::{ClusterInfo, TcpKeepalive};
 use crate::happy_eyeballs;
 use crate::host::{Host, HostAddress};
 use crate::transport_socket::{SecureOptions, TransportSocket};
@@ -230,13 +230,18 @@ pub(crate) async fn connect_tcp(
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))
         .map_err(local)?;
     socket.set_tcp_nodelay(true).map_err(local)?;
-    let options = &info.connections.socket_options;
+    let source = info.bind.as_ref().and_then(|bind| {
+        let source = bind.sources.iter().find(|source| source.address.is_ipv4() == address.is_ipv4())?;
+        Some((source, bind.freebind))
+    });
+    let own_options = source.and_then(|(source, _)| source.socket_options.as_ref());
+    let options = own_options.unwrap_or(&info.connections.socket_options);
     socket_option::apply(options, SocketState::Prebind, address.is_ipv4(), &socket).map_err(local)?;
     if let Some(keepalive) = &info.tcp_keepalive {
         keep_alive(&socket, keepalive).map_err(local)?;
     }
-    if let Some(bind) = &info.bind
-        && let Err(error) = bind_source(&socket, bind, address)
+    if let Some((source, freebind)) = source
+        && let Err(error) = bind_source(&socket, source.address, freebind)
     {
         info.stats.bind_errors().inc();
         return Err(error);
@@ -261,16 +266,13 @@ fn keep_alive(socket: &Socket, options: &TcpKeepalive) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-fn bind_source(socket: &Socket, bind: &UpstreamBind, to: SocketAddr) -> Result<(), ConnectFailure> {
-    let Some(source) = bind.sources.iter().find(|source| source.is_ipv4() == to.is_ipv4()) else {
-        return Ok(());
-    };
-    let free = match (bind.freebind, to.is_ipv4()) {
+fn bind_source(socket: &Socket, source: SocketAddr, freebind: bool) -> Result<(), ConnectFailure> {
+    let free = match (freebind, source.is_ipv4()) {
         (false, _) => Ok(()),
         (true, true) => socket.set_freebind_v4(true),
         (true, false) => socket.set_freebind_v6(true),
     };
-    free.and_then(|()| socket.bind(&(*source).into())).map_err(|error| ConnectFailure {
+    free.and_then(|()| socket.bind(&source.into())).map_err(|error| ConnectFailure {
         kind: ConnectFailureKind::Local,
         text: format!("failed to bind to {source}: {}", system_text(&error)),
     })

@@ -46,8 +46,10 @@ pub struct ForwardingMessage<'a> {
     pub filters: Vec<HttpFilter>,
     /// `retry_policy`.
     pub retry_policy: Option<RetryPolicy>,
-    /// `hash_policy`.
+    /// `hash_policy`, or that of the load balancer, which goes over it.
     pub hash_policy: Vec<HashPolicy>,
+    /// Where that is.
+    pub hash_path: FieldPath,
     /// `request_mirror_policies`.
     pub mirror_policies: Vec<RequestMirrorPolicy>,
     /// `outlier_detection.error_matcher`.

@@ -35,8 +35,8 @@ mod worker;
 
 pub use circuit_breakers::{CircuitBreakers, Permit, Resource, RetryBudget, RoutingPriority, Thresholds};
 pub use cluster_info::{
-    ClusterInfo, DiscoveryType, HeaderKeyFormat, Http1Options, Http2Keepalive, Http2Options, HttpOptions,
-    OriginalDstOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol,
+    BindSource, ClusterInfo, DiscoveryType, HeaderKeyFormat, Http1Options, Http2Keepalive, Http2Options,
+    HttpOptions, OriginalDstOptions, TcpKeepalive, UpstreamBind, UpstreamProtocol,
 };
 pub use cluster_manager::{
     Accepted, Change, ClusterDescription, ClusterManager, ClusterManagerStats, EdsFile, EdsSubscription,

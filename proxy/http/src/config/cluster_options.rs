@@ -48,6 +48,7 @@ pub fn lower_cluster_options(
         filters,
         retry_policy,
         hash_policy,
+        hash_path,
         mirror_policies,
         outlier_errors,
         stat_prefix,
@@ -77,7 +78,6 @@ pub fn lower_cluster_options(
         }
     }
     let retry_policy = retry_policy.map(|policy| RetryPolicy::compile(&policy, &path.field("retry_policy")));
-    let hash_path = path.field("hash_policy");
     let hash_policies = hash_policy.iter().enumerate();
     let hash_policies = hash_policies.map(|(at, policy)| HashPolicy::compile(policy, &hash_path.index(at)));
     let errors_path = path.field("outlier_detection").field("error_matcher");

@@ -72,6 +72,21 @@ impl ChainBuilder<'_> {
         Ok(FilterChains::new(built, default.transpose()?).with_matcher(matcher.transpose()?))
     }
 
+    /// Refuses what Envoy knows of and refuses.
+    fn check_match(&self, chain: &pb::FilterChain, path: &FieldPath) -> Result<(), ConfigError> {
+        let Some(matches) = &chain.filter_chain_match else { return Ok(()) };
+        let field = match (matches.address_suffix.is_empty(), matches.suffix_len) {
+            (true, None) => return Ok(()),
+            (false, _) => "address_suffix",
+            (true, Some(_)) => "suffix_len",
+        };
+        let reason = format!(
+            "error adding listener '{}': filter chain '{}' contains unimplemented fields",
+            self.address, chain.name
+        );
+        Err(ConfigError::new(path.field("filter_chain_match").field(field), reason))
+    }
+
     /// The chain of the message, or the same as before.
     fn chain(
         &mut self,
@@ -79,6 +94,7 @@ impl ChainBuilder<'_> {
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<FilterChain>, ConfigError> {
+        self.check_match(&chain, path)?;
         let encoded = self.excerpts.share(chain.encode_to_vec());
         let mut previous = self.previous.into_iter().flat_map(|chains| chains.iter());
         if let Some(same) = previous.find(|chain| chain.encoded == encoded) {
@@ -190,8 +206,8 @@ fn lower_match(message: pb::FilterChainMatch, path: &FieldPath) -> Result<Filter
     let pb::FilterChainMatch {
         destination_port,
         prefix_ranges,
-        address_suffix,
-        suffix_len,
+        address_suffix: _, // refused with the chain
+        suffix_len: _,     // so is this one
         direct_source_prefix_ranges,
         source_type,
         source_prefix_ranges,
@@ -200,8 +216,6 @@ fn lower_match(message: pb::FilterChainMatch, path: &FieldPath) -> Result<Filter
         transport_protocol,
         application_protocols,
     } = message;
-    ConfigError::refuse_if(!address_suffix.is_empty(), path, "address_suffix")?;
-    ConfigError::refuse_if(suffix_len.is_some(), path, "suffix_len")?;
     for (i, name) in server_names.iter().enumerate() {
         if name.contains('*') && !name.starts_with("*.") && name != "*" {
             let reason = "error adding listener: partial wildcards are not supported in \"server_names\"";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::core::v3::RuntimeDouble;
+use dhow_proto::envoy::config::route::v3::route_action::HashPolicy;
 use dhow_proto::envoy::r#type::metadata::v3::{
     MetadataKey,
     metadata_key::{PathSegment as MetadataPathSegment, path_segment::Segment},
@@ -27,6 +28,8 @@ pub(crate) struct Notes {
     pub(crate) forwarding: ForwardingLowering,
     /// In front of the names of the cluster's stats.
     pub(crate) stat_prefix: String,
+    /// What the load balancer hashes instead of what routes say, and where that is.
+    pub(crate) hash_policy: Option<(Vec<HashPolicy>, FieldPath)>,
 }
 
 impl Notes {

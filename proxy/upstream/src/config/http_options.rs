@@ -98,7 +98,21 @@ fn lower_legacy(
         http2,
         use_downstream_protocol,
     } = legacy;
-    let mut lowered = HttpOptions::default();
+    let forwarding = match notes.hash_policy.take() {
+        None => None,
+        Some((hash_policy, hash_path)) => notes.forwarding.lower(ForwardingMessage {
+            filters: Vec::new(),
+            retry_policy: None,
+            hash_policy,
+            hash_path,
+            mirror_policies: Vec::new(),
+            outlier_errors: None,
+            stat_prefix: &notes.stat_prefix,
+            path,
+            warnings: &mut notes.warnings,
+        })?,
+    };
+    let mut lowered = HttpOptions { forwarding, ..HttpOptions::default() };
     lower_common(
         common.unwrap_or_default(),
         &mut lowered,
@@ -137,10 +151,13 @@ fn lower_typed(
         upstream_protocol_options,
     } = options;
     refuse(&header_validation_config, || path.field("header_validation_config"))?;
+    let (hash_policy, hash_path) =
+        notes.hash_policy.take().unwrap_or_else(|| (hash_policy, path.field("hash_policy")));
     let forwarding = notes.forwarding.lower(ForwardingMessage {
         filters: http_filters,
         retry_policy,
         hash_policy,
+        hash_path,
         mirror_policies: request_mirror_policies,
         outlier_errors: outlier_detection.and_then(|OutlierDetection { error_matcher }| error_matcher),
         stat_prefix: &notes.stat_prefix,

@@ -83,7 +83,7 @@ pub(crate) fn lower_cluster(
         resolver: resolver.clone(),
         forwarding: forwarding.clone(),
         stat_prefix,
-        warnings: Vec::new(),
+        ..Notes::default()
     };
     let config = lower(cluster, &FieldPath::root(), &mut notes)?;
     check_combinations(&config)?;
@@ -199,6 +199,19 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     let checks_by_default = typed_extension_protocol_options.is_empty()
         && legacy.upstream.is_none()
         && discovery::is_dynamic_forward_proxy(cluster_discovery_type.as_ref());
+    let hashes_names = common_lb_config
+        .as_ref()
+        .and_then(|common| common.consistent_hashing_lb_config.as_ref())
+        .is_some_and(|hashing| hashing.use_hostname_for_hashing);
+    let balancing = LoadBalancingFields {
+        cluster_name: name.clone(),
+        lb_policy,
+        lb_config,
+        common: common_lb_config,
+        policy: load_balancing_policy,
+        subset: lb_subset_config,
+    };
+    let balancing = load_balancing::lower(balancing, path, notes)?;
     let mut http = http_options::lower(typed_extension_protocol_options, legacy, path, notes)?;
     http.auto_sni |= checks_by_default;
     http.auto_san_validation |= checks_by_default;
@@ -220,18 +233,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         typed_dns_resolver_config,
         cleanup_interval,
         checks_names: http.auto_sni && http.auto_san_validation,
-    };
-    let hashes_names = common_lb_config
-        .as_ref()
-        .and_then(|common| common.consistent_hashing_lb_config.as_ref())
-        .is_some_and(|hashing| hashing.use_hostname_for_hashing);
-    let balancing = LoadBalancingFields {
-        cluster_name: name.clone(),
-        lb_policy,
-        lb_config,
-        common: common_lb_config,
-        policy: load_balancing_policy,
-        subset: lb_subset_config,
     };
     let bind_path = path.field("upstream_bind_config");
     let (bind, socket_options) =
@@ -258,7 +259,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     let settings = ClusterSettings {
         connect_timeout: connect_timeout_of(connect_timeout, path)?,
         per_connection_buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1 << 20),
-        balancing: load_balancing::lower(balancing, path, notes)?,
+        balancing,
         http,
         bind,
         tcp_keepalive,

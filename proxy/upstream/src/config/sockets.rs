@@ -6,13 +6,15 @@ use std::time::Duration;
 use dhow_base::{ConfigError, FieldPath};
 use dhow_net::proxy_protocol::{ProxyVersion, Tlv};
 use dhow_net::socket_option::SocketOption;
+use dhow_proto::any;
 use dhow_proto::envoy::config::cluster::v3::{UpstreamConnectionOptions, cluster::TransportSocketMatch};
 use dhow_proto::envoy::config::core::v3::{
     BindConfig, ExtraSourceAddress, ProxyProtocolConfig, ProxyProtocolPassThroughTlVs, SocketAddress,
-    TcpKeepalive as KeepaliveMessage, TlvEntry, TransportSocket as SocketMessage,
-    proxy_protocol_config::Version, proxy_protocol_pass_through_tl_vs::PassTlVsMatchType,
-    transport_socket::ConfigType,
+    SocketOptionsOverride, TcpKeepalive as KeepaliveMessage, TlvEntry, TransportSocket as SocketMessage,
+    TypedExtensionConfig, proxy_protocol_config::Version,
+    proxy_protocol_pass_through_tl_vs::PassTlVsMatchType, transport_socket::ConfigType,
 };
+use dhow_proto::envoy::config::upstream::local_address_selector::v3::DefaultLocalAddressSelector;
 use dhow_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use dhow_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
@@ -22,7 +24,7 @@ use dhow_tls::{TlsStats, UpstreamTls};
 use super::assignment::source_address;
 use super::connections;
 use super::fields::{Notes, number, refuse, unpack};
-use crate::cluster_info::{TcpKeepalive, UpstreamBind};
+use crate::cluster_info::{BindSource, TcpKeepalive, UpstreamBind};
 use crate::happy_eyeballs::FamilyOrder;
 use crate::metadata::{HostMetadata, TRANSPORT_SOCKET_MATCH_FILTER};
 use crate::proxy_protocol::{PassedTlvs, ProxyProtocolSocket};
@@ -198,7 +200,9 @@ pub(crate) fn lower_bind(
         validate_network_namespaces,
     } = message;
     let options = SocketOption::from_messages(options, &path.field("socket_options"))?;
-    refuse(&local_address_selector, || path.field("local_address_selector"))?;
+    if let Some(selector) = local_address_selector {
+        check_address_selector(&selector, &path.field("local_address_selector"))?;
+    }
     if validate_network_namespaces {
         notes.without_effect(path.field("validate_network_namespaces"));
     }
@@ -206,18 +210,27 @@ pub(crate) fn lower_bind(
         .map_err(|reason| ConfigError::new(path.clone(), reason))?;
     let mut bind = UpstreamBind { sources: Vec::new(), freebind: freebind.is_some_and(|value| value.value) };
     if let Some(source) = source {
-        bind.sources.push(source_address(source, &path.field("source_address"))?);
+        let address = source_address(source, &path.field("source_address"))?;
+        bind.sources.push(BindSource { address, socket_options: None });
     }
     for (index, extra) in extra_source_addresses.into_iter().enumerate() {
         let path = path.field("extra_source_addresses").index(index);
         let ExtraSourceAddress { address, socket_options } = extra;
-        refuse(&socket_options, || path.field("socket_options"))?;
+        let socket_options = match socket_options {
+            None => None,
+            Some(SocketOptionsOverride { socket_options }) => {
+                let path = path.field("socket_options").field("socket_options");
+                Some(SocketOption::from_messages(socket_options, &path)?.into())
+            }
+        };
         if let Some(address) = address {
-            bind.sources.push(source_address(address, &path.field("address"))?);
+            let address = source_address(address, &path.field("address"))?;
+            bind.sources.push(BindSource { address, socket_options });
         }
     }
     for (index, address) in additional_source_addresses.into_iter().enumerate() {
-        bind.sources.push(source_address(address, &path.field("additional_source_addresses").index(index))?);
+        let address = source_address(address, &path.field("additional_source_addresses").index(index))?;
+        bind.sources.push(BindSource { address, socket_options: None });
     }
     Ok(((!bind.sources.is_empty()).then_some(bind), options))
 }
@@ -257,6 +270,22 @@ fn check_sources(
         ));
     }
     Ok(())
+}
+
+/// Checks that the source address is chosen in the usual way, which is the only one there is.
+fn check_address_selector(message: &TypedExtensionConfig, path: &FieldPath) -> Result<(), ConfigError> {
+    let TypedExtensionConfig { name, typed_config } = message;
+    let path = path.field("typed_config");
+    let known = match typed_config {
+        Some(any) => unpack::<DefaultLocalAddressSelector>(any, || path.clone())?.is_some(),
+        None => false,
+    };
+    if known {
+        return Ok(());
+    }
+    let url = typed_config.as_ref().map_or("", |any| any::type_name(&any.type_url));
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
+    Err(ConfigError::new(path, reason))
 }
 
 pub(crate) fn lower_connection_options(

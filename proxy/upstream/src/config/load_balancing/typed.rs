@@ -210,14 +210,19 @@ impl Reader<'_> {
         }
     }
 
-    fn hashing(&self, config: Option<ConsistentHashingLbConfig>) -> Result<ConsistentHashing, ConfigError> {
+    fn hashing(
+        &mut self,
+        config: Option<ConsistentHashingLbConfig>,
+    ) -> Result<ConsistentHashing, ConfigError> {
         let Some(ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor, hash_policy }) =
             config
         else {
             return Ok(ConsistentHashing::default());
         };
         let path = self.path.field("consistent_hashing_lb_config");
-        refuse(&hash_policy, || path.field("hash_policy"))?;
+        if !hash_policy.is_empty() {
+            self.notes.hash_policy = Some((hash_policy, path.field("hash_policy")));
+        }
         Ok(ConsistentHashing {
             by_hostname: use_hostname_for_hashing,
             balance_factor: balance_factor(number(hash_balance_factor), &path)?,
