@@ -16,6 +16,7 @@ mod re2;
 mod re2_error;
 mod regex_matcher;
 mod response_predicate;
+mod stats_matcher;
 mod string;
 #[cfg(test)]
 mod tests;
@@ -31,5 +32,6 @@ pub use percent::percent_decoded;
 pub use query::{CookieMatcher, QueryParameterMatcher, cookie_value, query_parameter};
 pub use regex_matcher::{FullRegex, PartialRegex, RegexRewrite, compile_regex};
 pub use response_predicate::ResponsePredicate;
+pub use stats_matcher::StatsMatcher;
 pub use string::StringMatcher;
 pub use uri_template::{UriTemplate, UriTemplateRewrite};

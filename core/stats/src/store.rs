@@ -34,8 +34,21 @@ struct Settings {
     tags: TagRules,
     /// `stats_config.stats_matcher`: names that it refuses do not exist.
     accepts: Option<NameFilter>,
+    /// The same by scope, for the scope and those below it instead.
+    accepts_below: HashMap<Box<str>, NameFilter>,
     /// `stats_config.histogram_bucket_settings`, first match wins.
     buckets: Vec<(NameFilter, Vec<f64>)>,
+}
+
+impl Settings {
+    /// Whether the stat of this name in the scope of this prefix exists.
+    fn accepts(&self, prefix: &str, name: &str) -> bool {
+        let is_above = |scope: &str| {
+            prefix.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let below = self.accepts_below.iter().find(|(scope, _)| is_above(scope)).map(|(_, accepts)| accepts);
+        below.or(self.accepts.as_ref()).is_none_or(|accepts| accepts(name))
+    }
 }
 
 /// A histogram's state at the last merge.
@@ -134,6 +147,20 @@ impl Store {
     /// Sets which full names exist (`stats_config.stats_matcher`).
     pub fn set_matcher(&self, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.inner.settings.write().accepts = Some(Box::new(accepts));
+    }
+
+    /// Sets which full names exist in a scope and those below it, whatever is said of all (`stats_matcher` of a cluster); none
+    /// leaves it at that.
+    pub fn set_matcher_below<F>(&self, prefix: &str, accepts: Option<F>)
+    where
+        F: Fn(&str) -> bool + Send + Sync + 'static,
+    {
+        let prefix = sanitize(Cow::Owned(prefix.to_owned()));
+        let below = &mut self.inner.settings.write().accepts_below;
+        match accepts {
+            Some(accepts) => _ = below.insert(prefix.into_owned().into(), Box::new(accepts)),
+            None => _ = below.remove(&*prefix),
+        }
     }
 
     /// Adds bucket bounds (ascending, in the histogram's unit) for the histograms whose full names match; the first that matches counts.
@@ -363,7 +390,7 @@ impl Reader<'_> {
         }
         let name = join(prefix, name);
         let settings = self.inner.settings.read();
-        if self.query.wants_name(&name) && settings.accepts.as_ref().is_none_or(|accepts| accepts(&name)) {
+        if self.query.wants_name(&name) && settings.accepts(prefix, &name) {
             self.stats.push((name, value()));
         }
     }

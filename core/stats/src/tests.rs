@@ -152,6 +152,25 @@ fn queries_select_by_name_and_kind() {
 }
 
 #[test]
+fn a_matcher_of_a_scope_goes_over_that_of_all() {
+    let store = Store::new();
+    let scopes = ["cluster.a", "cluster.a.sub", "cluster.ab"].map(|prefix| store.scope(prefix));
+    for scope in &scopes {
+        scope.counter("one").inc();
+        scope.counter("two").inc();
+    }
+    let names = || {
+        let snapshot = store.snapshot(&Query::default());
+        snapshot.stats.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    store.set_matcher(|_| false);
+    store.set_matcher_below("cluster.a", Some(|name: &str| name.ends_with("one")));
+    assert_eq!(names(), ["cluster.a.one", "cluster.a.sub.one"]);
+    store.set_matcher_below("cluster.a", None::<fn(&str) -> bool>);
+    assert_eq!(names(), [""; 0]);
+}
+
+#[test]
 fn response_codes_appear_when_seen() {
     let store = Store::new();
     let scope = store.scope("cluster.c");

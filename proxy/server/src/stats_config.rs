@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
-use dhow_matching::StringMatcher;
+use dhow_matching::{StatsMatcher, StringMatcher};
 use dhow_proto::envoy::config::core::v3::{Address, address};
 use dhow_proto::envoy::config::metrics::v3::{
     self as pb, dog_statsd_sink, stats_sink, statsd_sink, tag_specifier,
@@ -25,19 +25,12 @@ const PREFIX: &str = "envoy";
 #[derive(Clone, Debug)]
 pub(crate) struct StatsSettings {
     tags: TagRules,
-    matcher: Option<Matcher>,
+    matcher: Option<StatsMatcher>,
     buckets: Vec<(Arc<StringMatcher>, Vec<f64>)>,
     /// How often histograms are merged and sinks are fed; `None` when the admin interface does it (`stats_flush_on_admin`).
     pub(crate) flush_interval: Option<Duration>,
     /// Where statistics are sent.
     pub(crate) sinks: Vec<StatsdConfig>,
-}
-
-#[derive(Clone, Debug)]
-enum Matcher {
-    RejectAll,
-    Including(Arc<[StringMatcher]>),
-    Excluding(Arc<[StringMatcher]>),
 }
 
 /// A statsd sink.
@@ -103,8 +96,9 @@ pub(crate) fn lower(
         use_default: use_all_default_tags.is_none_or(|flag| flag.value),
         override_default: allow_default_tag_overrides.is_some_and(|flag| flag.value),
     };
-    let matcher =
-        stats_matcher.map(|matcher| lower_matcher(matcher, &path.field("stats_matcher"))).transpose()?;
+    let matcher = stats_matcher
+        .map(|matcher| StatsMatcher::compile(&matcher, &path.field("stats_matcher")))
+        .transpose()?;
     let mut buckets = Vec::new();
     for (i, settings) in histogram_bucket_settings.into_iter().enumerate() {
         let path = path.field("histogram_bucket_settings").index(i);
@@ -140,23 +134,6 @@ fn lower_tag(tag: pb::TagSpecifier, path: &FieldPath) -> Result<CustomTag, Confi
                 format!("No regex specified for tag specifier and no default regex for name: '{name}'");
             Err(ConfigError::new(path.clone(), reason))
         }
-    }
-}
-
-fn lower_matcher(matcher: pb::StatsMatcher, path: &FieldPath) -> Result<Matcher, ConfigError> {
-    use pb::stats_matcher::StatsMatcher as Choice;
-    let pb::StatsMatcher { stats_matcher } = matcher;
-    let list = |list: dhow_proto::envoy::r#type::matcher::v3::ListStringMatcher, field: &str| {
-        let path = path.field(field).field("patterns");
-        let patterns = list.patterns.iter().enumerate();
-        patterns.map(|(i, pattern)| StringMatcher::compile(pattern, &path.index(i))).collect::<Result<_, _>>()
-    };
-    match stats_matcher {
-        Some(Choice::RejectAll(true)) => Ok(Matcher::RejectAll),
-        Some(Choice::RejectAll(false)) => Ok(Matcher::Excluding(Arc::new([]))),
-        Some(Choice::InclusionList(patterns)) => list(patterns, "inclusion_list").map(Matcher::Including),
-        Some(Choice::ExclusionList(patterns)) => list(patterns, "exclusion_list").map(Matcher::Excluding),
-        None => Err(ConfigError::new(path.clone(), "stats_matcher: is required")),
     }
 }
 
@@ -214,14 +191,8 @@ impl StatsSettings {
     /// Sets up a store; before anything is counted in it.
     pub(crate) fn apply(&self, store: &Store) {
         store.set_tag_rules(self.tags.clone());
-        let any = |patterns: &[StringMatcher], name: &str| {
-            patterns.iter().any(|pattern| pattern.matches(name.as_bytes()))
-        };
-        match self.matcher.clone() {
-            None => {}
-            Some(Matcher::RejectAll) => store.set_matcher(|_| false),
-            Some(Matcher::Including(patterns)) => store.set_matcher(move |name| any(&patterns, name)),
-            Some(Matcher::Excluding(patterns)) => store.set_matcher(move |name| !any(&patterns, name)),
+        if let Some(matcher) = self.matcher.clone() {
+            store.set_matcher(move |name| matcher.accepts(name));
         }
         for (matcher, bounds) in &self.buckets {
             let matcher = matcher.clone();

@@ -551,7 +551,10 @@ fn host_set_options(info: &ClusterInfo, policy: AssignmentPolicy, site: &Site) -
 }
 
 fn cluster_info(config: &ClusterConfig, id: u64, store: &Store, reports: &ReportSender) -> ClusterInfo {
-    let scope = store.scope(&cluster_scope(&config.observability_name));
+    let prefix = cluster_scope(&config.observability_name);
+    let matcher = config.stats_matcher.clone();
+    store.set_matcher_below(&prefix, matcher.map(|matcher| move |name: &str| matcher.accepts(name)));
+    let scope = store.scope(&prefix);
     let eds = matches!(config.discovery, Discovery::Eds(_));
     let stats = ClusterStats::new(&scope, eds, config.sockets.any_secure(), config.tracking);
     if let Some(tls) = stats.tls() {

@@ -134,6 +134,8 @@ fn preresolved(address: SocketAddress, path: &FieldPath) -> Result<String, Confi
                 ConfigError::new(path.field("port_value"), "value must be less than or equal to 65535")
             })
         }
-        _ => Err(ConfigError::new(path.field("port_value"), "is required")),
+        // Envoy asks for the number of the port whatever was written, which is 0 where it was a name.
+        Some(PortSpecifier::NamedPort(_)) => Ok(default_port_appended(&address, 0)),
+        None => Err(ConfigError::new(path.field("port_value"), "is required")),
     }
 }

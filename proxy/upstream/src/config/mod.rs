@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_matching::StatsMatcher;
 use dhow_proto::any;
 use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbPolicy as LegacyPolicy};
 use dhow_proto::envoy::config::cluster::v3::{Cluster, Filter, TrackClusterStats};
@@ -56,6 +57,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) observability_name: String,
     pub(crate) discovery: Discovery,
     pub(crate) health_check: Option<Arc<HealthCheckConfig>>,
+    /// `stats_matcher`: which of its stats exist, whatever is said of all.
+    pub(crate) stats_matcher: Option<StatsMatcher>,
     pub(crate) metadata: Option<Arc<Metadata>>,
     pub(crate) settings: Arc<ClusterSettings>,
 }
@@ -159,7 +162,8 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
     }
     refuse(&transport_socket_matcher, || path.field("transport_socket_matcher"))?;
-    refuse(&stats_matcher, || path.field("stats_matcher"))?;
+    let stats_matcher =
+        stats_matcher.map(|matcher| StatsMatcher::compile(&matcher, &path.field("stats_matcher")));
     refuse(&upstream_config, || path.field("upstream_config"))?;
     refuse(&queuing_policies, || path.field("queuing_policies"))?;
     let TrackClusterStats { timeout_budgets, request_response_sizes, per_endpoint_stats } =
@@ -278,6 +282,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         observability_name,
         discovery,
         health_check: health_check.map(Arc::new),
+        stats_matcher: stats_matcher.transpose()?,
         metadata: metadata.filter(|metadata| *metadata != Metadata::default()).map(Arc::new),
         settings: Arc::new(settings),
     })
