@@ -28,6 +28,8 @@ pub enum LoadShedPoint {
     Http1Dispatch,
     /// Connections are drained when a request comes (GOAWAY, `connection: close`).
     Http2GoAway,
+    /// Connections are closed when something comes on them, those of HTTP/2 behind a GOAWAY.
+    Http2GoAwayAndClose,
     /// Requests are answered with 503 by the router.
     DownstreamFilter,
     /// Requests that need a new connection to a host find none.

@@ -5,6 +5,7 @@
 //! connection asks it to write when it has nothing else to do.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
@@ -121,6 +122,21 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
         let mut shared = lock(&self.0);
         let watch = &mut shared.watch;
         Seen { counts: watch.take_counts(), malformed: watch.take_malformed(), violation: watch.violation() }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Flusher<T> {
+    /// Ready when the peer ended its direction; what it sends before is dropped.
+    pub(super) fn poll_peer_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut shared = lock(&self.0);
+        loop {
+            let mut room = [const { MaybeUninit::uninit() }; 1024];
+            let mut buffer = ReadBuf::uninit(&mut room);
+            match ready!(Pin::new(&mut shared.io).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 

@@ -157,6 +157,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         self.inner.abrupt_shutdown(code.into());
     }
 
+    /// Ready when the client ended a connection on which nothing is served any more; what it sends before is dropped.
+    pub fn poll_peer_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.flusher.poll_peer_end(cx)
+    }
+
     /// Whether any stream is open.
     pub fn has_streams(&self) -> bool {
         self.inner.has_streams()

@@ -266,6 +266,10 @@ async fn await_request(
         loop {
             let wire = down.wire();
             if !wire.read.is_empty() {
+                // The point is named after HTTP/2 alone, and is for all connections.
+                if manager.sheds(LoadShedPoint::Http2GoAwayAndClose, info) {
+                    return Poll::Ready(Awaited::Nothing(Last::Drained));
+                }
                 if manager.sheds(LoadShedPoint::Http1Dispatch, info) {
                     return Poll::Ready(Awaited::Nothing(Last::Shed));
                 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use dhow_base::ResponseFlag;
 use dhow_http::h1::Underscores;
-use dhow_http::h2::{ConnectionError, FrameCounts, ServerConnection, ServerStream, Violation};
+use dhow_http::h2::{ConnectionError, FrameCounts, ResetCode, ServerConnection, ServerStream, Violation};
 use dhow_http::{ByteDirection, HeaderMap, KnownHeader};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
@@ -57,15 +57,26 @@ pub(super) async fn serve(
         keepalive,
         timer: DeadlineTimer::new(),
         draining: false,
+        given_up: false,
         streams: Rc::new(Streams::new(clock::now())),
         max_duration,
         requests: 0,
         manager: manager.clone(),
         info: info.clone(),
     };
+    // Looked at when the first bytes come and then for each stream.
+    if manager.sheds(LoadShedPoint::Http2GoAwayAndClose, &info) {
+        server.give_up();
+    }
     loop {
         match poll_fn(|cx| server.poll_stream(cx)).await {
             Ok(stream) => {
+                if !server.given_up && manager.sheds(LoadShedPoint::Http2GoAwayAndClose, &info) {
+                    server.give_up();
+                }
+                if server.given_up {
+                    continue;
+                }
                 server.on_stream();
                 let (manager, info, streams) = (manager.clone(), info.clone(), server.streams.clone());
                 streams.active.set(streams.active.get() + 1);
@@ -86,6 +97,7 @@ pub(super) async fn serve(
                         manager.stats.http2().keepalive_timeout().inc();
                         End::LOCAL
                     }
+                    Over::Ended if server.given_up => server.linger().await,
                     Over::Ended if server.draining => End::LOCAL,
                     Over::Ended => End::REMOTE,
                 };
@@ -112,6 +124,8 @@ struct Server {
     keepalive: Option<Keepalive>,
     timer: DeadlineTimer,
     draining: bool,
+    /// The connection ends whatever is under way on it.
+    given_up: bool,
     streams: Rc<Streams>,
     max_duration: Option<Instant>,
     requests: u32,
@@ -206,6 +220,34 @@ impl Server {
             stats.downstream_cx_overload_disable_keepalive().inc();
             self.drain();
         }
+    }
+
+    /// Ends the connection with what was sent on it so far, and says so.
+    fn give_up(&mut self) {
+        (self.draining, self.given_up) = (true, true);
+        self.connection.abrupt_shutdown(ResetCode::NoError);
+    }
+
+    /// Leaves the client a while to end the connection itself (`delayed_close_timeout`), so that our farewell is not lost to a
+    /// reset.
+    async fn linger(&mut self) -> End {
+        let deadline = self.manager.config.timeouts.delayed_close.map(|delay| clock::now() + delay);
+        if deadline.is_none() {
+            return End::LOCAL;
+        }
+        poll_fn(|cx| {
+            if self.connection.poll_peer_end(cx).is_ready() {
+                return Poll::Ready(End::REMOTE);
+            }
+            while self.timer.poll(cx, deadline).is_ready() {
+                if deadline.is_some_and(|at| at <= clock::now()) {
+                    self.manager.stats.manager.downstream_cx_delayed_close_timeout().inc();
+                    return Poll::Ready(End::LOCAL);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     fn drain(&mut self) {

@@ -264,6 +264,7 @@ fn lower_point(
         Some("hcm_ondata_creating_codec") => Some(LoadShedPoint::CreatingCodec),
         Some("http1_server_abort_dispatch") => Some(LoadShedPoint::Http1Dispatch),
         Some("http2_server_go_away_on_dispatch") => Some(LoadShedPoint::Http2GoAway),
+        Some("http2_server_go_away_and_close_on_dispatch") => Some(LoadShedPoint::Http2GoAwayAndClose),
         Some("http_downstream_filter_check") => Some(LoadShedPoint::DownstreamFilter),
         Some("connection_pool_new_connection") => Some(LoadShedPoint::NewUpstreamConnection),
         Some("tcp_proxy_upstream_connect") => Some(LoadShedPoint::TcpProxyConnect),
