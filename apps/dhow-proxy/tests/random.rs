@@ -11,6 +11,7 @@ const SEEDS: &[(Area, &[u64], usize)] = &[
     (Area::Http2, &[2, 3, 6], 30),
     (Area::Log, &[2, 4], 30),
     (Area::Tls, &[1, 13, 20], 30),
+    (Area::Admin, &[2, 3, 7], 40),
     (Area::Invalid, &[2, 12], 30),
 ];
 

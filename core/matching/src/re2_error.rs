@@ -22,6 +22,10 @@ pub(crate) fn in_words_of_re2(error: &regex::Error) -> String {
         }
         "incomplete escape sequence, reached end of pattern prematurely" => "trailing \\".to_owned(),
         "unrecognized escape sequence" => format!("invalid escape sequence: {marked}"),
+        _ if reason.contains("capture group name") => {
+            let at = expression.rfind("(?P<").unwrap_or_default();
+            format!("invalid named capture group: {}", &expression[at..])
+        }
         _ if reason.starts_with("invalid character class range") => {
             format!("invalid character class range: {marked}")
         }
@@ -46,6 +50,7 @@ mod tests {
             ("a|+", "no argument for repetition operator: +"),
             ("ab{2,1}", "invalid repetition size: {2,1}"),
             ("x[z-a]", "invalid character class range: z-a"),
+            ("a(?P<n", "invalid named capture group: (?P<n"),
             ("a\\", "trailing \\"),
             ("é\\y", "invalid escape sequence: \\y"),
         ];

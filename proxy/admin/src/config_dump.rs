@@ -14,10 +14,11 @@ use crate::state::AdminState;
 pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
     let names = match query.non_empty("name_regex").map(|text| (text, compile_regex(text))) {
         None => None,
-        Some((_, Ok(names))) => Some(names),
+        // Names have to match as a whole.
+        Some((text, Ok(_))) => compile_regex(&format!("^(?:{text})$")).ok(),
         Some((text, Err(reason))) => {
             let reason = format!("INVALID_ARGUMENT: Error while parsing name_regex from {text}: {reason}");
-            return failure(400, reason);
+            return Reply { content_type: "text/plain", ..Reply::error(400, reason) };
         }
     };
     let mut parts = Vec::new();
@@ -40,7 +41,7 @@ pub(crate) fn answer(state: &dyn AdminState, query: &QueryParams) -> Reply {
 }
 
 fn failure(status: u16, reason: String) -> Reply {
-    Reply { content_type: "text/plain", ..Reply::error(status, reason) }
+    Reply { content_type: "text/plain", sniffing_forbidden_twice: true, ..Reply::error(status, reason) }
 }
 
 fn typed(type_name: &str, tree: Value) -> Value {
@@ -65,7 +66,9 @@ fn all(
         let tree = typed(type_name, tree);
         match mask {
             None => configs.push(tree),
-            Some(mask) => configs.extend(field_mask::keep(&tree, mask)),
+            Some(mask) => configs.extend(
+                MessageType::find(type_name).and_then(|message| field_mask::keep(&tree, message, mask)),
+            ),
         }
     }
     if let Some(mask) = mask.filter(|_| configs.is_empty()) {
@@ -112,10 +115,7 @@ fn one_resource(
                 format!("{resource} is not a repeated field. Use ?mask={resource} to get only this field");
             return Err(failure(400, reason));
         }
-        let element_type = match field.kind() {
-            Kind::Message(element) => element.full_name(),
-            _ => "",
-        };
+        let Kind::Message(element_type) = field.kind() else { continue };
         let elements = match tree.get_mut(resource).map(Value::take) {
             Some(Value::Array(elements)) => elements,
             _ => Vec::new(),
@@ -125,12 +125,14 @@ fn one_resource(
         };
         let mut configs = Vec::new();
         for element in elements.into_iter().filter(matching) {
-            let element = typed(element_type, element);
+            let element = typed(element_type.full_name(), element);
             match mask {
                 None => configs.push(element),
-                Some(mask) => configs.push(field_mask::keep(&element, mask).ok_or_else(|| {
-                    failure(400, format!("FieldMask {mask} could not be successfully used."))
-                })?),
+                Some(mask) => {
+                    configs.push(field_mask::keep(&element, element_type, mask).ok_or_else(|| {
+                        failure(400, format!("FieldMask {mask} could not be successfully used."))
+                    })?)
+                }
             }
         }
         return Ok(configs);

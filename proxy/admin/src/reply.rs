@@ -11,6 +11,8 @@ pub struct Reply {
     pub status: u16,
     /// Content type.
     pub content_type: &'static str,
+    /// Whether `x-content-type-options` is there twice, as in Envoy's complaints about what is asked of a dump.
+    pub sniffing_forbidden_twice: bool,
     /// Body, for [`Admin::render`](crate::Admin::render).
     pub body: ReplyBody,
 }
@@ -45,7 +47,12 @@ pub(crate) const HTML: &str = "text/html; charset=UTF-8";
 impl Reply {
     /// 200 and text.
     pub(crate) fn text(body: impl Into<String>) -> Self {
-        Self { status: 200, content_type: TEXT, body: ReplyBody::Ready(body.into().into_bytes()) }
+        Self {
+            status: 200,
+            content_type: TEXT,
+            sniffing_forbidden_twice: false,
+            body: ReplyBody::Ready(body.into().into_bytes()),
+        }
     }
 
     /// 200 and JSON.
@@ -63,7 +70,7 @@ impl Reply {
         content_type: &'static str,
         body: impl FnOnce(&dyn AdminState) -> String + 'static,
     ) -> Self {
-        Self { status: 200, content_type, body: ReplyBody::Later(Box::new(body)) }
+        Self { content_type, body: ReplyBody::Later(Box::new(body)), ..Self::text("") }
     }
 
     /// Another status and text.

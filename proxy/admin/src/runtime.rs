@@ -27,7 +27,7 @@ pub(crate) fn modify(state: &dyn AdminState, query: &QueryParams) -> Reply {
     if query.pairs().is_empty() {
         return Reply::error(400, USAGE);
     }
-    match state.modify_runtime(query.pairs()) {
+    match state.modify_runtime(&query.firsts()) {
         Ok(()) => Reply::ok(),
         Err(reason) => Reply::error(503, reason),
     }

@@ -239,7 +239,7 @@ pub trait AdminState {
     /// `/runtime`.
     fn runtime(&self) -> RuntimeValues;
     /// `POST /runtime_modify`: values to set, empty ones to remove; `Err` with Envoy's words when there is no admin layer.
-    fn modify_runtime(&self, values: &[(String, String)]) -> Result<(), String>;
+    fn modify_runtime(&self, values: &[(&str, &str)]) -> Result<(), String>;
     /// Loggers with their levels, in the order of `/logging`.
     fn loggers(&self) -> Vec<(String, LogLevel)>;
     /// Sets the level of one logger, or of all; false when there is no logger of this name.

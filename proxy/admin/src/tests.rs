@@ -155,7 +155,7 @@ impl AdminState for Server {
         };
         RuntimeValues { layers: vec!["base".to_owned()], entries: vec![entry] }
     }
-    fn modify_runtime(&self, values: &[(String, String)]) -> Result<(), String> {
+    fn modify_runtime(&self, values: &[(&str, &str)]) -> Result<(), String> {
         self.did(format!("runtime {values:?}"));
         Err("No admin layer specified".to_owned())
     }

@@ -120,16 +120,21 @@ impl Responder for Endpoints {
         let method = String::from_utf8_lossy(request.method());
         let path = String::from_utf8_lossy(request.path());
         let form = request.get_known(KnownHeader::ContentType) == Some(b"application/x-www-form-urlencoded");
-        let Reply { status, content_type, body } = self.0.handle(&method, &path, form.then_some(body));
+        let Reply { status, content_type, sniffing_forbidden_twice, body } =
+            self.0.handle(&method, &path, form.then_some(body));
+        let no_sniffing = || (HeaderName::new("x-content-type-options"), b"nosniff".to_vec());
+        let mut headers = Vec::with_capacity(4);
+        headers.extend(sniffing_forbidden_twice.then(no_sniffing));
+        headers.extend([
+            (KnownHeader::ContentType.into(), content_type.into()),
+            (KnownHeader::CacheControl.into(), b"no-cache, max-age=0".into()),
+            no_sniffing(),
+        ]);
         let admin = self.0.clone();
         Response {
             status,
             details: "admin_filter_response",
-            headers: vec![
-                (KnownHeader::ContentType.into(), content_type.into()),
-                (KnownHeader::CacheControl.into(), b"no-cache, max-age=0".into()),
-                (HeaderName::new("x-content-type-options"), b"nosniff".into()),
-            ],
+            headers,
             body: Box::new(move || admin.render(body)),
         }
     }

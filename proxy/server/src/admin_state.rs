@@ -215,7 +215,7 @@ impl AdminState for ProcessState {
         self.runtime.describe()
     }
 
-    fn modify_runtime(&self, values: &[(String, String)]) -> Result<(), String> {
+    fn modify_runtime(&self, values: &[(&str, &str)]) -> Result<(), String> {
         self.runtime.modify(values)
     }
 

@@ -93,7 +93,6 @@ impl RuntimeLoader {
         }
         stats.num_keys().set(snapshot.keys().len() as u64);
         stats.num_layers().set(snapshot.layers().len() as u64);
-        stats.admin_overrides_active().set(u64::from(!self.overrides.borrow().is_empty()));
     }
 
     /// Watches for directories that are swapped by their symbolic link; each swap reads all layers again.
@@ -120,6 +119,10 @@ impl RuntimeLoader {
 
     /// Counts uses of deprecated fields.
     pub(crate) fn deprecated_features_used(&self, count: u64) {
+        if count == 0 {
+            // What was never written to counts as unused.
+            return;
+        }
         self.stats.deprecated_feature_use().add(count);
         self.stats.deprecated_feature_seen_since_process_start().add(count);
     }
@@ -149,7 +152,7 @@ impl RuntimeLoader {
     ///
     /// # Errors
     /// Envoy's words when no layer is the operator's.
-    pub(crate) fn modify(&self, values: &[(String, String)]) -> Result<(), String> {
+    pub(crate) fn modify(&self, values: &[(&str, &str)]) -> Result<(), String> {
         if !self.sources.iter().any(|source| matches!(source, LayerSource::Admin { .. })) {
             return Err("No admin layer specified".into());
         }
@@ -157,6 +160,7 @@ impl RuntimeLoader {
             self.overrides.borrow_mut().set(key, text);
         }
         self.load();
+        self.stats.admin_overrides_active().set(u64::from(!self.overrides.borrow().is_empty()));
         Ok(())
     }
 }

@@ -19,6 +19,8 @@ pub enum Area {
     Tls,
     /// TCP proxies behind listeners of all kinds, and clients that send, finish, reset and wait.
     Tcp,
+    /// Questions to the admin interface with random parameters, forms and methods, between requests that change the answers.
+    Admin,
     /// Configurations changed in one place so that they may be invalid, and the verdict and reason of `--mode validate`.
     Invalid,
 }
@@ -33,6 +35,7 @@ impl Area {
             Self::Log => "log",
             Self::Tls => "tls",
             Self::Tcp => "tcp",
+            Self::Admin => "admin",
             Self::Invalid => "invalid",
         }
     }
@@ -46,6 +49,7 @@ impl Area {
             Self::Log => Some(generate::log(seed, requests)),
             Self::Tls => Some(generate::tls(seed, requests)),
             Self::Tcp => Some(generate::tcp(seed, requests)),
+            Self::Admin => Some(generate::admin(seed, requests)),
             Self::Invalid => None,
         }
     }

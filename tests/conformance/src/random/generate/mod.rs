@@ -1,5 +1,6 @@
 //! Makes cases of dice: configurations and requests that are valid often enough to get somewhere, and odd often enough to matter.
 
+mod admin;
 mod bootstrap;
 mod connection_manager;
 mod filters;
@@ -17,6 +18,7 @@ mod routes;
 mod tcp;
 mod tls;
 
+pub use admin::admin;
 pub use bootstrap::bootstrap;
 pub use http::http;
 pub use http2::http2;
