@@ -118,7 +118,7 @@ impl GuardDog {
         let join = std::thread::Builder::new().name("GuardDog".into()).spawn(move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let now = Instant::now();
-                for stuck in groups.iter_mut().filter_map(|group| group.look(now)) {
+                if let Some(stuck) = groups.iter_mut().find_map(|group| group.look(now)) {
                     tracing::error!("threads that show no sign of life any more: {}", stuck.join(", "));
                     std::process::abort();
                 }
