@@ -47,7 +47,7 @@ pub use config::check_dns_cache;
 pub use connect::{
     ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
 };
-pub use connection_options::{ConnectionOptions, ProxiedConnection};
+pub use connection_options::{ConnectionOptions, PreconnectHosts, ProxiedConnection};
 pub use dns::ResolverOptions;
 pub use dns_cache::Resolution;
 pub use forwarding_options::{ForwardingLowering, ForwardingMessage, ForwardingOptions};

@@ -39,6 +39,8 @@ type Waiter = oneshot::Sender<Result<UpstreamStream, Reset>>;
 pub(crate) struct HostPool {
     worker: Rc<Worker>,
     info: Arc<ClusterInfo>,
+    /// `per_upstream_preconnect_ratio`, as far as it is for this host.
+    preconnect_ratio: f32,
     host: Arc<Host>,
     priority: RoutingPriority,
     http2: bool,
@@ -77,6 +79,7 @@ impl HostPool {
         Rc::new(Self {
             worker: worker.clone(),
             info: info.clone(),
+            preconnect_ratio: info.connections.preconnect_ratio_of(host.metadata()),
             host: host.clone(),
             priority: key.priority,
             http2: key.http2,
@@ -116,7 +119,7 @@ impl HostPool {
     /// A stream on a connection that is free.
     pub(super) fn take_ready(self: &Rc<Self>) -> Option<UpstreamStream> {
         let stream = self.take_free()?;
-        if self.info.connections.preconnect_ratio > 1.0 {
+        if self.preconnect_ratio > 1.0 {
             self.connect_if_needed();
         }
         Some(stream)
@@ -263,7 +266,7 @@ impl HostPool {
     }
 
     fn needs_connection(&self) -> bool {
-        let ratio = match self.info.connections.preconnect_ratio {
+        let ratio = match self.preconnect_ratio {
             // Who is not well is not burdened with more than there is to do.
             ratio if ratio > 1.0 && self.host.health() == Health::Healthy => ratio,
             _ => 1.0,
@@ -437,9 +440,7 @@ impl HostPool {
     /// A connection is gone; a request that waits may have a new one.
     fn forget(self: &Rc<Self>) {
         self.open.set(self.open.get() - 1);
-        if !self.draining.get()
-            && (!self.waiting.borrow().is_empty() || self.info.connections.preconnect_ratio > 1.0)
-        {
+        if !self.draining.get() && (!self.waiting.borrow().is_empty() || self.preconnect_ratio > 1.0) {
             self.connect_if_needed();
         }
     }

@@ -8,20 +8,22 @@ use dhow_proto::envoy::config::cluster::v3::{
     upstream_connection_options::{FirstAddressFamilyVersion, HappyEyeballsConfig},
 };
 
-use super::fields::{Notes, number, refuse};
+use super::fields::{Notes, number};
+use crate::connection_options::PreconnectHosts;
 use crate::happy_eyeballs::FamilyOrder;
 
-/// `per_upstream_preconnect_ratio`; 1 without.
-pub(crate) fn preconnect_ratio(
+/// `per_upstream_preconnect_ratio`, 1 without, and the hosts for which that is.
+pub(crate) fn preconnect(
     policy: Option<PreconnectPolicy>,
     path: &FieldPath,
-) -> Result<f32, ConfigError> {
+) -> Result<(f32, Option<PreconnectHosts>), ConfigError> {
     let PreconnectPolicy {
         per_upstream_preconnect_ratio,
         predictive_preconnect_ratio,
         preconnect_enabled_metadata,
     } = policy.unwrap_or_default();
-    refuse(&preconnect_enabled_metadata, || path.field("preconnect_enabled_metadata"))?;
+    let hosts = preconnect_enabled_metadata
+        .map(|message| PreconnectHosts::compile(message, &path.field("preconnect_enabled_metadata")));
     let ratio = |value: Option<dhow_proto::google::protobuf::DoubleValue>, field: &str| {
         let ratio = value.map_or(1.0, |value| value.value);
         if (1.0..=3.0).contains(&ratio) {
@@ -33,7 +35,7 @@ pub(crate) fn preconnect_ratio(
     if ratio(predictive_preconnect_ratio, "predictive_preconnect_ratio")? > 1.0 {
         return Err(ConfigError::unsupported(path.field("predictive_preconnect_ratio")));
     }
-    ratio(per_upstream_preconnect_ratio, "per_upstream_preconnect_ratio")
+    Ok((ratio(per_upstream_preconnect_ratio, "per_upstream_preconnect_ratio")?, hosts.transpose()?))
 }
 
 /// `per_host_thresholds.max_connections` by priority; the first entry of a priority counts, as in Envoy.
