@@ -141,11 +141,9 @@ fn lower_router(
         upstream_http_filters,
         reject_connect_request_early_data,
     } = dhow_proto::any::unpack(&config).map_err(|error| error.under(path))?;
-    let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
     if start_child_span {
         context.warn(path.field("start_child_span"), "without effect: requests are not traced");
     }
-    refuse(reject_connect_request_early_data.is_some_and(|b| b.value), "reject_connect_request_early_data")?;
     let strict_path = path.field("strict_check_headers");
     let strict = strict_check_headers.iter().enumerate();
     let strict = strict.map(|(at, name)| strict_header(name, &strict_path.index(at)));
@@ -161,6 +159,7 @@ fn lower_router(
             context,
             &path.field("upstream_http_filters"),
         )?,
+        rejects_early_data: reject_connect_request_early_data.is_some_and(|b| b.value),
         upstream_logs: lower_upstream_logs(upstream_log, upstream_log_options, log_writer, path)?,
     })
 }

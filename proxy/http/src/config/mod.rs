@@ -147,6 +147,8 @@ pub struct RouterConfig {
     pub upstream_filters: Vec<ConfiguredFilter>,
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
+    /// `reject_connect_request_early_data`: what a client sends behind CONNECT has to wait for the answer.
+    pub rejects_early_data: bool,
     /// `upstream_log`; none when there is no log.
     pub upstream_logs: Option<Arc<UpstreamLogs>>,
 }
@@ -171,6 +173,7 @@ impl Default for RouterConfig {
             suppress_envoy_headers: false,
             respect_expected_rq_timeout: false,
             upstream_filters: Vec::new(),
+            rejects_early_data: false,
             upstream_logs: None,
         }
     }

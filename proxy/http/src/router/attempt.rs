@@ -15,7 +15,7 @@ use dhow_proxy_runtime::DeadlineTimer;
 use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, WorkerCluster};
 
 use super::host_selection::no_healthy_upstream;
-use super::{AttemptLog, Forwarding, poll_deadlines};
+use super::{AttemptLog, Forwarding, early_data, poll_deadlines, sends_early};
 use crate::config::ClusterOptions;
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
@@ -48,6 +48,7 @@ impl Exchange {
                 Err(Interruption::Answered(Box::new(no_healthy_upstream()), Direction::Request))
             }
             Acquired::Wait(mut waiting) => {
+                let rejects_early_data = self.rejects_early_data();
                 poll_fn(|cx| {
                     if let Poll::Ready(result) = waiting.as_mut().poll(cx) {
                         return Poll::Ready(result.map_err(Interruption::Upstream));
@@ -56,6 +57,9 @@ impl Exchange {
                         && let Poll::Ready(reset) = down.poll_closed(cx)
                     {
                         return Poll::Ready(Err(Interruption::Downstream(reset)));
+                    }
+                    if rejects_early_data && sends_early(cx, down, &mut self.info) {
+                        return Poll::Ready(Err(early_data()));
                     }
                     self.poll_attempt_deadlines(cx, timer, forwarding.log.as_deref_mut()).map(Err)
                 })

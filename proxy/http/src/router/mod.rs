@@ -46,6 +46,7 @@ pub(crate) use route_stats::{RequestGroups, RouteStats};
 use secure_options::RequestedTls;
 use timeouts::RequestTimeouts;
 pub(crate) use timeouts::{parse_grpc_timeout, set_grpc_timeout};
+pub(crate) use tunnel::{early_data, sends_early};
 pub(crate) use upstream_log::AttemptLog;
 
 /// What lasts over the attempts of one request.

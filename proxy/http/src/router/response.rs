@@ -261,6 +261,7 @@ impl Exchange {
             // Only a stream of HTTP/2 can end in one direction and go on in the other.
             upgraded: upgraded && http1,
             holds_body: false,
+            rejects_early_data: false,
             attempt: forwarding.log.as_deref_mut(),
         };
         let result = pump.relay().await;

@@ -154,6 +154,7 @@ impl Exchange {
         let manager = self.manager.clone();
         // What follows an upgrade is for the other protocol, if the host agrees to it.
         let holds_body = self.upgrade && !matches!(upstream, UpstreamStream::Tunnel(_));
+        let rejects_early_data = holds_body && self.rejects_early_data();
         let (stream, deadlines) = self.parts();
         let mut body = RequestBody { down, kept: forwarding.kept.as_mut(), stream };
         let mut pump = Pump {
@@ -165,6 +166,7 @@ impl Exchange {
             response_timeout: forwarding.timeouts.global,
             upgraded: false,
             holds_body,
+            rejects_early_data,
             attempt: forwarding.log.as_deref_mut(),
         };
         let mut interim = None;

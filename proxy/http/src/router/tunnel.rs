@@ -2,17 +2,19 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use dhow_net::proxy_protocol::{append_v1, append_v2};
+use dhow_proxy_api::{LocalReply, StreamInfo};
 use dhow_proxy_runtime::DeadlineTimer;
 use dhow_proxy_upstream::{Host, Resource, SecureOptions, WorkerCluster, connect};
 use dhow_routing::ProxyProtocol;
 
 use super::{Forwarding, poll_deadlines};
+use crate::body::{BodySource, BodyState};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{Exchange, Interruption};
+use crate::stream::{Direction, Exchange, Interruption};
 use crate::upstream::{Tunnel, UpstreamStream, connect_failure};
 use crate::wire::Wire;
 
@@ -44,6 +46,7 @@ impl Exchange {
             info.stats.upstream_cx_overflow().inc();
             return Err(Interruption::Upstream(Reset::new(ResetKind::Overflow)));
         };
+        let rejects_early_data = self.rejects_early_data();
         let mut connecting = Box::pin(connect(info, host, options, Some(permit)));
         let connected = poll_fn(|cx| {
             if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
@@ -56,6 +59,9 @@ impl Exchange {
             {
                 return Poll::Ready(Err(Interruption::Downstream(reset)));
             }
+            if rejects_early_data && sends_early(cx, down, &mut self.info) {
+                return Poll::Ready(Err(early_data()));
+            }
             poll_deadlines(cx, timer, &self.deadlines).map(Err)
         });
         let connection = connected.await?;
@@ -63,6 +69,12 @@ impl Exchange {
         let wire = Wire::new(connection.transport, self.manager.worker.buffers().clone(), limit);
         let greeting = self.tunnel_greeting();
         Ok(UpstreamStream::Tunnel(Box::new(Tunnel::new(wire, connection.guard, &greeting))))
+    }
+
+    /// Whether data behind the request is to wait for the answer to it.
+    pub(super) fn rejects_early_data(&self) -> bool {
+        self.chain().router.as_ref().is_some_and(|router| router.rejects_early_data)
+            && self.request.method() == b"CONNECT"
     }
 
     /// The PROXY protocol header that tells the host about the client's connection, where the route wants one.
@@ -81,4 +93,19 @@ impl Exchange {
         }
         header
     }
+}
+
+/// Whether the client sent data already, which counts as received.
+pub(crate) fn sends_early<D: BodySource>(cx: &mut Context<'_>, down: &mut D, info: &mut StreamInfo) -> bool {
+    let early = matches!(down.poll_body(cx), Poll::Ready(Ok(BodyState::Data)));
+    if early {
+        info.bytes_received += down.chunk().len() as u64;
+    }
+    early
+}
+
+/// The answer to a client that sends before it may (`reject_connect_request_early_data`).
+pub(crate) fn early_data() -> Interruption {
+    let reply = LocalReply::new(400, &b""[..], "early_connect_data").closing();
+    Interruption::Answered(Box::new(reply), Direction::Request)
 }

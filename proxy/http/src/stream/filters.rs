@@ -228,6 +228,7 @@ impl Exchange {
                 response_timeout: pump.response_timeout,
                 upgraded: false,
                 holds_body: false,
+                rejects_early_data: false,
                 attempt: pump.attempt.as_deref_mut(),
             };
             let result = match verdict {

@@ -16,7 +16,7 @@ use super::request_body::RequestBody;
 use crate::body::{BodySink, TransferError, poll_transfer};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::router::AttemptLog;
+use crate::router::{AttemptLog, early_data, sends_early};
 use crate::upstream::UpstreamStream;
 
 /// Why a phase ended before its purpose was reached.
@@ -47,6 +47,8 @@ pub(crate) struct Pump<'a, 'b, D> {
     pub(crate) upgraded: bool,
     /// The body waits until the response head is there.
     pub(crate) holds_body: bool,
+    /// A body that comes meanwhile is refused.
+    pub(crate) rejects_early_data: bool,
     /// What is logged of the attempt, where attempts are logged.
     pub(crate) attempt: Option<&'a mut AttemptLog>,
 }
@@ -212,6 +214,9 @@ impl<D: Downstream> Pump<'_, '_, D> {
     fn poll_held_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reset>, Interruption>> {
         if let Poll::Ready(Err(reset)) = self.upstream.poll_flush(cx) {
             return Poll::Ready(Ok(Some(reset)));
+        }
+        if self.rejects_early_data && sends_early(cx, self.body.down, self.body.stream.info) {
+            return Poll::Ready(Err(early_data()));
         }
         self.body.down.poll_closed(cx).map(|reset| Err(Interruption::Downstream(reset)))
     }
