@@ -88,6 +88,25 @@ impl CertificateFacts {
         }
     }
 
+    /// The alternative names, of all kinds in the order of the certificate, as messages list them.
+    pub(crate) fn alternative_names(&self) -> Vec<String> {
+        let Ok((_, parsed)) = X509Certificate::from_der(&self.der) else { return Vec::new() };
+        let mut listed = Vec::new();
+        for extension in parsed.extensions() {
+            let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else {
+                continue;
+            };
+            for name in &names.general_names {
+                let mut one = Self::default();
+                one.add_alternative_name(name);
+                let Self { uris, dns_names, addresses, emails, .. } = one;
+                listed.extend(uris.into_iter().chain(dns_names).chain(emails));
+                listed.extend(addresses.iter().map(IpAddr::to_string));
+            }
+        }
+        listed
+    }
+
     /// The public key (SubjectPublicKeyInfo), DER.
     pub(crate) fn public_key(&self) -> Option<&[u8]> {
         X509Certificate::from_der(&self.der).ok().map(|(_, parsed)| parsed.tbs_certificate.subject_pki.raw)

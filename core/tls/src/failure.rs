@@ -1,8 +1,11 @@
 //! Why a handshake failed, in the form that Envoy's logs have.
 
+use std::sync::Arc;
 use std::{fmt, io};
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
+
+use crate::certificate::CertificateFacts;
 
 /// A TLS error. Its text is `%UPSTREAM_TRANSPORT_FAILURE_REASON%` or `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: numbers and
 /// names are BoringSSL's where the cause has a counterpart there, else rustls' own words in the same frame.
@@ -18,6 +21,8 @@ pub(crate) enum Cause {
     HttpRequest,
     /// The client asks a proxy for a tunnel, in clear text.
     HttpsProxyRequest,
+    /// The server refused the client's hello with the alert `handshake_failure`.
+    ClientHelloRefused,
     /// A secret of the context was not delivered yet.
     SecretsNotReady,
 }
@@ -43,6 +48,15 @@ impl TlsFailure {
         Self(Cause::SecretsNotReady)
     }
 
+    /// What failed before the server answered the client's hello.
+    pub(crate) fn at_client_hello(error: io::Error) -> io::Error {
+        let refused = Cause::Protocol(Error::AlertReceived(AlertDescription::HandshakeFailure));
+        match Self::of(&error) {
+            Some(Self(cause)) if *cause == refused => Self(Cause::ClientHelloRefused).into(),
+            _ => error,
+        }
+    }
+
     pub(crate) fn cause(&self) -> &Cause {
         &self.0
     }
@@ -56,6 +70,45 @@ impl TlsFailure {
             }
             _ => None,
         }
+    }
+}
+
+/// A certificate whose names are not those that are wanted. Its text is Envoy's.
+#[derive(Debug)]
+pub(crate) struct NameMismatch(String);
+
+impl fmt::Display for NameMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NameMismatch {}
+
+impl NameMismatch {
+    /// No name is one of `expected`.
+    pub(crate) fn expected(expected: &[String], facts: &CertificateFacts) -> Self {
+        let names = facts.alternative_names().join(", ");
+        Self(format!(
+            "verify SAN list, expected SANs: [{}], certificate SANs: [{names}]",
+            expected.join(", ")
+        ))
+    }
+
+    /// No name fits a matcher.
+    pub(crate) fn unmatched(facts: &CertificateFacts) -> Self {
+        Self(format!("SAN matcher, certificate SANs are [{}]", facts.alternative_names().join(", ")))
+    }
+
+    /// Whether `error` is one.
+    pub(crate) fn is(error: &CertificateError) -> bool {
+        matches!(error, CertificateError::Other(OtherError(cause)) if cause.is::<Self>())
+    }
+}
+
+impl From<NameMismatch> for CertificateError {
+    fn from(mismatch: NameMismatch) -> Self {
+        Self::Other(OtherError(Arc::new(mismatch)))
     }
 }
 
@@ -76,6 +129,12 @@ impl fmt::Display for TlsFailure {
         let error = match &self.0 {
             Cause::Protocol(error) => error,
             Cause::SecretsNotReady => return f.write_str("TLS error: Secret is not supplied by SDS"),
+            Cause::ClientHelloRefused => {
+                return f.write_str(
+                    "TLS_error:|268436496:SSL_routines:OPENSSL_internal:SSLV3_ALERT_HANDSHAKE_FAILURE|268435610:SSL_routines:\
+                     OPENSSL_internal:HANDSHAKE_FAILURE_ON_CLIENT_HELLO:TLS_error_end",
+                );
+            }
             Cause::HttpRequest => {
                 return f.write_str(
                     "TLS_error:|268435612:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end",
@@ -148,6 +207,7 @@ fn alert_name(alert: AlertDescription) -> Option<(u32, &'static str)> {
 fn verification_text(error: &CertificateError) -> String {
     let reason = match error {
         CertificateError::ApplicationVerificationFailure => return "cert hash and spki".to_owned(),
+        CertificateError::Other(OtherError(cause)) => return cause.to_string(),
         CertificateError::UnknownIssuer => "unable to get local issuer certificate",
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate has expired",
         CertificateError::Revoked => "certificate revoked",

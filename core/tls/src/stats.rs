@@ -5,7 +5,7 @@ use std::io;
 use dhow_stats::{Scope, stat_group};
 use rustls::{CertificateError, Error};
 
-use crate::failure::{Cause, TlsFailure};
+use crate::failure::{Cause, NameMismatch, TlsFailure};
 use crate::info::TlsInfo;
 
 stat_group! {
@@ -104,9 +104,7 @@ impl TlsStats {
             Cause::SecretsNotReady => self.contexts.upstream_context_secrets_not_ready().inc(),
             Cause::Protocol(Error::NoCertificatesPresented) => stats.fail_verify_no_cert().inc(),
             Cause::Protocol(Error::InvalidCertificate(why)) => match why {
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    stats.fail_verify_san().inc();
-                }
+                why if NameMismatch::is(why) => stats.fail_verify_san().inc(),
                 CertificateError::ApplicationVerificationFailure => stats.fail_verify_cert_hash().inc(),
                 _ => stats.fail_verify_error().inc(),
             },
@@ -120,6 +118,7 @@ mod tests {
     use dhow_stats::{Query, SnapshotValue, Store};
 
     use super::*;
+    use crate::certificate::CertificateFacts;
 
     fn figures(count: impl FnOnce(&TlsStats)) -> Vec<(String, u64)> {
         let store = Store::new();
@@ -142,9 +141,10 @@ mod tests {
 
     #[test]
     fn failures_are_counted_by_their_cause() {
+        let mismatch = NameMismatch::unmatched(&CertificateFacts::default());
         let table = [
             (failure(Error::NoCertificatesPresented), Some("fail_verify_no_cert")),
-            (failure(CertificateError::NotValidForName.into()), Some("fail_verify_san")),
+            (failure(Error::from(CertificateError::from(mismatch))), Some("fail_verify_san")),
             (failure(CertificateError::ApplicationVerificationFailure.into()), Some("fail_verify_cert_hash")),
             (failure(CertificateError::UnknownIssuer.into()), Some("fail_verify_error")),
             (failure(CertificateError::Expired.into()), Some("fail_verify_error")),

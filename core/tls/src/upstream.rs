@@ -23,7 +23,7 @@ use crate::renewed::Renewed;
 use crate::secrets::Secrets;
 use crate::stats::TlsStats;
 use crate::stream::TlsStream;
-use crate::validation::Validation;
+use crate::validation::{OtherNames, Validation};
 use crate::verifier::UpstreamVerifier;
 
 /// Variants of a context that are kept; beyond it a variant is made anew for each connection.
@@ -67,7 +67,7 @@ struct Material {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Variant {
     alpn: Vec<Vec<u8>>,
-    verify_names: Vec<String>,
+    names: OtherNames,
 }
 
 impl UpstreamTls {
@@ -157,17 +157,15 @@ impl UpstreamTls {
         options: &ConnectOptions,
     ) -> io::Result<(Transport, TlsInfo)> {
         let server_name = options.server_name.as_ref().or(self.server_name.as_ref());
-        let mut verify_names = options.verify_names.clone();
-        if self.verify_server_name
-            && verify_names.is_empty()
-            && let Some(name) = server_name
-        {
-            verify_names.push(name.clone());
-        }
+        let names = match server_name {
+            _ if !options.verify_names.is_empty() => OtherNames::OneOf(options.verify_names.clone()),
+            Some(name) if self.verify_server_name => OtherNames::Server(name.clone()),
+            _ => OtherNames::None,
+        };
         let Some(material) = self.material.get() else {
             return Err(TlsFailure::secrets_not_ready().into());
         };
-        let config = material.config(Variant { alpn: self.offered(options), verify_names });
+        let config = material.config(Variant { alpn: self.offered(options), names });
         let config = config.map_err(io::Error::other)?;
         // An address is no server name on the wire: rustls sends none for it.
         let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
@@ -175,7 +173,11 @@ impl UpstreamTls {
         let name = name.unwrap_or_else(nameless);
         let connection = ClientConnection::new(config, name).map_err(TlsFailure::from)?;
         let mut stream = TlsStream::new(transport, Connection::Client(connection));
-        stream.handshake().await?;
+        if let Err(error) = stream.handshake().await {
+            // The version is agreed with the server's hello: before it, a refusal is one of the client's hello.
+            let at_hello = stream.connection().protocol_version().is_none();
+            return Err(if at_hello { TlsFailure::at_client_hello(error) } else { error });
+        }
         let mut info = TlsInfo::of(stream.connection());
         info.server_name = server_name.cloned();
         info.local = material.identity.as_ref().map(|identity| identity.facts.clone());
@@ -229,7 +231,7 @@ impl Material {
             variants: Mutex::default(),
         };
         // The plain variant is used by most connections and shows what does not fit while it can still be refused.
-        let plain = material.config(Variant { alpn, verify_names: Vec::new() });
+        let plain = material.config(Variant { alpn, names: OtherNames::None });
         plain.map_err(|error| ConfigError::new(path.clone(), error))?;
         Ok(Some(material))
     }
@@ -249,7 +251,7 @@ impl Material {
     fn build(&self, variant: &Variant) -> Result<ClientConfig, String> {
         let provider = self.parameters.provider.clone();
         let verifier =
-            UpstreamVerifier::new(self.validation.clone(), variant.verify_names.clone(), provider.clone())?;
+            UpstreamVerifier::new(self.validation.clone(), variant.names.clone(), provider.clone())?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.parameters.versions)
             .map_err(|error| error.to_string())?

@@ -14,6 +14,7 @@ use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::CertificateFacts;
+use crate::failure::NameMismatch;
 use crate::listed::ListedCertificate;
 use crate::names::{NameMatcher, dns_name_covers};
 use crate::pb::CertificateValidationContext;
@@ -29,6 +30,8 @@ const NO_AUTHORITY: &str = "unnamed_ca_cert";
 /// What must hold of a peer's certificate.
 #[derive(Debug, Default)]
 pub(crate) struct Validation {
+    /// There is a context, however little it demands.
+    is_configured: bool,
     /// Trust anchors; without them chains are not verified.
     pub roots: Option<Arc<RootCertStore>>,
     /// The certificates that the anchors were made of.
@@ -60,6 +63,17 @@ pub(crate) struct Validation {
 enum Pin {
     Certificate(String),
     Key(String),
+}
+
+/// What a certificate must be for beside what the context says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum OtherNames {
+    #[default]
+    None,
+    /// The name of the server that was asked for (`auto_sni_san_validation`).
+    Server(String),
+    /// One of these, as a request has it (`auto_san_validation`).
+    OneOf(Vec<String>),
 }
 
 impl Validation {
@@ -103,6 +117,7 @@ impl Validation {
             return Err(ConfigError::new(path.field("allow_expired_certificate"), reason));
         }
         let mut validation = Self {
+            is_configured: true,
             only_leaf_revocation: *only_verify_leaf_cert_crl,
             hide_authorities: *suppress_client_ca_list,
             accept_expired: *allow_expired_certificate,
@@ -165,14 +180,14 @@ impl Validation {
         bytes
     }
 
-    /// When the first trusted authority expires, by the name that statistics give it. Where pins alone are demanded there is none,
-    /// which never expires.
+    /// When the first trusted authority expires, by the name that statistics give it. A context without one has one that
+    /// never expires.
     pub(crate) fn expiry(&self) -> Option<(String, i64)> {
         let unnamed = match self.roots_expire {
             Some(_) => UNNAMED_AUTHORITY,
             None => NO_AUTHORITY,
         };
-        let end = self.roots_expire.or_else(|| (!self.pins.is_empty()).then_some(i64::MAX))?;
+        let end = self.roots_expire.or_else(|| self.is_configured.then_some(i64::MAX))?;
         Some((self.secret.clone().unwrap_or_else(|| unnamed.to_owned()), end))
     }
 
@@ -223,22 +238,31 @@ impl Validation {
         !self.accept_untrusted && (!self.names.is_empty() || !self.pins.is_empty())
     }
 
-    /// Checks names and pins; the chain is somebody else's business. `also_for` are names that the certificate must be
-    /// for one of, beside what is configured.
+    /// Checks names and pins; the chain is somebody else's business. `also_for` is what the certificate must be for beside
+    /// what is configured.
     pub(crate) fn check(
         &self,
         certificate: &CertificateDer<'_>,
-        also_for: &[String],
+        also_for: &OtherNames,
     ) -> Result<(), CertificateError> {
-        if self.accept_untrusted || (self.names.is_empty() && self.pins.is_empty() && also_for.is_empty()) {
+        if self.accept_untrusted
+            || (self.names.is_empty() && self.pins.is_empty() && *also_for == OtherNames::None)
+        {
             return Ok(());
         }
         let facts = CertificateFacts::of(certificate).ok_or(CertificateError::BadEncoding)?;
-        if !self.names.is_empty() && !self.names.iter().any(|matcher| matcher.fits(&facts)) {
-            return Err(CertificateError::NotValidForName);
+        if let OtherNames::OneOf(names) = also_for
+            && !names.iter().any(|name| is_for(&facts, name))
+        {
+            return Err(NameMismatch::expected(names, &facts).into());
         }
-        if !also_for.is_empty() && !also_for.iter().any(|name| is_for(&facts, name)) {
-            return Err(CertificateError::NotValidForName);
+        let fits = self.names.is_empty() || self.names.iter().any(|matcher| matcher.fits(&facts));
+        let is_server = match also_for {
+            OtherNames::Server(name) => is_for(&facts, name),
+            _ => true,
+        };
+        if !fits || !is_server {
+            return Err(NameMismatch::unmatched(&facts).into());
         }
         if !self.pins.is_empty() && !self.pins.iter().any(|pin| pin.fits(&facts)) {
             return Err(CertificateError::ApplicationVerificationFailure);

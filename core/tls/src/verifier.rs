@@ -11,7 +11,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use crate::lenient::{accept_as_openssl, verify_tls12, verify_tls13};
-use crate::validation::Validation;
+use crate::validation::{OtherNames, Validation};
 
 /// Verifies certificates of upstream hosts. As in Envoy the chain and the configured names count; the host name does
 /// only where it is asked for.
@@ -19,14 +19,14 @@ use crate::validation::Validation;
 pub(crate) struct UpstreamVerifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
     validation: Arc<Validation>,
-    also_for: Vec<String>,
+    also_for: OtherNames,
     provider: Arc<CryptoProvider>,
 }
 
 impl UpstreamVerifier {
     pub(crate) fn new(
         validation: Arc<Validation>,
-        also_for: Vec<String>,
+        also_for: OtherNames,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, String> {
         let chain = match &validation.roots {
@@ -151,7 +151,7 @@ impl ClientCertVerifier for DownstreamVerifier {
         {
             accept_as_openssl(leaf, &self.validation, &self.provider, now).ok_or(error)?;
         }
-        self.validation.check(leaf, &[])?;
+        self.validation.check(leaf, &OtherNames::None)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use dhow_base::ResponseFlag;
+use dhow_tls::TlsFailure;
 
 /// What ended a stream early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,10 +87,13 @@ impl Reset {
         Self { kind, transport: Some(words.into()) }
     }
 
-    /// The reset that a failed read or write of an established connection amounts to.
+    /// The reset that a failed read or write of an established connection amounts to. What TLS has to say after the
+    /// handshake, such as that the other side does not accept our certificate, is the end of the connection.
     pub(crate) fn of_io(error: &std::io::Error) -> Self {
         match error.kind() {
-            std::io::ErrorKind::InvalidData => Self::new(ResetKind::ProtocolError),
+            std::io::ErrorKind::InvalidData if TlsFailure::of(error).is_none() => {
+                Self::new(ResetKind::ProtocolError)
+            }
             _ => Self::new(ResetKind::ConnectionTermination),
         }
     }

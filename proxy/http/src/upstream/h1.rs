@@ -213,6 +213,9 @@ impl H1Upstream {
                 Err(error) => {
                     // Reading fails where the host reset the connection.
                     self.guard.set_closed_by(ClosedBy::Remote);
+                    if let Some(tls) = self.guard.info().stats.tls() {
+                        tls.count(Err(&error));
+                    }
                     return Poll::Ready(Err(Reset::of_io(&error)));
                 }
             }
