@@ -47,7 +47,7 @@ impl CertificateFacts {
         let mut facts = Self {
             subject: rfc2253(parsed.subject()),
             issuer: rfc2253(parsed.issuer()),
-            serial: hex(parsed.raw_serial()),
+            serial: hex(without_sign(parsed.raw_serial())),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             fingerprint: hex(&sha256(certificate)),
@@ -115,6 +115,14 @@ impl CertificateFacts {
     /// The certificate as PEM, for `x-forwarded-client-cert` and logs.
     pub fn to_pem(&self) -> String {
         pem_of(&self.der)
+    }
+}
+
+/// A positive integer of DER begins with a zero where its first digit would make it negative.
+fn without_sign(integer: &[u8]) -> &[u8] {
+    match integer {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        digits => digits,
     }
 }
 

@@ -201,6 +201,7 @@ impl Terminator {
         stream.handshake().await?;
         let mut info = TlsInfo::of(stream.connection());
         info.local = self.selection.facts(info.server_name.as_deref());
+        info.overlooked = self.validation.faults.take();
         info.peer_verified = self.verifies && info.peer.is_some();
         Ok((Transport::Secure(Box::new(stream)), info))
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use rustls::{CipherSuite, Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::certificate::CertificateFacts;
+use crate::overlooked::Overlooked;
 
 /// Facts of a TLS session, for logs, matching and forwarded client certificates.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,8 @@ pub struct TlsInfo {
     /// Whether the peer's certificate passed a verification. A peer without a certificate, or one that nothing was
     /// configured to verify, did not.
     pub peer_verified: bool,
+    /// What was wrong with certificates that were accepted all the same, for the statistics.
+    pub overlooked: Overlooked,
     /// The peer's certificate.
     pub peer: Option<Arc<CertificateFacts>>,
     /// The chain that the peer sent, its own certificate first, DER.
@@ -51,6 +54,7 @@ impl TlsInfo {
             group: connection.negotiated_key_exchange_group().map_or("", |group| group_name(group.name())),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             peer_verified: false,
+            overlooked: Overlooked::default(),
             peer: peer.first().and_then(CertificateFacts::of).map(Arc::new),
             peer_chain: peer.iter().map(|certificate| certificate.to_vec()).collect(),
             local: None,

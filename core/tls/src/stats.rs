@@ -7,6 +7,7 @@ use rustls::{CertificateError, Error};
 
 use crate::failure::{Cause, NameMismatch, TlsFailure};
 use crate::info::TlsInfo;
+use crate::overlooked::Overlooked;
 
 stat_group! {
     /// The figures that are there from the start. Stapling is not done, so those of OCSP stay 0.
@@ -81,6 +82,10 @@ impl TlsStats {
     fn finished(&self, info: &TlsInfo) {
         let stats = &self.handshakes;
         stats.handshake().inc();
+        let Overlooked { chains, names, pins } = info.overlooked;
+        stats.fail_verify_error().add(chains.into());
+        stats.fail_verify_san().add(names.into());
+        stats.fail_verify_cert_hash().add(pins.into());
         if info.resumed {
             stats.session_reused().inc();
         }

@@ -157,10 +157,11 @@ impl UpstreamTls {
         options: &ConnectOptions,
     ) -> io::Result<(Transport, TlsInfo)> {
         let server_name = options.server_name.as_ref().or(self.server_name.as_ref());
-        let names = match server_name {
-            _ if !options.verify_names.is_empty() => OtherNames::OneOf(options.verify_names.clone()),
-            Some(name) if self.verify_server_name => OtherNames::Server(name.clone()),
-            _ => OtherNames::None,
+        let names = OtherNames {
+            one_of: options.verify_names.clone(),
+            server: server_name
+                .filter(|_| self.verify_server_name && options.verify_names.is_empty())
+                .cloned(),
         };
         let Some(material) = self.material.get() else {
             return Err(TlsFailure::secrets_not_ready().into());
@@ -181,6 +182,7 @@ impl UpstreamTls {
         let mut info = TlsInfo::of(stream.connection());
         info.server_name = server_name.cloned();
         info.local = material.identity.as_ref().map(|identity| identity.facts.clone());
+        info.overlooked = material.validation.faults.take();
         info.peer_verified = material.validation.is_active() && info.peer.is_some();
         Ok((Transport::Secure(Box::new(stream)), info))
     }
@@ -231,7 +233,7 @@ impl Material {
             variants: Mutex::default(),
         };
         // The plain variant is used by most connections and shows what does not fit while it can still be refused.
-        let plain = material.config(Variant { alpn, names: OtherNames::None });
+        let plain = material.config(Variant { alpn, names: OtherNames::default() });
         plain.map_err(|error| ConfigError::new(path.clone(), error))?;
         Ok(Some(material))
     }

@@ -17,6 +17,7 @@ use crate::certificate::CertificateFacts;
 use crate::failure::NameMismatch;
 use crate::listed::ListedCertificate;
 use crate::names::{NameMatcher, dns_name_covers};
+use crate::overlooked::Faults;
 use crate::pb::CertificateValidationContext;
 use crate::pb::certificate_validation_context::TrustChainVerification;
 use crate::source;
@@ -52,6 +53,8 @@ pub(crate) struct Validation {
     pub accept_expired: bool,
     /// `ACCEPT_UNTRUSTED`: what does not lead to an anchor, or has not the names or pins, is accepted all the same.
     pub accept_untrusted: bool,
+    /// What was accepted although it is untrusted.
+    pub faults: Faults,
     /// `suppress_client_ca_list`.
     pub hide_authorities: bool,
     names: Vec<NameMatcher>,
@@ -65,15 +68,14 @@ enum Pin {
     Key(String),
 }
 
-/// What a certificate must be for beside what the context says.
+/// What one connection asks of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum OtherNames {
-    #[default]
-    None,
-    /// The name of the server that was asked for (`auto_sni_san_validation`).
-    Server(String),
-    /// One of these, as a request has it (`auto_san_validation`).
-    OneOf(Vec<String>),
+pub(crate) struct OtherNames {
+    /// The certificate must be for one of these too, if there are any (`auto_san_validation`).
+    pub one_of: Vec<String>,
+    /// The name of the server that was asked for, in place of the names of the context (`auto_sni_san_validation`); not
+    /// together with `one_of`.
+    pub server: Option<String>,
 }
 
 impl Validation {
@@ -238,30 +240,43 @@ impl Validation {
         !self.accept_untrusted && (!self.names.is_empty() || !self.pins.is_empty())
     }
 
-    /// Checks names and pins; the chain is somebody else's business. `also_for` is what the certificate must be for beside
-    /// what is configured.
+    /// Checks names and pins; the chain is somebody else's business. `also_for` is what the connection asks. What is
+    /// untrusted and accepted is noted.
     pub(crate) fn check(
         &self,
         certificate: &CertificateDer<'_>,
         also_for: &OtherNames,
     ) -> Result<(), CertificateError> {
-        if self.accept_untrusted
-            || (self.names.is_empty() && self.pins.is_empty() && *also_for == OtherNames::None)
-        {
+        if self.names.is_empty() && self.pins.is_empty() && *also_for == OtherNames::default() {
             return Ok(());
         }
-        let facts = CertificateFacts::of(certificate).ok_or(CertificateError::BadEncoding)?;
-        if let OtherNames::OneOf(names) = also_for
-            && !names.iter().any(|name| is_for(&facts, name))
-        {
-            return Err(NameMismatch::expected(names, &facts).into());
+        match self.check_leaf(certificate, also_for) {
+            Err(error) if self.accept_untrusted => {
+                match NameMismatch::is(&error) {
+                    true => self.faults.name(),
+                    false => self.faults.pin(),
+                }
+                Ok(())
+            }
+            outcome => outcome,
         }
-        let fits = self.names.is_empty() || self.names.iter().any(|matcher| matcher.fits(&facts));
-        let is_server = match also_for {
-            OtherNames::Server(name) => is_for(&facts, name),
-            _ => true,
+    }
+
+    fn check_leaf(
+        &self,
+        certificate: &CertificateDer<'_>,
+        also_for: &OtherNames,
+    ) -> Result<(), CertificateError> {
+        let facts = CertificateFacts::of(certificate).ok_or(CertificateError::BadEncoding)?;
+        let OtherNames { one_of, server } = also_for;
+        if !one_of.is_empty() && !one_of.iter().any(|name| is_for(&facts, name)) {
+            return Err(NameMismatch::expected(one_of, &facts).into());
+        }
+        let fits = match server {
+            Some(server) => is_for(&facts, server),
+            None => self.names.is_empty() || self.names.iter().any(|matcher| matcher.fits(&facts)),
         };
-        if !fits || !is_server {
+        if !fits {
             return Err(NameMismatch::unmatched(&facts).into());
         }
         if !self.pins.is_empty() && !self.pins.iter().any(|pin| pin.fits(&facts)) {

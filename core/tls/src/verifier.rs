@@ -45,6 +45,33 @@ impl UpstreamVerifier {
     }
 }
 
+/// How a chain passes that webpki refused.
+#[derive(Debug, PartialEq, Eq)]
+enum Chain {
+    /// OpenSSL accepts it.
+    Accepted,
+    /// The context accepts what is untrusted; nothing else of it is looked at.
+    Overlooked,
+}
+
+/// What becomes of a chain that webpki refused.
+fn judge_chain(
+    error: Error,
+    leaf: &CertificateDer<'_>,
+    validation: &Validation,
+    provider: &CryptoProvider,
+    now: UnixTime,
+) -> Result<Chain, Error> {
+    if accept_as_openssl(leaf, validation, provider, now).is_some() {
+        return Ok(Chain::Accepted);
+    }
+    if validation.accept_untrusted {
+        validation.faults.chain();
+        return Ok(Chain::Overlooked);
+    }
+    Err(error)
+}
+
 impl ServerCertVerifier for UpstreamVerifier {
     fn verify_server_cert(
         &self,
@@ -63,8 +90,11 @@ impl ServerCertVerifier for UpstreamVerifier {
                 | Err(Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) => {}
-                Err(_) if self.validation.accept_untrusted => {}
-                Err(error) => accept_as_openssl(leaf, &self.validation, &self.provider, now).ok_or(error)?,
+                Err(error) => {
+                    if judge_chain(error, leaf, &self.validation, &self.provider, now)? == Chain::Overlooked {
+                        return Ok(ServerCertVerified::assertion());
+                    }
+                }
             }
         }
         self.validation.check(leaf, &self.also_for)?;
@@ -147,11 +177,11 @@ impl ClientCertVerifier for DownstreamVerifier {
         let intermediates = &*self.validation.within_depth(leaf, intermediates);
         if let Some(chain) = &self.chain
             && let Err(error) = chain.verify_client_cert(leaf, intermediates, now)
-            && !self.validation.accept_untrusted
+            && judge_chain(error, leaf, &self.validation, &self.provider, now)? == Chain::Overlooked
         {
-            accept_as_openssl(leaf, &self.validation, &self.provider, now).ok_or(error)?;
+            return Ok(ClientCertVerified::assertion());
         }
-        self.validation.check(leaf, &OtherNames::None)?;
+        self.validation.check(leaf, &OtherNames::default())?;
         Ok(ClientCertVerified::assertion())
     }
 

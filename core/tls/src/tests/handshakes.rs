@@ -392,7 +392,7 @@ fn an_expired_certificate_is_accepted_where_the_time_does_not_matter() {
             CertificateValidationContext { allow_expired_certificate: allowed, ..trusting(&authority) };
         let validation = Validation::lower(&context, &FieldPath::root(), &mut Vec::new()).unwrap();
         let provider = Arc::new(default_provider());
-        let verifier = UpstreamVerifier::new(Arc::new(validation), OtherNames::None, provider).unwrap();
+        let verifier = UpstreamVerifier::new(Arc::new(validation), OtherNames::default(), provider).unwrap();
         let name = ServerName::try_from("a").unwrap();
         assert_eq!(verifier.verify_server_cert(&leaf, &[], &name, &[], late).is_ok(), allowed);
     }
