@@ -65,7 +65,7 @@ impl SecretPlace {
             None => return Err(ConfigError::new(path, "config_source_specifier: is required")),
         };
         if directory.is_none() {
-            check_watched_path(&file, &path)?;
+            check_watched_path(file, &path)?;
         }
         Ok(Some(Self { name: name.clone(), path: file.into(), watched_directory: directory }))
     }
