@@ -23,4 +23,9 @@ fn the_page_says_what_becomes_of_every_field_and_envoy_agrees() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(ledger::PAGE);
     assert!(ledger::check(&entries, &page).expect("the page is there"), "see the differences above");
     assert!(agree, "see the disagreements above");
+    let unexplained = ledger::unexplained(&entries);
+    assert!(
+        unexplained.is_empty(),
+        "refused without a reason in core/base/src/unsupported.rs: {unexplained:?}"
+    );
 }

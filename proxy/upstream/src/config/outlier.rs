@@ -40,8 +40,7 @@ pub(crate) fn lower(message: OutlierDetection, path: &FieldPath) -> Result<Outli
     } = message;
     refuse(&monitors, || path.field("monitors"))?;
     if detect_degraded_hosts.is_some_and(|value| value.value) {
-        let error = ConfigError::unsupported(path.field("detect_degraded_hosts"));
-        return Err(error.with_hint("active health checks find degraded hosts"));
+        return Err(ConfigError::unsupported(path.field("detect_degraded_hosts")));
     }
     let defaults = OutlierConfig::default();
     let (success, failure) = (defaults.success_rate, defaults.failure_percentage);

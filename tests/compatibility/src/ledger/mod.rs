@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use dhow_base::UNSUPPORTED;
 use dhow_proto::MessageType;
 use dhow_testkit::TempDir;
 
@@ -103,6 +104,15 @@ fn walk(
     let root =
         MessageType::find("envoy.config.bootstrap.v3.Bootstrap").ok_or_else(|| anyhow!("no Bootstrap"))?;
     walk::Walk { validator, probes, root, verbose, oracle }.run()
+}
+
+/// The fields that are refused without a word of why, by full name.
+pub fn unexplained(entries: &[Entry]) -> Vec<String> {
+    let fields = entries.iter().flat_map(|entry| entry.fields.iter().map(move |field| (entry, field)));
+    fields
+        .filter(|(_, field)| matches!(&field.status, Status::Refused(reason) if reason == UNSUPPORTED))
+        .map(|(entry, field)| format!("{}.{}", entry.message, field.name))
+        .collect()
 }
 
 /// Writes the page.
