@@ -46,21 +46,28 @@ struct Shadow {
     answered: Cell<bool>,
 }
 
+/// Bytes of a copied body that may wait in any case, the default of `per_connection_buffer_limit_bytes`.
+const LEAST_WAITING: usize = 1 << 20;
+
 impl Exchange {
     /// Sends the copies that are wanted of the request, now that a host was found for it.
     pub(super) fn mirror(&mut self, forwarding: &mut Forwarding) {
         let Some(action) = forwarding.route.forward() else { return };
         let policies = mirrors(&forwarding.cluster, action);
-        let copies = self.send_shadows(policies, forwarding.priority, forwarding.timeouts.global);
+        // What arrives at once always fits, however little the connections may buffer.
+        let limit = self.control.request_buffer_limit.max(LEAST_WAITING);
+        let copies = self.send_shadows(policies, limit, forwarding.priority, forwarding.timeouts.global);
         if !copies.is_empty() {
             forwarding.kept.get_or_insert_with(KeptBody::unkept).copy_to(copies);
         }
     }
 
-    /// Sends copies of the request, which is rewritten already. Their bodies follow through what is given back.
+    /// Sends copies of the request, which is rewritten already. Their bodies follow through what is given back; a copy for
+    /// which more than `limit` bytes wait is given up.
     fn send_shadows(
         &self,
         policies: &[MirrorPolicy],
+        limit: usize,
         priority: RoutingPriority,
         timeout: Option<Duration>,
     ) -> Vec<CopyWriter> {
@@ -74,7 +81,6 @@ impl Exchange {
             }
             let cluster = policy.cluster.name(&self.request).and_then(|name| self.manager.clusters.get(name));
             let Some(cluster) = cluster else { continue };
-            let limit = cluster.info().per_connection_buffer_limit as usize;
             let manager = self.manager.clone();
             let mut head = self.shadow_head(policy);
             let suppressed = self.chain().router.as_ref().is_some_and(|router| router.suppress_envoy_headers);
