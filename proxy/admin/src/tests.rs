@@ -299,7 +299,7 @@ fn config_dump_in_whole_and_in_parts() {
     let whole = tree("/config_dump");
     assert_eq!(whole["configs"][0]["@type"], "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump");
     assert_eq!(whole["configs"][1]["static_clusters"][1]["cluster"]["name"], "u2");
-    let one = tree("/config_dump?resource=static_clusters&name_regex=2");
+    let one = tree("/config_dump?resource=static_clusters&name_regex=.2");
     assert_eq!(
         one,
         serde_json::json!({"configs": [{

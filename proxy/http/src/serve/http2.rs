@@ -336,26 +336,33 @@ fn refuse_head(manager: &Manager, head: &mut HeaderMap, crumbs: usize) -> Option
         manager.stats.http2().header_list_size_too_large().inc();
         return refused(head, "http2.header_list_size_too_large");
     }
+    // Names are looked at as the fields come: one that is dropped does not count, one that refuses the request does so
+    // before it counts.
+    let has_underscore = |name: &[u8]| name.contains(&b'_');
+    match config.http1.underscores {
+        Underscores::Allow => {}
+        Underscores::Reject => {
+            let counted = head.iter().take(config.http1.max_headers);
+            if counted.into_iter().any(|(_, name, _)| has_underscore(name)) {
+                manager.stats.http2().requests_rejected_with_underscores_in_headers().inc();
+                return refused(head, "http2.unexpected_underscore");
+            }
+        }
+        Underscores::Drop => {
+            let before = head.len();
+            if head.iter().any(|(_, name, _)| has_underscore(name)) {
+                head.retain(|_, name, _| !has_underscore(name));
+                let dropped = before - head.len();
+                manager.stats.http2().dropped_headers_with_underscores().add(dropped as u64);
+            }
+        }
+    }
     // Repeats that are joined count once, but each crumb of a cookie by itself, as in Envoy.
     let fields = head.len() + crumbs.saturating_sub(1);
     if fields > config.http1.max_headers {
         manager.stats.http2().header_overflow().inc();
         return refused(head, "http2.too_many_headers");
     }
-    if config.http1.underscores == Underscores::Allow {
-        return None;
-    }
-    let before = head.len();
-    if !head.iter().any(|(_, name, _)| name.contains(&b'_')) {
-        return None;
-    }
-    if config.http1.underscores == Underscores::Reject {
-        manager.stats.http2().requests_rejected_with_underscores_in_headers().inc();
-        return refused(head, "http2.unexpected_underscore");
-    }
-    head.retain(|_, name, _| !name.contains(&b'_'));
-    let dropped = before - head.len();
-    manager.stats.http2().dropped_headers_with_underscores().add(dropped as u64);
     None
 }
 
@@ -380,6 +387,7 @@ impl Drop for StreamsGauge {
         self.0.stats.http2().streams_active().dec();
     }
 }
+
 /// Counts a connection of HTTP/2 for as long as it is there.
 pub(super) struct Counted(Rc<Manager>);
 
