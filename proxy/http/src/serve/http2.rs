@@ -80,11 +80,7 @@ pub(super) async fn serve(
                 server.on_stream();
                 let (manager, info, streams) = (manager.clone(), info.clone(), server.streams.clone());
                 streams.active.set(streams.active.get() + 1);
-                tokio::task::spawn_local(async move {
-                    serve_stream(manager, info, stream, &streams).await;
-                    streams.active.set(streams.active.get() - 1);
-                    streams.last_end.set(clock::now());
-                });
+                tokio::task::spawn_local(boxed_stream(manager, info, stream, streams));
             }
             Err(over) => {
                 let end = match over {
@@ -289,11 +285,24 @@ fn count_failure(manager: &Manager, error: &ConnectionError) {
     }
 }
 
+/// In a box, made there: a task moves its future several times, and that of a stream is large.
+#[inline(never)]
+fn boxed_stream(
+    manager: Rc<Manager>,
+    info: Rc<ConnectionInfo>,
+    stream: ServerStream,
+    siblings: Rc<Streams>,
+) -> Pin<Box<impl Future<Output = ()>>> {
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, serve_stream(manager, info, stream, siblings)))
+}
+
+/// Serves one stream to its end.
 async fn serve_stream(
     manager: Rc<Manager>,
     info: Rc<ConnectionInfo>,
     mut stream: ServerStream,
-    siblings: &Rc<Streams>,
+    siblings: Rc<Streams>,
 ) {
     let streams = StreamsGauge::new(&manager);
     let mut head = manager.take_head();
@@ -326,6 +335,10 @@ async fn serve_stream(
         None => _ = exchange.run(&mut down, &mut timer).await,
     }
     drop(streams);
+    drop(exchange);
+    drop(down);
+    siblings.active.set(siblings.active.get() - 1);
+    siblings.last_end.set(clock::now());
 }
 
 /// The details under which a request is refused because of the size of its head or a name in it, if it is.
