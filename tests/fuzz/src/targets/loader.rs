@@ -5,6 +5,7 @@ use dhow_proto::envoy::config::bootstrap::v3::Bootstrap;
 use dhow_proto::{
     Format, LoadOptions, Message, Name, PrintOptions, load, message_to_text, parse, to_json_with,
 };
+use serde_json::Value as Json;
 
 use super::Target;
 use crate::input::{Input, assemble};
@@ -108,6 +109,21 @@ fn read(format: Format, source: &[u8]) -> Option<Bootstrap> {
     load::<Bootstrap>(&[(format, source)], &lenient).ok().map(|loaded| loaded.message)
 }
 
+/// Whether an `Any` somewhere has a type URL without host or name. As bytes it is accepted, as in Envoy, but neither JSON nor
+/// text can express it.
+fn has_nameless_type(json: &Json) -> bool {
+    match json {
+        Json::Object(members) => members.iter().any(|(name, value)| match value {
+            Json::String(url) if name == "@type" => {
+                url.split_once('/').is_none_or(|(host, name)| host.is_empty() || name.is_empty())
+            }
+            value => has_nameless_type(value),
+        }),
+        Json::Array(items) => items.iter().any(has_nameless_type),
+        _ => false,
+    }
+}
+
 fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let format = input.pick(&FORMATS);
@@ -127,6 +143,9 @@ fn run(bytes: &[u8]) {
     let whole = PrintOptions { redact: false, ..PrintOptions::default() };
     let json =
         to_json_with(&Bootstrap::full_name(), &encoded, whole).expect("what was loaded can be printed");
+    if has_nameless_type(&json) {
+        return;
+    }
     let json = json.to_string();
     let text = message_to_text(&bootstrap);
     // In the YAML of Envoy a fraction in a struct is a string, so there the message may be another one.
