@@ -101,7 +101,7 @@ const REASONS: &[(&str, &str)] = &[
         "per_connection_buffer_high_watermark_timeout",
         "what is buffered for a slow reader has no time limit of its own",
     ),
-    ("pipe", "Unix sockets are not supported yet"),
+    ("pipe", "datagrams of statistics are sent to IP addresses"),
     ("pkcs12", "certificates and keys are read from PEM"),
     ("poll_interval", "files are watched for moves, not read at intervals"),
     ("predictive_preconnect_ratio", "load balancers do not tell which host they will choose next"),

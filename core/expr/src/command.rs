@@ -178,7 +178,10 @@ impl Command {
         out: &mut Vec<u8>,
     ) -> bool {
         match &self.kind {
-            kind if kind.is_number() => return self.append(context, out),
+            kind if kind.is_number() => {
+                let start = out.len();
+                return self.append(context, out) && out.len() > start;
+            }
             Kind::Metadata(command) if self.limit.is_none() => {
                 let found = command.find(context);
                 return found.is_some_and(|fields| append_struct_path_json(fields, &command.path, out));
@@ -327,9 +330,13 @@ fn append_address(
         AddressPart::WithPort => address.append(out),
         AddressPart::WithoutPort => address.append_without_port(out),
         AddressPart::Empty => {}
-        AddressPart::Masked(mask) => return address.append_masked(mask, out),
-        AddressPart::Port => return address.port().is_some_and(|port| append_number(u64::from(port), out)),
-        // Other addresses have an empty one.
+        // Other addresses than those of IP have an empty network, port and endpoint id.
+        AddressPart::Masked(mask) => _ = address.append_masked(mask, out),
+        AddressPart::Port => {
+            if let Some(port) = address.port() {
+                append_number(u64::from(port), out);
+            }
+        }
         AddressPart::EndpointId => {
             if let crate::Address::Internal(_, endpoint) = address {
                 out.extend_from_slice(endpoint.as_bytes());

@@ -178,7 +178,7 @@ fn commands() {
             "[2001:db8::1]:80 2001:db8::/32",
         ),
         ("%UPSTREAM_REMOTE_ADDRESS% %UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID%", "envoy://encap/e1 e1"),
-        ("%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT%", "/tmp/x -"),
+        ("%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT%", "/tmp/x "),
         ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "TLS_error:_bad"),
         ("%UPSTREAM_HOST_NAME_WITHOUT_PORT%", "host.example"),
         ("%DOWNSTREAM_TLS_VERSION% %UPSTREAM_TLS_VERSION%", "TLSv1.3 -"),

@@ -1,10 +1,13 @@
 //! Sockets: the bytes of a connection whatever carries them, their options, and inspection of the first bytes. It must not
-//! know clusters, listeners or HTTP semantics, nor any configuration message but that of a socket option. One module contains
-//! `unsafe` (`socket_option`, a call of `setsockopt`).
+//! know clusters, listeners or HTTP semantics, nor any configuration message but that of a socket option. Two modules
+//! contain `unsafe` (`socket_option`, a call of `setsockopt`, and `peek`, one of `recv`).
 
+mod address;
 pub mod inspect;
+mod peek;
 pub mod proxy_protocol;
 pub mod socket_option;
 mod transport;
 
+pub use address::{StreamAddress, kernel_path};
 pub use transport::{SecureStream, Transport};

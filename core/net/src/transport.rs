@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::peek;
 
 /// A stream that does something to what passes through it: encrypts it, counts it, or looks at it first.
 pub trait SecureStream: AsyncRead + AsyncWrite + Unpin {
@@ -57,6 +59,30 @@ impl Transport {
             Self::Secure(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         };
         result.map_ok(|()| buffer.filled().len())
+    }
+
+    /// Looks at the first bytes that wait, once there are some, and leaves them; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket reports; there is nothing to look at where bytes do not pass as they are.
+    pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.peek(buffer).await,
+            Self::Unix(stream) => stream.async_io(Interest::READABLE, || peek::peek(stream, buffer)).await,
+            Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Takes bytes that wait, without waiting for them.
+    ///
+    /// # Errors
+    /// As for [`peek`](Self::peek), and `WouldBlock` when nothing waits.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+            Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Writes as much as it can of the slices, in one call of the operating system.

@@ -488,7 +488,7 @@ fn paths_can_be_restricted() {
 #[test]
 fn the_address_is_written_for_others() {
     let path = std::env::temp_dir().join(format!("dhow-admin-address-{}", std::process::id()));
-    write_address_file(&path, "127.0.0.1:19000".parse().unwrap()).unwrap();
+    write_address_file(&path, &"127.0.0.1:19000").unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "127.0.0.1:19000");
     std::fs::remove_file(&path).unwrap();
 }

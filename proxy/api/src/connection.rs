@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dhow_net::Transport;
+use dhow_net::{StreamAddress, Transport};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_tls::TlsInfo;
 
@@ -18,10 +18,10 @@ use crate::connection_record::ConnectionRecord;
 pub struct ConnectionInfo {
     /// `%CONNECTION_ID%`: unique in the process.
     pub id: u64,
-    /// Address of the peer.
-    pub remote_address: SocketAddr,
+    /// Address of the peer; that of the listener for clients of a Unix socket, which have none.
+    pub remote_address: StreamAddress,
     /// Address that the peer connected to, after original-destination recovery.
-    pub local_address: SocketAddr,
+    pub local_address: StreamAddress,
     /// Whether `local_address` is where the peer wanted to go before the connection was redirected here.
     pub local_address_restored: bool,
     /// `bypass_overload_manager` of the listener.
@@ -47,6 +47,16 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    /// Both ends, the peer's first, when they are of IP.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        Some((self.remote_address.as_ip()?, self.local_address.as_ip()?))
+    }
+
+    /// Where the peer wanted to go before the connection was redirected here.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        self.local_address.as_ip().filter(|_| self.local_address_restored)
+    }
+
     /// What is noted about the connection, where something is.
     pub fn record(&self) -> Option<Rc<RefCell<ConnectionRecord>>> {
         self.objects.get()

@@ -11,6 +11,7 @@ use dhow_expr::{
     TlsFact,
 };
 use dhow_http::HeaderMap;
+use dhow_net::StreamAddress;
 use dhow_proto::google::protobuf::Struct;
 use dhow_proxy_runtime::clock;
 use dhow_tls::{CertificateFacts, TlsInfo, sha1_fingerprint, url_encoded};
@@ -30,6 +31,14 @@ pub struct StreamFormat<'a> {
     pub response: Option<&'a HeaderMap>,
     /// Body of the local reply being made.
     pub local_reply_body: &'a [u8],
+}
+
+/// An address as formats print it.
+fn printed(address: &StreamAddress) -> Address<'_> {
+    match address {
+        StreamAddress::Ip(address) => Address::Ip(*address),
+        StreamAddress::Pipe(path) => Address::Pipe(path),
+    }
 }
 
 impl<'a> StreamFormat<'a> {
@@ -290,10 +299,10 @@ impl FormatContext for StreamFormat<'_> {
             AddressFact::UpstreamRemote => self.info.upstream.connection_id.and(self.upstream_address()),
             AddressFact::UpstreamLocal => self.info.upstream.local_address.map(Address::Ip),
             AddressFact::DownstreamLocal | AddressFact::DownstreamDirectLocal => {
-                Some(Address::Ip(connection.local_address))
+                Some(printed(&connection.local_address))
             }
-            AddressFact::DownstreamRemote => Some(Address::Ip(self.info.client_address)),
-            AddressFact::DownstreamDirectRemote => Some(Address::Ip(connection.remote_address)),
+            AddressFact::DownstreamRemote => Some(printed(&self.info.client_address)),
+            AddressFact::DownstreamDirectRemote => Some(printed(&connection.remote_address)),
         }
     }
 

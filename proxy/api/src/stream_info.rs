@@ -9,6 +9,7 @@ use std::time::Instant;
 use dhow_base::{ResponseFlag, ResponseFlags};
 use dhow_expr::StreamSide;
 use dhow_http::{ByteDirection, ByteKind, ByteMeter, HeaderMap};
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_routing::SelectedRoute;
 use dhow_tls::TlsInfo;
@@ -109,7 +110,7 @@ pub struct StreamInfo {
     /// Protocol of the downstream stream; none for TCP.
     pub protocol: Option<Protocol>,
     /// Trusted client address, after X-Forwarded-For and original-IP detection.
-    pub client_address: SocketAddr,
+    pub client_address: StreamAddress,
     /// Bytes of request body received from downstream.
     pub bytes_received: u64,
     /// Bytes of response body sent downstream.
@@ -192,7 +193,7 @@ impl StreamInfo {
         now: Instant,
         stream_id: u64,
     ) -> Self {
-        let client_address = connection.remote_address;
+        let client_address = connection.remote_address.clone();
         let filter_state = connection.record().map(|record| record.borrow().filter_state.clone());
         Self {
             connection,

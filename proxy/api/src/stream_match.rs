@@ -22,15 +22,15 @@ impl MatchData for StreamFormat<'_> {
     }
 
     fn destination(&self) -> Option<SocketAddr> {
-        Some(self.info.connection.local_address)
+        self.info.connection.local_address.as_ip()
     }
 
     fn source(&self) -> Option<SocketAddr> {
-        Some(self.info.client_address)
+        self.info.client_address.as_ip()
     }
 
     fn direct_source(&self) -> Option<SocketAddr> {
-        Some(self.info.connection.remote_address)
+        self.info.connection.remote_address.as_ip()
     }
 
     fn server_name(&self) -> Option<&str> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::HeaderMap;
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::google::protobuf::Any;
 use dhow_proto::{LoadOptions, Name, load_yaml};
@@ -103,8 +104,8 @@ impl Stream {
             local_address_restored: false,
             bypass_overload_manager: false,
             id: 1,
-            remote_address: "127.0.0.2:1234".parse().expect("an address"),
-            local_address: local,
+            remote_address: StreamAddress::Ip("127.0.0.2:1234".parse().expect("an address")),
+            local_address: StreamAddress::Ip(local),
             start: Instant::now(),
             tls: None,
             requested_server_name: None,

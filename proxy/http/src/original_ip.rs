@@ -116,7 +116,11 @@ impl AddressDetector {
 
     /// Asks each detector in turn until one finds an address. The error is the status of the reply to a request that is
     /// rejected.
-    pub(crate) fn detect(detectors: &[Self], peer: IpAddr, head: &HeaderMap) -> Result<Detected, u16> {
+    pub(crate) fn detect(
+        detectors: &[Self],
+        peer: Option<IpAddr>,
+        head: &HeaderMap,
+    ) -> Result<Detected, u16> {
         let mut append = false;
         for detector in detectors {
             let found = match detector {
@@ -124,7 +128,9 @@ impl AddressDetector {
                     append |= !skip_append;
                     match trusted {
                         None => address_from_right(head, *trusted_hops),
-                        Some(ranges) if ranges.contains(peer) => last_untrusted(head, ranges),
+                        Some(ranges) if peer.is_some_and(|peer| ranges.contains(peer)) => {
+                            last_untrusted(head, ranges)
+                        }
                         Some(_) => None,
                     }
                     .map(|address| (address, is_single_address(head)))
@@ -180,12 +186,15 @@ mod tests {
             AddressDetector::CustomHeader { header: HeaderName::new("x-ip"), trusted: true, reject: None };
         let xff = AddressDetector::ForwardedFor { trusted_hops: 1, trusted: None, skip_append: false };
         let both = [custom, xff];
-        let found = AddressDetector::detect(&both, ip("127.0.0.1"), &head("x-ip", "1.1.1.1"));
+        let found = AddressDetector::detect(&both, Some(ip("127.0.0.1")), &head("x-ip", "1.1.1.1"));
         assert_eq!(found, Ok(Detected { address: Some(ip("1.1.1.1")), trusted: true, append: false }));
-        let found =
-            AddressDetector::detect(&both, ip("127.0.0.1"), &head("x-forwarded-for", "2.2.2.2, 3.3.3.3"));
+        let found = AddressDetector::detect(
+            &both,
+            Some(ip("127.0.0.1")),
+            &head("x-forwarded-for", "2.2.2.2, 3.3.3.3"),
+        );
         assert_eq!(found, Ok(Detected { address: Some(ip("2.2.2.2")), trusted: false, append: true }));
-        let found = AddressDetector::detect(&both, ip("127.0.0.1"), &HeaderMap::new());
+        let found = AddressDetector::detect(&both, Some(ip("127.0.0.1")), &HeaderMap::new());
         assert_eq!(found, Ok(Detected { address: None, trusted: false, append: true }));
     }
 
@@ -197,7 +206,10 @@ mod tests {
             reject: Some(401),
         }];
         for value in ["nonsense", "1.1.1.1:80", ""] {
-            assert_eq!(AddressDetector::detect(&custom, ip("127.0.0.1"), &head("x-ip", value)), Err(401));
+            assert_eq!(
+                AddressDetector::detect(&custom, Some(ip("127.0.0.1")), &head("x-ip", value)),
+                Err(401)
+            );
         }
     }
 
@@ -207,7 +219,7 @@ mod tests {
         let xff =
             [AddressDetector::ForwardedFor { trusted_hops: 0, trusted: Some(trusted()), skip_append: true }];
         let found = |peer, value| {
-            AddressDetector::detect(&xff, ip(peer), &head("x-forwarded-for", value)).unwrap().address
+            AddressDetector::detect(&xff, Some(ip(peer)), &head("x-forwarded-for", value)).unwrap().address
         };
         assert_eq!(found("10.0.0.1", "1.1.1.1, 8.8.8.8, 10.3.3.3"), Some(ip("8.8.8.8")));
         assert_eq!(found("10.0.0.1", "10.2.2.2,10.3.3.3"), Some(ip("10.2.2.2")));

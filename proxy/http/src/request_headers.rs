@@ -6,20 +6,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use dhow_base::{Uuid, is_loopback};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader, KnownSet, format_decimal};
+use dhow_net::StreamAddress;
 use dhow_proxy_api::{ConnectionInfo, LocalReply};
 
 use crate::config::{
-    ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, NormalizationConfig, StripPort,
+    ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, InternalAddresses, NormalizationConfig,
+    StripPort,
 };
 use crate::original_ip::AddressDetector;
 use crate::path;
 use crate::stream::is_grpc;
 
 /// What the mutation found out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RequestOrigin {
     /// Trusted client address.
-    pub(crate) client_address: SocketAddr,
+    pub(crate) client_address: StreamAddress,
     /// Whether the request counts as internal (`x-envoy-internal: true`).
     pub(crate) internal: bool,
 }
@@ -59,7 +61,7 @@ const HOP_BY_HOP: KnownSet =
 /// Checks and normalises path and host. The reply, if any, is Envoy's for such a request.
 pub(crate) fn normalize(
     config: &NormalizationConfig,
-    local_port: u16,
+    local_port: Option<u16>,
     head: &mut HeaderMap,
 ) -> Result<(), Box<LocalReply>> {
     if !head.contains_known(KnownHeader::Authority) {
@@ -115,7 +117,7 @@ fn normalize_path(config: &NormalizationConfig, head: &mut HeaderMap) -> Result<
     Ok(())
 }
 
-fn normalize_host(config: &NormalizationConfig, local_port: u16, head: &mut HeaderMap) {
+fn normalize_host(config: &NormalizationConfig, local_port: Option<u16>, head: &mut HeaderMap) {
     if config.strip_trailing_host_dot {
         let authority = head.authority();
         let (host, port) = split_port(authority);
@@ -134,7 +136,7 @@ fn normalize_host(config: &NormalizationConfig, local_port: u16, head: &mut Head
     let matches = match config.strip_port {
         StripPort::Keep => false,
         StripPort::Any => number.is_some(),
-        StripPort::Matching => number == Some(local_port.into()),
+        StripPort::Matching => number.is_some() && number == local_port.map(u32::from),
     };
     if matches {
         let host = host.to_vec();
@@ -161,7 +163,7 @@ pub(crate) fn mutate(
 ) -> Result<RequestOrigin, Box<LocalReply>> {
     remove_hop_by_hop(head, upgrade);
     let forwarding = &config.forwarding;
-    let peer = connection.remote_address;
+    let peer = &connection.remote_address;
     let encrypted = connection.tls.is_some();
     let proto: &[u8] = if encrypted { b"https" } else { b"http" };
 
@@ -174,7 +176,7 @@ pub(crate) fn mutate(
             hops => address_from_right(head, hops as usize - 1),
         };
         if !forwarding.skip_xff_append {
-            append_peer(forwarding, peer.ip(), head);
+            append_peer(forwarding, peer, head);
         }
         if forwarding.xff_num_trusted_hops == 0 || !head.contains_known(KnownHeader::XForwardedProto) {
             head.set_known(KnownHeader::XForwardedProto, proto);
@@ -182,7 +184,7 @@ pub(crate) fn mutate(
         if forwarding.append_x_forwarded_port
             && (forwarding.xff_num_trusted_hops == 0 || !head.contains_known(KnownHeader::XForwardedPort))
         {
-            head.set_known_number(KnownHeader::XForwardedPort, connection.local_address.port().into());
+            set_forwarded_port(connection, head);
         }
     } else if forwarding.detectors.is_empty() {
         single_address = forwarding.xff_num_trusted_hops == 0 && is_single_address(head);
@@ -193,14 +195,14 @@ pub(crate) fn mutate(
         })?;
         (client, single_address) = (found.address, found.trusted);
         if found.append {
-            append_peer(forwarding, peer.ip(), head);
+            append_peer(forwarding, peer, head);
         }
     }
     if !head.contains_known(KnownHeader::XForwardedProto) {
         head.append_known(KnownHeader::XForwardedProto, proto);
     }
     if forwarding.append_x_forwarded_port && !head.contains_known(KnownHeader::XForwardedPort) {
-        head.set_known_number(KnownHeader::XForwardedPort, connection.local_address.port().into());
+        set_forwarded_port(connection, head);
     }
     set_scheme(head, proto);
     if let Some(scheme) = &forwarding.scheme.overwrite {
@@ -208,9 +210,12 @@ pub(crate) fn mutate(
         head.set_known(KnownHeader::XForwardedProto, scheme);
     }
 
-    let internal = single_address && is_internal(forwarding, client.unwrap_or(peer.ip()));
+    let client_address = match client {
+        Some(ip) => StreamAddress::Ip(SocketAddr::new(ip, 0)),
+        None => peer.clone(),
+    };
+    let internal = single_address && is_internal(forwarding, &client_address);
     let edge = !internal && forwarding.use_remote_address;
-    let client_address = client.map_or(peer, |ip| SocketAddr::new(ip, 0));
     head.remove_known(KnownHeader::XEnvoyInternal);
     if internal {
         head.append_known(KnownHeader::XEnvoyInternal, b"true");
@@ -230,13 +235,20 @@ pub(crate) fn mutate(
         }
     }
     append_via(&forwarding.via, head);
-    if edge {
-        head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(client_address.ip()).as_bytes());
+    if edge && let Some(address) = client_address.ip() {
+        head.set_known(KnownHeader::XEnvoyExternalAddress, format_ip(address).as_bytes());
     }
     set_request_id(forwarding, edge, head, random);
     let chosen = config.client_certificate_by.as_ref().and_then(|by| by.choose(connection, head));
     chosen.unwrap_or(&config.client_certificate).apply(connection.tls.as_deref(), head);
     Ok(RequestOrigin { client_address, internal })
+}
+
+/// Says which port the client connected to, where it was one.
+fn set_forwarded_port(connection: &ConnectionInfo, head: &mut HeaderMap) {
+    if let Some(port) = connection.local_address.port() {
+        head.set_known_number(KnownHeader::XForwardedPort, port.into());
+    }
 }
 
 /// Sets the scheme where the request names none: what a proxy in front said, else that of the connection.
@@ -346,8 +358,10 @@ pub(crate) fn is_single_address(head: &HeaderMap) -> bool {
     !value.contains(&b',') && address_from_right(head, 0).is_some()
 }
 
-/// Appends the peer to `x-forwarded-for`; for one on the loopback the node's own address stands.
-fn append_peer(forwarding: &ForwardingConfig, peer: IpAddr, head: &mut HeaderMap) {
+/// Appends the peer to `x-forwarded-for`; for one on the loopback the node's own address stands, and one on a Unix socket
+/// has none.
+fn append_peer(forwarding: &ForwardingConfig, peer: &StreamAddress, head: &mut HeaderMap) {
+    let Some(peer) = peer.ip() else { return };
     append_forwarded_for(head, if is_loopback(peer) { forwarding.node_address } else { peer });
 }
 
@@ -365,8 +379,11 @@ fn append_forwarded_for(head: &mut HeaderMap, address: IpAddr) {
     }
 }
 
-fn is_internal(forwarding: &ForwardingConfig, address: IpAddr) -> bool {
-    forwarding.internal_addresses.as_ref().is_some_and(|ranges| ranges.contains(address))
+fn is_internal(forwarding: &ForwardingConfig, address: &StreamAddress) -> bool {
+    let Some(InternalAddresses { ranges, unix_sockets }) = &forwarding.internal_addresses else {
+        return false;
+    };
+    address.ip().map_or(*unix_sockets, |ip| ranges.contains(ip))
 }
 
 /// Appends our pseudonym to `via`, as on requests and responses.

@@ -2,21 +2,62 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
-use tokio::net::{TcpListener, TcpStream};
+use dhow_net::{StreamAddress, Transport};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-/// The next connection. The first of an event is waited for; there may be none behind it.
-pub(crate) async fn next_connection(
-    socket: &TcpListener,
-    first: bool,
-) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    std::future::poll_fn(|context| match socket.poll_accept(context) {
-        Poll::Ready(connection) => Poll::Ready(Some(connection)),
-        Poll::Pending if first => Poll::Pending,
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+use crate::sockets::BoundSocket;
+
+/// A listening socket that its worker watches.
+#[derive(Debug)]
+pub(crate) enum ListeningSocket {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// A Unix socket, and its address.
+    Unix(UnixListener, StreamAddress),
+}
+
+impl ListeningSocket {
+    /// Watches the socket on this worker.
+    ///
+    /// # Errors
+    /// When the kernel does not let it be watched.
+    pub(crate) fn watch(socket: BoundSocket) -> io::Result<Self> {
+        match socket {
+            BoundSocket::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            BoundSocket::Unix(socket, address) => {
+                UnixListener::from_std(socket).map(|socket| Self::Unix(socket, address))
+            }
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Transport, StreamAddress)>> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = ready!(socket.poll_accept(context))?;
+                Poll::Ready(Ok((Transport::Tcp(stream), peer.into())))
+            }
+            // Clients have no address, or one that says nothing: as in Envoy the listener's stands for it.
+            Self::Unix(socket, address) => {
+                let (stream, _) = ready!(socket.poll_accept(context))?;
+                Poll::Ready(Ok((Transport::Unix(stream), address.clone())))
+            }
+        }
+    }
+
+    /// The next connection and its peer. The first of an event is waited for; there may be none behind it.
+    pub(crate) async fn next_connection(
+        &self,
+        first: bool,
+    ) -> Option<io::Result<(Transport, StreamAddress)>> {
+        std::future::poll_fn(|context| match self.poll_accept(context) {
+            Poll::Ready(connection) => Poll::Ready(Some(connection)),
+            Poll::Pending if first => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
 }
 
 /// Errors of `accept` that concern the connection that was about to be accepted, not the listener.

@@ -4,24 +4,25 @@ mod connection;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dhow_net::{StreamAddress, Transport};
 use dhow_proxy_api::{ConnectionHandler, Drain, DrainEvent};
 use dhow_proxy_runtime::{ConnectionPlace, LoadShedPoint, OverloadAction, Worker, overload};
 use dhow_stats::Store;
 use dhow_tls::TlsStats;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use self::connection::{Accepted, Local};
-use crate::accepting::{is_of_one_connection, next_connection, original_destination};
+use crate::accepting::{ListeningSocket, is_of_one_connection, original_destination};
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::FilterChain;
 use crate::proxy_protocol::ProxyProtocolStats;
+use crate::sockets::BoundSocket;
 use crate::stats::{DiscoveryStats, ListenerStats, WorkerListenerStats};
 
 /// How long accepting rests when the process has no file descriptor left.
@@ -113,7 +114,11 @@ impl WorkerListeners {
     fn bound_to(&self, address: SocketAddr) -> Option<Rc<WorkerListener>> {
         let listeners = self.listeners.borrow();
         let with = |fits: &dyn Fn(&SocketAddr) -> bool| {
-            listeners.values().find(|listener| listener.shared.config.addresses.iter().any(fits)).cloned()
+            let bound = |listener: &&Rc<WorkerListener>| {
+                let addresses = &listener.shared.config.addresses;
+                addresses.iter().filter_map(|own| own.address.as_ip()).any(|own| fits(&own))
+            };
+            listeners.values().find(bound).cloned()
         };
         let any = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == address.port();
         with(&|own| *own == address).or_else(|| with(&any))
@@ -125,7 +130,7 @@ impl WorkerListeners {
         &self,
         worker: &Rc<Worker>,
         shared: Arc<SharedListener>,
-        sockets: Vec<StdListener>,
+        sockets: Vec<BoundSocket>,
         store: &Store,
         drain_time: Duration,
     ) {
@@ -151,7 +156,7 @@ impl WorkerListeners {
             accepting: RefCell::default(),
         });
         for socket in sockets {
-            match TcpListener::from_std(socket) {
+            match ListeningSocket::watch(socket) {
                 Ok(socket) => {
                     let task = tokio::task::spawn_local(listener.clone().accept_loop(socket));
                     listener.accepting.borrow_mut().push(task.abort_handle());
@@ -244,12 +249,12 @@ impl WorkerListener {
         self.accepting.take().into_iter().for_each(|task| task.abort());
     }
 
-    async fn accept_loop(self: Rc<Self>, socket: TcpListener) {
+    async fn accept_loop(self: Rc<Self>, socket: ListeningSocket) {
         let most = u64::from(self.shared.config.max_accepts);
         loop {
             let mut accepted = 0;
             while accepted < most {
-                match next_connection(&socket, accepted == 0).await {
+                match socket.next_connection(accepted == 0).await {
                     None => break,
                     Some(Ok((stream, peer))) => {
                         accepted += 1;
@@ -307,22 +312,28 @@ impl WorkerListener {
         place
     }
 
-    fn accepted(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn accepted(self: Rc<Self>, transport: Transport, peer: StreamAddress) {
         let Some(place) = self.place() else { return };
         let start = Instant::now();
         let id = self.shared.connection_ids.fetch_add(1, Ordering::Relaxed);
-        // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's reset,
-        // which the first read reports.
-        let _ = stream.set_nodelay(true);
-        let Ok(own) = stream.local_addr() else { return };
-        let restored = match self.shared.config.original_destination {
-            OriginalDestination::Ignored => None,
-            _ => original_destination(&stream).filter(|address| *address != own),
+        let (own, restored) = match &transport {
+            Transport::Tcp(stream) => {
+                // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's
+                // reset, which the first read reports.
+                let _ = stream.set_nodelay(true);
+                let Ok(own) = stream.local_addr() else { return };
+                let restored = match self.shared.config.original_destination {
+                    OriginalDestination::Ignored => None,
+                    _ => original_destination(stream).filter(|address| *address != own),
+                };
+                (own.into(), restored)
+            }
+            _ => (peer.clone(), None),
         };
         let heir =
             restored.filter(|_| self.shared.config.original_destination == OriginalDestination::HandedOff);
         let heir = heir.and_then(|address| self.siblings.upgrade()?.bound_to(address));
-        let local = Local { address: restored.unwrap_or(own), restored: restored.is_some() };
-        heir.unwrap_or(self).admit(stream, Accepted { id, peer, local, start, place });
+        let local = Local { address: restored.map_or(own, StreamAddress::Ip), restored: restored.is_some() };
+        heir.unwrap_or(self).admit(transport, Accepted { id, peer, local, start, place });
     }
 }

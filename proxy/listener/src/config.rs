@@ -1,16 +1,12 @@
 //! `Listener` messages lowered: every field is honoured, refused or warned about.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::socket_option::{SocketOption, SocketState};
-use dhow_proto::envoy::config::core::v3::{
-    Address, Metadata, SocketAddress, SocketOptionsOverride, TcpKeepalive, TransportSocket,
-};
-use dhow_proto::envoy::config::core::v3::{address, socket_address};
+use dhow_proto::envoy::config::core::v3::{Metadata, SocketOptionsOverride, TcpKeepalive, TransportSocket};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::config::listener::v3::listener::connection_balance_config::BalanceType;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
@@ -19,6 +15,7 @@ use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
 use dhow_tls::DownstreamTls;
 
+use crate::address::ListenAddress;
 use crate::filter_chain::{ChainBuilder, FilterChains};
 use crate::listener_filters::lower_listener_filters;
 use crate::proxy_protocol::ProxyProtocolConfig;
@@ -98,7 +95,7 @@ pub struct ListenerConfig {
     /// Name; generated when the message has none.
     pub name: Arc<str>,
     /// Addresses: the main one, then the additional ones.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ListenAddress>,
     /// `stat_prefix`, else the address with `_` for `:`.
     pub stat_prefix: Arc<str>,
     /// `bind_to_port`.
@@ -234,8 +231,8 @@ pub fn lower(
     }
 
     let address_path = path.field("address");
-    let main = socket_address(address.as_ref(), &address_path)?;
-    let mut addresses = vec![main];
+    let main = ListenAddress::lower(address.as_ref(), &address_path)?;
+    let mut addresses = vec![main.clone()];
     let mut socket_options = vec![all_options(&options, tcp_keepalive.as_ref())];
     for (i, additional) in additional_addresses.into_iter().enumerate() {
         let path = path.field("additional_addresses").index(i);
@@ -248,11 +245,14 @@ pub fn lower(
             }
         };
         socket_options.push(all_options(&own, keepalive_of_additional(&own_keepalive, &tcp_keepalive)));
-        addresses.push(socket_address(address.as_ref(), &path.field("address"))?);
+        addresses.push(ListenAddress::lower(address.as_ref(), &path.field("address"))?);
     }
-    let name: Arc<str> = if name.is_empty() { format!("listener-{main}").into() } else { name.into() };
-    let stat_prefix: Arc<str> =
-        if stat_prefix.is_empty() { main.to_string().replace(':', "_").into() } else { stat_prefix.into() };
+    let name: Arc<str> =
+        if name.is_empty() { format!("listener-{}", main.address).into() } else { name.into() };
+    let stat_prefix: Arc<str> = match stat_prefix.as_str() {
+        "" => main.address.to_string().replace(':', "_").into(),
+        prefix => prefix.into(),
+    };
     let inbound = traffic_direction == 1;
     let context = FilterContext {
         listener_stat_prefix: stat_prefix.clone(),
@@ -262,7 +262,7 @@ pub fn lower(
         encoded: Bytes::new(),
     };
     let excerpts = Excerpts::of(encoded.clone());
-    let mut builder = ChainBuilder { previous, filters, context, address: main, excerpts };
+    let mut builder = ChainBuilder { previous, filters, context, address: main.address, excerpts };
     let chains = builder.build(filter_chains, default_filter_chain, filter_chain_matcher, path, warnings)?;
     let inspections = lower_listener_filters(listener_filters, path, warnings)?;
     Ok(ListenerConfig {
@@ -325,50 +325,6 @@ pub(crate) fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &
 /// A duration that passed validation.
 pub(crate) fn duration(message: &ProtoDuration) -> Duration {
     Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32)
-}
-
-/// The IP address and port of an address message.
-///
-/// # Errors
-/// Other kinds of addresses, and what is not an address.
-pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
-    let Some(Address { address: Some(address) }) = address else {
-        return Err(ConfigError::new(path.clone(), "error adding listener: an address is needed"));
-    };
-    let path = match address {
-        address::Address::SocketAddress(_) => path.field("socket_address"),
-        address::Address::Pipe(_) => return Err(ConfigError::unsupported(path.field("pipe"))),
-        address::Address::EnvoyInternalAddress(_) => {
-            return Err(ConfigError::unsupported(path.field("envoy_internal_address")));
-        }
-    };
-    let address::Address::SocketAddress(socket) = address else {
-        return Err(ConfigError::unsupported(path));
-    };
-    let SocketAddress {
-        protocol,
-        address,
-        resolver_name,
-        ipv4_compat,
-        network_namespace_filepath,
-        port_specifier,
-    } = socket;
-    ConfigError::refuse_if(*protocol != 0, &path, "protocol")?;
-    ConfigError::refuse_if(!resolver_name.is_empty(), &path, "resolver_name")?;
-    ConfigError::refuse_if(*ipv4_compat, &path, "ipv4_compat")?;
-    ConfigError::refuse_if(!network_namespace_filepath.is_empty(), &path, "network_namespace_filepath")?;
-    let port = match port_specifier {
-        None => 0,
-        Some(socket_address::PortSpecifier::PortValue(port)) => u16::try_from(*port)
-            .map_err(|_| ConfigError::new(path.field("port_value"), "a port is at most 65535"))?,
-        Some(socket_address::PortSpecifier::NamedPort(_)) => {
-            return Err(ConfigError::unsupported(path.field("named_port")));
-        }
-    };
-    let ip = address
-        .parse()
-        .map_err(|_| ConfigError::new(path.field("address"), format!("malformed IP address: {address}")))?;
-    Ok(SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod overlap;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use dhow_base::is_loopback;
 use dhow_expr::FilterStateObject;
 use dhow_matching::Cidr;
 use dhow_matching::generic::{MatchData, MatchTree, Verdict};
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::google::protobuf::Struct;
 use dhow_proxy_api::{ConnectionRecord, NetworkFilter, ReadFilterFactory};
@@ -26,9 +27,9 @@ pub(crate) use lower::ChainBuilder;
 #[derive(Clone, Debug)]
 pub struct ConnectionFacts<'a> {
     /// Address that the peer connected to.
-    pub destination: SocketAddr,
+    pub destination: &'a StreamAddress,
     /// Address of the peer.
-    pub source: SocketAddr,
+    pub source: &'a StreamAddress,
     /// Server name from the TLS hello, lower-case.
     pub server_name: Option<&'a str>,
     /// `raw_buffer` or `tls`.
@@ -41,15 +42,15 @@ pub struct ConnectionFacts<'a> {
 
 impl MatchData for ConnectionFacts<'_> {
     fn destination(&self) -> Option<SocketAddr> {
-        Some(self.destination)
+        self.destination.as_ip()
     }
 
     fn source(&self) -> Option<SocketAddr> {
-        Some(self.source)
+        self.source.as_ip()
     }
 
     fn direct_source(&self) -> Option<SocketAddr> {
-        Some(self.source)
+        self.source.as_ip()
     }
 
     fn server_name(&self) -> Option<&str> {
@@ -200,8 +201,8 @@ impl FilterChains {
 type Stage = fn(&FilterChainMatch, &ConnectionFacts<'_>) -> Option<u32>;
 
 const STAGES: [Stage; 9] = [
-    |m, c| one_of(m.destination_port.as_slice(), &c.destination.port()),
-    |m, c| longest_prefix(&m.destination, c.destination.ip()),
+    |m, c| one_of(m.destination_port.as_slice(), c.destination.port()),
+    |m, c| longest_prefix(&m.destination, matched_ip(c.destination)),
     |m, c| server_name(&m.server_names, c.server_name),
     |m, c| match m.transport_protocol.as_str() {
         "" => Some(0),
@@ -215,21 +216,29 @@ const STAGES: [Stage; 9] = [
         let at = c.application_protocols.iter().position(|p| m.application_protocols.contains(p))?;
         Some(u32::MAX - at as u32)
     },
-    |m, c| longest_prefix(&m.direct_source, c.source.ip()),
+    |m, c| longest_prefix(&m.direct_source, matched_ip(c.source)),
     |m, c| {
-        let local = c.source.ip() == c.destination.ip() || is_loopback(c.source.ip());
+        let local = match c.source.ip() {
+            Some(source) => Some(source) == c.destination.ip() || is_loopback(source),
+            None => true,
+        };
         match m.source_type {
             SourceType::Any => Some(0),
             SourceType::SameIpOrLoopback => local.then_some(1),
             SourceType::External => (!local).then_some(1),
         }
     },
-    |m, c| longest_prefix(&m.source, c.source.ip()),
-    |m, c| one_of(&m.source_ports, &c.source.port()),
+    |m, c| longest_prefix(&m.source, matched_ip(c.source)),
+    |m, c| one_of(&m.source_ports, c.source.port()),
 ];
 
-fn one_of(wanted: &[u16], port: &u16) -> Option<u32> {
-    if wanted.is_empty() { Some(0) } else { wanted.contains(port).then_some(1) }
+fn one_of(wanted: &[u16], port: Option<u16>) -> Option<u32> {
+    if wanted.is_empty() { Some(0) } else { port.is_some_and(|port| wanted.contains(&port)).then_some(1) }
+}
+
+/// The IP address as which prefixes see an address: Envoy takes Unix sockets for the last one there is.
+fn matched_ip(address: &StreamAddress) -> IpAddr {
+    address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::BROADCAST))
 }
 
 fn longest_prefix(ranges: &[Cidr], address: IpAddr) -> Option<u32> {

@@ -2,10 +2,9 @@
 
 use std::io;
 
+use dhow_net::Transport;
 use dhow_net::inspect::{Hello, Protocol, inspect_hello, inspect_http};
 use dhow_proxy_api::ConnectionRecord;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 /// Most bytes that inspection looks at, as the TLS inspector's default `initial_read_buffer_size`.
 const MAX_INSPECTED: usize = 64 * 1024;
@@ -27,7 +26,7 @@ pub(crate) struct Inspected {
 ///
 /// # Errors
 /// `UnexpectedEof` when the peer closed before that, or what the socket reports.
-pub(crate) async fn inspect(stream: &TcpStream, tls: bool, http: bool) -> io::Result<Inspected> {
+pub(crate) async fn inspect(stream: &Transport, tls: bool, http: bool) -> io::Result<Inspected> {
     let mut buffer = vec![0; 1024];
     let mut seen = 0;
     loop {
@@ -42,7 +41,6 @@ pub(crate) async fn inspect(stream: &TcpStream, tls: bool, http: bool) -> io::Re
             buffer.resize((buffer.len() * 4).min(MAX_INSPECTED), 0);
         } else if count == seen {
             // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
-            stream.ready(Interest::READABLE).await?;
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         seen = count;

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod active;
+mod address;
 mod config;
 mod filter_chain;
 mod inspect;
@@ -14,7 +15,8 @@ mod proxy_protocol;
 mod sockets;
 mod stats;
 
-pub use config::{FilterContext, ListenerConfig, NetworkFilters, lower, socket_address};
+pub use address::{ListenAddress, socket_address};
+pub use config::{FilterContext, ListenerConfig, NetworkFilters, lower};
 pub use filter_chain::{ConnectionFacts, FilterChain, FilterChainMatch, FilterChains, SourceType};
 pub use manager::{Change, ListenerManager, ListenerView, Origin, Provenance};
 pub use stats::ListenerStats;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_api::Drain;
 use dhow_proxy_runtime::{Worker, Workers};
@@ -18,7 +18,7 @@ use dhow_stats::Store;
 use crate::active::{SharedListener, WorkerListeners};
 use crate::config::{NetworkFilters, lower};
 use crate::filter_chain::FilterChains;
-use crate::sockets::BoundAddress;
+use crate::sockets::{BindFailure, BoundAddress};
 use crate::stats::ManagerStats;
 
 /// Where a listener came from.
@@ -58,7 +58,7 @@ pub struct ListenerView {
     /// Name.
     pub name: Arc<str>,
     /// Bound addresses: with port 0 in the configuration, the port that the system chose.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<StreamAddress>,
     /// The encoded `Listener` message.
     pub encoded: Bytes,
     /// Version from the management server; empty for static listeners.
@@ -89,11 +89,15 @@ impl Entry {
     }
 
     fn view(&self, name: &Arc<str>, active: bool) -> ListenerView {
-        let configured = &self.listener.config.addresses;
-        let bound: Vec<_> = self.bound.iter().map(|b| b.address).collect();
+        let configured = self.listener.config.addresses.iter().map(|listen| &listen.address);
+        let bound = self.bound.iter().map(|bound| &bound.address);
         ListenerView {
             name: name.clone(),
-            addresses: if bound.is_empty() { configured.clone() } else { bound },
+            addresses: if self.bound.is_empty() {
+                configured.cloned().collect()
+            } else {
+                bound.cloned().collect()
+            },
             encoded: self.encoded.clone(),
             version: self.version.clone(),
             last_updated: self.last_updated,
@@ -248,18 +252,18 @@ impl ListenerManager {
         thread: &Rc<Worker>,
         filters: &dyn NetworkFilters,
         path: &FieldPath,
-    ) -> Result<SocketAddr, ConfigError> {
+    ) -> Result<StreamAddress, ConfigError> {
         let config = lower(message, &Bytes::new(), None, filters, false, path, &mut Vec::new())?;
-        let address = config.addresses[0];
-        let bound = BoundAddress::bind(&config, 0, 1).and_then(|bound| bound.for_worker(0));
-        let socket = bound.map_err(|error| {
-            ConfigError::new(path.field("address"), bind_error(&config.name, address, &error))
-        })?;
-        let address = socket.local_addr().unwrap_or(address);
+        let failed = |failure: BindFailure| {
+            let reason = bind_error(&config.name, &config.addresses[0].address, &failure);
+            ConfigError::new(path.field("address"), reason)
+        };
+        let bound = BoundAddress::bind(&config, 0, 1).map_err(failed)?;
+        let socket = bound.for_worker(0).map_err(|error| failed(error.into()))?;
         let listener = SharedListener::new(config, &self.store, self.connection_ids.clone(), false);
         let listeners = WorkerListeners::of(thread);
         listeners.install(thread, Arc::new(listener), vec![socket], &self.store, self.drain_time);
-        Ok(address)
+        Ok(bound.address)
     }
 
     /// Whether a listener still waits for its routes.
@@ -273,14 +277,14 @@ impl ListenerManager {
         let config = &entry.listener.config;
         let old = self.active.get(name);
         if config.bind_to_port {
-            for (i, address) in config.addresses.iter().enumerate() {
+            for (i, listen) in config.addresses.iter().enumerate() {
                 // The sockets of the same address are kept, and with them the connections in their queues.
-                let kept = old.filter(|old| old.listener.config.addresses.get(i) == Some(address));
+                let kept = old.filter(|old| old.listener.config.addresses.get(i) == Some(listen));
                 let bound = match kept.and_then(|old| old.bound.get(i)) {
                     Some(bound) => bound.clone(),
-                    None => Rc::new(BoundAddress::bind(config, i, workers.count()).map_err(|error| {
+                    None => Rc::new(BoundAddress::bind(config, i, workers.count()).map_err(|failure| {
                         self.stats.listener_create_failure().inc();
-                        bind_error(name, *address, &error)
+                        bind_error(name, &listen.address, &failure)
                     })?),
                 };
                 entry.bound.push(bound);
@@ -399,8 +403,6 @@ impl ListenerManager {
     }
 }
 
-fn bind_error(name: &str, address: SocketAddr, error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    format!("error adding listener '{name}': cannot bind '{address}': {text}")
+fn bind_error(name: &str, address: &StreamAddress, failure: &BindFailure) -> String {
+    format!("error adding listener '{name}': {}", failure.text(name, address))
 }

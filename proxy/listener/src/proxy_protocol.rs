@@ -3,12 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 
+use dhow_net::Transport;
 use dhow_net::proxy_protocol::{Decoded, ProxyHeader, ProxyVersion, decode};
 use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3 as pb;
 use dhow_proxy_api::ConnectionRecord;
 use dhow_stats::{Store, stat_group};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use crate::proxy_extensions::ExtensionRules;
 
@@ -120,7 +119,7 @@ impl ProxyProtocolConfig {
     /// `UnexpectedEof` when the peer closed, `InvalidData` when the connection is to be refused, or what the socket reports.
     pub(crate) async fn take_header(
         &self,
-        stream: &TcpStream,
+        stream: &Transport,
         stats: &ProxyProtocolStats,
     ) -> io::Result<TakenHeader> {
         let refused = || io::Error::from(io::ErrorKind::InvalidData);
@@ -162,7 +161,6 @@ impl ProxyProtocolConfig {
                 buffer.resize((buffer.len() * 4).min(MAX_HEADER), 0);
             } else if count == seen {
                 // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
-                stream.ready(Interest::READABLE).await?;
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
             seen = count;
@@ -177,7 +175,7 @@ impl ProxyProtocolConfig {
 }
 
 /// Takes the bytes, which were seen a moment ago, off the stream.
-fn skip(stream: &TcpStream, mut bytes: &mut [u8]) -> io::Result<()> {
+fn skip(stream: &Transport, mut bytes: &mut [u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = stream.try_read(bytes)?;
         bytes = &mut bytes[count..];

@@ -1,12 +1,12 @@
 //! The admin interface as a listener of the main thread: the connection manager reads, counts and logs its requests as it does all
 //! others, and the endpoints answer them in the place of filters and a router.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath, Rng};
 use dhow_http::{HeaderMap, HeaderName, KnownHeader};
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
@@ -72,7 +72,7 @@ pub(crate) fn open(
     clusters: &ClusterManager,
     listeners: &ListenerManager,
     filters: &FilterBuilder,
-) -> Result<SocketAddr, ConfigError> {
+) -> Result<StreamAddress, ConfigError> {
     let thread = Worker::main(Rng::from_entropy());
     // Nothing is sent to clusters from here; who serves HTTP knows of them all the same.
     thread.extension(|_| WorkerClusters::new(clusters.published(), Rng::from_entropy()));

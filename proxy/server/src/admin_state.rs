@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use dhow_net::StreamAddress;
 use dhow_proto::Message;
 use dhow_proto::Name;
 use dhow_proto::envoy::admin::v3 as pb;
@@ -20,7 +21,7 @@ use dhow_proxy_admin::{
     RuntimeValues, ServerState, Thresholds, UnreadyListener,
 };
 use dhow_proxy_listener::ListenerView;
-use dhow_proxy_upstream::{Host, HostAddress, Origin, Resource, RoutingPriority};
+use dhow_proxy_upstream::{Host, Origin, Resource, RoutingPriority};
 use dhow_stats::{Query, Store, UnstoredStat};
 use dhow_tls::Secrets;
 use tokio::sync::Notify;
@@ -369,7 +370,7 @@ pub(crate) fn host_status(host: &Host) -> HostStatus {
     let flags = host.health_flags();
     HostStatus {
         address_text: host.address().to_string(),
-        address: host_address(host.address()),
+        address: address_message(host.address()),
         counters: vec![
             ("cx_connect_fail", read(&stats.cx_connect_fail)),
             ("cx_total", read(&stats.cx_total)),
@@ -401,16 +402,16 @@ pub(crate) fn host_status(host: &Host) -> HostStatus {
 }
 
 fn listener_status(view: &ListenerView) -> ListenerStatus {
-    let mut addresses = view.addresses.iter().map(|ip| (ip.to_string(), ip_address(*ip)));
+    let mut addresses = view.addresses.iter().map(|address| (address.to_string(), address_message(address)));
     let (address_text, address) = addresses.next().unwrap_or_default();
     ListenerStatus { name: view.name.to_string(), address_text, address, additional: addresses.collect() }
 }
 
-/// The address of a host as a message.
-pub(crate) fn host_address(host: &HostAddress) -> core::Address {
-    match host {
-        HostAddress::Ip(ip) => ip_address(*ip),
-        HostAddress::Pipe(path) => core::Address {
+/// An address as a message.
+pub(crate) fn address_message(address: &StreamAddress) -> core::Address {
+    match address {
+        StreamAddress::Ip(ip) => ip_address(*ip),
+        StreamAddress::Pipe(path) => core::Address {
             address: Some(address::Address::Pipe(core::Pipe { path: path.to_string(), mode: 0 })),
         },
     }

@@ -15,7 +15,7 @@ use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
-use dhow_proxy_listener::socket_address;
+use dhow_proxy_listener::ListenAddress;
 use dhow_proxy_upstream::{ResolverOptions, check_source_file};
 use dhow_proxy_xds::{PathSource, Variant};
 use dhow_tls::Secrets;
@@ -408,7 +408,7 @@ fn lower_admin(admin: pb::Admin, path: &FieldPath) -> Result<AdminSettings, Conf
         .collect::<Result<_, _>>()?;
     SocketOption::from_messages(socket_options.clone(), &path.field("socket_options"))?;
     if address.is_some() {
-        socket_address(address.as_ref(), &path.field("address"))?;
+        ListenAddress::lower(address.as_ref(), &path.field("address"))?;
     }
     if !access_log_path.is_empty() {
         let file = FileAccessLog { path: access_log_path, access_log_format: None };

@@ -15,7 +15,7 @@ use dhow_proxy_listener::Origin as ListenerOrigin;
 use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
 use dhow_tls::{ListedCertificate, ListedContext, days_until};
 
-use crate::admin_state::{host_address, timestamp};
+use crate::admin_state::{address_message, timestamp};
 use crate::configuration::Configuration;
 
 /// `ClustersConfigDump`.
@@ -103,7 +103,7 @@ fn assignment(cluster: &ClusterDescription) -> ClusterLoadAssignment {
             },
             load_balancing_weight: Some(UInt32Value { value: host.weight() }),
             host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
-                address: Some(host_address(host.address())),
+                address: Some(address_message(host.address())),
                 hostname: host.hostname().to_owned(),
                 ..Default::default()
             })),

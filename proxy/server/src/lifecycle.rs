@@ -414,7 +414,7 @@ fn start_admin(
     let bound = bound.map_err(|error| error.to_string())?;
     tracing::info!("admin address: {bound}");
     if let Some(path) = &options.admin_address_path
-        && let Err(error) = dhow_proxy_admin::write_address_file(path, bound)
+        && let Err(error) = dhow_proxy_admin::write_address_file(path, &bound)
     {
         tracing::error!("cannot open admin address output file {} for writing: {error}", path.display());
     }

@@ -92,8 +92,7 @@ impl Handler {
             return Attempt::Hopeless(Unconnected::NoRoom);
         }
         let context = LbContext {
-            original_destination: Some(stream.connection.local_address)
-                .filter(|_| stream.connection.local_address_restored),
+            original_destination: stream.connection.original_destination(),
             hash: self.config.hash.as_ref().and_then(|source| hash_of(source, stream)),
             criteria: target.criteria.as_ref(),
             ..LbContext::default()
@@ -122,8 +121,7 @@ impl Handler {
     fn proxied(&self, stream: &StreamInfo) -> Arc<ProxiedConnection> {
         let own = stream.connection.record().map(|record| record.borrow().proxy_extensions.clone());
         Arc::new(ProxiedConnection {
-            source: stream.connection.remote_address,
-            destination: stream.connection.local_address,
+            ends: stream.connection.ends(),
             tlvs: self.config.extensions(own.unwrap_or_default(), &StreamFormat::new(stream)),
         })
     }
@@ -191,7 +189,7 @@ async fn connect_plainly(
 /// The hash of a client for clusters that choose hosts by hash.
 fn hash_of(source: &HashSource, stream: &StreamInfo) -> Option<u64> {
     let text = match source {
-        HashSource::Address => stream.client_address.ip().to_string().into_bytes(),
+        HashSource::Address => stream.client_address.ip()?.to_string().into_bytes(),
         HashSource::Object(key) => stream.filter_state.text(key)?,
     };
     Some(XxHash64::oneshot(0, &text))

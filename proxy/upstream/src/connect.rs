@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use dhow_net::Transport;
 use dhow_net::socket_option::{self, SocketState};
+use dhow_net::{StreamAddress, Transport, kernel_path};
 use dhow_tls::{ConnectOptions, TlsFailure, TlsInfo, UpstreamTls};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive as SocketKeepalive, Type};
 use tokio::net::{TcpSocket, UnixStream};
@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, UnixStream};
 use crate::circuit_breakers::Permit;
 use crate::cluster_info::{ClusterInfo, TcpKeepalive};
 use crate::happy_eyeballs;
-use crate::host::{Host, HostAddress};
+use crate::host::Host;
 use crate::transport_socket::{SecureOptions, TransportSocket};
 
 /// An open connection to a host.
@@ -138,23 +138,20 @@ pub async fn connect(
 pub(crate) async fn establish(
     info: &ClusterInfo,
     host: &Host,
-    (address, socket): (&HostAddress, &TransportSocket),
+    (address, socket): (&StreamAddress, &TransportSocket),
     options: &SecureOptions,
     connected: Option<&OnceLock<Instant>>,
 ) -> Result<(Transport, Option<TlsInfo>), ConnectFailure> {
     let mut transport = match address {
-        HostAddress::Ip(first) if address == host.address() && !host.additional_addresses().is_empty() => {
+        StreamAddress::Ip(first) if address == host.address() && !host.additional_addresses().is_empty() => {
             let addresses =
                 happy_eyeballs::order(*first, host.additional_addresses(), info.connections.families);
             Transport::Tcp(happy_eyeballs::race(info, host, &addresses).await?)
         }
-        HostAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
-        HostAddress::Pipe(path) => {
-            let path = match path.strip_prefix('@') {
-                Some(name) => format!("\0{name}"),
-                None => path.to_string(),
-            };
-            Transport::Unix(UnixStream::connect(path).await.map_err(|error| remote(&error, address))?)
+        StreamAddress::Ip(address) => Transport::Tcp(connect_tcp(info, *address).await?),
+        StreamAddress::Pipe(path) => {
+            let connected = UnixStream::connect(&*kernel_path(path)).await;
+            Transport::Unix(connected.map_err(|error| remote(&error, address))?)
         }
     };
     if let Some(connected) = connected {
@@ -248,7 +245,7 @@ pub(crate) async fn connect_tcp(
     }
     socket_option::apply(options, SocketState::Bound, address.is_ipv4(), &socket).map_err(local)?;
     let socket = TcpSocket::from_std_stream(socket.into());
-    socket.connect(address).await.map_err(|error| remote(&error, &HostAddress::Ip(address)))
+    socket.connect(address).await.map_err(|error| remote(&error, &StreamAddress::Ip(address)))
 }
 
 fn keep_alive(socket: &Socket, options: &TcpKeepalive) -> io::Result<()> {
@@ -279,7 +276,7 @@ fn bind_source(socket: &Socket, source: SocketAddr, freebind: bool) -> Result<()
 }
 
 /// The failure in Envoy's words: a refusal by the peer is known later, what this machine finds out is known at once.
-fn remote(error: &io::Error, address: &HostAddress) -> ConnectFailure {
+fn remote(error: &io::Error, address: &StreamAddress) -> ConnectFailure {
     let by_peer = matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -288,7 +285,7 @@ fn remote(error: &io::Error, address: &HostAddress) -> ConnectFailure {
             | io::ErrorKind::TimedOut
     );
     let text = match (by_peer, address) {
-        (true, HostAddress::Ip(_)) => format!("delayed connect error: {}", system_text(error)),
+        (true, StreamAddress::Ip(_)) => format!("delayed connect error: {}", system_text(error)),
         _ => format!("immediate connect error: {}|remote address:{address}", system_text(error)),
     };
     ConnectFailure { kind: ConnectFailureKind::Remote, text }

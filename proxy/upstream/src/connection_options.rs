@@ -83,10 +83,8 @@ impl PartialEq for PreconnectHosts {
 /// The client's connection as a PROXY protocol header tells the host about it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProxiedConnection {
-    /// The client's address.
-    pub source: SocketAddr,
-    /// The address that the client connected to.
-    pub destination: SocketAddr,
+    /// The client's address and the one that it connected to; none where either is not of IP.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
     /// Extensions that came with the client's own header.
     pub tlvs: Vec<Tlv>,
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dhow_net::StreamAddress;
 use dhow_stats::{Scope, Store, stat_group};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster_info::ClusterInfo;
 use crate::dns::{LookupFamily, ResolverOptions};
-use crate::host::{Host, HostAddress, HostSpec};
+use crate::host::{Host, HostSpec};
 
 /// `DnsCacheConfig`.
 #[derive(Clone, Debug, PartialEq)]
@@ -275,7 +276,7 @@ fn spec(name: &str, addresses: &[SocketAddr], info: &ClusterInfo) -> HostSpec {
         hostname: name.into(),
         transport_socket: info.transport_socket().clone(),
         additional: addresses[1..].into(),
-        ..HostSpec::at(HostAddress::Ip(addresses[0]))
+        ..HostSpec::at(StreamAddress::Ip(addresses[0]))
     }
 }
 

@@ -9,11 +9,10 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use dhow_base::civil_date;
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::google::protobuf::{Struct, Value, value::Kind};
 use parking_lot::Mutex;
-
-use crate::host::HostAddress;
 
 /// The event files that are open; several writers with one path share its file.
 #[derive(Debug, Default)]
@@ -88,9 +87,9 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
 }
 
 /// Appends an `envoy.config.core.v3.Address` with all its fields of primitive types.
-pub(crate) fn push_address(out: &mut String, address: &HostAddress) {
+pub(crate) fn push_address(out: &mut String, address: &StreamAddress) {
     match address {
-        HostAddress::Ip(ip) => {
+        StreamAddress::Ip(ip) => {
             let _ = write!(
                 out,
                 "{{\"socket_address\":{{\"protocol\":\"TCP\",\"address\":\"{}\",\"port_value\":{},\
@@ -99,7 +98,7 @@ pub(crate) fn push_address(out: &mut String, address: &HostAddress) {
                 ip.port()
             );
         }
-        HostAddress::Pipe(path) => {
+        StreamAddress::Pipe(path) => {
             out.push_str("{\"pipe\":{\"path\":");
             push_text(out, path);
             out.push_str(",\"mode\":0}}");

@@ -6,38 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
+use dhow_net::StreamAddress;
+
 use crate::metadata::HostMetadata;
 use crate::outlier::{HostMonitor, Rate};
 use crate::transport_socket::TransportSocket;
-
-/// Where a host accepts connections.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostAddress {
-    /// A TCP port.
-    Ip(SocketAddr),
-    /// A Unix domain socket; a leading `@` names the abstract namespace.
-    Pipe(Arc<str>),
-}
-
-impl HostAddress {
-    /// The IP address and port, when it has one.
-    pub fn as_ip(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Ip(address) => Some(*address),
-            Self::Pipe(_) => None,
-        }
-    }
-}
-
-/// `10.0.0.1:80`, `[::1]:80` or the path, as Envoy prints addresses.
-impl fmt::Display for HostAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Pipe(path) => f.write_str(path),
-        }
-    }
-}
 
 /// `envoy.config.core.v3.Locality`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -222,7 +195,7 @@ host_stats! {
 #[derive(Clone, Debug)]
 pub struct HostSpec {
     /// Where it listens.
-    pub address: HostAddress,
+    pub address: StreamAddress,
     /// `endpoint.hostname`, or the DNS name it was resolved from; empty when there is none.
     pub hostname: Arc<str>,
     /// Locality of its group.
@@ -238,7 +211,7 @@ pub struct HostSpec {
     /// How to speak to it.
     pub transport_socket: TransportSocket,
     /// Where active health checks go when not to `address` (`health_check_config`).
-    pub health_check_address: Option<HostAddress>,
+    pub health_check_address: Option<StreamAddress>,
     /// `health_check_config.hostname`.
     pub health_check_hostname: Arc<str>,
     /// `health_check_config.disable_active_health_check`.
@@ -249,7 +222,7 @@ pub struct HostSpec {
 
 impl HostSpec {
     /// A healthy host of weight 1 and priority 0 at `address`, spoken to in clear text.
-    pub fn at(address: HostAddress) -> Self {
+    pub fn at(address: StreamAddress) -> Self {
         Self {
             address,
             hostname: Arc::default(),
@@ -271,7 +244,7 @@ impl HostSpec {
 /// leaves the host as it was keeps the pointer.
 #[derive(Debug)]
 pub struct Host {
-    address: HostAddress,
+    address: StreamAddress,
     hostname: Arc<str>,
     locality: Arc<Locality>,
     priority: u32,
@@ -292,7 +265,7 @@ pub struct Host {
 /// What few hosts have.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Special {
-    health_check_address: Option<HostAddress>,
+    health_check_address: Option<StreamAddress>,
     health_check_hostname: Arc<str>,
     health_check_disabled: bool,
     additional: Arc<[SocketAddr]>,
@@ -355,7 +328,7 @@ impl Host {
     }
 
     /// Where to connect.
-    pub fn address(&self) -> &HostAddress {
+    pub fn address(&self) -> &StreamAddress {
         &self.address
     }
 
@@ -395,7 +368,7 @@ impl Host {
     }
 
     /// Where active health checks connect.
-    pub fn health_check_address(&self) -> &HostAddress {
+    pub fn health_check_address(&self) -> &StreamAddress {
         let own = self.special.as_ref().and_then(|special| special.health_check_address.as_ref());
         own.unwrap_or(&self.address)
     }
@@ -521,10 +494,12 @@ impl Drop for ActiveRequest {
 
 #[cfg(test)]
 mod tests {
-    use super::{Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec};
+    use dhow_net::StreamAddress;
+
+    use super::{Health, HealthFlag, HealthFlags, Host, HostSpec};
 
     fn host() -> Host {
-        Host::new(HostSpec::at(HostAddress::Ip(([127, 0, 0, 1], 80).into())))
+        Host::new(HostSpec::at(StreamAddress::Ip(([127, 0, 0, 1], 80).into())))
     }
 
     #[test]

@@ -52,9 +52,7 @@ pub use dns::ResolverOptions;
 pub use dns_cache::Resolution;
 pub use forwarding_options::{ForwardingLowering, ForwardingMessage, ForwardingOptions};
 pub use happy_eyeballs::FamilyOrder;
-pub use host::{
-    ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostAddress, HostSpec, HostStats, Locality,
-};
+pub use host::{ActiveRequest, Health, HealthFlag, HealthFlags, Host, HostSpec, HostStats, Locality};
 pub use lb::{
     HashFunction, HashTable, HostSet, Hosts, LbConfig, LbPolicy, LocalityHosts, LocalityMode,
     OverrideStatuses, PreviousPriorities, PriorityLoad, PrioritySet, SelectorFallback, SlowStart,

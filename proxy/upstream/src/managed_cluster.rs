@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use dhow_net::StreamAddress;
 use dhow_stats::Store;
 use tokio::task::AbortHandle;
 
@@ -21,7 +22,7 @@ use crate::dns::LookupError;
 use crate::dns_cache::DnsCache;
 use crate::event_log::EventFile;
 use crate::health_check::{HealthCheckConfig, HealthChecks, OnChecked};
-use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
+use crate::host::{HealthFlag, Host, HostSpec, Locality};
 use crate::lb::{HostSetOptions, LbPolicy, LocalCluster, LocalityGroup, PrioritySet};
 use crate::original_hosts::OriginalHosts;
 use crate::outlier::{Ejections, HostReports, OutlierDetector, ReportSender};
@@ -232,7 +233,7 @@ impl ManagedCluster {
                 let others: Vec<SocketAddr> = others.collect();
                 group.endpoints.extend(addresses[..used].iter().map(|ip| AssignedEndpoint {
                     additional: others.clone(),
-                    target: EndpointTarget::Address(HostAddress::Ip((*ip, *port).into())),
+                    target: EndpointTarget::Address(StreamAddress::Ip((*ip, *port).into())),
                     hostname: if endpoint.hostname.is_empty() {
                         name.clone()
                     } else {
@@ -247,7 +248,7 @@ impl ManagedCluster {
 
     /// Makes the hosts those of `assignment`, keeping the ones that stay. False when nothing changed.
     pub(crate) fn assign(&mut self, assignment: &Assignment) -> bool {
-        let mut before: HashMap<HostAddress, Arc<Host>> = self
+        let mut before: HashMap<StreamAddress, Arc<Host>> = self
             .groups
             .iter()
             .flat_map(|group| &group.hosts)
@@ -339,7 +340,7 @@ impl ManagedCluster {
     }
 
     /// Moves hosts that left discovery, and that checks find healthy, from `gone` back into `groups`.
-    fn keep_healthy(&self, gone: &mut HashMap<HostAddress, Arc<Host>>, groups: &mut Vec<LocalityGroup>) {
+    fn keep_healthy(&self, gone: &mut HashMap<StreamAddress, Arc<Host>>, groups: &mut Vec<LocalityGroup>) {
         let checked = self.health_check.is_some() && !self.info().ignore_health_on_host_removal;
         if !checked || matches!(self.discovery, Discovery::Static(_)) {
             return;
@@ -423,7 +424,7 @@ impl ManagedCluster {
     fn host_spec(
         &self,
         endpoint: &AssignedEndpoint,
-        address: &HostAddress,
+        address: &StreamAddress,
         locality: &Arc<Locality>,
         priority: u32,
     ) -> HostSpec {

@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use dhow_net::StreamAddress;
+
 use crate::cluster_info::ClusterInfo;
-use crate::host::{Host, HostAddress, HostSpec};
+use crate::host::{Host, HostSpec};
 
 /// The hosts that requests asked for, shared by all workers.
 #[derive(Debug, Default)]
@@ -28,7 +30,7 @@ impl OriginalHosts {
         let spec = HostSpec {
             hostname: format!("{}{address}", info.name).into(),
             transport_socket: info.transport_socket().clone(),
-            ..HostSpec::at(HostAddress::Ip(address))
+            ..HostSpec::at(StreamAddress::Ip(address))
         };
         let host = Arc::new(Host::new(spec));
         hosts.insert(address, host.clone());

@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 
+use dhow_net::StreamAddress;
 use dhow_net::proxy_protocol::{ProxyVersion, Tlv, append_v1, append_v2, append_v2_local};
 use dhow_proto::Message;
 use dhow_proto::envoy::config::core::v3::{PerHostConfig, TlvEntry};
 
 use crate::cluster_info::ClusterInfo;
 use crate::connection_options::ProxiedConnection;
-use crate::host::{Host, HostAddress};
+use crate::host::Host;
 use crate::transport_socket::TransportSocket;
 
 /// The transport socket as configured.
@@ -55,32 +56,32 @@ impl ProxyProtocolSocket {
         &self,
         proxied: Option<&ProxiedConnection>,
         host: &Host,
-        ends: (Option<SocketAddr>, &HostAddress),
+        ends: (Option<SocketAddr>, &StreamAddress),
         info: &ClusterInfo,
     ) -> Vec<u8> {
         let mut header = Vec::new();
         match (self.version, proxied) {
-            (ProxyVersion::V1, Some(proxied)) => {
-                append_v1(&mut header, proxied.source, proxied.destination);
-            }
-            (ProxyVersion::V1, None) => match ends {
-                (Some(local), HostAddress::Ip(remote)) => append_v1(&mut header, local, *remote),
-                _ => header.extend_from_slice(b"PROXY UNKNOWN\r\n"),
-            },
-            (ProxyVersion::V2, None) => append_v2_local(&mut header),
-            (ProxyVersion::V2, Some(proxied)) => {
-                let tlvs = self.tlvs(proxied, host);
-                if !append_v2(&mut header, proxied.source, proxied.destination, &tlvs) {
-                    info.stats.count_long_tlvs();
-                    append_v2(&mut header, proxied.source, proxied.destination, &[]);
+            (ProxyVersion::V1, proxied) => {
+                let own = || Some((ends.0?, ends.1.as_ip()?));
+                match proxied.map_or_else(own, |proxied| proxied.ends) {
+                    Some((source, destination)) => append_v1(&mut header, source, destination),
+                    None => header.extend_from_slice(b"PROXY UNKNOWN\r\n"),
                 }
             }
+            (ProxyVersion::V2, Some(ProxiedConnection { ends: Some((source, destination)), tlvs })) => {
+                let tlvs = self.tlvs(tlvs, host);
+                if !append_v2(&mut header, *source, *destination, &tlvs) {
+                    info.stats.count_long_tlvs();
+                    append_v2(&mut header, *source, *destination, &[]);
+                }
+            }
+            (ProxyVersion::V2, _) => append_v2_local(&mut header),
         }
         header
     }
 
     /// Extensions of the endpoint, those of the socket, those of the client's header: the first of a type counts.
-    fn tlvs(&self, proxied: &ProxiedConnection, host: &Host) -> Vec<Tlv> {
+    fn tlvs(&self, own: &[Tlv], host: &Host) -> Vec<Tlv> {
         let mut tlvs = tlvs_of_host(host);
         let of_host = tlvs.len();
         for tlv in &self.added {
@@ -89,7 +90,7 @@ impl ProxyProtocolSocket {
             }
         }
         let added = tlvs.len();
-        for tlv in proxied.tlvs.iter().filter(|tlv| self.passed.includes(tlv.kind)) {
+        for tlv in own.iter().filter(|tlv| self.passed.includes(tlv.kind)) {
             if !tlvs[..added].iter().any(|other| other.kind == tlv.kind) {
                 tlvs.push(tlv.clone());
             }

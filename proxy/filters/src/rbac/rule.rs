@@ -8,6 +8,7 @@ use dhow_http::HeaderMap;
 use dhow_matching::{
     Cidr, CidrSet, HeaderMatcher, MetadataMatcher, StringMatcher, UriTemplate, path_without_query,
 };
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
 use dhow_proto::envoy::config::rbac::v3::{
     Permission as PermissionMessage, Principal as PrincipalMessage, SourcedMetadata, permission, principal,
@@ -205,9 +206,9 @@ impl Permission {
             Self::Not(rule) => !rule.matches(facts),
             Self::Any => true,
             Self::Shared(rule) => rule.matches(facts),
-            Self::DestinationIp(range) => range.contains(connection.local_address.ip()),
+            Self::DestinationIp(range) => contains(range, &connection.local_address),
             Self::DestinationPort(start, end) => {
-                (*start..*end).contains(&connection.local_address.port().into())
+                connection.local_address.port().is_some_and(|port| (*start..*end).contains(&port.into()))
             }
             Self::RequestedServerName(matcher) => {
                 matcher.matches(connection.requested_server_name.as_deref().unwrap_or_default().as_bytes())
@@ -318,13 +319,18 @@ impl Principal {
                 let peer = tls.peer.as_ref().filter(|_| tls.peer_verified);
                 peer.is_some_and(|peer| names.as_ref().is_none_or(|names| names.fits(peer)))
             }),
-            Self::DirectRemoteIp(range) => range.contains(facts.info.connection.remote_address.ip()),
-            Self::RemoteIp(range) => range.contains(facts.info.client_address.ip()),
+            Self::DirectRemoteIp(range) => contains(range, &facts.info.connection.remote_address),
+            Self::RemoteIp(range) => contains(range, &facts.info.client_address),
             Self::FilterState { key, rule } => {
                 facts.info.filter_state.get(key).is_some_and(|object| rule.matches(object))
             }
         }
     }
+}
+
+/// Whether an address is in the range; one that is not of IP is in none.
+fn contains(range: &Cidr, address: &StreamAddress) -> bool {
+    address.ip().is_some_and(|ip| range.contains(ip))
 }
 
 /// Whether the peer has a TLS session, and one of its names matches: URIs, then DNS names, then the subject.

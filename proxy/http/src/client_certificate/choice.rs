@@ -84,15 +84,15 @@ impl MatchData for RequestFacts<'_> {
     }
 
     fn destination(&self) -> Option<SocketAddr> {
-        Some(self.connection.local_address)
+        self.connection.local_address.as_ip()
     }
 
     fn source(&self) -> Option<SocketAddr> {
-        Some(self.connection.remote_address)
+        self.connection.remote_address.as_ip()
     }
 
     fn direct_source(&self) -> Option<SocketAddr> {
-        Some(self.connection.remote_address)
+        self.connection.remote_address.as_ip()
     }
 
     fn server_name(&self) -> Option<&str> {

@@ -275,7 +275,6 @@ pub fn lower(
             internal_addresses: lower_internal(
                 internal_address_config,
                 &path.field("internal_address_config"),
-                warnings,
             )?,
             detectors: AddressDetector::lower_all(
                 original_ip_detection_extensions,

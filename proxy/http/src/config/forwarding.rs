@@ -1,6 +1,6 @@
 //! Where requests come from and how that is told: addresses, schemes, request ids, early edits.
 
-use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_base::{ConfigError, FieldPath};
 use dhow_matching::CidrSet;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
@@ -9,8 +9,7 @@ use dhow_proto::envoy::extensions::http::early_header_mutation::header_mutation:
 use dhow_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use dhow_routing::HeaderEdit;
 
-use super::SchemeTransformation;
-use super::scalar::warn;
+use super::{InternalAddresses, SchemeTransformation};
 
 const EARLY_MUTATION: &str = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation";
 const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
@@ -19,8 +18,7 @@ const UUID_REQUEST_ID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestId
 pub(super) fn lower_internal(
     config: Option<hcm::InternalAddressConfig>,
     path: &FieldPath,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<Option<CidrSet>, ConfigError> {
+) -> Result<Option<InternalAddresses>, ConfigError> {
     /// The ranges that count as internal when the message is there and names none (RFC 1918, RFC 4193),
     /// and this machine.
     const PRIVATE: [(&str, u32); 6] = [
@@ -32,9 +30,6 @@ pub(super) fn lower_internal(
         ("::1", 128),
     ];
     let Some(hcm::InternalAddressConfig { unix_sockets, cidr_ranges }) = config else { return Ok(None) };
-    if unix_sockets {
-        warn(warnings, path, "unix_sockets", "without effect: listeners are not on Unix sockets");
-    }
     let ranges = if cidr_ranges.is_empty() {
         let range = |(prefix, len): (&str, u32)| core::CidrRange {
             address_prefix: prefix.into(),
@@ -44,7 +39,8 @@ pub(super) fn lower_internal(
     } else {
         cidr_ranges
     };
-    CidrSet::compile(&ranges, &path.field("cidr_ranges")).map(Some)
+    let ranges = CidrSet::compile(&ranges, &path.field("cidr_ranges"))?;
+    Ok(Some(InternalAddresses { ranges, unix_sockets }))
 }
 
 /// `early_header_mutation_extensions`: the edits of all extensions, in order.

@@ -217,6 +217,15 @@ pub struct SchemeTransformation {
     pub match_upstream: bool,
 }
 
+/// `internal_address_config`.
+#[derive(Debug)]
+pub struct InternalAddresses {
+    /// `cidr_ranges`.
+    pub ranges: CidrSet,
+    /// `unix_sockets`: clients of Unix sockets count too.
+    pub unix_sockets: bool,
+}
+
 /// Request identity and forwarding: what the connection manager does to `x-forwarded-*`, `x-request-id` and `via`.
 #[derive(Debug)]
 pub struct ForwardingConfig {
@@ -229,7 +238,7 @@ pub struct ForwardingConfig {
     /// `append_x_forwarded_port`.
     pub append_x_forwarded_port: bool,
     /// `internal_address_config`: nobody is internal when it is absent.
-    pub internal_addresses: Option<CidrSet>,
+    pub internal_addresses: Option<InternalAddresses>,
     /// `generate_request_id`.
     pub generate_request_id: bool,
     /// `preserve_external_request_id`.

@@ -115,8 +115,7 @@ impl Exchange {
             hash: forwarding.hash,
             avoid: if avoids { Some(&avoided) } else { None },
             reselections: policy.map_or(0, |policy| policy.host_selection_attempts),
-            original_destination: Some(self.info.connection.local_address)
-                .filter(|_| self.info.connection.local_address_restored),
+            original_destination: self.info.connection.original_destination(),
             criteria: merged.as_ref().or(criteria),
             override_host: self.info.override_host.as_ref().map(|host| (&*host.address, host.strict)),
             request: Some(&RequestView { headers: &self.request, info: &self.info }),

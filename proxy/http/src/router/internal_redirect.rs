@@ -68,7 +68,7 @@ impl Exchange {
         let mut next = Self::new(manager, &connection, protocol, request, self.end_stream, self.upgrade);
         next.redirects = std::mem::take(&mut self.redirects);
         next.internal = self.internal;
-        next.info.client_address = self.info.client_address;
+        next.info.client_address = self.info.client_address.clone();
         next.info.count_bytes(self.info.downstream_bytes.take());
         // Bytes that are sent again count again.
         next.info.bytes_received = received;

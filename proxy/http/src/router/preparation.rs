@@ -155,7 +155,7 @@ impl Exchange {
         };
         let mut input = HashInput {
             headers: &self.request,
-            source_ip: Some(self.info.client_address.ip()),
+            source_ip: self.info.client_address.ip(),
             filter_state: &|key| self.info.filter_state.text(key).map(|text| dhow_routing::hash_of(&text)),
             make_cookie: &mut make_cookie,
         };

@@ -92,11 +92,8 @@ impl Exchange {
             options.client = Some(self.info.connection.id);
         }
         if names_client {
-            options.proxied = Some(Arc::new(ProxiedConnection {
-                source: self.info.connection.remote_address,
-                destination: self.info.connection.local_address,
-                tlvs: Vec::new(),
-            }));
+            options.proxied =
+                Some(Arc::new(ProxiedConnection { ends: self.info.connection.ends(), tlvs: Vec::new() }));
         }
         Some(options)
     }

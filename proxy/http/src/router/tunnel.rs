@@ -83,13 +83,12 @@ impl Exchange {
         let forward = self.info.route.as_ref().and_then(|route| route.forward());
         let version =
             forward.and_then(|action| action.upgrade("connect")).and_then(|rule| rule.proxy_protocol);
-        let (client, own) = (self.info.connection.remote_address, self.info.connection.local_address);
-        match version {
-            Some(ProxyProtocol::V1) => append_v1(&mut header, client, own),
-            Some(ProxyProtocol::V2) => {
+        match (version, self.info.connection.ends()) {
+            (Some(ProxyProtocol::V1), Some((client, own))) => append_v1(&mut header, client, own),
+            (Some(ProxyProtocol::V2), Some((client, own))) => {
                 append_v2(&mut header, client, own, &[]);
             }
-            None => {}
+            (None, _) | (_, None) => {}
         }
         header
     }

@@ -81,7 +81,7 @@ impl Exchange {
         let stream = &self.info;
         let now = clock::now();
         let mut info = StreamInfo::new(stream.connection.clone(), None, now, stream.stream_id);
-        info.client_address = stream.client_address;
+        info.client_address = stream.client_address.clone();
         info.route = stream.route.clone();
         info.downstream_bytes = stream.downstream_bytes.clone();
         info.upstream_bytes = stream.upstream_bytes.clone();

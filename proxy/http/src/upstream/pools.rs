@@ -48,7 +48,7 @@ impl Hash for PoolKey {
             state.write_u64(client);
         }
         if let Some(proxied) = &options.proxied {
-            proxied.source.hash(state);
+            proxied.ends.hash(state);
         }
     }
 }

@@ -2,17 +2,15 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dhow_base::ResponseFlag;
-use dhow_net::Transport;
+use dhow_net::{StreamAddress, Transport};
 use dhow_proxy_api::{Connection, ConnectionInfo, ConnectionObjects};
 use dhow_proxy_runtime::ConnectionPlace;
 use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo};
-use tokio::net::TcpStream;
 
 use super::{WorkerChain, WorkerListener};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
@@ -20,9 +18,9 @@ use crate::inspect::{Inspected, inspect};
 use crate::observed::{self, ConnectionLog};
 
 /// Our side of a connection.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Local {
-    pub(super) address: SocketAddr,
+    pub(super) address: StreamAddress,
     /// Whether the address was restored from before a redirection.
     pub(super) restored: bool,
 }
@@ -30,7 +28,7 @@ pub(super) struct Local {
 /// A connection as it was accepted.
 pub(super) struct Accepted {
     pub(super) id: u64,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: StreamAddress,
     pub(super) local: Local,
     pub(super) start: Instant,
     /// Its place among all connections of clients.
@@ -39,7 +37,7 @@ pub(super) struct Accepted {
 
 impl WorkerListener {
     /// Goes on with a connection that belongs to this listener.
-    pub(super) fn admit(self: Rc<Self>, stream: TcpStream, mut accepted: Accepted) {
+    pub(super) fn admit(self: Rc<Self>, stream: Transport, mut accepted: Accepted) {
         let config = &self.shared.config;
         if !config.inspect_tls && !config.inspect_http && config.proxy_protocol.is_none() {
             self.choose_and_start(stream, accepted, Inspected::default());
@@ -53,10 +51,10 @@ impl WorkerListener {
         });
     }
 
-    fn choose_and_start(self: &Rc<Self>, stream: TcpStream, accepted: Accepted, inspected: Inspected) {
+    fn choose_and_start(self: &Rc<Self>, stream: Transport, accepted: Accepted, inspected: Inspected) {
         let facts = ConnectionFacts {
-            destination: accepted.local.address,
-            source: accepted.peer,
+            destination: &accepted.local.address,
+            source: &accepted.peer,
             server_name: inspected.server_name.as_deref(),
             transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
             application_protocols: &inspected.application_protocols,
@@ -84,7 +82,7 @@ impl WorkerListener {
     }
 
     /// Looks at the first bytes; `None` when the connection ended or told nothing in time.
-    async fn inspect(&self, stream: &TcpStream, accepted: &mut Accepted) -> Option<Inspected> {
+    async fn inspect(&self, stream: &Transport, accepted: &mut Accepted) -> Option<Inspected> {
         let config = &self.shared.config;
         let stats = &self.shared.stats;
         stats.downstream_pre_cx_active().inc();
@@ -93,9 +91,10 @@ impl WorkerListener {
             if let (Some(filter), Some(stats)) = (&config.proxy_protocol, &self.shared.proxy_protocol_stats) {
                 let header = filter.take_header(stream, stats).await?;
                 if let Some((source, destination)) = header.ends {
-                    accepted.peer = source;
-                    let restored = destination != accepted.local.address;
-                    accepted.local = Local { address: destination, restored };
+                    accepted.peer = source.into();
+                    let address = StreamAddress::Ip(destination);
+                    let restored = address != accepted.local.address;
+                    accepted.local = Local { address, restored };
                 }
                 record = header.record;
             }
@@ -142,19 +141,19 @@ impl WorkerListener {
     /// What is known of a connection before the handshake.
     fn info(&self, chain: Option<&FilterChain>, accepted: &Accepted, inspected: Inspected) -> ConnectionInfo {
         let config = &self.shared.config;
-        let &Accepted { id, peer, local, start, .. } = accepted;
+        let Accepted { id, peer, local, start, .. } = accepted;
         let objects = ConnectionObjects::default();
         if let Some(record) = inspected.record {
             objects.get_or_insert_with(|| RefCell::new(*record));
         }
         // As in Envoy the name is only known to a listener that looks for it.
         ConnectionInfo {
-            id,
-            remote_address: peer,
-            local_address: local.address,
+            id: *id,
+            remote_address: peer.clone(),
+            local_address: local.address.clone(),
             local_address_restored: local.restored,
             bypass_overload_manager: config.bypass_overload_manager,
-            start,
+            start: *start,
             requested_server_name: inspected.server_name.map(Into::into),
             tls: None,
             filter_chain_name: chain.map_or_else(Arc::default, |chain| chain.name.clone()),
@@ -169,7 +168,7 @@ impl WorkerListener {
     fn start(
         self: &Rc<Self>,
         chain: Rc<WorkerChain>,
-        stream: TcpStream,
+        stream: Transport,
         accepted: Accepted,
         inspected: Inspected,
     ) {
@@ -185,7 +184,7 @@ impl WorkerListener {
                 observed.await;
             })
         } else if chain.chain.tls.is_none() {
-            let served = handler.serve(Connection { transport: Transport::Tcp(stream), info: Rc::new(info) });
+            let served = handler.serve(Connection { transport: stream, info: Rc::new(info) });
             tokio::task::spawn_local(async move {
                 let _active = active;
                 served.await;
@@ -203,7 +202,7 @@ impl WorkerListener {
     }
 
     /// Serves a connection that network filters or access logs of the listener look at.
-    async fn serve_observed(self: Rc<Self>, chain: Rc<WorkerChain>, stream: TcpStream, info: ConnectionInfo) {
+    async fn serve_observed(self: Rc<Self>, chain: Rc<WorkerChain>, stream: Transport, info: ConnectionInfo) {
         let logs = &self.shared.config.access_logs;
         let mut log = ConnectionLog::new(logs, info);
         let mut filters: Vec<_> = chain.chain.in_front.iter().map(|filter| filter.create()).collect();
@@ -212,7 +211,7 @@ impl WorkerListener {
             return;
         }
         let transport = match &chain.chain.tls {
-            None => Transport::Tcp(stream),
+            None => stream,
             Some(tls) => match self.handshake(tls, &chain.chain, stream).await {
                 Ok((transport, session)) => {
                     let info = Rc::get_mut(&mut log.info).expect("nobody else holds it before it is served");
@@ -235,7 +234,7 @@ impl WorkerListener {
     async fn secure(
         self: Rc<Self>,
         chain: Rc<WorkerChain>,
-        stream: TcpStream,
+        stream: Transport,
         info: ConnectionInfo,
     ) -> Option<Connection> {
         let tls = chain.chain.tls.as_ref()?;
@@ -257,9 +256,9 @@ impl WorkerListener {
         &self,
         tls: &DownstreamTls,
         chain: &FilterChain,
-        stream: TcpStream,
+        stream: Transport,
     ) -> Result<(Transport, TlsInfo), Option<Box<str>>> {
-        let handshake = tls.accept(Transport::Tcp(stream));
+        let handshake = tls.accept(stream);
         let result = match chain.handshake_timeout {
             Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
                 Ok(result) => result,

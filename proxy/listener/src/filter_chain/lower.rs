@@ -1,11 +1,11 @@
 //! `FilterChain` messages lowered.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::Cidr;
 use dhow_matching::generic::{InputFamily, MatchOptions, MatchTree};
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::CidrRange as ProtoCidr;
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::xds::core::v3::TypedExtensionConfig;
@@ -22,7 +22,7 @@ pub(crate) struct ChainBuilder<'a> {
     pub(crate) filters: &'a dyn NetworkFilters,
     pub(crate) context: FilterContext,
     /// The first address of the listener, by which Envoy names it in errors.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: StreamAddress,
     /// Of the listener's message.
     pub(crate) excerpts: Excerpts,
 }
@@ -40,7 +40,7 @@ impl ChainBuilder<'_> {
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<FilterChains, ConfigError> {
-        let listener = self.address;
+        let listener = self.address.clone();
         if chains.is_empty() && default.is_none() {
             let reason = format!("error adding listener '{listener}': no filter chains specified");
             return Err(ConfigError::new(path.field("filter_chains"), reason));
@@ -50,7 +50,7 @@ impl ChainBuilder<'_> {
             let path = path.field("filter_chains").index(i);
             let chain = self.chain(chain, &path, warnings)?;
             if matcher.is_some() {
-                check_name(&chain, &built, listener, &path)?;
+                check_name(&chain, &built, &listener, &path)?;
             } else if let Some(same) = built.iter().find(|other| other.matches == chain.matches) {
                 let reason = format!(
                     "error adding listener '{listener}': filter chain '{}' has the same matching rules defined as '{}'",
@@ -159,7 +159,7 @@ fn lower_chain(
 fn check_name(
     chain: &FilterChain,
     others: &[Arc<FilterChain>],
-    listener: SocketAddr,
+    listener: &StreamAddress,
     path: &FieldPath,
 ) -> Result<(), ConfigError> {
     let wrong = if chain.name.is_empty() {

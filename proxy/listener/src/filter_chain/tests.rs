@@ -38,8 +38,10 @@ fn names(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+fn address(text: &str) -> &'static StreamAddress {
+    Box::leak(Box::new(
+        text.parse::<SocketAddr>().map_or(StreamAddress::Pipe(text.into()), StreamAddress::Ip),
+    ))
 }
 
 fn any() -> FilterChainMatch {
@@ -194,13 +196,18 @@ fn server_names_match_exactly_then_by_the_longest_suffix() {
 #[test]
 fn the_longest_prefix_wins() {
     let to = |ranges: &[&str]| FilterChainMatch { destination: cidrs(ranges), ..any() };
-    let chains =
-        [("wide", to(&["10.0.0.0/8"])), ("narrow", to(&["172.16.0.0/12", "10.0.0.0/24"])), ("any", any())];
+    let chains = [
+        ("wide", to(&["10.0.0.0/8"])),
+        ("narrow", to(&["172.16.0.0/12", "10.0.0.0/24"])),
+        ("last", to(&["255.255.255.255/32"])),
+        ("any", any()),
+    ];
     let table = [
         ("10.0.0.1:1", "narrow"),
         ("10.1.0.1:1", "wide"),
         ("172.16.0.1:1", "narrow"),
         ("192.0.2.1:1", "any"),
+        ("/socket", "last"),
     ];
     for (destination, expected) in table {
         let facts = ConnectionFacts { destination: address(destination), ..facts() };
@@ -212,8 +219,13 @@ fn the_longest_prefix_wins() {
 fn source_types_tell_the_own_machine_from_others() {
     let of = |source_type| FilterChainMatch { source_type, ..any() };
     let chains = [("local", of(SourceType::SameIpOrLoopback)), ("external", of(SourceType::External))];
-    let table =
-        [("127.0.0.1:9", "local"), ("[::1]:9", "local"), ("10.0.0.1:9", "local"), ("10.0.0.2:9", "external")];
+    let table = [
+        ("127.0.0.1:9", "local"),
+        ("[::1]:9", "local"),
+        ("10.0.0.1:9", "local"),
+        ("10.0.0.2:9", "external"),
+        ("/socket", "local"),
+    ];
     for (source, expected) in table {
         assert_eq!(
             chosen(&chains, false, &ConnectionFacts { source: address(source), ..facts() }),

@@ -29,8 +29,8 @@ impl ReadFilter for Bouncer {
 fn connection() -> Rc<ConnectionInfo> {
     Rc::new(ConnectionInfo {
         id: 1,
-        remote_address: ([127, 0, 0, 1], 1).into(),
-        local_address: ([127, 0, 0, 1], 2).into(),
+        remote_address: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        local_address: SocketAddr::from(([127, 0, 0, 1], 2)).into(),
         local_address_restored: false,
         bypass_overload_manager: false,
         start: Instant::now(),

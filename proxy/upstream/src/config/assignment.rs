@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::{
     Address, HealthStatus, Locality as ProtoLocality, Pipe, SocketAddress, address, socket_address,
 };
@@ -18,7 +19,7 @@ use dhow_proto::envoy::config::endpoint::v3::{
 use dhow_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
 use super::fields::{Notes, number, timeout};
-use crate::host::{HealthFlag, HealthFlags, HostAddress, Locality};
+use crate::host::{HealthFlag, HealthFlags, Locality};
 use crate::metadata::HostMetadata;
 
 /// The endpoints of a cluster as configured.
@@ -63,7 +64,7 @@ pub(crate) struct AssignedEndpoint {
     pub(crate) weight: u32,
     pub(crate) metadata: Arc<HostMetadata>,
     pub(crate) health: HealthFlags,
-    pub(crate) health_check_address: Option<HostAddress>,
+    pub(crate) health_check_address: Option<StreamAddress>,
     pub(crate) health_check_hostname: String,
     pub(crate) health_check_disabled: bool,
     /// `additional_addresses`, tried when `target` does not answer.
@@ -74,7 +75,7 @@ pub(crate) struct AssignedEndpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointTarget {
     /// At an address.
-    Address(HostAddress),
+    Address(StreamAddress),
     /// Behind a name.
     Name(String, u16),
 }
@@ -229,7 +230,7 @@ impl GroupReader<'_> {
                 let path = path.field("additional_addresses").index(index).field("address");
                 let address = address.ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
                 match target_of(address, false, &path)? {
-                    EndpointTarget::Address(HostAddress::Ip(address)) => Ok(address),
+                    EndpointTarget::Address(StreamAddress::Ip(address)) => Ok(address),
                     _ => Err(ConfigError::new(path, "additional_addresses must be IP addresses.")),
                 }
             });
@@ -263,27 +264,28 @@ fn lower_health_check(
     config: HealthCheckConfig,
     target: &EndpointTarget,
     path: &FieldPath,
-) -> Result<(Option<HostAddress>, String, bool), ConfigError> {
+) -> Result<(Option<StreamAddress>, String, bool), ConfigError> {
     let HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = config;
-    let base = match address {
-        Some(address) => match target_of(address, false, &path.field("address"))? {
-            EndpointTarget::Address(address) => Some(address),
-            EndpointTarget::Name(..) => None,
-        },
-        None => match target {
-            EndpointTarget::Address(address) => Some(address.clone()),
-            EndpointTarget::Name(..) => None,
-        },
+    let own = address.map(|address| target_of(address, false, &path.field("address"))).transpose()?;
+    let as_address = |target: &EndpointTarget| match target {
+        EndpointTarget::Address(address) => Some(address.clone()),
+        EndpointTarget::Name(..) => None,
     };
+    let own = own.as_ref().and_then(as_address);
     let port = u16::try_from(port_value).map_err(|_| {
         ConfigError::new(path.field("port_value"), "value must be less than or equal to 65535")
     })?;
-    let address = match base {
-        Some(HostAddress::Ip(mut ip)) if port > 0 => {
+    let address = match (own.clone().or_else(|| as_address(target)), port) {
+        (_, 0) => own,
+        (Some(StreamAddress::Ip(mut ip)), port) => {
             ip.set_port(port);
-            Some(HostAddress::Ip(ip))
+            Some(StreamAddress::Ip(ip))
         }
-        _ => None,
+        (Some(StreamAddress::Pipe(_)), _) => {
+            let reason = "Invalid host configuration: non-zero port for non-IP address";
+            return Err(ConfigError::new(path.field("port_value"), reason));
+        }
+        (None, _) => None,
     };
     Ok((address, hostname, disable_active_health_check))
 }
@@ -304,8 +306,11 @@ fn target_of(address: Address, names: bool, path: &FieldPath) -> Result<Endpoint
         Some(address::Address::SocketAddress(address)) => {
             socket_target(address, names, &path.field("socket_address"))
         }
-        Some(address::Address::Pipe(Pipe { path: file, mode: _ })) => {
-            Ok(EndpointTarget::Address(HostAddress::Pipe(file.into())))
+        Some(address::Address::Pipe(Pipe { path: file, mode })) => {
+            let address = StreamAddress::pipe(&file, mode).map_err(|reason| {
+                ConfigError::new(path.field("pipe").field("path"), format!("{reason}. {USE_DNS}"))
+            })?;
+            Ok(EndpointTarget::Address(address))
         }
         Some(address::Address::EnvoyInternalAddress(_)) => {
             Err(ConfigError::unsupported(path.field("envoy_internal_address")))
@@ -350,7 +355,7 @@ fn socket_target(
         None => 0,
     };
     match address.parse::<IpAddr>() {
-        Ok(ip) => Ok(EndpointTarget::Address(HostAddress::Ip(SocketAddr::new(ip, port)))),
+        Ok(ip) => Ok(EndpointTarget::Address(StreamAddress::Ip(SocketAddr::new(ip, port)))),
         Err(_) if names => Ok(EndpointTarget::Name(address, port)),
         Err(_) => {
             let reason = format!("malformed IP address: {address}. {USE_DNS}");
@@ -363,7 +368,7 @@ fn socket_target(
 pub(crate) fn source_address(address: SocketAddress, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
     let text = address.address.clone();
     match socket_target(address, false, path) {
-        Ok(EndpointTarget::Address(HostAddress::Ip(address))) => Ok(address),
+        Ok(EndpointTarget::Address(StreamAddress::Ip(address))) => Ok(address),
         Ok(_) => Err(ConfigError::new(path.clone(), "must be an IP address")),
         Err(mut error) => {
             if error.reason.starts_with("malformed") {

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::ConfigError;
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
 use dhow_proto::{LoadOptions, load_yaml};
 
@@ -9,7 +10,7 @@ use super::{ClusterConfig, Discovery, EndpointTarget, lower_cluster};
 use crate::cluster_info::{HeaderKeyFormat, UpstreamProtocol};
 use crate::cluster_settings::KnownSettings;
 use crate::dns::LookupFamily;
-use crate::host::{HealthFlag, HostAddress};
+use crate::host::HealthFlag;
 use crate::lb::{HashFunction, LbPolicy, TableConfig};
 
 fn message(yaml: &str) -> Cluster {
@@ -50,7 +51,7 @@ fn defaults_are_envoy_s() {
     assert!(matches!(config.http.protocol, UpstreamProtocol::Http1(_)));
     let Discovery::Static(assignment) = config.discovery else { panic!("not static") };
     let endpoint = &assignment.groups[0].endpoints[0];
-    assert_eq!(endpoint.target, EndpointTarget::Address(HostAddress::Ip(([127, 0, 0, 1], 80).into())));
+    assert_eq!(endpoint.target, EndpointTarget::Address(StreamAddress::Ip(([127, 0, 0, 1], 80).into())));
     assert_eq!((endpoint.weight, assignment.policy.overprovisioning), (1, 140));
 }
 
@@ -224,7 +225,7 @@ fn assignments_carry_priority_locality_weight_health_and_metadata() {
     let endpoint = &group.endpoints[0];
     assert_eq!((endpoint.weight, &*endpoint.hostname), (3, "h"));
     assert!(endpoint.health.contains(HealthFlag::EdsStatusDraining) && endpoint.metadata.is_canary());
-    assert_eq!(endpoint.target, EndpointTarget::Address(HostAddress::Pipe("/tmp/s".into())));
+    assert_eq!(endpoint.target, EndpointTarget::Address(StreamAddress::Pipe("/tmp/s".into())));
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
 
 use dhow_expr::{Address, AddressFact, FormatContext, MetadataSource, TextFact};
+use dhow_net::StreamAddress;
 use dhow_proto::google::protobuf::Struct;
 
-use crate::host::{Host, HostAddress};
+use crate::host::Host;
 
 const NO_DOWNSTREAM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -40,8 +41,8 @@ impl FormatContext for CheckContext<'_> {
     fn address(&self, fact: AddressFact) -> Option<Address<'_>> {
         match fact {
             AddressFact::UpstreamHost => Some(match self.host.address() {
-                HostAddress::Ip(ip) => Address::Ip(*ip),
-                HostAddress::Pipe(path) => Address::Pipe(path),
+                StreamAddress::Ip(ip) => Address::Ip(*ip),
+                StreamAddress::Pipe(path) => Address::Pipe(path),
             }),
             // There is no downstream; Envoy prints a placeholder, which headers may rely on.
             AddressFact::DownstreamLocal

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::session::Event;
+use dhow_net::StreamAddress;
+
 use crate::event_log::{push_address, push_metadata, push_text, push_time};
-use crate::host::{Host, HostAddress};
+use crate::host::Host;
 
 /// What all events of a cluster share.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub(crate) struct EventSource<'a> {
     pub(crate) checker: &'a str,
     pub(crate) cluster: &'a str,
     pub(crate) host: &'a Host,
-    pub(crate) address: &'a HostAddress,
+    pub(crate) address: &'a StreamAddress,
 }
 
 /// One line without its line break. Fields stand in the order of their numbers, those of primitive types even when they
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn lines_are_those_of_envoy() {
-        let address = HostAddress::Ip(([127, 0, 0, 1], 8080).into());
+        let address = StreamAddress::Ip(([127, 0, 0, 1], 8080).into());
         let host = Host::new(HostSpec::at(address.clone()));
         let source = EventSource { checker: "HTTP", cluster: "one", host: &host, address: &address };
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);

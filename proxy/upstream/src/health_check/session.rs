@@ -226,7 +226,9 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Health, HostAddress, HostSpec};
+    use dhow_net::StreamAddress;
+
+    use crate::host::{Health, HostSpec};
 
     const LIMITS: CheckThresholds = CheckThresholds { healthy: 2, unhealthy: 3 };
     const WELL: Outcome = Outcome::Success { degraded: false };
@@ -235,7 +237,7 @@ mod tests {
         Outcome::Failure(Failure { kind: FailureKind::Active, retriable: false, status: 503 });
 
     fn fresh() -> (Host, Session) {
-        let host = Host::new(HostSpec::at(HostAddress::Ip(([127, 0, 0, 1], 80).into())));
+        let host = Host::new(HostSpec::at(StreamAddress::Ip(([127, 0, 0, 1], 80).into())));
         host.set_health_flag(HealthFlag::FailedActiveHc, true);
         (host, Session::new())
     }

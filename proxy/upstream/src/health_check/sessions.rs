@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dhow_base::Rng;
+use dhow_net::StreamAddress;
 use dhow_stats::Scope;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -18,7 +19,7 @@ use super::session::{CheckThresholds, Event, Outcome, Session, State, Transition
 use crate::cluster_info::ClusterInfo;
 use crate::event_log::EventFile;
 use crate::health_check::Failure;
-use crate::host::{HealthFlag, Host, HostAddress};
+use crate::host::{HealthFlag, Host};
 use crate::transport_socket::TransportSocket;
 
 /// Called with the host after a check that changed it, was its first, or found it well (true) while it is ejected.
@@ -40,7 +41,7 @@ struct Checker {
 /// The checks of one host.
 struct Running {
     checked: Arc<Checked>,
-    target: HostAddress,
+    target: StreamAddress,
     task: AbortHandle,
 }
 
@@ -104,7 +105,7 @@ impl HealthChecks {
         }
     }
 
-    fn start(&self, host: &Arc<Host>, target: HostAddress) -> Running {
+    fn start(&self, host: &Arc<Host>, target: StreamAddress) -> Running {
         let flags = host.health_flags();
         if !flags.contains(HealthFlag::FailedActiveHc) {
             self.checker.setup.stats.healthy().inc();

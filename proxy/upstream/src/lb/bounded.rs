@@ -98,7 +98,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::{MersenneTwister, choose};
-    use crate::host::{Host, HostAddress, HostSpec};
+    use dhow_net::StreamAddress;
+
+    use crate::host::{Host, HostSpec};
     use crate::lb::TableConfig;
 
     #[test]
@@ -113,7 +115,7 @@ mod tests {
     fn a_busy_host_passes_requests_on_and_gets_them_back() {
         let hosts: Vec<_> = (1..=4u16)
             .map(|port| {
-                let address = HostAddress::Ip(([127, 0, 0, 1], port).into());
+                let address = StreamAddress::Ip(([127, 0, 0, 1], port).into());
                 (Arc::new(Host::new(HostSpec::at(address))), 0.25)
             })
             .collect();

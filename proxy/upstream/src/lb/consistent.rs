@@ -270,12 +270,14 @@ mod tests {
     use twox_hash::XxHash64;
 
     use super::{HashFunction, HashTable, STD_HASH_SEED, TableConfig, murmur_hash_2};
-    use crate::host::{Host, HostAddress, HostSpec};
+    use dhow_net::StreamAddress;
+
+    use crate::host::{Host, HostSpec};
 
     fn hosts(weights: &[f64]) -> Vec<(Arc<Host>, f64)> {
         let total: f64 = weights.iter().sum();
         let host = |port: usize| {
-            Host::new(HostSpec::at(HostAddress::Ip(([127, 0, 0, 1], 8000 + port as u16).into())))
+            Host::new(HostSpec::at(StreamAddress::Ip(([127, 0, 0, 1], 8000 + port as u16).into())))
         };
         weights.iter().enumerate().map(|(index, weight)| (Arc::new(host(index)), weight / total)).collect()
     }
@@ -351,7 +353,7 @@ mod tests {
                 .into_iter()
                 .zip(29911u16..)
                 .map(|((_, share), port)| {
-                    let address = HostAddress::Ip(([127, 0, 0, 1], port).into());
+                    let address = StreamAddress::Ip(([127, 0, 0, 1], port).into());
                     (Arc::new(Host::new(HostSpec::at(address))), share)
                 })
                 .collect();

@@ -63,14 +63,16 @@ impl PreviousPriorities {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{HostAddress, HostSpec};
+    use dhow_net::StreamAddress;
+
+    use crate::host::HostSpec;
 
     fn level(healthy: u64) -> PriorityHealth {
         PriorityHealth { healthy, degraded: 0, counted: 1, total: 1, overprovisioning: 140 }
     }
 
     fn host(port: u16) -> Arc<Host> {
-        Arc::new(Host::new(HostSpec::at(HostAddress::Ip(([127, 0, 0, 1], port).into()))))
+        Arc::new(Host::new(HostSpec::at(StreamAddress::Ip(([127, 0, 0, 1], port).into()))))
     }
 
     /// The levels that one request goes to, one attempt after the other; each level has one host.

@@ -2,12 +2,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dhow_base::Rng;
+use dhow_net::StreamAddress;
 
 use super::{
     Cursors, HashFunction, HostSetOptions, LbConfig, LbPolicy, LocalityGroup, LocalityMode, Pick,
     PrioritySet, TableConfig, ZoneAware,
 };
-use crate::host::{HealthFlag, Host, HostAddress, HostSpec, Locality};
+use crate::host::{HealthFlag, Host, HostSpec, Locality};
 
 fn round_robin() -> LbConfig {
     LbConfig::of(LbPolicy::RoundRobin)
@@ -18,7 +19,7 @@ fn locality(zone: &str) -> Arc<Locality> {
 }
 
 fn host(port: u16, weight: u32) -> Arc<Host> {
-    let address = HostAddress::Ip(([127, 0, 0, 1], port).into());
+    let address = StreamAddress::Ip(([127, 0, 0, 1], port).into());
     Arc::new(Host::new(HostSpec { weight, ..HostSpec::at(address) }))
 }
 

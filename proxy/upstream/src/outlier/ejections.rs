@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_base::Rng;
+use dhow_net::StreamAddress;
 use dhow_stats::{Counter, Scope, stat_group};
 
 use super::event::{Action, Subject, line};
@@ -12,7 +13,7 @@ use super::monitor::Rate;
 use super::success_rate::RateSummary;
 use super::{EjectionReason, OutlierConfig};
 use crate::event_log::EventFile;
-use crate::host::{HealthFlag, Host, HostAddress};
+use crate::host::{HealthFlag, Host};
 
 stat_group! {
     /// `cluster.<name>.outlier_detection.*`.
@@ -89,7 +90,7 @@ pub(crate) struct Ejections {
     cluster: Arc<str>,
     events: Option<Arc<EventFile>>,
     /// By address, so that a host replaced by an update keeps its record.
-    records: HashMap<HostAddress, Record>,
+    records: HashMap<StreamAddress, Record>,
     summaries: [RateSummary; 2],
 }
 
@@ -144,7 +145,7 @@ impl Ejections {
         if self.records.is_empty() {
             return;
         }
-        let present: HashSet<&HostAddress> = hosts.map(|host| host.address()).collect();
+        let present: HashSet<&StreamAddress> = hosts.map(|host| host.address()).collect();
         self.records.retain(|address, record| {
             let stays = present.contains(address);
             if !stays && record.ejected_at.is_some() {
@@ -393,7 +394,7 @@ mod tests {
         fn new(config: OutlierConfig, hosts: u8) -> Self {
             let store = Store::new();
             let host = |last| {
-                let address = HostAddress::Ip(([127, 0, 0, last], 80).into());
+                let address = StreamAddress::Ip(([127, 0, 0, last], 80).into());
                 Arc::new(Host::new(HostSpec::at(address)))
             };
             let ejections = Ejections::new(config, &store.scope("cluster.a"), "a".into(), None);

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::EjectionReason;
 use super::success_rate::RateSummary;
+use dhow_net::StreamAddress;
+
 use crate::event_log::{push_text, push_time};
-use crate::host::HostAddress;
 
 /// What happened to a host.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ pub(super) enum Action {
 /// The parts that all events have.
 pub(super) struct Subject<'a> {
     pub(super) cluster: &'a str,
-    pub(super) host: &'a HostAddress,
+    pub(super) host: &'a StreamAddress,
     /// Since the host was last ejected or came back, whichever is the opposite of what happens now.
     pub(super) since_last: Option<Duration>,
     pub(super) ejections: u32,
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     fn shown(since_last: Option<Duration>, action: Action) -> String {
-        let host = HostAddress::Ip(([127, 0, 0, 1], 80).into());
+        let host = StreamAddress::Ip(([127, 0, 0, 1], 80).into());
         let subject = Subject { cluster: "one", host: &host, since_last, ejections: 2 };
         line(&subject, action, SystemTime::UNIX_EPOCH)
     }
