@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use dhow_net::{StreamAddress, Transport};
 use dhow_proto::envoy::config::core::v3::Metadata;
-use dhow_tls::TlsInfo;
 
 use crate::connection_objects::ConnectionObjects;
 use crate::connection_record::ConnectionRecord;
+use crate::connection_tls::ConnectionTls;
 
 /// What is known of a downstream connection once its filter chain is chosen.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct ConnectionInfo {
     pub bypass_overload_manager: bool,
     /// When the connection was accepted.
     pub start: Instant,
-    /// Facts of the TLS session, when there is one.
-    pub tls: Option<Box<TlsInfo>>,
+    /// TLS, where the filter chain terminates it.
+    pub tls: ConnectionTls,
     /// Server name that the client asked for, from TLS or from inspection of its hello.
     pub requested_server_name: Option<Arc<str>>,
     /// Name of the filter chain that serves the connection.
@@ -68,7 +68,8 @@ impl ConnectionInfo {
     }
 }
 
-/// An accepted connection with its filter chain chosen and its TLS handshake done.
+/// An accepted connection with its filter chain chosen and its TLS handshake done, unless its handler
+/// [begins before](crate::ConnectionHandler::begins_before_handshake).
 #[derive(Debug)]
 pub struct Connection {
     /// The bytes.

@@ -1,6 +1,7 @@
 //! What becomes of a connection as a whole, beyond the streams on it: for network filters and for the access logs of listeners.
 
 use std::cell::Cell;
+use std::fmt;
 
 use dhow_base::ResponseFlags;
 use dhow_net::proxy_protocol::Tlv;
@@ -66,4 +67,28 @@ pub struct ConnectionRecord {
     pub proxy_extensions: Vec<Tlv>,
     /// A network filter in front of the terminal one ended the connection.
     pub ended_by_filter: bool,
+    /// What is left to do once the listener has logged the connection; none where it logs nothing.
+    pub after_log: Option<AfterLog>,
+}
+
+/// Something that comes after the listener's log line of a connection, such as the terminal filter's.
+#[derive(Default)]
+pub struct AfterLog(Vec<Box<dyn FnOnce()>>);
+
+impl AfterLog {
+    /// Adds something to do.
+    pub fn add(&mut self, task: impl FnOnce() + 'static) {
+        self.0.push(Box::new(task));
+    }
+
+    /// Does it all, in order.
+    pub fn run(self) {
+        self.0.into_iter().for_each(|task| task());
+    }
+}
+
+impl fmt::Debug for AfterLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AfterLog").field(&self.0.len()).finish()
+    }
 }

@@ -42,6 +42,9 @@ pub enum DrainEvent {
     },
     /// The process or the listener begins to drain; there is no way back.
     Begun(Drain),
+    /// What is left of the connections is closed now that the filter chain drained, because an update of the listener has it no
+    /// more.
+    ChainGone,
 }
 
 /// Where a filter chain keeps what it was told.
@@ -50,6 +53,7 @@ pub struct DrainState {
     failing: Cell<bool>,
     at_once: Cell<bool>,
     begun: Cell<Option<Drain>>,
+    chain_gone: Cell<bool>,
 }
 
 impl DrainState {
@@ -61,12 +65,21 @@ impl DrainState {
                 self.at_once.set(failing && ends_connections);
             }
             DrainEvent::Begun(drain) => self.begun.set(Some(drain)),
+            DrainEvent::ChainGone => self.chain_gone.set(true),
         }
     }
 
     /// Whether the process is made to fail its health checks.
     pub fn is_failing(&self) -> bool {
         self.failing.get()
+    }
+
+    /// `%DOWNSTREAM_LOCAL_CLOSE_REASON%` of connections that are closed with their filter chain, their listener or the process.
+    pub fn close_reason(&self) -> &'static str {
+        match self.chain_gone.get() {
+            true => "filter_chain_is_being_removed",
+            false => "purging_socket_that_have_not_progressed_to_connections",
+        }
     }
 
     /// Whether a response that is made now ends its connection.

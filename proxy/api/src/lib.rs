@@ -4,6 +4,7 @@
 mod connection;
 mod connection_objects;
 mod connection_record;
+mod connection_tls;
 mod draining;
 mod dynamic_metadata;
 mod filter_state;
@@ -16,7 +17,8 @@ mod stream_match;
 
 pub use connection::{Connection, ConnectionInfo};
 pub use connection_objects::ConnectionObjects;
-pub use connection_record::{CloseType, ConnectionRecord};
+pub use connection_record::{AfterLog, CloseType, ConnectionRecord};
+pub use connection_tls::ConnectionTls;
 pub use draining::{Drain, DrainEvent, DrainState};
 pub use dynamic_metadata::DynamicMetadata;
 pub use filter_state::{FilterState, FilterStateEntry, FilterStateValue, Sharing};

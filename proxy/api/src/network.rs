@@ -36,10 +36,15 @@ pub trait ConnectionHandler {
     /// Serves a connection until it ends. Dropping the future closes the connection at once.
     fn serve(self: Rc<Self>, connection: Connection) -> LocalFuture<()>;
 
+    /// Whether connections of TLS are served from before their handshake. The transport makes the handshake as it is read and
+    /// written; until it is done there is no session in the [info](ConnectionInfo::tls), and there never is one if it fails.
+    fn begins_before_handshake(&self) -> bool {
+        false
+    }
+
     /// Notes a connection that a filter in front of this one, or a failed handshake, ended before it could be served.
-    /// `secure` says whether its filter chain terminates TLS.
-    fn refuse(&self, connection: Rc<ConnectionInfo>, secure: bool) {
-        let _ = (connection, secure);
+    fn refuse(self: Rc<Self>, connection: Rc<ConnectionInfo>) {
+        let _ = connection;
     }
 
     /// Tells all connections of this handler that they are to end gracefully, or no longer: `connection: close` or GOAWAY goes
@@ -65,7 +70,7 @@ pub enum ReadVerdict {
 /// A network filter in front of the terminal one, on one connection.
 pub trait ReadFilter {
     /// Sees the connection once its filter chain is chosen, before the handshake of TLS. Notes go to its
-    /// [record](ConnectionInfo::record_mut); the connection itself is not kept, as the handshake adds to it.
+    /// [record](ConnectionInfo::record_mut).
     fn on_new_connection(&mut self, connection: &Rc<ConnectionInfo>) -> ReadVerdict {
         let _ = connection;
         ReadVerdict::Continue

@@ -167,7 +167,7 @@ impl FormatContext for StreamFormat<'_> {
             TimePoint::UpstreamPoolBegin => self.since_start(upstream.pool.map(|(begun, _)| begun)),
             TimePoint::UpstreamPoolReady => self.since_start(upstream.pool.map(|(_, ready)| ready)),
             TimePoint::DownstreamHandshakeEnd => {
-                let completed = info.connection.tls.as_ref()?.completed?;
+                let completed = info.connection.tls.session()?.completed?;
                 Some(completed.saturating_duration_since(info.connection.start))
             }
             // Commands that ask for it are refused.
@@ -187,13 +187,13 @@ impl FormatContext for StreamFormat<'_> {
             NumberFact::UpstreamRequestAttemptCount => Some(info.upstream.attempts.into()),
             NumberFact::RouteResolutionCount => Some(info.route_resolutions.into()),
             NumberFact::DownstreamPeerPresented => {
-                Some(info.connection.tls.as_ref().is_some_and(|tls| tls.peer.is_some()).into())
+                Some(info.connection.tls.session().is_some_and(|tls| tls.peer.is_some()).into())
             }
             NumberFact::DownstreamPeerVerified => {
-                Some(info.connection.tls.as_ref().is_some_and(|tls| tls.peer_verified).into())
+                Some(info.connection.tls.session().is_some_and(|tls| tls.peer_verified).into())
             }
-            NumberFact::DownstreamPeerCertVStart => Self::validity(info.connection.tls.as_deref(), false),
-            NumberFact::DownstreamPeerCertVEnd => Self::validity(info.connection.tls.as_deref(), true),
+            NumberFact::DownstreamPeerCertVStart => Self::validity(info.connection.tls.session(), false),
+            NumberFact::DownstreamPeerCertVEnd => Self::validity(info.connection.tls.session(), true),
             NumberFact::UpstreamPeerCertVStart => Self::validity(info.upstream.tls.as_deref(), false),
             NumberFact::UpstreamPeerCertVEnd => Self::validity(info.upstream.tls.as_deref(), true),
             // As Envoy prints them where the kernel is not asked.
@@ -268,7 +268,10 @@ impl FormatContext for StreamFormat<'_> {
                 info.upstream.tls.as_deref()?.server_name.as_deref().map(Into::into)
             }
             TextFact::Hostname => hostname().map(Into::into),
-            TextFact::Downstream(fact) => Self::tls(info.connection.tls.as_ref()?, fact),
+            TextFact::Downstream(TlsFact::TlsVersion) => {
+                info.connection.tls.version().filter(|name| !name.is_empty()).map(Into::into)
+            }
+            TextFact::Downstream(fact) => Self::tls(info.connection.tls.session()?, fact),
             TextFact::Upstream(fact) => Self::tls(info.upstream.tls.as_deref()?, fact),
             TextFact::DownstreamTransportFailureReason => {
                 let record = info.connection.record()?;

@@ -11,8 +11,9 @@ use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::google::protobuf::Any;
 use dhow_proto::{LoadOptions, Name, load_yaml};
 use dhow_proxy_api::{
-    ConnectionInfo, FilterContext, FilterStream, HeadersVerdict, HttpFilter, HttpFilterDescriptor,
-    HttpFilterFactory, NoClusters, Protocol, Resumption, RouteFilterContext, StreamControl, StreamInfo,
+    ConnectionInfo, ConnectionTls, FilterContext, FilterStream, HeadersVerdict, HttpFilter,
+    HttpFilterDescriptor, HttpFilterFactory, NoClusters, Protocol, Resumption, RouteFilterContext,
+    StreamControl, StreamInfo,
 };
 use dhow_routing::{CompileOptions, NoRuntime, RouteInput, RouteTable};
 use dhow_stats::Store;
@@ -107,7 +108,7 @@ impl Stream {
             remote_address: StreamAddress::Ip("127.0.0.2:1234".parse().expect("an address")),
             local_address: StreamAddress::Ip(local),
             start: Instant::now(),
-            tls: None,
+            tls: ConnectionTls::default(),
             requested_server_name: None,
             filter_chain_name: "".into(),
             listener_name: "".into(),

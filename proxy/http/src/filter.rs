@@ -109,12 +109,12 @@ impl ConnectionHandler for Handler {
         Box::pin(serve(self.manager.clone(), connection))
     }
 
-    fn refuse(&self, connection: Rc<ConnectionInfo>, secure: bool) {
+    fn refuse(self: Rc<Self>, connection: Rc<ConnectionInfo>) {
         // It counts as one that was served. A failed handshake is the client's doing, whoever found the fault.
         let failed = connection.record().is_some_and(|record| record.borrow().transport_failure.is_some());
         let stats = &self.manager.stats.manager;
         stats.downstream_cx_total().inc();
-        if secure {
+        if connection.tls.is_expected() {
             stats.downstream_cx_ssl_total().inc();
         }
         stats.downstream_cx_destroy().inc();

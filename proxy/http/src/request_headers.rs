@@ -164,7 +164,7 @@ pub(crate) fn mutate(
     remove_hop_by_hop(head, upgrade);
     let forwarding = &config.forwarding;
     let peer = &connection.remote_address;
-    let encrypted = connection.tls.is_some();
+    let encrypted = connection.tls.is_expected();
     let proto: &[u8] = if encrypted { b"https" } else { b"http" };
 
     let single_address;
@@ -240,7 +240,7 @@ pub(crate) fn mutate(
     }
     set_request_id(forwarding, edge, head, random);
     let chosen = config.client_certificate_by.as_ref().and_then(|by| by.choose(connection, head));
-    chosen.unwrap_or(&config.client_certificate).apply(connection.tls.as_deref(), head);
+    chosen.unwrap_or(&config.client_certificate).apply(connection.tls.session(), head);
     Ok(RequestOrigin { client_address, internal })
 }
 

@@ -23,7 +23,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
     let Connection { transport, info } = connection;
     let mut active = ActiveConnection::new(&manager, &info);
-    let alpn = info.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    let alpn = info.tls.session().and_then(|tls| tls.alpn.as_deref());
     let codec = match (manager.config.codec, alpn) {
         (CodecType::Auto, Some(b"h2")) => CodecType::Http2,
         (CodecType::Auto, Some(_)) => CodecType::Http1,
@@ -153,7 +153,7 @@ impl ActiveConnection {
         let stats = &manager.stats.manager;
         stats.downstream_cx_total().inc();
         stats.downstream_cx_active().inc();
-        if info.tls.is_some() {
+        if info.tls.is_expected() {
             stats.downstream_cx_ssl_total().inc();
             stats.downstream_cx_ssl_active().inc();
         }
@@ -182,7 +182,7 @@ impl Drop for ActiveConnection {
             stats.downstream_cx_destroy_active_rq().inc();
         }
         stats.downstream_cx_active().dec();
-        if self.info.tls.is_some() {
+        if self.info.tls.is_expected() {
             stats.downstream_cx_ssl_active().dec();
         }
         let millis = self.info.start.elapsed().as_millis() as u64;

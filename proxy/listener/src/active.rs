@@ -1,6 +1,7 @@
 //! A listener on one worker: its sockets, its filter chains, and what becomes of them when it changes.
 
 mod connection;
+mod handshake;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dhow_net::{StreamAddress, Transport};
-use dhow_proxy_api::{ConnectionHandler, Drain, DrainEvent};
+use dhow_proxy_api::{ConnectionHandler, Drain, DrainEvent, DrainState};
 use dhow_proxy_runtime::{ConnectionPlace, LoadShedPoint, OverloadAction, Worker, overload};
 use dhow_stats::Store;
 use dhow_tls::TlsStats;
@@ -95,6 +96,7 @@ struct WorkerChain {
     handler: Rc<dyn ConnectionHandler>,
     connections: RefCell<HashMap<u64, AbortHandle>>,
     retired: Cell<bool>,
+    draining: DrainState,
 }
 
 impl WorkerListeners {
@@ -144,7 +146,7 @@ impl WorkerListeners {
         if let Some(old) = &old {
             old.stop_accepting();
             let gone = old.chains.iter().filter(|chain| !chains.iter().any(|kept| Rc::ptr_eq(kept, chain)));
-            gone.for_each(|chain| chain.retire(Drain::AtOnce, drain_time));
+            gone.for_each(|chain| chain.retire(Drain::AtOnce, drain_time, true));
         }
         let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, &worker.stat_name());
         let listener = Rc::new(WorkerListener {
@@ -177,7 +179,7 @@ impl WorkerListeners {
     pub(crate) fn remove(&self, name: &str, drain: Drain, drain_time: Duration) {
         if let Some(listener) = self.listeners.borrow_mut().remove(name) {
             listener.stop_accepting();
-            listener.chains.iter().for_each(|chain| chain.retire(drain, drain_time));
+            listener.chains.iter().for_each(|chain| chain.retire(drain, drain_time, false));
         }
     }
 
@@ -224,21 +226,31 @@ impl WorkerChain {
             handler: chain.filter.on_worker(worker),
             connections: RefCell::default(),
             retired: Cell::new(false),
+            draining: DrainState::default(),
         })
     }
 
-    /// Drains the connections and closes those that are left after `drain_time`.
-    fn retire(self: &Rc<Self>, drain: Drain, drain_time: Duration) {
+    fn tell(&self, event: DrainEvent) {
+        self.draining.apply(event);
+        self.handler.on_drain(event);
+    }
+
+    /// Drains the connections and closes those that are left after `drain_time`; `replaced` when the listener goes on without
+    /// the chain.
+    fn retire(self: &Rc<Self>, drain: Drain, drain_time: Duration, replaced: bool) {
         if self.retired.replace(true) {
             return;
         }
-        self.handler.on_drain(DrainEvent::Begun(drain));
+        self.tell(DrainEvent::Begun(drain));
         if self.connections.borrow().is_empty() {
             return;
         }
         let chain = self.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(drain_time).await;
+            if replaced {
+                chain.tell(DrainEvent::ChainGone);
+            }
             chain.connections.take().into_values().for_each(|task| task.abort());
         });
     }

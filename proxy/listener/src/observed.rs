@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use dhow_net::{SecureStream, Transport};
 use dhow_proxy_access_log::{AccessLog, Logged};
 use dhow_proxy_api::{
-    Connection, ConnectionHandler, ConnectionInfo, ConnectionRecord, LogMoment, ReadFilter, ReadVerdict,
-    StreamFormat, StreamInfo,
+    AfterLog, Connection, ConnectionHandler, ConnectionInfo, ConnectionRecord, DrainState, LogMoment,
+    ReadFilter, ReadVerdict, StreamFormat, StreamInfo,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -20,6 +20,8 @@ use tokio::time::Sleep;
 /// Logs a connection, by the access logs of its listener, when it is over.
 pub(crate) struct ConnectionLog<'a> {
     logs: &'a [AccessLog],
+    /// Knows why the connection is closed, as long as it did not end by itself.
+    closing: Option<&'a DrainState>,
     pub(crate) info: Rc<ConnectionInfo>,
 }
 
@@ -27,9 +29,21 @@ impl<'a> ConnectionLog<'a> {
     /// What is noted about the connection from now on is logged when this is dropped.
     pub(crate) fn new(logs: &'a [AccessLog], info: ConnectionInfo) -> Self {
         if !logs.is_empty() {
-            info.record_mut();
+            info.record_mut().borrow_mut().after_log = Some(AfterLog::default());
         }
-        Self { logs, info: Rc::new(info) }
+        Self { logs, closing: None, info: Rc::new(info) }
+    }
+
+    /// The same for a connection that has a filter chain, and does not end by itself unless that is [said](Self::finish).
+    pub(crate) fn of_chain(logs: &'a [AccessLog], info: ConnectionInfo, closing: &'a DrainState) -> Self {
+        let mut log = Self::new(logs, info);
+        log.closing = Some(closing);
+        log
+    }
+
+    /// The connection ended by itself.
+    pub(crate) fn finish(&mut self) {
+        self.closing = None;
     }
 }
 
@@ -38,12 +52,20 @@ impl Drop for ConnectionLog<'_> {
         if self.logs.is_empty() {
             return;
         }
+        if let Some(closing) = self.closing {
+            let record = self.info.record_mut();
+            record.borrow_mut().local_close_reason.get_or_insert_with(|| closing.close_reason().into());
+        }
         let mut info = StreamInfo::of_connection(self.info.clone(), self.info.id);
         info.log_moment = LogMoment::ConnectionEnd;
         info.end = Some(Instant::now());
         let context = StreamFormat::new(&info);
         for log in self.logs {
             log.log(&context, &Logged { info: &info, request: None });
+        }
+        let after = self.info.record().and_then(|record| record.borrow_mut().after_log.take());
+        if let Some(after) = after {
+            after.run();
         }
     }
 }
@@ -66,17 +88,21 @@ pub(crate) async fn serve(
     handler: Rc<dyn ConnectionHandler>,
     transport: Transport,
     info: Rc<ConnectionInfo>,
-    filters: Vec<Box<dyn ReadFilter>>,
+    mut filters: Vec<Box<dyn ReadFilter>>,
     logged: bool,
 ) {
-    if !logged && !filters.iter().any(|filter| filter.watches_data()) {
+    // Who is served from before the handshake learns later that it is done.
+    let awaits_handshake = info.tls.is_expected() && info.tls.session().is_none();
+    if !awaits_handshake && info.tls.is_expected() {
+        filters.iter_mut().for_each(|filter| filter.on_handshake(&info));
+    }
+    if !logged && !awaits_handshake && !filters.iter().any(|filter| filter.watches_data()) {
         handler.serve(Connection { transport, info }).await;
         // They count the connection for as long as it lasts.
         drop(filters);
         return;
     }
-    let record = info.record_mut();
-    let observed = Observed { inner: transport, info: info.clone(), record, filters, closing: None };
+    let observed = Observed { awaits_handshake, ..Observed::new(transport, info.clone(), filters) };
     handler.serve(Connection { transport: Transport::Secure(Box::new(observed)), info }).await;
 }
 
@@ -86,6 +112,8 @@ struct Observed {
     info: Rc<ConnectionInfo>,
     record: Rc<RefCell<ConnectionRecord>>,
     filters: Vec<Box<dyn ReadFilter>>,
+    /// The handshake was not done yet when somebody looked last.
+    awaits_handshake: bool,
     closing: Option<Closing>,
 }
 
@@ -96,6 +124,19 @@ enum Closing {
 }
 
 impl Observed {
+    fn new(inner: Transport, info: Rc<ConnectionInfo>, filters: Vec<Box<dyn ReadFilter>>) -> Self {
+        let record = info.record_mut();
+        Self { inner, info, record, filters, awaits_handshake: false, closing: None }
+    }
+
+    /// Tells the filters about the handshake once the connection below has made it.
+    fn note_handshake(&mut self) {
+        if self.awaits_handshake && self.info.tls.session().is_some() {
+            self.awaits_handshake = false;
+            self.filters.iter_mut().for_each(|filter| filter.on_handshake(&self.info));
+        }
+    }
+
     /// Ready when a filter ended the connection.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
         match self.closing.as_mut()? {
@@ -127,7 +168,9 @@ impl AsyncRead for Observed {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let read = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        this.note_handshake();
+        ready!(read)?;
         let count = (buffer.filled().len() - before) as u64;
         {
             let record = this.record.borrow();
@@ -166,7 +209,9 @@ impl AsyncWrite for Observed {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.inner.poll_write_vectored(cx, slices))?;
+        let written = self.inner.poll_write_vectored(cx, slices);
+        self.note_handshake();
+        let count = ready!(written)?;
         let sent = &self.record.borrow().bytes_sent;
         sent.set(sent.get() + count as u64);
         Poll::Ready(Ok(count))
@@ -181,7 +226,11 @@ impl SecureStream for Observed {
     fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.poll_closing(cx) {
             Some(over) => over.map(Ok),
-            None => self.inner.poll_read_ready(cx),
+            None => {
+                let readable = self.inner.poll_read_ready(cx);
+                self.note_handshake();
+                readable
+            }
         }
     }
 

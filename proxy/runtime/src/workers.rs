@@ -1,5 +1,6 @@
 //! The set of worker threads and how the main thread talks to them.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,29 +17,37 @@ use crate::worker::Worker;
 /// Work posted to a worker thread.
 type Job = Box<dyn FnOnce(&Rc<Worker>) + Send>;
 
-/// The worker threads. Dropping it ends them: their event loops stop and open connections are closed.
+/// The worker threads. Dropping it [stops](Workers::stop) them.
 #[derive(Debug)]
 pub struct Workers {
-    threads: Vec<Thread>,
+    /// None any more once they were stopped.
+    threads: RefCell<Vec<Thread>>,
+    count: usize,
 }
 
 #[derive(Debug)]
 struct Thread {
     jobs: mpsc::UnboundedSender<Job>,
-    join: Option<JoinHandle<()>>,
+    join: JoinHandle<()>,
 }
 
 impl Workers {
-    /// Starts `count` threads (0 is treated as 1, as Envoy does). `init` runs on each thread before anything else.
+    /// Starts `count` threads (0 is treated as 1, as Envoy does). `init` runs on each thread before anything else, `end` when
+    /// the connections of the thread are closed and nothing runs there any more.
     ///
     /// # Errors
     /// When a thread or its event loop cannot be made; threads that were started end again.
-    pub fn start(count: usize, init: impl Fn(&Rc<Worker>) + Send + Sync + 'static) -> io::Result<Self> {
-        let init = Arc::new(init);
-        let mut workers = Self { threads: Vec::new() };
-        for index in 0..count.max(1) {
+    pub fn start(
+        count: usize,
+        init: impl Fn(&Rc<Worker>) + Send + Sync + 'static,
+        end: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (init, end) = (Arc::new(init), Arc::new(end));
+        let count = count.max(1);
+        let workers = Self { threads: RefCell::default(), count };
+        for index in 0..count {
             let (jobs, queue) = mpsc::unbounded_channel::<Job>();
-            let init = init.clone();
+            let (init, end) = (init.clone(), end.clone());
             let (started, start) = std::sync::mpsc::sync_channel(1);
             let join = std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
                 // An event loop whose tasks never leave their thread has to be made there.
@@ -46,11 +55,13 @@ impl Workers {
                     Ok(runtime) => {
                         let _ = started.send(Ok(()));
                         run(&runtime, index, &*init, queue);
+                        drop(runtime);
+                        end();
                     }
                     Err(error) => _ = started.send(Err(error)),
                 }
             })?;
-            workers.threads.push(Thread { jobs, join: Some(join) });
+            workers.threads.borrow_mut().push(Thread { jobs, join });
             start.recv().map_err(io::Error::other)??;
         }
         Ok(workers)
@@ -58,22 +69,33 @@ impl Workers {
 
     /// Number of workers.
     pub fn count(&self) -> usize {
-        self.threads.len()
+        self.count
     }
 
     /// Posts a job to every worker; each runs it on its own thread, in the order of posting.
     pub fn post_all(&self, job: impl Fn(&Rc<Worker>) + Send + Sync + 'static) {
         let job = Arc::new(job);
-        for thread in &self.threads {
+        for thread in self.threads.borrow().iter() {
             let job = job.clone();
             // A worker that has ended takes no more work; that happens only while the process shuts down.
             let _ = thread.jobs.send(Box::new(move |worker| job(worker)));
         }
     }
 
+    /// Ends the threads and waits for that: their event loops stop and open connections are closed.
+    pub fn stop(&self) {
+        // They all end at the same time: a thread does so once nobody can send it work any more.
+        let joins: Vec<_> = self.threads.take().into_iter().map(|Thread { join, .. }| join).collect();
+        for join in joins {
+            if join.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+
     /// Posts a job to the worker with this index. Indices beyond the count are ignored.
     pub fn post(&self, index: usize, job: impl FnOnce(&Rc<Worker>) + Send + 'static) {
-        if let Some(thread) = self.threads.get(index) {
+        if let Some(thread) = self.threads.borrow().get(index) {
             let _ = thread.jobs.send(Box::new(job));
         }
     }
@@ -108,17 +130,7 @@ fn run(
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for thread in &mut self.threads {
-            let (closed, _) = mpsc::unbounded_channel();
-            thread.jobs = closed;
-        }
-        for thread in &mut self.threads {
-            if let Some(join) = thread.join.take()
-                && join.join().is_err()
-            {
-                tracing::error!("a worker thread panicked");
-            }
-        }
+        self.stop();
     }
 }
 
@@ -132,7 +144,7 @@ mod tests {
     fn jobs_run_on_every_worker_in_order() {
         let (sent, received) = channel();
         let at_start = sent.clone();
-        let workers = Workers::start(2, move |w| at_start.send((w.stat_name(), 0)).unwrap()).unwrap();
+        let workers = Workers::start(2, move |w| at_start.send((w.stat_name(), 0)).unwrap(), || {}).unwrap();
         for step in 1..3 {
             let sent = sent.clone();
             workers.post_all(move |w| sent.send((w.stat_name(), step)).unwrap());
@@ -146,11 +158,27 @@ mod tests {
     }
 
     #[test]
-    fn dropping_ends_the_threads() {
-        let workers = Workers::start(1, |_| {}).unwrap();
-        workers.post(0, |_| {
-            tokio::task::spawn_local(std::future::pending::<()>());
+    fn dropping_ends_the_threads_after_what_they_did() {
+        let (sent, received) = channel();
+        let at_end = sent.clone();
+        let workers = Workers::start(1, |_| {}, move || at_end.send("end").unwrap()).unwrap();
+        workers.post(0, move |_| {
+            let told = Told(sent);
+            tokio::task::spawn_local(async move {
+                std::future::pending::<()>().await;
+                drop(told);
+            });
         });
         drop(workers);
+        assert_eq!(received.iter().collect::<Vec<_>>(), ["closed", "end"]);
+    }
+
+    /// Tells when it is dropped.
+    struct Told(std::sync::mpsc::Sender<&'static str>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send("closed").unwrap();
+        }
     }
 }

@@ -244,8 +244,8 @@ fn start_workers(
     pulses: Vec<(String, Arc<Pulse>)>,
 ) -> std::io::Result<Rc<Workers>> {
     let published = clusters.published();
-    let log_writer = log_writer.clone();
-    let workers = Workers::start(options.workers(), move |worker: &Rc<Worker>| {
+    let (log_writer, at_end) = (log_writer.clone(), log_writer.clone());
+    let init = move |worker: &Rc<Worker>| {
         let clusters = worker.extension(|_| WorkerClusters::new(published.clone(), Rng::from_entropy()));
         tokio::task::spawn_local(clusters.follow());
         if let Some((_, pulse)) = pulses.iter().find(|(name, _)| *name == worker.stat_name()) {
@@ -259,8 +259,8 @@ fn start_workers(
                 writer.flush_worker();
             }
         });
-    })?;
-    Ok(Rc::new(workers))
+    };
+    Ok(Rc::new(Workers::start(options.workers(), init, move || at_end.flush_worker())?))
 }
 
 /// `--mode serve` and `init_only`.
@@ -310,7 +310,7 @@ async fn serve(options: &Options) -> Result<(), String> {
         quit: quit.clone(),
         flush_logs: {
             let (workers, log_writer) = (workers.clone(), log_writer.clone());
-            Box::new(move || flush_logs(&workers, &log_writer))
+            Box::new(move || _ = flush_logs(&workers, &log_writer))
         },
     });
     process.count_topics(topics);
@@ -370,7 +370,11 @@ async fn serve(options: &Options) -> Result<(), String> {
     // From here on the main thread waits for others.
     drop(guard);
     configuration.borrow_mut().listeners.stop(false);
-    flush_logs(&workers, &log_writer);
+    if flush_logs(&workers, &log_writer) {
+        // The connections that are left are closed, and logged.
+        workers.stop();
+        log_writer.sync();
+    }
     Ok(())
 }
 
@@ -446,8 +450,8 @@ async fn until_told_to_end(quit: &Notify, process: &ProcessState) {
     }
 }
 
-/// Has all threads hand over what they hold of access logs, and waits until it is written.
-fn flush_logs(workers: &Workers, log_writer: &Arc<LogWriter>) {
+/// Has all threads hand over what they hold of access logs, and waits until it is written; whether all workers did.
+fn flush_logs(workers: &Workers, log_writer: &Arc<LogWriter>) -> bool {
     let (done, wait) = std::sync::mpsc::channel();
     let writer = log_writer.clone();
     let count = workers.count();
@@ -455,10 +459,9 @@ fn flush_logs(workers: &Workers, log_writer: &Arc<LogWriter>) {
         writer.flush_worker();
         let _ = done.send(());
     });
-    for _ in 0..count {
-        // A worker that does not answer in time must not keep the process.
-        let _ = wait.recv_timeout(Duration::from_secs(2));
-    }
+    // A worker that does not answer in time must not keep the process.
+    let answered = (0..count).filter(|_| wait.recv_timeout(Duration::from_secs(2)).is_ok()).count();
     log_writer.flush_worker();
     log_writer.sync();
+    answered == count
 }

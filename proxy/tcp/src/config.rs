@@ -55,8 +55,8 @@ pub struct TcpProxyConfig {
     pub(crate) backoff: Option<(Duration, Duration)>,
     /// `tunneling_config`: connections go inside of requests.
     pub(crate) tunneling: Option<Tunneling>,
-    /// `upstream_connect_mode` is ON_DOWNSTREAM_DATA: the client has to send something first.
-    pub(crate) awaits_data: bool,
+    /// `upstream_connect_mode`: when the host is connected to.
+    pub(crate) connect_mode: UpstreamConnectMode,
     /// `check_drain_close`: connections end with the bytes that pass once the listener drains.
     pub(crate) ends_when_draining: bool,
     /// `proxy_protocol_tlvs`: for hosts that are sent a PROXY protocol header.
@@ -241,7 +241,7 @@ pub fn lower(
         tunneling: tunneling_config
             .map(|message| Tunneling::from_message(message, &path.field("tunneling_config")))
             .transpose()?,
-        awaits_data: mode == UpstreamConnectMode::OnDownstreamData,
+        connect_mode: mode,
         ends_when_draining: check_drain_close.is_some_and(|wanted| wanted.value),
         extensions: lower_extensions(proxy_protocol_tlvs, &path.field("proxy_protocol_tlvs"))?,
         extension_merge: match ProxyProtocolTlvMergePolicy::try_from(proxy_protocol_tlv_merge_policy) {
@@ -356,7 +356,7 @@ mod tests {
             log_interval: None,
             backoff: None,
             tunneling: None,
-            awaits_data: false,
+            connect_mode: UpstreamConnectMode::Immediate,
             ends_when_draining: false,
             extensions: Vec::new(),
             extension_merge: ExtensionMerge::IfAbsent,

@@ -130,11 +130,34 @@ pub(crate) struct Direction {
     done: bool,
     /// Bytes passed on.
     pub(crate) moved: u64,
+    /// What was told of bytes that came, and of those that were passed on.
+    counted: (u64, u64),
 }
 
 impl Direction {
     pub(crate) fn new(buffer: ReadBuffer) -> Self {
-        Self { buffer, source_ended: false, done: false, moved: 0 }
+        Self { buffer, source_ended: false, done: false, moved: 0, counted: (0, 0) }
+    }
+
+    /// Reads the first bytes and keeps them; whether there are any before the end.
+    pub(crate) fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Transport,
+    ) -> Poll<io::Result<bool>> {
+        ready!(from.poll_read_ready(cx))?;
+        match from.poll_read(cx, self.buffer.room()) {
+            Poll::Ready(Ok(count)) => {
+                self.buffer.advance(count);
+                self.source_ended = count == 0;
+                Poll::Ready(Ok(count > 0))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.buffer.release_if_empty();
+                Poll::Pending
+            }
+        }
     }
 
     /// Moves bytes until the source has no more for now, and the end of the stream when it came; ready when that was
@@ -218,6 +241,13 @@ impl Direction {
     /// Bytes that came, passed on or not.
     pub(crate) fn taken(&self) -> u64 {
         self.moved + self.buffer.len() as u64
+    }
+
+    /// Bytes that came, and bytes that were passed on, since this was asked last.
+    pub(crate) fn count(&mut self) -> (u64, u64) {
+        let now = (self.taken(), self.moved);
+        let before = std::mem::replace(&mut self.counted, now);
+        (now.0 - before.0, now.1 - before.1)
     }
 
     fn poll_end<K: ByteSink>(&mut self, cx: &mut Context<'_>, to: &mut K) -> Poll<Result<(), Failed>> {

@@ -7,6 +7,7 @@ mod config;
 mod connecting;
 mod copy;
 mod filter;
+mod session;
 mod stats;
 mod tunneling;
 

@@ -315,7 +315,7 @@ impl Principal {
             Self::Any => true,
             Self::Shared(rule) => rule.matches(facts),
             Self::Authenticated(name) => authenticated(name.as_ref(), facts.info),
-            Self::MtlsAuthenticated(names) => facts.info.connection.tls.as_ref().is_some_and(|tls| {
+            Self::MtlsAuthenticated(names) => facts.info.connection.tls.session().is_some_and(|tls| {
                 let peer = tls.peer.as_ref().filter(|_| tls.peer_verified);
                 peer.is_some_and(|peer| names.as_ref().is_none_or(|names| names.fits(peer)))
             }),
@@ -335,7 +335,7 @@ fn contains(range: &Cidr, address: &StreamAddress) -> bool {
 
 /// Whether the peer has a TLS session, and one of its names matches: URIs, then DNS names, then the subject.
 fn authenticated(name: Option<&StringMatcher>, info: &StreamInfo) -> bool {
-    let Some(tls) = &info.connection.tls else { return false };
+    let Some(tls) = info.connection.tls.session() else { return false };
     let Some(name) = name else { return true };
     let Some(peer) = &tls.peer else { return name.matches(b"") };
     let names = peer.uris.iter().chain(&peer.dns_names);

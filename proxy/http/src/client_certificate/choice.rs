@@ -100,11 +100,11 @@ impl MatchData for RequestFacts<'_> {
     }
 
     fn transport_protocol(&self) -> Option<&str> {
-        Some(if self.connection.tls.is_some() { "tls" } else { "raw_buffer" })
+        Some(if self.connection.tls.is_expected() { "tls" } else { "raw_buffer" })
     }
 
     fn certificate(&self, name: CertificateName) -> Option<Cow<'_, str>> {
-        let peer = self.connection.tls.as_ref()?.peer.as_ref()?;
+        let peer = self.connection.tls.session()?.peer.as_ref()?;
         Some(match name {
             CertificateName::UriSans => peer.uris.join(",").into(),
             CertificateName::DnsSans => peer.dns_names.join(",").into(),

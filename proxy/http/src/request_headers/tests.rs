@@ -8,6 +8,7 @@ use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use dhow_proto::google::protobuf::BoolValue;
 use dhow_proxy_access_log::LogWriter;
+use dhow_proxy_api::ConnectionTls;
 use dhow_stats::Store;
 use dhow_tls::TlsInfo;
 
@@ -57,7 +58,7 @@ fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
         remote_address: SocketAddr::new(peer.parse().unwrap(), 40000).into(),
         local_address: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
         start: Instant::now(),
-        tls: tls.map(Box::new),
+        tls: tls.map_or_else(ConnectionTls::default, ConnectionTls::established),
         requested_server_name: None,
         filter_chain_name: Arc::from(""),
         listener_name: Arc::from("listener"),

@@ -93,7 +93,7 @@ impl Exchange {
     fn select_route_of(&mut self, table: &RouteTable) {
         let selected = {
             let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
-            let certificate = self.info.connection.tls.as_ref().map(|tls| {
+            let certificate = self.info.connection.tls.session().map(|tls| {
                 if tls.peer_verified {
                     ClientCertificate::Validated
                 } else if tls.peer.is_some() {

@@ -1,4 +1,4 @@
-//! A connection from its acceptance until the last network filter has it: inspected, its filter chain chosen, its handshake made.
+//! A connection from its acceptance until its filter chain is chosen.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,14 +8,13 @@ use std::time::Instant;
 
 use dhow_base::ResponseFlag;
 use dhow_net::{StreamAddress, Transport};
-use dhow_proxy_api::{Connection, ConnectionInfo, ConnectionObjects};
+use dhow_proxy_api::{Connection, ConnectionInfo, ConnectionObjects, ConnectionTls};
 use dhow_proxy_runtime::ConnectionPlace;
-use dhow_tls::{DownstreamTls, TlsFailure, TlsInfo};
 
 use super::{WorkerChain, WorkerListener};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
 use crate::inspect::{Inspected, inspect};
-use crate::observed::{self, ConnectionLog};
+use crate::observed::ConnectionLog;
 
 /// Our side of a connection.
 #[derive(Clone)]
@@ -155,7 +154,10 @@ impl WorkerListener {
             bypass_overload_manager: config.bypass_overload_manager,
             start: *start,
             requested_server_name: inspected.server_name.map(Into::into),
-            tls: None,
+            tls: match chain.is_some_and(|chain| chain.tls.is_some()) {
+                true => ConnectionTls::expected(),
+                false => ConnectionTls::default(),
+            },
             filter_chain_name: chain.map_or_else(Arc::default, |chain| chain.name.clone()),
             listener_name: config.name.clone(),
             listener_metadata: config.metadata.clone(),
@@ -189,8 +191,14 @@ impl WorkerListener {
                 let _active = active;
                 served.await;
             })
+        } else if handler.begins_before_handshake() {
+            let served = Box::pin(self.clone().serve_early(chain.clone(), stream, Rc::new(info)));
+            tokio::task::spawn_local(async move {
+                let _active = active;
+                served.await;
+            })
         } else {
-            let secured = Box::pin(self.clone().secure(chain.clone(), stream, info));
+            let secured = Box::pin(self.clone().secure(chain.clone(), stream, Rc::new(info)));
             tokio::task::spawn_local(async move {
                 let _active = active;
                 if let Some(connection) = secured.await {
@@ -199,89 +207,6 @@ impl WorkerListener {
             })
         };
         chain.connections.borrow_mut().insert(id, task.abort_handle());
-    }
-
-    /// Serves a connection that network filters or access logs of the listener look at.
-    async fn serve_observed(self: Rc<Self>, chain: Rc<WorkerChain>, stream: Transport, info: ConnectionInfo) {
-        let logs = &self.shared.config.access_logs;
-        let mut log = ConnectionLog::new(logs, info);
-        let mut filters: Vec<_> = chain.chain.in_front.iter().map(|filter| filter.create()).collect();
-        if !observed::admit(&mut filters, &log.info).await {
-            chain.handler.refuse(log.info.clone(), chain.chain.tls.is_some());
-            return;
-        }
-        let transport = match &chain.chain.tls {
-            None => stream,
-            Some(tls) => match self.handshake(tls, &chain.chain, stream).await {
-                Ok((transport, session)) => {
-                    let info = Rc::get_mut(&mut log.info).expect("nobody else holds it before it is served");
-                    info.tls = Some(Box::new(session));
-                    filters.iter_mut().for_each(|filter| filter.on_handshake(&log.info));
-                    transport
-                }
-                Err(reason) => {
-                    log.info.record_mut().borrow_mut().transport_failure = reason;
-                    chain.handler.refuse(log.info.clone(), true);
-                    return;
-                }
-            },
-        };
-        let logged = !logs.is_empty();
-        observed::serve(chain.handler.clone(), transport, log.info.clone(), filters, logged).await;
-    }
-
-    /// Makes the TLS handshake of a chain that has one.
-    async fn secure(
-        self: Rc<Self>,
-        chain: Rc<WorkerChain>,
-        stream: Transport,
-        info: ConnectionInfo,
-    ) -> Option<Connection> {
-        let tls = chain.chain.tls.as_ref()?;
-        match self.handshake(tls, &chain.chain, stream).await {
-            Ok((transport, session)) => {
-                let info = ConnectionInfo { tls: Some(Box::new(session)), ..info };
-                Some(Connection { transport, info: Rc::new(info) })
-            }
-            Err(reason) => {
-                info.record_mut().borrow_mut().transport_failure = reason;
-                chain.handler.refuse(Rc::new(info), true);
-                None
-            }
-        }
-    }
-
-    /// The handshake; an error is what it failed with, when it failed with something.
-    async fn handshake(
-        &self,
-        tls: &DownstreamTls,
-        chain: &FilterChain,
-        stream: Transport,
-    ) -> Result<(Transport, TlsInfo), Option<Box<str>>> {
-        let handshake = tls.accept(stream);
-        let result = match chain.handshake_timeout {
-            Some(timeout) => match tokio::time::timeout(timeout, handshake).await {
-                Ok(result) => result,
-                Err(_) => {
-                    self.shared.stats.downstream_cx_transport_socket_connect_timeout().inc();
-                    return Err(None);
-                }
-            },
-            None => handshake.await,
-        };
-        if let Some(stats) = &self.shared.tls_stats {
-            stats.count(result.as_ref().map(|(_, info)| info));
-        }
-        match result {
-            Ok((transport, mut info)) => {
-                info.completed = Some(Instant::now());
-                Ok((transport, info))
-            }
-            Err(error) => {
-                tracing::debug!("listener '{}': TLS handshake failed: {error}", self.shared.config.name);
-                Err(TlsFailure::of(&error).map(|failure| failure.to_string().into()))
-            }
-        }
     }
 }
 

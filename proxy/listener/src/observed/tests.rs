@@ -3,6 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use dhow_proxy_api::ConnectionTls;
+
 use super::*;
 
 struct Bouncer {
@@ -34,7 +36,7 @@ fn connection() -> Rc<ConnectionInfo> {
         local_address_restored: false,
         bypass_overload_manager: false,
         start: Instant::now(),
-        tls: None,
+        tls: ConnectionTls::default(),
         requested_server_name: None,
         filter_chain_name: "".into(),
         listener_name: "".into(),
@@ -52,7 +54,7 @@ async fn bytes_are_counted_and_kept_from_the_terminal_filter_once_one_refuses() 
     let record = info.record_mut();
     let filters: Vec<Box<dyn ReadFilter>> = vec![Box::new(Bouncer { left: 1 })];
     let inner = Transport::Unix(ours);
-    let mut observed = Observed { inner, info, record: record.clone(), filters, closing: None };
+    let mut observed = Observed::new(inner, info, filters);
     client.write_all(b"first").await.unwrap();
     let mut buffer = [0; 16];
     assert_eq!(observed.read(&mut buffer).await.unwrap(), 5);

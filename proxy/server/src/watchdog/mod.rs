@@ -159,11 +159,11 @@ mod tests {
         let store = Store::new();
         let pulses: Vec<_> = (0..2).map(|n| (format!("worker_{n}"), Arc::<Pulse>::default())).collect();
         let of_workers = pulses.clone();
-        let workers = Workers::start(2, move |worker| {
+        let init = move |worker: &std::rc::Rc<dhow_proxy_runtime::Worker>| {
             let pulse = of_workers.iter().find(|(name, _)| *name == worker.stat_name());
             tokio::task::spawn_local(pulse.unwrap().1.clone().answer());
-        });
-        let workers = workers.unwrap();
+        };
+        let workers = Workers::start(2, init, || {}).unwrap();
         let limits = Limits {
             miss: Duration::from_millis(40),
             mega_miss: Duration::from_secs(3600),
