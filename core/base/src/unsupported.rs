@@ -75,7 +75,7 @@ const REASONS: &[(&str, &str)] = &[
     ("http3_protocol_options", HTTP3),
     ("inline_cluster_specifier_plugin", REGISTRY_ONLY),
     ("internal_listener", "there are no listeners inside of the process"),
-    ("ipv4_compat", "an IPv6 listener takes IPv6 connections only"),
+    ("ipv4_compat", "datagrams of statistics are sent to the address as it is written"),
     ("key_log", "secrets of TLS connections are never written"),
     ("key_value_config", "resolved names are not kept over a restart"),
     ("lds_resources_locator", XDSTP),

@@ -12,8 +12,8 @@ use crate::sockets::BoundSocket;
 /// A listening socket that its worker watches.
 #[derive(Debug)]
 pub(crate) enum ListeningSocket {
-    /// A TCP port.
-    Tcp(TcpListener),
+    /// A TCP port, and whether addresses of IPv4 that come as those of IPv6 are taken for what they are.
+    Tcp(TcpListener, bool),
     /// A Unix socket, and its address.
     Unix(UnixListener, StreamAddress),
 }
@@ -25,7 +25,9 @@ impl ListeningSocket {
     /// When the kernel does not let it be watched.
     pub(crate) fn watch(socket: BoundSocket) -> io::Result<Self> {
         match socket {
-            BoundSocket::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            BoundSocket::Tcp(socket, unmaps) => {
+                TcpListener::from_std(socket).map(|socket| Self::Tcp(socket, unmaps))
+            }
             BoundSocket::Unix(socket, address) => {
                 UnixListener::from_std(socket).map(|socket| Self::Unix(socket, address))
             }
@@ -34,8 +36,9 @@ impl ListeningSocket {
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Transport, StreamAddress)>> {
         match self {
-            Self::Tcp(socket) => {
+            Self::Tcp(socket, unmaps) => {
                 let (stream, peer) = ready!(socket.poll_accept(context))?;
+                let peer = if *unmaps { unmapped(peer) } else { peer };
                 Poll::Ready(Ok((Transport::Tcp(stream), peer.into())))
             }
             // Clients have no address, or one that says nothing: as in Envoy the listener's stands for it.
@@ -68,10 +71,15 @@ pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// An address of IPv4 that the kernel wrote as one of IPv6, as one of IPv4.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Where the peer wanted to go, when the connection was redirected by the kernel's packet filter.
-pub(crate) fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+pub(crate) fn original_destination(stream: &TcpStream, own: SocketAddr) -> Option<SocketAddr> {
     let socket = socket2::SockRef::from(stream);
-    let found = match stream.local_addr().ok()? {
+    let found = match own {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };

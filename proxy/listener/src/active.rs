@@ -19,7 +19,7 @@ use dhow_tls::TlsStats;
 use tokio::task::AbortHandle;
 
 use self::connection::{Accepted, Local};
-use crate::accepting::{ListeningSocket, is_of_one_connection, original_destination};
+use crate::accepting::{ListeningSocket, is_of_one_connection, original_destination, unmapped};
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::FilterChain;
 use crate::proxy_protocol::ProxyProtocolStats;
@@ -333,10 +333,13 @@ impl WorkerListener {
                 // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's
                 // reset, which the first read reports.
                 let _ = stream.set_nodelay(true);
-                let Ok(own) = stream.local_addr() else { return };
+                let Ok(mut own) = stream.local_addr() else { return };
+                if peer.ip().is_some_and(|peer| peer.is_ipv4()) && own.is_ipv6() {
+                    own = unmapped(own);
+                }
                 let restored = match self.shared.config.original_destination {
                     OriginalDestination::Ignored => None,
-                    _ => original_destination(stream).filter(|address| *address != own),
+                    _ => original_destination(stream, own).filter(|address| *address != own),
                 };
                 (own.into(), restored)
             }

@@ -1,6 +1,6 @@
 //! Addresses to listen on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_net::StreamAddress;
@@ -13,21 +13,59 @@ pub struct ListenAddress {
     pub address: StreamAddress,
     /// `pipe.mode`: permissions of the socket's file; 0 leaves those that the system gives it.
     pub mode: u32,
+    /// `socket_address.ipv4_compat`: the IPv6 socket takes connections over IPv4 too.
+    pub ipv4_compat: bool,
 }
 
 impl ListenAddress {
-    /// Lowers an address.
+    /// Lowers the address of a listener, or an additional one of the listener whose first address is `main`.
     ///
     /// # Errors
     /// What is not supported, and what is not an address.
-    pub fn lower(address: Option<&Address>, path: &FieldPath) -> Result<Self, ConfigError> {
-        let Some(Address { address: Some(address::Address::Pipe(Pipe { path: file, mode })) }) = address
-        else {
-            return Ok(Self { address: socket_address(address, path)?.into(), mode: 0 });
+    pub fn lower(
+        address: Option<&Address>,
+        main: Option<&Self>,
+        path: &FieldPath,
+    ) -> Result<Self, ConfigError> {
+        match address {
+            Some(Address { address: Some(address::Address::Pipe(Pipe { path: file, mode })) }) => {
+                let address = StreamAddress::pipe(file, *mode)
+                    .map_err(|reason| ConfigError::new(path.field("pipe").field("path"), reason))?;
+                Ok(Self { address, mode: *mode, ipv4_compat: false })
+            }
+            Some(Address { address: Some(address::Address::SocketAddress(socket)) }) => {
+                let own = Self {
+                    address: ip_address(socket, &path.field("socket_address"))?.into(),
+                    mode: 0,
+                    ipv4_compat: socket.ipv4_compat,
+                };
+                own.check_ipv4_compat(main.unwrap_or(&own), path)?;
+                Ok(own)
+            }
+            other => Ok(Self { address: socket_address(other, path)?.into(), mode: 0, ipv4_compat: false }),
+        }
+    }
+
+    /// Only sockets of all IPv6 addresses, or of one of IPv4 as IPv6 writes it, can take connections over IPv4. As in Envoy the
+    /// first address of a listener has to be such a one for the additional ones too.
+    fn check_ipv4_compat(&self, main: &Self, path: &FieldPath) -> Result<(), ConfigError> {
+        let fits = match main.address.ip() {
+            Some(IpAddr::V6(ip)) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
+            _ => false,
         };
-        let address = StreamAddress::pipe(file, *mode)
-            .map_err(|reason| ConfigError::new(path.field("pipe").field("path"), reason))?;
-        Ok(Self { address, mode: *mode })
+        if fits || !self.ipv4_compat {
+            return Ok(());
+        }
+        let reason = format!(
+            "Only IPv6 address '::' or valid IPv4-mapped IPv6 address can set ipv4_compat: {}",
+            main.address
+        );
+        Err(ConfigError::new(path.field("socket_address").field("ipv4_compat"), reason))
+    }
+
+    /// Whether addresses of connections over IPv4 are those of IPv4, instead of what the kernel makes of them.
+    pub(crate) fn unmaps(&self) -> bool {
+        self.ipv4_compat && self.address.ip().is_some_and(|ip| ip.is_unspecified())
     }
 }
 
@@ -39,28 +77,31 @@ pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<Soc
     let Some(Address { address: Some(address) }) = address else {
         return Err(ConfigError::new(path.clone(), "error adding listener: an address is needed"));
     };
-    let path = match address {
-        address::Address::SocketAddress(_) => path.field("socket_address"),
-        address::Address::Pipe(_) => return Err(ConfigError::unsupported(path.field("pipe"))),
-        address::Address::EnvoyInternalAddress(_) => {
-            return Err(ConfigError::unsupported(path.field("envoy_internal_address")));
+    match address {
+        address::Address::SocketAddress(socket) => {
+            let path = path.field("socket_address");
+            ConfigError::refuse_if(socket.ipv4_compat, &path, "ipv4_compat")?;
+            ip_address(socket, &path)
         }
-    };
-    let address::Address::SocketAddress(socket) = address else {
-        return Err(ConfigError::unsupported(path));
-    };
+        address::Address::Pipe(_) => Err(ConfigError::unsupported(path.field("pipe"))),
+        address::Address::EnvoyInternalAddress(_) => {
+            Err(ConfigError::unsupported(path.field("envoy_internal_address")))
+        }
+    }
+}
+
+fn ip_address(socket: &SocketAddress, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
     let SocketAddress {
         protocol,
         address,
         resolver_name,
-        ipv4_compat,
+        ipv4_compat: _, // what listens looks at it
         network_namespace_filepath,
         port_specifier,
     } = socket;
-    ConfigError::refuse_if(*protocol != 0, &path, "protocol")?;
-    ConfigError::refuse_if(!resolver_name.is_empty(), &path, "resolver_name")?;
-    ConfigError::refuse_if(*ipv4_compat, &path, "ipv4_compat")?;
-    ConfigError::refuse_if(!network_namespace_filepath.is_empty(), &path, "network_namespace_filepath")?;
+    ConfigError::refuse_if(*protocol != 0, path, "protocol")?;
+    ConfigError::refuse_if(!resolver_name.is_empty(), path, "resolver_name")?;
+    ConfigError::refuse_if(!network_namespace_filepath.is_empty(), path, "network_namespace_filepath")?;
     let port = match port_specifier {
         None => 0,
         Some(socket_address::PortSpecifier::PortValue(port)) => u16::try_from(*port)

@@ -231,7 +231,7 @@ pub fn lower(
     }
 
     let address_path = path.field("address");
-    let main = ListenAddress::lower(address.as_ref(), &address_path)?;
+    let main = ListenAddress::lower(address.as_ref(), None, &address_path)?;
     let mut addresses = vec![main.clone()];
     let mut socket_options = vec![all_options(&options, tcp_keepalive.as_ref())];
     for (i, additional) in additional_addresses.into_iter().enumerate() {
@@ -245,7 +245,7 @@ pub fn lower(
             }
         };
         socket_options.push(all_options(&own, keepalive_of_additional(&own_keepalive, &tcp_keepalive)));
-        addresses.push(ListenAddress::lower(address.as_ref(), &path.field("address"))?);
+        addresses.push(ListenAddress::lower(address.as_ref(), Some(&main), &path.field("address"))?);
     }
     let name: Arc<str> =
         if name.is_empty() { format!("listener-{}", main.address).into() } else { name.into() };

@@ -57,8 +57,8 @@ fn system_text(error: &io::Error) -> String {
 /// A listening socket that no worker watches yet.
 #[derive(Debug)]
 pub(crate) enum BoundSocket {
-    /// A TCP port.
-    Tcp(TcpListener),
+    /// A TCP port, and whether addresses of IPv4 that come as those of IPv6 are to be taken for what they are.
+    Tcp(TcpListener, bool),
     /// A Unix socket, and its address.
     Unix(UnixListener, StreamAddress),
 }
@@ -67,6 +67,7 @@ pub(crate) enum BoundSocket {
 #[derive(Debug)]
 pub(crate) struct BoundAddress {
     pub(crate) address: StreamAddress,
+    unmaps: bool,
     sockets: Vec<Socket>,
 }
 
@@ -81,17 +82,17 @@ impl BoundAddress {
         let configured = &config.addresses[index];
         let StreamAddress::Ip(ip) = configured.address else {
             let socket = bind_unix(config, configured, options)?;
-            return Ok(Self { address: configured.address.clone(), sockets: vec![socket] });
+            return Ok(Self { address: configured.address.clone(), unmaps: false, sockets: vec![socket] });
         };
-        let first = bind_one(config, ip, options)?;
+        let first = bind_one(config, ip, configured.ipv4_compat, options)?;
         let address = first.local_addr()?.as_socket().unwrap_or(ip);
         let mut sockets = vec![first];
         if config.reuse_port {
             for _ in 1..workers {
-                sockets.push(bind_one(config, address, options)?);
+                sockets.push(bind_one(config, address, configured.ipv4_compat, options)?);
             }
         }
-        Ok(Self { address: address.into(), sockets })
+        Ok(Self { address: address.into(), unmaps: configured.unmaps(), sockets })
     }
 
     /// The socket of a worker, shared with this owner: the listening socket outlives an update of the listener, and so
@@ -99,7 +100,7 @@ impl BoundAddress {
     pub(crate) fn for_worker(&self, worker: usize) -> io::Result<BoundSocket> {
         let socket = self.sockets[worker % self.sockets.len()].try_clone()?;
         Ok(match &self.address {
-            StreamAddress::Ip(_) => BoundSocket::Tcp(socket.into()),
+            StreamAddress::Ip(_) => BoundSocket::Tcp(socket.into(), self.unmaps),
             StreamAddress::Pipe(_) => BoundSocket::Unix(socket.into(), self.address.clone()),
         })
     }
@@ -108,6 +109,7 @@ impl BoundAddress {
 fn bind_one(
     config: &ListenerConfig,
     address: SocketAddr,
+    ipv4_compat: bool,
     options: &[SocketOption],
 ) -> Result<Socket, BindFailure> {
     let socket =
@@ -123,7 +125,7 @@ fn bind_one(
         socket.set_ip_transparent_v4(true)?;
     }
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!ipv4_compat)?;
     }
     let apply = |state| socket_option::apply(options, state, address.is_ipv4(), &socket);
     apply(SocketState::Prebind)?;
@@ -141,7 +143,7 @@ fn bind_unix(
     listen: &ListenAddress,
     options: &[SocketOption],
 ) -> Result<Socket, BindFailure> {
-    let ListenAddress { address: StreamAddress::Pipe(path), mode } = listen else {
+    let ListenAddress { address: StreamAddress::Pipe(path), mode, .. } = listen else {
         return Err(BindFailure::Bind(io::ErrorKind::InvalidInput.into()));
     };
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;

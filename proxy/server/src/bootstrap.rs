@@ -408,7 +408,7 @@ fn lower_admin(admin: pb::Admin, path: &FieldPath) -> Result<AdminSettings, Conf
         .collect::<Result<_, _>>()?;
     SocketOption::from_messages(socket_options.clone(), &path.field("socket_options"))?;
     if address.is_some() {
-        ListenAddress::lower(address.as_ref(), &path.field("address"))?;
+        ListenAddress::lower(address.as_ref(), None, &path.field("address"))?;
     }
     if !access_log_path.is_empty() {
         let file = FileAccessLog { path: access_log_path, access_log_format: None };
