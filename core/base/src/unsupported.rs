@@ -34,10 +34,6 @@ const REASONS: &[(&str, &str)] = &[
     ("cds_resources_locator", XDSTP),
     ("cel_config", "expressions are parsed from the condition as it stands, without options"),
     ("certificate_provider_instances", CERTIFICATE_PROVIDERS),
-    (
-        "close_connection_on_client_hello_parsing_errors",
-        "a hello that cannot be read leaves the connection without server name, as by default",
-    ),
     ("cluster_names", "gRPC services are named by grpc_services"),
     ("cluster_specifier_plugins", REGISTRY_ONLY),
     ("codec_client_type", HTTP3),
@@ -63,7 +59,6 @@ const REASONS: &[(&str, &str)] = &[
     ("fatal_actions", "a crash of the process is left to its supervisor"),
     ("fcds_config", "filter chains come with their listener, not one by one"),
     ("filter_action", "Envoy does not implement it either"),
-    ("filter_disabled", "a listener filter sees every connection"),
     ("flags_path", "it is the deprecated form; Envoy does not read it either"),
     ("google_grpc", "there is one gRPC client; use envoy_grpc"),
     ("hds_config", "health is not reported to a management server"),

@@ -64,7 +64,7 @@ impl SharedListener {
             proxy_protocol_stats: config
                 .proxy_protocol
                 .as_ref()
-                .map(|filter| ProxyProtocolStats::new(filter, store)),
+                .map(|(filter, _)| ProxyProtocolStats::new(filter, store)),
             config,
             connection_ids,
         }
@@ -333,15 +333,16 @@ impl WorkerListener {
                 // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's
                 // reset, which the first read reports.
                 let _ = stream.set_nodelay(true);
-                let Ok(mut own) = stream.local_addr() else { return };
-                if peer.ip().is_some_and(|peer| peer.is_ipv4()) && own.is_ipv6() {
-                    own = unmapped(own);
+                let Ok(mut own_ip) = stream.local_addr() else { return };
+                if peer.ip().is_some_and(|peer| peer.is_ipv4()) && own_ip.is_ipv6() {
+                    own_ip = unmapped(own_ip);
                 }
-                let restored = match self.shared.config.original_destination {
-                    OriginalDestination::Ignored => None,
-                    _ => original_destination(stream, own).filter(|address| *address != own),
+                let own = StreamAddress::Ip(own_ip);
+                let restored = match &self.shared.config.original_destination {
+                    OriginalDestination::Restored(scope) if !scope.includes(&own) => None,
+                    _ => original_destination(stream, own_ip).filter(|address| *address != own_ip),
                 };
-                (own.into(), restored)
+                (own, restored)
             }
             _ => (peer.clone(), None),
         };

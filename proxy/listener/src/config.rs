@@ -17,6 +17,7 @@ use dhow_tls::DownstreamTls;
 
 use crate::address::ListenAddress;
 use crate::filter_chain::{ChainBuilder, FilterChains};
+use crate::filter_disabled::FilterScope;
 use crate::listener_filters::lower_listener_filters;
 use crate::proxy_protocol::ProxyProtocolConfig;
 
@@ -79,12 +80,10 @@ pub trait NetworkFilters {
 }
 
 /// What a listener does about connections that were redirected to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OriginalDestination {
-    /// Nothing.
-    Ignored,
-    /// The listener filter `original_dst`: their local address is the one that the peer wanted.
-    Restored,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OriginalDestination {
+    /// What the listener filter `original_dst` does, if it is there: their local address is the one that the peer wanted.
+    Restored(FilterScope),
     /// `use_original_dst`: as before, and the listener of that address serves them if there is one.
     HandedOff,
 }
@@ -101,7 +100,7 @@ pub struct ListenerConfig {
     /// `bind_to_port`.
     pub bind_to_port: bool,
     /// What becomes of redirected connections.
-    pub original_destination: OriginalDestination,
+    pub(crate) original_destination: OriginalDestination,
     /// `socket_options` and what amounts to one, for each of the addresses.
     pub(crate) socket_options: Vec<Vec<SocketOption>>,
     /// `tcp_backlog_size`.
@@ -126,12 +125,14 @@ pub struct ListenerConfig {
     pub ignore_global_conn_limit: bool,
     /// `bypass_overload_manager`: overload of the process is none of the business of its connections.
     pub bypass_overload_manager: bool,
-    /// Whether to look for a TLS hello.
-    pub inspect_tls: bool,
-    /// Whether to look for HTTP.
-    pub inspect_http: bool,
+    /// Of which connections to look for a TLS hello.
+    pub(crate) inspect_tls: FilterScope,
+    /// `close_connection_on_client_hello_parsing_errors`: a connection of those that does not begin with one is closed.
+    pub(crate) refuse_other_than_tls: bool,
+    /// Of which connections to look for HTTP.
+    pub(crate) inspect_http: FilterScope,
     /// The listener filter `proxy_protocol`.
-    pub(crate) proxy_protocol: Option<ProxyProtocolConfig>,
+    pub(crate) proxy_protocol: Option<(ProxyProtocolConfig, FilterScope)>,
     /// `listener_filters_timeout`; none is for ever.
     pub inspection_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
@@ -271,10 +272,9 @@ pub fn lower(
         stat_prefix,
         bind_to_port: bind_to_port.is_none_or(|b| b.value)
             && deprecated_v1.and_then(|v1| v1.bind_to_port).is_none_or(|b| b.value),
-        original_destination: match (use_original_dst.is_some_and(|b| b.value), inspections.original_dst) {
-            (true, _) => OriginalDestination::HandedOff,
-            (false, true) => OriginalDestination::Restored,
-            (false, false) => OriginalDestination::Ignored,
+        original_destination: match use_original_dst.is_some_and(|b| b.value) {
+            true => OriginalDestination::HandedOff,
+            false => OriginalDestination::Restored(inspections.original_dst),
         },
         socket_options,
         backlog: tcp_backlog_size.map_or(4096, |size| size.value),
@@ -289,6 +289,7 @@ pub fn lower(
         drain_on_modify_only: drain_type == 1,
         bypass_overload_manager,
         inspect_tls: inspections.tls,
+        refuse_other_than_tls: inspections.only_tls,
         inspect_http: inspections.http,
         proxy_protocol: inspections.proxy_protocol,
         inspection_timeout: match listener_filters_timeout {

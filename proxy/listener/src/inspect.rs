@@ -22,11 +22,22 @@ pub(crate) struct Inspected {
     pub(crate) record: Option<Box<ConnectionRecord>>,
 }
 
+/// What to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sought {
+    /// A TLS hello.
+    pub(crate) tls: bool,
+    /// Whether a connection that does not begin with one is refused.
+    pub(crate) only_tls: bool,
+    /// HTTP.
+    pub(crate) http: bool,
+}
+
 /// Peeks until the protocols asked for are recognised or ruled out.
 ///
 /// # Errors
-/// `UnexpectedEof` when the peer closed before that, or what the socket reports.
-pub(crate) async fn inspect(stream: &Transport, tls: bool, http: bool) -> io::Result<Inspected> {
+/// `UnexpectedEof` when the peer closed before that, `InvalidData` when the connection is refused, or what the socket reports.
+pub(crate) async fn inspect(stream: &Transport, sought: Sought) -> io::Result<Inspected> {
     let mut buffer = vec![0; 1024];
     let mut seen = 0;
     loop {
@@ -34,8 +45,8 @@ pub(crate) async fn inspect(stream: &Transport, tls: bool, http: bool) -> io::Re
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some(inspected) = recognise(&buffer[..count], tls, http, count == MAX_INSPECTED) {
-            return Ok(inspected);
+        if let Some(inspected) = recognise(&buffer[..count], sought, count == MAX_INSPECTED) {
+            return inspected;
         }
         if count == buffer.len() {
             buffer.resize((buffer.len() * 4).min(MAX_INSPECTED), 0);
@@ -47,30 +58,36 @@ pub(crate) async fn inspect(stream: &Transport, tls: bool, http: bool) -> io::Re
     }
 }
 
-fn recognise(bytes: &[u8], tls: bool, http: bool, is_all: bool) -> Option<Inspected> {
-    if tls {
+fn recognise(bytes: &[u8], sought: Sought, is_all: bool) -> Option<io::Result<Inspected>> {
+    if sought.tls {
         match inspect_hello(bytes) {
             Hello::Incomplete if !is_all => return None,
+            Hello::Incomplete | Hello::NotTls if sought.only_tls => {
+                return Some(Err(io::ErrorKind::InvalidData.into()));
+            }
             Hello::Incomplete | Hello::NotTls => {}
             Hello::Found { server_name, application_protocols } => {
-                return Some(Inspected { tls: true, server_name, application_protocols, record: None });
+                return Some(Ok(Inspected { tls: true, server_name, application_protocols, record: None }));
             }
         }
     }
-    if http {
+    if sought.http {
         match inspect_http(bytes) {
             Protocol::Incomplete if !is_all => return None,
             Protocol::Http1(version) => {
-                return Some(Inspected {
+                return Some(Ok(Inspected {
                     application_protocols: vec![version.into()],
                     ..Inspected::default()
-                });
+                }));
             }
             Protocol::Http2 => {
-                return Some(Inspected { application_protocols: vec!["h2c".into()], ..Inspected::default() });
+                return Some(Ok(Inspected {
+                    application_protocols: vec!["h2c".into()],
+                    ..Inspected::default()
+                }));
             }
             Protocol::Incomplete | Protocol::NotHttp => {}
         }
     }
-    Some(Inspected::default())
+    Some(Ok(Inspected::default()))
 }

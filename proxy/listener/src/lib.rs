@@ -6,6 +6,7 @@ mod active;
 mod address;
 mod config;
 mod filter_chain;
+mod filter_disabled;
 mod handshaking;
 mod inspect;
 mod listener_filters;

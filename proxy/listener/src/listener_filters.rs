@@ -7,23 +7,26 @@ use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyP
 use dhow_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
 use crate::config::warn;
+use crate::filter_disabled::FilterScope;
 use crate::proxy_protocol::ProxyProtocolConfig;
 
 /// What listener filters come to.
 #[derive(Default)]
 pub(crate) struct Inspections {
-    pub(crate) tls: bool,
-    pub(crate) http: bool,
-    pub(crate) original_dst: bool,
-    pub(crate) proxy_protocol: Option<ProxyProtocolConfig>,
+    pub(crate) tls: FilterScope,
+    /// Whether a connection without a TLS hello is closed.
+    pub(crate) only_tls: bool,
+    pub(crate) http: FilterScope,
+    pub(crate) original_dst: FilterScope,
+    pub(crate) proxy_protocol: Option<(ProxyProtocolConfig, FilterScope)>,
 }
 
-/// Says what of the inspector's settings has no effect. What a client says first is read as it comes, and kept by TLS alone.
-fn check_tls_inspector(
+/// Whether a connection without a TLS hello is closed. Says what of the inspector's settings has no effect. What a client says first is read as it comes, and kept by TLS alone.
+fn lower_tls_inspector(
     message: &[u8],
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<(), ConfigError> {
+) -> Result<bool, ConfigError> {
     let TlsInspector {
         enable_ja3_fingerprinting,
         enable_ja4_fingerprinting,
@@ -31,11 +34,6 @@ fn check_tls_inspector(
         close_connection_on_client_hello_parsing_errors,
         max_client_hello_size,
     } = TlsInspector::decode(message).map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
-    ConfigError::refuse_if(
-        close_connection_on_client_hello_parsing_errors,
-        path,
-        "close_connection_on_client_hello_parsing_errors",
-    )?;
     for (field, asked) in [
         ("enable_ja3_fingerprinting", enable_ja3_fingerprinting.is_some_and(|wanted| wanted.value)),
         ("enable_ja4_fingerprinting", enable_ja4_fingerprinting.is_some_and(|wanted| wanted.value)),
@@ -50,7 +48,7 @@ fn check_tls_inspector(
     if max_client_hello_size.is_some() {
         warn(warnings, path, "max_client_hello_size", "without effect: the limit is that of one TLS record");
     }
-    Ok(())
+    Ok(close_connection_on_client_hello_parsing_errors)
 }
 
 /// Lowers the filters in their order.
@@ -66,7 +64,7 @@ pub(crate) fn lower_listener_filters(
     for (i, filter) in filters.into_iter().enumerate() {
         let path = path.field("listener_filters").index(i);
         let pb::ListenerFilter { name, filter_disabled, config_type } = filter;
-        ConfigError::refuse_if(filter_disabled.is_some(), &path, "filter_disabled")?;
+        let scope = FilterScope::lower(filter_disabled);
         let type_url = match &config_type {
             Some(pb::listener_filter::ConfigType::TypedConfig(any)) => any.type_url.as_str(),
             Some(pb::listener_filter::ConfigType::ConfigDiscovery(_)) => {
@@ -78,25 +76,25 @@ pub(crate) fn lower_listener_filters(
         match (type_name, name.as_str()) {
             ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _) => {
                 if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type {
-                    check_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
+                    found.only_tls = lower_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
                 }
-                found.tls = true;
+                found.tls = scope;
             }
-            ("", "envoy.filters.listener.tls_inspector") => found.tls = true,
+            ("", "envoy.filters.listener.tls_inspector") => found.tls = scope,
             ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
-            | ("", "envoy.filters.listener.http_inspector") => found.http = true,
+            | ("", "envoy.filters.listener.http_inspector") => found.http = scope,
             ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
-            | ("", "envoy.filters.listener.original_dst") => found.original_dst = true,
+            | ("", "envoy.filters.listener.original_dst") => found.original_dst = scope,
             ("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", _) => {
                 let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type else { continue };
                 let path = path.field("typed_config");
-                if found.tls || found.http || found.proxy_protocol.is_some() {
+                if found.tls.is_there() || found.http.is_there() || found.proxy_protocol.is_some() {
                     let reason = "this filter has to be the first of the listener filters that read bytes";
                     return Err(ConfigError::new(path, reason));
                 }
                 let message = ProxyProtocol::decode(&*any.value)
                     .map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
-                found.proxy_protocol = Some(ProxyProtocolConfig::lower(message));
+                found.proxy_protocol = Some((ProxyProtocolConfig::lower(message), scope));
             }
             _ => {
                 return Err(ConfigError::new(

@@ -3,6 +3,7 @@
 //! | placeholder | stands for |
 //! |---|---|
 //! | `{{port.NAME}}` | a free port, made on first use |
+//! | `{{next.NAME}}` | the number after that of `{{port.NAME}}`, where a range of ports ends |
 //! | `{{port.dns}}` | the port of the name server, where the scenario has one |
 //! | `{{upstream.NAME}}` | the port of an upstream |
 //! | `{{session.NAME}}` | the address of an upstream as a header of a stateful session has it |
@@ -278,6 +279,9 @@ impl Environment {
         if let Some(port) = name.strip_prefix("port.") {
             return Ok(self.port(port)?.port().to_string());
         }
+        if let Some(port) = name.strip_prefix("next.") {
+            return Ok((u32::from(self.port(port)?.port()) + 1).to_string());
+        }
         let address = |upstream: &str| {
             let backend = self.upstreams.get(upstream).ok_or_else(|| anyhow!("no upstream `{upstream}`"))?;
             Ok::<_, anyhow::Error>(backend.address())
@@ -317,8 +321,8 @@ impl Environment {
         Ok(match value {
             Value::String(text) => {
                 let resolved = self.resolve(text)?;
-                let port = text.starts_with("{{port.") || text.starts_with("{{upstream.");
-                match resolved.parse::<u16>() {
+                let port = ["{{port.", "{{next.", "{{upstream."].iter().any(|start| text.starts_with(start));
+                match resolved.parse::<u32>() {
                     Ok(number) if port => number.into(),
                     _ => Value::String(resolved),
                 }

@@ -13,7 +13,7 @@ use dhow_proxy_runtime::ConnectionPlace;
 
 use super::{WorkerChain, WorkerListener};
 use crate::filter_chain::{ConnectionFacts, FilterChain};
-use crate::inspect::{Inspected, inspect};
+use crate::inspect::{Inspected, Sought, inspect};
 use crate::observed::ConnectionLog;
 
 /// Our side of a connection.
@@ -38,7 +38,11 @@ impl WorkerListener {
     /// Goes on with a connection that belongs to this listener.
     pub(super) fn admit(self: Rc<Self>, stream: Transport, mut accepted: Accepted) {
         let config = &self.shared.config;
-        if !config.inspect_tls && !config.inspect_http && config.proxy_protocol.is_none() {
+        let local = &accepted.local.address;
+        if !config.inspect_tls.includes(local)
+            && !config.inspect_http.includes(local)
+            && config.proxy_protocol.is_none()
+        {
             self.choose_and_start(stream, accepted, Inspected::default());
             return;
         }
@@ -87,7 +91,10 @@ impl WorkerListener {
         stats.downstream_pre_cx_active().inc();
         let work = async {
             let mut record = None;
-            if let (Some(filter), Some(stats)) = (&config.proxy_protocol, &self.shared.proxy_protocol_stats) {
+            if let (Some((filter, scope)), Some(stats)) =
+                (&config.proxy_protocol, &self.shared.proxy_protocol_stats)
+                && scope.includes(&accepted.local.address)
+            {
                 let header = filter.take_header(stream, stats).await?;
                 if let Some((source, destination)) = header.ends {
                     accepted.peer = source.into();
@@ -97,8 +104,14 @@ impl WorkerListener {
                 }
                 record = header.record;
             }
-            let found = match config.inspect_tls || config.inspect_http {
-                true => inspect(stream, config.inspect_tls, config.inspect_http).await?,
+            let local = &accepted.local.address;
+            let sought = Sought {
+                tls: config.inspect_tls.includes(local),
+                only_tls: config.refuse_other_than_tls,
+                http: config.inspect_http.includes(local),
+            };
+            let found = match sought.tls || sought.http {
+                true => inspect(stream, sought).await?,
                 false => Inspected::default(),
             };
             Ok::<_, io::Error>(Inspected { record, ..found })
