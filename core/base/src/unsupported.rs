@@ -77,7 +77,6 @@ const REASONS: &[(&str, &str)] = &[
     ("leds_cluster_locality_config", "endpoints come with their cluster or by EDS, not one by one"),
     ("listener_manager", "there is one manager of listeners, and it serves all of them"),
     ("load_stats_config", "loads are not reported to a management server"),
-    ("logger_configs", "rbac does not write audit logs yet"),
     ("max_heap_size_bytes_runtime", "the limit is max_heap_size_bytes"),
     ("max_receive_message_length", "the limit of the management server's messages is fixed"),
     ("monitors", REGISTRY_ONLY),
@@ -106,7 +105,6 @@ const REASONS: &[(&str, &str)] = &[
     ("rds_config_source", OWN_STREAMS),
     ("remove_on_match", "Envoy does not implement it for these edits either"),
     ("require_signed_certificate_timestamp", "Envoy does not implement it either"),
-    ("resolved_address_filter", "all addresses of a name are used"),
     ("resolver_name", "an address of a socket is an IP address; names belong to clusters that use DNS"),
     (
         "retry_policy",

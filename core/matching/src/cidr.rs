@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use dhow_base::{ConfigError, FieldPath};
 
 use crate::pb::core::CidrRange;
+use crate::pb::matcher::AddressMatcher as MatcherMessage;
 use crate::pb::xds::core::v3 as xds;
 
 /// A compiled `envoy.config.core.v3.CidrRange`.
@@ -110,6 +111,30 @@ impl CidrSet {
     /// Whether there is no range.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+}
+
+/// Chooses addresses by ranges (`AddressMatcher`).
+#[derive(Clone, Debug)]
+pub struct AddressMatcher {
+    ranges: CidrSet,
+    invert: bool,
+}
+
+impl AddressMatcher {
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// When a range is malformed.
+    pub fn compile(message: &MatcherMessage, path: &FieldPath) -> Result<Self, ConfigError> {
+        let MatcherMessage { ranges, invert_match } = message;
+        let ranges = CidrSet::compile_xds(ranges, &path.field("ranges"))?;
+        Ok(Self { ranges, invert: *invert_match })
+    }
+
+    /// Whether the address is one of those that are chosen.
+    pub fn matches(&self, ip: IpAddr) -> bool {
+        self.ranges.contains(ip) != self.invert
     }
 }
 

@@ -22,7 +22,7 @@ mod string;
 mod tests;
 mod uri_template;
 
-pub use cidr::{Cidr, CidrSet};
+pub use cidr::{AddressMatcher, Cidr, CidrSet};
 pub use domain::{DomainIndex, DomainMatch};
 pub use header::{HeaderMatcher, all_match};
 pub use metadata::{MetadataMatcher, ValueMatcher};

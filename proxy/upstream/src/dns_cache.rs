@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dhow_base::{ConfigError, FieldPath};
+use dhow_matching::AddressMatcher;
 use dhow_net::StreamAddress;
+use dhow_proto::envoy::r#type::matcher::v3::AddressMatcher as MatcherMessage;
 use dhow_stats::{Scope, Store, stat_group};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -37,8 +40,40 @@ pub(crate) struct DnsCacheSettings {
     pub(crate) max_pending: u64,
     pub(crate) query_timeout: Duration,
     pub(crate) resolver: ResolverOptions,
+    /// `resolved_address_filter`: addresses that are left out.
+    pub(crate) denied: Option<DeniedAddresses>,
     /// Names with their ports, resolved from the start.
     pub(crate) preresolve: Vec<String>,
+}
+
+/// Addresses that names may not lead to.
+#[derive(Clone, Debug)]
+pub(crate) struct DeniedAddresses {
+    message: MatcherMessage,
+    matcher: AddressMatcher,
+}
+
+impl DeniedAddresses {
+    /// Compiles the message.
+    ///
+    /// # Errors
+    /// As for any matcher of addresses.
+    pub(crate) fn compile(message: MatcherMessage, path: &FieldPath) -> Result<Self, ConfigError> {
+        Ok(Self { matcher: AddressMatcher::compile(&message, path)?, message })
+    }
+
+    /// Leaves out what is denied; gives how many that were.
+    pub(crate) fn leave_out(&self, addresses: &mut Vec<IpAddr>) -> u64 {
+        let before = addresses.len();
+        addresses.retain(|ip| !self.matcher.matches(*ip));
+        (before - addresses.len()) as u64
+    }
+}
+
+impl PartialEq for DeniedAddresses {
+    fn eq(&self, other: &Self) -> bool {
+        self.message == other.message
+    }
 }
 
 stat_group! {

@@ -100,9 +100,12 @@ pub(crate) fn read_rules(
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Engine, ConfigError> {
     let RulesMessage { action, policies, audit_logging_options } = message;
-    if let Some(AuditLoggingOptions { audit_condition, logger_configs }) = audit_logging_options {
-        let writes = audit_condition != 0 && !logger_configs.is_empty();
-        ConfigError::refuse_if(writes, &path.field("audit_logging_options"), "logger_configs")?;
+    if let Some(AuditLoggingOptions { audit_condition, logger_configs }) = audit_logging_options
+        && audit_condition != 0
+        && !logger_configs.is_empty()
+    {
+        let path = path.field("audit_logging_options").field("logger_configs");
+        warnings.push(ConfigWarning::new(path, "without effect, as in Envoy 1.40"));
     }
     let path_of_policies = path.field("policies");
     let mut compiled = Vec::with_capacity(policies.len());

@@ -6,7 +6,7 @@ use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{FilterStateObject, FormatContext, MetadataSource};
 use dhow_http::HeaderMap;
 use dhow_matching::{
-    Cidr, CidrSet, HeaderMatcher, MetadataMatcher, StringMatcher, UriTemplate, path_without_query,
+    AddressMatcher, Cidr, HeaderMatcher, MetadataMatcher, StringMatcher, UriTemplate, path_without_query,
 };
 use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
@@ -82,7 +82,7 @@ pub(crate) enum Shared {
 #[derive(Debug)]
 pub(crate) enum FilterStateRule {
     Text(StringMatcher),
-    Address { ranges: CidrSet, invert: bool },
+    Address(AddressMatcher),
 }
 
 fn missing(path: &FieldPath, field: &str) -> ConfigError {
@@ -293,14 +293,8 @@ impl Principal {
             Matcher::StringMatch(text) => {
                 FilterStateRule::Text(StringMatcher::compile(text, &path.field("string_match"))?)
             }
-            Matcher::AddressMatch(matcher::AddressMatcher { ranges, invert_match }) => {
-                let of_envoy = |range: &dhow_proto::xds::core::v3::CidrRange| CidrRange {
-                    address_prefix: range.address_prefix.clone(),
-                    prefix_len: range.prefix_len,
-                };
-                let ranges: Vec<_> = ranges.iter().map(of_envoy).collect();
-                let ranges = CidrSet::compile(&ranges, &path.field("address_match").field("ranges"))?;
-                FilterStateRule::Address { ranges, invert: *invert_match }
+            Matcher::AddressMatch(addresses) => {
+                FilterStateRule::Address(AddressMatcher::compile(addresses, &path.field("address_match"))?)
             }
         };
         Ok(Self::FilterState { key: key.as_str().into(), rule })
@@ -402,9 +396,9 @@ impl FilterStateRule {
                 let mut text = Vec::new();
                 object.append_text(&mut text) && matcher.matches(&text)
             }
-            Self::Address { ranges, invert } => match object {
-                FilterStateValue::Ip(ip) => ranges.contains(*ip) != *invert,
-                FilterStateValue::Address(address) => ranges.contains(address.ip()) != *invert,
+            Self::Address(matcher) => match object {
+                FilterStateValue::Ip(ip) => matcher.matches(*ip),
+                FilterStateValue::Address(address) => matcher.matches(address.ip()),
                 _ => false,
             },
         }

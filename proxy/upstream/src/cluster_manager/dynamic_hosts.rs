@@ -88,7 +88,19 @@ async fn look_up(inner: &Weak<Inner>, cache: &DnsCache, name: &str) -> Option<Re
         Ok(_) | Err(LookupError { kind: LookupFailure::NoRecords, .. }) => stats.dns_query_success().inc(),
         Err(_) => stats.dns_query_failure().inc(),
     }
-    Some(answer)
+    Some(answer.and_then(|answer| without_denied(cache, answer)))
+}
+
+/// The answer without addresses that are denied; where none is left the name did not resolve.
+fn without_denied(cache: &DnsCache, mut answer: Answer) -> Result<Answer, LookupError> {
+    if let Some(denied) = &cache.settings.denied {
+        let count = denied.leave_out(&mut answer.addresses);
+        cache.stats.dns_address_filter_out().add(count);
+        if answer.addresses.is_empty() {
+            return Err(LookupError::other("address_denied".to_owned()));
+        }
+    }
+    Ok(answer)
 }
 
 fn next_refresh(

@@ -15,7 +15,7 @@ use dhow_proto::envoy::extensions::common::dynamic_forward_proxy::v3::{
 use super::discovery::{failure_rate, lookup_family};
 use super::fields::{Notes, duration, number, refuse};
 use super::resolver::resolver_of;
-use crate::dns_cache::{DnsCacheSettings, default_port_appended};
+use crate::dns_cache::{DeniedAddresses, DnsCacheSettings, default_port_appended};
 
 /// Reads the cluster type: the cache, and whether names of certificates may go unchecked.
 pub(super) fn lower_cluster(
@@ -82,7 +82,6 @@ fn lower(
         return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
     }
     refuse(&key_value_config, || path.field("key_value_config"))?;
-    refuse(&resolved_address_filter, || path.field("resolved_address_filter"))?;
     let failure = dns_failure_refresh_rate
         .map(|RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
     let max_pending = dns_cache_circuit_breaker
@@ -109,6 +108,9 @@ fn lower(
             path,
             notes,
         )?,
+        denied: resolved_address_filter
+            .map(|matcher| DeniedAddresses::compile(matcher, &path.field("resolved_address_filter")))
+            .transpose()?,
         preresolve: preresolve
             .map(|(at, address)| preresolved(address, &path.field("preresolve_hostnames").index(at)))
             .collect::<Result<_, _>>()?,
