@@ -139,13 +139,18 @@ impl Terminator {
         }
         let keys = ticket_keys(session_ticket_keys_type.as_ref(), secrets, path, warnings)?;
         let Some(keys) = keys else { return Ok(None) };
-        let required = require_client_certificate.as_ref().is_some_and(|required| required.value)
-            || context.validation.demands_certificate();
+        let verifies = context.validation.is_active();
+        let wanted = require_client_certificate.as_ref().is_some_and(|required| required.value);
+        if wanted && !verifies {
+            let why = "without effect, as in Envoy: there is nothing to verify certificates by";
+            warnings.push(ConfigWarning::new(path.field("require_client_certificate"), why));
+        }
+        let required = wanted && verifies || context.validation.demands_certificate();
         let failed = |error: String| ConfigError::new(common_path.clone(), error);
         let Context { parameters, identities, validation, alpn } = context;
         let validation = Arc::new(validation);
-        let verifies = validation.is_active();
-        let verifier: Option<Arc<dyn ClientCertVerifier>> = if required || verifies {
+        let asks = required || verifies || validation.accept_untrusted;
+        let verifier: Option<Arc<dyn ClientCertVerifier>> = if asks {
             let provider = parameters.provider.clone();
             let verifier = DownstreamVerifier::new(validation.clone(), required, provider);
             Some(Arc::new(verifier.map_err(failed)?))

@@ -63,8 +63,8 @@ pub struct ConnectionRecord {
     pub bytes_sent: Cell<u64>,
     /// Bytes that a network filter did not let through to the terminal one.
     pub bytes_refused: u64,
-    /// Extensions of a PROXY protocol header that go along to hosts which are sent one.
-    pub proxy_extensions: Vec<Tlv>,
+    /// Extensions that go along to hosts which are sent a PROXY protocol header; none where the client had no header.
+    pub proxy_extensions: Option<Vec<Tlv>>,
     /// A network filter in front of the terminal one ended the connection.
     pub ended_by_filter: bool,
     /// What is left to do once the listener has logged the connection; none where it logs nothing.

@@ -165,7 +165,8 @@ pub(crate) fn mutate(
     let forwarding = &config.forwarding;
     let peer = &connection.remote_address;
     let encrypted = connection.tls.is_expected();
-    let proto: &[u8] = if encrypted { b"https" } else { b"http" };
+    let proto = proto_by_port(forwarding, connection);
+    let proto = proto.unwrap_or(if encrypted { b"https" } else { b"http" });
 
     let single_address;
     let client;
@@ -248,6 +249,17 @@ pub(crate) fn mutate(
 fn set_forwarded_port(connection: &ConnectionInfo, head: &mut HeaderMap) {
     if let Some(port) = connection.local_address.port() {
         head.set_known_number(KnownHeader::XForwardedPort, port.into());
+    }
+}
+
+/// What is spoken by the port that a restored destination has, where the configuration knows.
+fn proto_by_port(forwarding: &ForwardingConfig, connection: &ConnectionInfo) -> Option<&'static [u8]> {
+    let ports = forwarding.proto_ports.as_ref().filter(|_| connection.local_address_restored)?;
+    let port = connection.local_address.port()?.into();
+    match () {
+        () if ports.https.contains(&port) => Some(b"https"),
+        () if ports.http.contains(&port) => Some(b"http"),
+        () => None,
     }
 }
 

@@ -93,8 +93,8 @@ impl ExtensionRules {
         }
     }
 
-    /// What is kept of a header's extensions, if something is.
-    pub(crate) fn keep(&self, tlvs: Vec<Tlv>) -> Option<Box<ConnectionRecord>> {
+    /// What is kept of a header and its extensions.
+    pub(crate) fn keep(&self, mut tlvs: Vec<Tlv>) -> Box<ConnectionRecord> {
         let mut record = ConnectionRecord::default();
         let mut fields = Vec::new();
         for tlv in &tlvs {
@@ -112,16 +112,13 @@ impl ExtensionRules {
             fields.reverse();
             record.filter_state.set(OBJECT, FilterStateValue::Object(Rc::new(Fields(fields))));
         }
-        record.proxy_extensions = tlvs;
-        record.proxy_extensions.retain(|tlv| match &self.passed {
+        tlvs.retain(|tlv| match &self.passed {
             Passed::None => false,
             Passed::All => true,
             Passed::Some(kinds) => kinds.contains(&tlv.kind),
         });
-        let is_empty = record.dynamic_metadata.is_empty()
-            && record.filter_state.is_empty()
-            && record.proxy_extensions.is_empty();
-        (!is_empty).then(|| Box::new(record))
+        record.proxy_extensions = Some(tlvs);
+        Box::new(record)
     }
 }
 
@@ -163,19 +160,19 @@ mod tests {
     #[test]
     fn rules_write_metadata_and_the_rest_is_passed_on_or_forgotten() {
         let tlvs = vec![tlv(2, b"a\xffb"), tlv(5, b"five"), tlv(0xea, b"\x01"), tlv(9, b"nine")];
-        let record = rules(false).keep(tlvs).unwrap();
+        let record = rules(false).keep(tlvs);
         let text = |namespace: &str, key: &str| {
             format!("{:?}", record.dynamic_metadata.get(namespace).unwrap().fields[key].kind)
         };
         assert!(text(NAMESPACE, "authority").contains("a!b"));
         assert!(text("ns", "id").contains("AQ=="));
-        assert_eq!(record.proxy_extensions, [tlv(5, b"five")]);
-        assert!(rules(false).keep(vec![tlv(9, b"nine")]).is_none());
+        assert_eq!(record.proxy_extensions, Some(vec![tlv(5, b"five")]));
+        assert_eq!(rules(false).keep(vec![tlv(9, b"nine")]).proxy_extensions, Some(Vec::new()));
     }
 
     #[test]
     fn the_filter_state_has_a_field_for_each_key() {
-        let record = rules(true).keep(vec![tlv(2, b"first"), tlv(2, b"second")]).unwrap();
+        let record = rules(true).keep(vec![tlv(2, b"first"), tlv(2, b"second")]);
         assert!(record.dynamic_metadata.is_empty());
         let mut text = Vec::new();
         assert!(record.filter_state.get(OBJECT).unwrap().append_field("authority", &mut text));

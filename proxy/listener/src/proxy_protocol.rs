@@ -154,7 +154,7 @@ impl ProxyProtocolConfig {
                     }
                     stats.of(version).found().inc();
                     skip(stream, &mut buffer[..length])?;
-                    return Ok(TakenHeader { ends, record: self.extensions.keep(tlvs) });
+                    return Ok(TakenHeader { ends, record: Some(self.extensions.keep(tlvs)) });
                 }
             }
             if count == buffer.len() {

@@ -77,7 +77,7 @@ pub(crate) enum HashSource {
 /// How configured extensions of a PROXY protocol header go with those of the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExtensionMerge {
-    /// Only where the client has none.
+    /// Only where the client had no PROXY protocol header.
     IfAbsent,
     /// They replace those of the same type.
     Overwrite,
@@ -117,11 +117,13 @@ impl Extension {
 }
 
 impl TcpProxyConfig {
-    /// The extensions of a connection that came with `own`.
-    pub(crate) fn extensions(&self, mut own: Vec<Tlv>, context: &dyn FormatContext) -> Vec<Tlv> {
+    /// The extensions of a connection whose client had a PROXY protocol header with `own`, or none.
+    pub(crate) fn extensions(&self, own: Option<Vec<Tlv>>, context: &dyn FormatContext) -> Vec<Tlv> {
+        let had_header = own.is_some();
+        let mut own = own.unwrap_or_default();
         match self.extension_merge {
             _ if self.extensions.is_empty() => return own,
-            ExtensionMerge::IfAbsent if !own.is_empty() => return own,
+            ExtensionMerge::IfAbsent if had_header => return own,
             ExtensionMerge::Overwrite => {
                 own.retain(|own| !self.extensions.iter().any(|configured| configured.kind == own.kind));
             }
@@ -387,11 +389,12 @@ mod tests {
         struct Nothing;
         impl FormatContext for Nothing {}
         let tlv = |kind, value: &[u8]| Tlv { kind, value: value.to_vec() };
-        let own = || vec![tlv(1, b"own"), tlv(2, b"own")];
+        let own = || Some(vec![tlv(1, b"own"), tlv(2, b"own")]);
         let new = Extension { kind: 2, value: ExtensionValue::Bytes(b"new".to_vec()) };
         let mut config = TcpProxyConfig { extensions: vec![new], ..config(&[]) };
-        assert_eq!(config.extensions(own(), &Nothing), own());
-        assert_eq!(config.extensions(Vec::new(), &Nothing), [tlv(2, b"new")]);
+        assert_eq!(config.extensions(own(), &Nothing), own().unwrap());
+        assert!(config.extensions(Some(Vec::new()), &Nothing).is_empty());
+        assert_eq!(config.extensions(None, &Nothing), [tlv(2, b"new")]);
         config.extension_merge = ExtensionMerge::Overwrite;
         assert_eq!(config.extensions(own(), &Nothing), [tlv(1, b"own"), tlv(2, b"new")]);
         config.extension_merge = ExtensionMerge::Append;

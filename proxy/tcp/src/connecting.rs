@@ -119,10 +119,11 @@ impl Handler {
 
     /// What a PROXY protocol header tells the host of.
     fn proxied(&self, stream: &StreamInfo) -> Arc<ProxiedConnection> {
-        let own = stream.connection.record().map(|record| record.borrow().proxy_extensions.clone());
+        let record = stream.connection.record();
+        let own = record.and_then(|record| record.borrow().proxy_extensions.clone());
         Arc::new(ProxiedConnection {
             ends: stream.connection.ends(),
-            tlvs: self.config.extensions(own.unwrap_or_default(), &StreamFormat::new(stream)),
+            tlvs: self.config.extensions(own, &StreamFormat::new(stream)),
         })
     }
 }

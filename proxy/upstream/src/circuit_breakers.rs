@@ -2,7 +2,7 @@
 //! overshot by a few, as in Envoy.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -163,10 +163,17 @@ struct Limits {
     /// Where a priority has `track_remaining`.
     remaining: Option<Box<[Option<RemainingStats>; 2]>>,
     in_use: [[AtomicU32; 5]; 2],
-    is_open: [[AtomicBool; 5]; 2],
+    noted: [[AtomicU8; 5]; 2],
     /// Where a budget counts the requests of an interval.
     recent: Option<Box<[Recent; 2]>>,
 }
+
+/// What a gauge of a breaker was told last: nothing yet.
+const UNUSED: u8 = 0;
+/// ... that there is room.
+const CLOSED: u8 = 1;
+/// ... that there is none.
+const OPEN: u8 = 2;
 
 /// When requests of a priority began, in milliseconds.
 type Recent = Mutex<VecDeque<u64>>;
@@ -213,7 +220,7 @@ impl CircuitBreakers {
             remaining: remaining.iter().any(Option::is_some).then(|| Box::new(remaining)),
             stats: stats.clone(),
             in_use: Default::default(),
-            is_open: Default::default(),
+            noted: Default::default(),
             thresholds,
             keys: Default::default(),
             cluster: cluster.clone(),
@@ -339,11 +346,20 @@ impl Limits {
     /// back, so that a limit of zero is not open before.
     fn note_open(&self, priority: RoutingPriority, resource: Resource, in_use: u32) {
         let open = u64::from(in_use) >= self.fixed_max(priority, resource);
-        let is_open = &self.is_open[priority as usize][resource as usize];
+        let noted = &self.noted[priority as usize][resource as usize];
+        let now = if open { OPEN } else { CLOSED };
         // Most calls find the state as it is; only a change is written.
-        if is_open.load(Ordering::Relaxed) != open && is_open.swap(open, Ordering::Relaxed) != open {
-            let gauge = resource.open_gauge(&self.stats, priority);
-            if open { gauge.inc() } else { gauge.dec() }
+        if noted.load(Ordering::Relaxed) == now {
+            return;
+        }
+        let before = noted.swap(now, Ordering::Relaxed);
+        let gauge = resource.open_gauge(&self.stats, priority);
+        match (before, now) {
+            (OPEN, CLOSED) => gauge.dec(),
+            (CLOSED | UNUSED, OPEN) => gauge.inc(),
+            // From now on it counts as used.
+            (UNUSED, CLOSED) => gauge.add(0),
+            _ => {}
         }
     }
 
@@ -365,7 +381,7 @@ impl Drop for Limits {
         // The cluster may go on under the same stat names with other limits.
         for priority in RoutingPriority::ALL {
             for resource in Resource::ALL {
-                if *self.is_open[priority as usize][resource as usize].get_mut() {
+                if *self.noted[priority as usize][resource as usize].get_mut() == OPEN {
                     resource.open_gauge(&self.stats, priority).dec();
                 }
             }

@@ -29,7 +29,8 @@ use super::scalar::{is_true, timeout_or, warn};
 use super::upgrades::lower_upgrades;
 use super::{
     CodecType, ConnectionManagerConfig, EscapedSlashes, ForwardingConfig, HttpFilterChain, LogMoments,
-    NormalizationConfig, RouteSource, ServerHeader, StripPort, Timeouts, UserAgent, runtime_defaults,
+    NormalizationConfig, ProtoPorts, RouteSource, ServerHeader, StripPort, Timeouts, UserAgent,
+    runtime_defaults,
 };
 
 /// What lowering needs from its surroundings.
@@ -144,10 +145,6 @@ pub fn lower(
     if represent_ipv4_remote_address_as_ipv4_mapped_ipv6 {
         let field = "represent_ipv4_remote_address_as_ipv4_mapped_ipv6";
         warn(warnings, path, field, "without effect, as in Envoy 1.40");
-    }
-    if forward_proto_config.is_some() {
-        let why = "without effect: no listener filter restores the destination that it looks at";
-        warn(warnings, path, "forward_proto_config", why);
     }
     if add_proxy_protocol_connection_state.is_some_and(|state| !state.value) {
         let why = "without effect: PROXY protocol upstreams are told the client's address all the same";
@@ -272,6 +269,13 @@ pub fn lower(
             xff_num_trusted_hops,
             skip_xff_append,
             append_x_forwarded_port,
+            proto_ports: forward_proto_config.map(|message| {
+                let pb::ForwardProtoConfig { https_destination_ports, http_destination_ports } = message;
+                Box::new(ProtoPorts {
+                    https: https_destination_ports.into(),
+                    http: http_destination_ports.into(),
+                })
+            }),
             internal_addresses: lower_internal(
                 internal_address_config,
                 &path.field("internal_address_config"),

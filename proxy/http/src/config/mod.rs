@@ -237,6 +237,8 @@ pub struct ForwardingConfig {
     pub skip_xff_append: bool,
     /// `append_x_forwarded_port`.
     pub append_x_forwarded_port: bool,
+    /// `forward_proto_config`: ports that a connection was meant for before a listener filter restored that.
+    pub proto_ports: Option<Box<ProtoPorts>>,
     /// `internal_address_config`: nobody is internal when it is absent.
     pub internal_addresses: Option<InternalAddresses>,
     /// `generate_request_id`.
@@ -257,6 +259,15 @@ pub struct ForwardingConfig {
     pub early_mutations: Box<[HeaderEdit]>,
     /// The address that is appended to `x-forwarded-for` for peers on the loopback: the node's own.
     pub node_address: std::net::IpAddr,
+}
+
+/// What `x-forwarded-proto` is for connections to certain ports, whatever they speak.
+#[derive(Debug)]
+pub struct ProtoPorts {
+    /// `https_destination_ports`.
+    pub https: Box<[u32]>,
+    /// `http_destination_ports`; a port that is among both is one of HTTPS.
+    pub http: Box<[u32]>,
 }
 
 /// Path and host normalisation.
