@@ -52,7 +52,6 @@ const REASONS: &[(&str, &str)] = &[
     ("custom_validator_config", "certificates are verified by rustls alone; SPIFFE bundles are not read yet"),
     ("default_config_source", XDSTP),
     ("default_socket_interface", "sockets are those of the operating system"),
-    ("detect_degraded_hosts", "degraded hosts are found by active health checks"),
     ("enable_mptcp", "sockets speak TCP on one path"),
     ("envoy_internal_address", "there are no listeners inside of the process"),
     ("event_service", "events of health are written to a file and not sent to a service"),

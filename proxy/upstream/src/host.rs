@@ -60,11 +60,13 @@ pub enum HealthFlag {
     ActiveHcTimeout = 0x100,
     /// EDS says that it is draining.
     EdsStatusDraining = 0x200,
+    /// It said in an answer that it is degraded (`detect_degraded_hosts`).
+    DegradedOutlierDetection = 0x400,
 }
 
 impl HealthFlag {
     /// All flags with the text of `/clusters`, in Envoy's order.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::FailedActiveHc, "/failed_active_hc"),
         (Self::FailedOutlierCheck, "/failed_outlier_check"),
         (Self::FailedEdsHealth, "/failed_eds_health"),
@@ -75,6 +77,7 @@ impl HealthFlag {
         (Self::ExcludedViaImmediateHcFail, "/excluded_via_immediate_hc_fail"),
         (Self::ActiveHcTimeout, "/active_hc_timeout"),
         (Self::EdsStatusDraining, "/eds_status_draining"),
+        (Self::DegradedOutlierDetection, "/degraded_outlier_detection"),
     ];
 }
 
@@ -90,11 +93,14 @@ impl HealthFlags {
         | HealthFlag::FailedOutlierCheck as u32
         | HealthFlag::FailedEdsHealth as u32
         | HealthFlag::EdsStatusDraining as u32;
-    const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32 | HealthFlag::DegradedEdsHealth as u32;
+    const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32
+        | HealthFlag::DegradedEdsHealth as u32
+        | HealthFlag::DegradedOutlierDetection as u32;
     /// What is found out here, as opposed to what discovery says.
     const LEARNT: u32 = HealthFlag::FailedActiveHc as u32
         | HealthFlag::FailedOutlierCheck as u32
         | HealthFlag::DegradedActiveHc as u32
+        | HealthFlag::DegradedOutlierDetection as u32
         | HealthFlag::PendingActiveHc as u32
         | HealthFlag::ExcludedViaImmediateHcFail as u32
         | HealthFlag::ActiveHcTimeout as u32;

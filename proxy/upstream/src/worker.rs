@@ -395,6 +395,13 @@ impl WorkerCluster {
         }
     }
 
+    /// The host answered with `x-envoy-degraded`.
+    pub fn note_degraded(&self, host: &Arc<Host>) {
+        if let Some(outlier) = &self.info().outlier {
+            outlier.note_degraded(host);
+        }
+    }
+
     /// Whether hosts are ejected because of what [`note_result`](Self::note_result) tells.
     pub fn detects_outliers(&self) -> bool {
         self.info().outlier.is_some()

@@ -157,6 +157,9 @@ impl RequestGuard {
         if self.cluster.detects_outliers() {
             let status = self.status_for_health(response, grpc);
             self.cluster.note_result(&self.host, HostResult::HttpStatus(status));
+            if response.contains_known(KnownHeader::XEnvoyDegraded) {
+                self.cluster.note_degraded(&self.host);
+            }
         }
         if response.contains_known(KnownHeader::XEnvoyImmediateHealthCheckFail) {
             self.cluster.note_unwilling(&self.host);

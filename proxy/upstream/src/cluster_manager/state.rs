@@ -345,6 +345,10 @@ impl Inner {
                     ejections.eject_for_streak(&report.host, reason, hosts, &mut moment)
                 })
             }
+            Finding::Degraded => cluster
+                .ejections
+                .as_mut()
+                .is_some_and(|ejections| ejections.degrade(&report.host, Instant::now())),
             Finding::WantsNoTraffic => {
                 cluster.health.as_ref().is_some_and(|health| health.fail_passively(&report.host))
             }

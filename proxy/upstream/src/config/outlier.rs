@@ -39,9 +39,6 @@ pub(crate) fn lower(message: OutlierDetection, path: &FieldPath) -> Result<Outli
         detect_degraded_hosts,
     } = message;
     refuse(&monitors, || path.field("monitors"))?;
-    if detect_degraded_hosts.is_some_and(|value| value.value) {
-        return Err(ConfigError::unsupported(path.field("detect_degraded_hosts")));
-    }
     let defaults = OutlierConfig::default();
     let (success, failure) = (defaults.success_rate, defaults.failure_percentage);
     let base = duration(base_ejection_time, || path.field("base_ejection_time"))?
@@ -118,5 +115,6 @@ pub(crate) fn lower(message: OutlierDetection, path: &FieldPath) -> Result<Outli
         always_eject_one_host: always_eject_one_host.is_some_and(|value| value.value),
         uneject_on_active_success: successful_active_health_check_uneject_host
             .is_none_or(|value| value.value),
+        detect_degraded: detect_degraded_hosts.is_some_and(|value| value.value),
     })
 }

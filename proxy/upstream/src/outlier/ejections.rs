@@ -104,6 +104,9 @@ struct Record {
     last_ejected: Option<Instant>,
     last_unejected: Option<Instant>,
     jitter: Duration,
+    /// Since when the host is degraded, and the multiplier of that time.
+    degraded_at: Option<Instant>,
+    degraded_backoff: u32,
 }
 
 /// A moment, and the chance that is part of decisions.
@@ -176,6 +179,40 @@ impl Ejections {
         ejected
     }
 
+    /// Takes note of a host that called itself degraded; true when that is new.
+    pub(crate) fn degrade(&mut self, host: &Arc<Host>, now: Instant) -> bool {
+        if host.has_health_flag(HealthFlag::DegradedOutlierDetection) {
+            return false;
+        }
+        self.stats.ejections_detected_degradation().inc();
+        let config = self.config.in_force();
+        let record = self.records.entry(host.address().clone()).or_default();
+        record.degraded_backoff = config.longer(record.degraded_backoff);
+        record.degraded_at = Some(now);
+        host.set_health_flag(HealthFlag::DegradedOutlierDetection, true);
+        self.log(host, Action::Degrade, now);
+        true
+    }
+
+    /// Ends the time of a host as a degraded one when it is over, and forgives the others a little; true when it is over.
+    fn restore_if_due(&mut self, host: &Arc<Host>, now: Instant) -> bool {
+        let config = self.config.in_force();
+        let Some(record) = self.records.get_mut(host.address()) else {
+            return false;
+        };
+        let Some(since) = record.degraded_at else {
+            record.degraded_backoff = record.degraded_backoff.saturating_sub(1);
+            return false;
+        };
+        if now.saturating_duration_since(since) < config.length(record.degraded_backoff) {
+            return false;
+        }
+        record.degraded_at = None;
+        host.set_health_flag(HealthFlag::DegradedOutlierDetection, false);
+        self.log(host, Action::Uneject, now);
+        true
+    }
+
     fn active(&self) -> usize {
         self.records.values().filter(|record| record.ejected_at.is_some()).count()
     }
@@ -202,11 +239,7 @@ impl Ejections {
         let record = self.records.entry(host.address().clone()).or_default();
         let fresh = enforced && record.ejected_at.is_none();
         if fresh {
-            if config.base_ejection_time.saturating_mul(record.backoff)
-                < config.max_ejection_time + config.base_ejection_time
-            {
-                record.backoff += 1;
-            }
+            record.backoff = config.longer(record.backoff);
             record.count += 1;
             record.ejected_at = Some(*now);
             record.last_ejected = Some(*now);
@@ -263,6 +296,7 @@ impl Ejections {
         let mut tallies = Vec::with_capacity(hosts.len());
         for host in hosts {
             changed |= self.uneject_if_due(host, moment.now);
+            changed |= self.restore_if_due(host, moment.now);
             tallies.push(host.monitor().take_tallies());
             host.monitor().set_rate(Rate::External, -1.0);
             host.monitor().set_rate(Rate::LocalOrigin, -1.0);
@@ -283,8 +317,7 @@ impl Ejections {
             return false;
         };
         let config = self.config.in_force();
-        let length = config.base_ejection_time.saturating_mul(record.backoff);
-        let length = length.min(config.max_ejection_time) + record.jitter;
+        let length = config.length(record.backoff) + record.jitter;
         let due = now.saturating_duration_since(since) >= length;
         if due {
             self.uneject(host, now);
@@ -355,7 +388,7 @@ impl Ejections {
             return;
         };
         let last = match action {
-            Action::Eject { .. } => record.last_unejected,
+            Action::Eject { .. } | Action::Degrade => record.last_unejected,
             Action::Uneject => record.last_ejected,
         };
         let subject = Subject {
@@ -375,163 +408,4 @@ impl Drop for Ejections {
 }
 
 #[cfg(test)]
-mod tests {
-    use dhow_stats::Store;
-
-    use super::*;
-    use crate::host::HostSpec;
-    use crate::outlier::{FailurePercentageConfig, HostResult, SuccessRateConfig};
-
-    struct Bench {
-        _store: Store,
-        ejections: Ejections,
-        hosts: Vec<Arc<Host>>,
-        rng: Rng,
-        now: Instant,
-    }
-
-    impl Bench {
-        fn new(config: OutlierConfig, hosts: u8) -> Self {
-            let store = Store::new();
-            let host = |last| {
-                let address = StreamAddress::Ip(([127, 0, 0, last], 80).into());
-                Arc::new(Host::new(HostSpec::at(address)))
-            };
-            let ejections = Ejections::new(config, &store.scope("cluster.a"), "a".into(), None);
-            let hosts = (1..=hosts).map(host).collect();
-            Self { _store: store, ejections, hosts, rng: Rng::seeded(5), now: Instant::now() }
-        }
-
-        fn eject(&mut self, at: usize) -> bool {
-            let mut moment = Moment { now: self.now, rng: &mut self.rng };
-            let host = self.hosts[at].clone();
-            let reason = EjectionReason::Consecutive5xx;
-            self.ejections.eject_for_streak(&host, reason, self.hosts.len(), &mut moment)
-        }
-
-        fn sweep_after(&mut self, pause: Duration) -> bool {
-            self.now += pause;
-            let mut moment = Moment { now: self.now, rng: &mut self.rng };
-            self.ejections.sweep(&self.hosts, &mut moment)
-        }
-
-        fn answers(&self, at: usize, statuses: &[(u16, usize)]) {
-            for (status, times) in statuses {
-                for _ in 0..*times {
-                    self.hosts[at].monitor().note(&OutlierConfig::default(), HostResult::HttpStatus(*status));
-                }
-            }
-        }
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn short() -> OutlierConfig {
-        OutlierConfig {
-            base_ejection_time: SECOND,
-            max_ejection_time: 3 * SECOND,
-            max_ejection_percent: 50,
-            ..OutlierConfig::default()
-        }
-    }
-
-    #[test]
-    fn no_more_hosts_are_ejected_than_the_percentage_allows() {
-        let mut bench = Bench::new(short(), 3);
-        assert!(bench.eject(0));
-        assert!(!bench.eject(1), "two of three are more than half");
-        assert_eq!(bench.ejections.stats.ejections_overflow().value(), 1);
-        assert!(!bench.eject(0), "it is ejected already");
-        assert_eq!(bench.ejections.stats.ejections_detected_consecutive_5xx().value(), 2);
-
-        let mut one =
-            Bench::new(OutlierConfig { always_eject_one_host: true, ..OutlierConfig::default() }, 2);
-        assert!(one.eject(0) && !one.eject(1));
-    }
-
-    #[test]
-    fn ejections_grow_up_to_the_longest_and_are_forgiven() {
-        let mut bench = Bench::new(short(), 2);
-        for (length, ejection) in [1, 2, 3, 3, 3].into_iter().enumerate().map(|(at, length)| (length, at)) {
-            assert!(bench.eject(0));
-            if length > 1 {
-                assert!(!bench.sweep_after((length - 1) * SECOND), "ejection {ejection}");
-            }
-            assert!(bench.sweep_after(SECOND), "ejection {ejection} is {length} s long");
-        }
-        // The multiplier was 4 (one more than the longest needs); each quiet interval takes one off.
-        for _ in 0..4 {
-            bench.sweep_after(SECOND);
-        }
-        assert!(bench.eject(0));
-        assert!(bench.sweep_after(SECOND), "as long as the first");
-    }
-
-    #[test]
-    fn ejections_that_are_not_enforced_are_counted_only() {
-        let mut bench = Bench::new(OutlierConfig { enforcing_consecutive_5xx: 0, ..short() }, 2);
-        assert!(!bench.eject(0));
-        assert_eq!(
-            (
-                bench.ejections.stats.ejections_total().value(),
-                bench.ejections.stats.ejections_enforced_total().value()
-            ),
-            (1, 0)
-        );
-        assert!(!bench.hosts[0].has_health_flag(HealthFlag::FailedOutlierCheck));
-    }
-
-    #[test]
-    fn the_slowest_of_many_is_ejected_by_its_success_rate() {
-        let success_rate = SuccessRateConfig {
-            minimum_hosts: 3,
-            request_volume: 10,
-            stdev_factor: 1000,
-            ..SuccessRateConfig::default()
-        };
-        let mut bench = Bench::new(OutlierConfig { success_rate, ..short() }, 3);
-        bench.answers(0, &[(200, 4), (500, 6)]);
-        bench.answers(1, &[(200, 10)]);
-        bench.answers(2, &[(200, 9)]);
-        assert!(!bench.sweep_after(SECOND), "the third has too few requests");
-        assert_eq!(bench.ejections.summaries()[0], RateSummary::UNKNOWN);
-
-        bench.answers(0, &[(200, 4), (500, 6)]);
-        bench.answers(1, &[(200, 10)]);
-        bench.answers(2, &[(200, 10)]);
-        assert!(bench.sweep_after(SECOND));
-        assert!(bench.hosts[0].has_health_flag(HealthFlag::FailedOutlierCheck));
-        assert_eq!(bench.hosts[0].monitor().rate(Rate::External), 40.0);
-        assert_eq!(bench.ejections.summaries()[0].average, 80.0);
-        assert_eq!(bench.ejections.stats.ejections_enforced_success_rate().value(), 1);
-    }
-
-    #[test]
-    fn a_share_of_failures_ejects_from_its_threshold_on() {
-        let failure_percentage = FailurePercentageConfig {
-            threshold: 50,
-            minimum_hosts: 1,
-            request_volume: 10,
-            enforcing: 100,
-            ..FailurePercentageConfig::default()
-        };
-        let mut bench = Bench::new(OutlierConfig { failure_percentage, ..short() }, 2);
-        bench.answers(0, &[(200, 5), (500, 5)]);
-        bench.answers(1, &[(200, 6), (500, 4)]);
-        assert!(bench.sweep_after(SECOND));
-        assert!(bench.hosts[0].has_health_flag(HealthFlag::FailedOutlierCheck));
-        assert!(!bench.hosts[1].has_health_flag(HealthFlag::FailedOutlierCheck));
-    }
-
-    #[test]
-    fn a_good_health_check_brings_a_host_back() {
-        let mut bench = Bench::new(short(), 2);
-        bench.eject(0);
-        let (host, now) = (bench.hosts[0].clone(), bench.now);
-        host.set_health_flag(HealthFlag::FailedActiveHc, true);
-        assert!(!bench.ejections.uneject_healthy(&host, now));
-        host.set_health_flag(HealthFlag::FailedActiveHc, false);
-        assert!(bench.ejections.uneject_healthy(&host, now));
-        assert_eq!(host.health_flags().to_string(), "healthy");
-    }
-}
+mod tests;

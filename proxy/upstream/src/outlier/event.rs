@@ -20,7 +20,9 @@ pub(super) enum Action {
         rate: f64,
         summary: RateSummary,
     },
-    /// It came back.
+    /// It called itself degraded.
+    Degrade,
+    /// It came back, or is no longer degraded.
     Uneject,
 }
 
@@ -35,12 +37,13 @@ pub(super) struct Subject<'a> {
 
 /// One line without its line break, with Envoy's order of fields.
 pub(super) fn line(subject: &Subject<'_>, action: Action, now: SystemTime) -> String {
-    let (reason, name, enforced) = match action {
-        Action::Eject { reason, enforced, .. } => (reason, "EJECT", enforced),
+    let (kind, name, enforced) = match action {
+        Action::Eject { reason, enforced, .. } => (reason.name(), "EJECT", enforced),
+        Action::Degrade => ("DEGRADED", "EJECT", true),
         // The type of an event that has none.
-        Action::Uneject => (EjectionReason::Consecutive5xx, "UNEJECT", false),
+        Action::Uneject => (EjectionReason::Consecutive5xx.name(), "UNEJECT", false),
     };
-    let mut out = format!("{{\"type\":\"{}\",\"timestamp\":", reason.name());
+    let mut out = format!("{{\"type\":\"{kind}\",\"timestamp\":");
     push_time(&mut out, now);
     if let Some(since) = subject.since_last {
         let _ = write!(out, ",\"secs_since_last_action\":\"{}\"", since.as_secs());
@@ -51,6 +54,9 @@ pub(super) fn line(subject: &Subject<'_>, action: Action, now: SystemTime) -> St
     push_text(&mut out, &subject.host.to_string());
     let ejections = subject.ejections;
     let _ = write!(out, ",\"action\":\"{name}\",\"num_ejections\":{ejections},\"enforced\":{enforced}");
+    if let Action::Degrade = action {
+        out.push_str(",\"eject_consecutive_event\":{}");
+    }
     if let Action::Eject { reason, rate, summary, .. } = action {
         let _ = match reason {
             EjectionReason::SuccessRate | EjectionReason::SuccessRateLocalOrigin => write!(

@@ -20,7 +20,7 @@ pub(crate) use monitor::Rate;
 pub use monitor::{HostMonitor, HostResult};
 pub use success_rate::RateSummary;
 
-use crate::host::Host;
+use crate::host::{HealthFlag, Host};
 
 /// `envoy.config.cluster.v3.OutlierDetection`, defaults filled in. Percentages that are "enforcing" say how many of the
 /// ejections of their kind are carried out.
@@ -58,6 +58,8 @@ pub struct OutlierConfig {
     pub always_eject_one_host: bool,
     /// `successful_active_health_check_uneject_host`; true by default.
     pub uneject_on_active_success: bool,
+    /// `detect_degraded_hosts`: a host is degraded for a while after it said so in an answer.
+    pub detect_degraded: bool,
 }
 
 /// The `success_rate_*` fields of `OutlierDetection`.
@@ -90,6 +92,19 @@ pub struct FailurePercentageConfig {
     pub enforcing_local_origin: u32,
 }
 
+impl OutlierConfig {
+    /// The multiplier after another ejection: one more, until the times it gives are longer than the longest.
+    fn longer(&self, multiplier: u32) -> u32 {
+        let length = self.base_ejection_time.saturating_mul(multiplier);
+        multiplier + u32::from(length < self.max_ejection_time + self.base_ejection_time)
+    }
+
+    /// How long an ejection with this multiplier lasts.
+    fn length(&self, multiplier: u32) -> Duration {
+        self.base_ejection_time.saturating_mul(multiplier).min(self.max_ejection_time)
+    }
+}
+
 impl Default for OutlierConfig {
     fn default() -> Self {
         Self {
@@ -109,6 +124,7 @@ impl Default for OutlierConfig {
             max_ejection_percent: 10,
             always_eject_one_host: false,
             uneject_on_active_success: true,
+            detect_degraded: false,
         }
     }
 }
@@ -183,6 +199,8 @@ impl EjectionReason {
 pub(crate) enum Finding {
     /// It failed often enough in a row.
     Outlier(EjectionReason),
+    /// It answered with `x-envoy-degraded`.
+    Degraded,
     /// It answered with `x-envoy-immediate-health-check-fail`.
     WantsNoTraffic,
 }
@@ -241,6 +259,13 @@ impl OutlierDetector {
     /// The configuration.
     pub fn config(&self) -> &OutlierConfig {
         &self.config
+    }
+
+    /// Notes that the host called itself degraded; what is known already is not told again.
+    pub(crate) fn note_degraded(&self, host: &Arc<Host>) {
+        if self.config.detect_degraded && !host.has_health_flag(HealthFlag::DegradedOutlierDetection) {
+            self.reports.send(host, Finding::Degraded);
+        }
     }
 
     /// Notes how a request or a connection went.

@@ -41,6 +41,7 @@ impl OutlierConfig {
             max_ejection_percent,
             always_eject_one_host,
             uneject_on_active_success,
+            detect_degraded,
         } = *self;
         Self {
             consecutive_5xx: number("consecutive_5xx", consecutive_5xx),
@@ -89,6 +90,7 @@ impl OutlierConfig {
             max_ejection_percent: number("max_ejection_percent", max_ejection_percent),
             always_eject_one_host,
             uneject_on_active_success,
+            detect_degraded,
         }
     }
 }
