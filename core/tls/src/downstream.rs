@@ -14,6 +14,7 @@ use rustls::{Connection, Error};
 
 use crate::context::Context;
 use crate::failure::TlsFailure;
+use crate::first_record::{HEADER, REMEMBERED, Refusal};
 use crate::identity::{Identity, Selection};
 use crate::info::TlsInfo;
 use crate::listed::{Listed, ListedContext};
@@ -277,14 +278,21 @@ async fn read_hello(transport: &mut Transport) -> io::Result<Accepted> {
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if let Some(refusal) = Refusal::of(first.bytes(), first.is_complete()) {
+            return Err(refuse(transport, refusal).await);
+        }
+        // What is less than a header may still become anything.
+        if first.bytes().len() < HEADER {
+            continue;
+        }
         match acceptor.accept() {
             Ok(Some(accepted)) => return Ok(accepted),
             Ok(None) => {}
+            Err((Error::InvalidMessage(_), _)) => {
+                let refusal = Refusal::of(first.bytes(), true).unwrap_or_else(Refusal::unparsable);
+                return Err(refuse(transport, refusal).await);
+            }
             Err((error, mut alert)) => {
-                // An alert means nothing to a client that does not speak TLS.
-                if let Some(failure) = TlsFailure::of_clear_text(&first.bytes[..first.count]) {
-                    return Err(failure.into());
-                }
                 send_alert(transport, |io| alert.write_all(io)).await;
                 return Err(TlsFailure::from(error).into());
             }
@@ -292,11 +300,32 @@ async fn read_hello(transport: &mut Transport) -> io::Result<Accepted> {
     }
 }
 
-/// The beginning of a connection, as long as the header of a record.
+/// Tells a client that it is not understood, if it may know what an alert is.
+async fn refuse(transport: &mut Transport, refusal: Refusal) -> io::Error {
+    if let Some(alert) = refusal.alert() {
+        send_alert(transport, |io| io.write_all(&alert)).await;
+    }
+    refusal.failure.into()
+}
+
+/// The beginning of a connection: the header of a record, and as much of what is behind as tells what it is.
 #[derive(Default)]
 struct FirstBytes {
-    bytes: [u8; 5],
+    bytes: [u8; REMEMBERED],
+    /// All bytes that came, remembered or not.
     count: usize,
+}
+
+impl FirstBytes {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.count.min(self.bytes.len())]
+    }
+
+    /// Whether the whole record is there.
+    fn is_complete(&self) -> bool {
+        let length = u16::from_be_bytes([self.bytes[3], self.bytes[4]]);
+        self.count >= HEADER + usize::from(length)
+    }
 }
 
 /// A reader that remembers the first bytes.
@@ -309,9 +338,10 @@ impl<R: io::Read> io::Read for Remembering<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.io.read(buffer)?;
         let FirstBytes { bytes, count: known } = &mut *self.first;
-        let more = count.min(bytes.len() - *known);
-        bytes[*known..*known + more].copy_from_slice(&buffer[..more]);
-        *known += more;
+        let left = &mut bytes[(*known).min(REMEMBERED)..];
+        let more = count.min(left.len());
+        left[..more].copy_from_slice(&buffer[..more]);
+        *known += count;
         Ok(count)
     }
 }

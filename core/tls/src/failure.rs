@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::{fmt, io};
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible};
 
 use crate::certificate::CertificateFacts;
 
@@ -17,10 +17,8 @@ pub struct TlsFailure(Cause);
 pub(crate) enum Cause {
     /// An error of the protocol.
     Protocol(Error),
-    /// The client speaks HTTP in clear text.
-    HttpRequest,
-    /// The client asks a proxy for a tunnel, in clear text.
-    HttpsProxyRequest,
+    /// An error that is known by its number and name in BoringSSL.
+    Named(u32, &'static str),
     /// The server refused the client's hello with the alert `handshake_failure`.
     ClientHelloRefused,
     /// A secret of the context was not delivered yet.
@@ -41,6 +39,11 @@ impl TlsFailure {
     /// The failure inside of an I/O error, if it is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
+    }
+
+    /// A failure by its number and name in BoringSSL.
+    pub(crate) const fn named(number: u32, name: &'static str) -> Self {
+        Self(Cause::Named(number, name))
     }
 
     /// The failure of a context that lacks a secret.
@@ -64,9 +67,9 @@ impl TlsFailure {
     /// The failure of a client whose first bytes are HTTP in clear text.
     pub(crate) fn of_clear_text(first: &[u8]) -> Option<Self> {
         match first.get(..5)? {
-            b"CONNE" => Some(Self(Cause::HttpsProxyRequest)),
+            b"CONNE" => Some(Self::named(268_435_611, "HTTPS_PROXY_REQUEST")),
             head if [&b"GET "[..], b"POST", b"HEAD", b"PUT "].contains(&&head[..4]) => {
-                Some(Self(Cause::HttpRequest))
+                Some(Self::named(268_435_612, "HTTP_REQUEST"))
             }
             _ => None,
         }
@@ -135,24 +138,23 @@ impl fmt::Display for TlsFailure {
                      OPENSSL_internal:HANDSHAKE_FAILURE_ON_CLIENT_HELLO:TLS_error_end",
                 );
             }
-            Cause::HttpRequest => {
-                return f.write_str(
-                    "TLS_error:|268435612:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end",
-                );
-            }
-            Cause::HttpsProxyRequest => {
-                return f.write_str(
-                    "TLS_error:|268435611:SSL_routines:OPENSSL_internal:HTTPS_PROXY_REQUEST:TLS_error_end",
-                );
-            }
+            Cause::Named(number, name) => return write_named(f, *number, name),
         };
         let known = match error {
             Error::InvalidCertificate(_) => Some((268_435_581, "CERTIFICATE_VERIFY_FAILED")),
-            Error::NoCertificatesPresented => Some((268_435_655, "PEER_DID_NOT_RETURN_A_CERTIFICATE")),
+            Error::NoCertificatesPresented => Some((
+                268_435_648,
+                "PEER_DID_NOT_RETURN_A_CERTIFICATE:peer_did_not_provide_required_client_certificate",
+            )),
             Error::InvalidMessage(
                 InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
             ) => Some((268_435_703, "WRONG_VERSION_NUMBER")),
-            Error::PeerIncompatible(_) => Some((268_435_632, "NO_SHARED_CIPHER")),
+            Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            ) => Some((268_435_696, "UNSUPPORTED_PROTOCOL")),
+            Error::PeerIncompatible(_) => Some((268_435_640, "NO_SHARED_CIPHER")),
             Error::AlertReceived(alert) => alert_name(*alert),
             _ => None,
         };
@@ -162,15 +164,17 @@ impl fmt::Display for TlsFailure {
                 "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:verify_cert_failed:_{}:TLS_error_end",
                 underscored(&verification_text(cause))
             ),
-            (_, Some((number, name))) => {
-                write!(f, "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:TLS_error_end")
-            }
+            (_, Some((number, name))) => write_named(f, number, name),
             (error, None) => write!(f, "TLS_error:|{}:TLS_error_end", underscored(&error.to_string())),
         }
     }
 }
 
 impl std::error::Error for TlsFailure {}
+
+fn write_named(f: &mut fmt::Formatter<'_>, number: u32, name: &str) -> fmt::Result {
+    write!(f, "TLS_error:|{number}:SSL_routines:OPENSSL_internal:{name}:TLS_error_end")
+}
 
 /// Log fields hold no spaces.
 fn underscored(text: &str) -> String {

@@ -4,6 +4,7 @@ mod certificate;
 mod context;
 mod downstream;
 mod failure;
+mod first_record;
 mod identity;
 mod info;
 mod key_schedule;
