@@ -32,7 +32,6 @@ const REASONS: &[(&str, &str)] = &[
     ("bootstrap_extensions", REGISTRY_ONLY),
     ("ca_certificate_provider_instance", CERTIFICATE_PROVIDERS),
     ("cds_resources_locator", XDSTP),
-    ("cel_config", "expressions are parsed from the condition as it stands, without options"),
     ("certificate_provider_instances", CERTIFICATE_PROVIDERS),
     ("cluster_names", "gRPC services are named by grpc_services"),
     ("cluster_specifier_plugins", REGISTRY_ONLY),

@@ -24,7 +24,7 @@ mod tests;
 mod time;
 
 pub use address::{Address, PrefixLength};
-pub use cel::CelExpression;
+pub use cel::{CelExpression, CelOptions};
 pub use context::{
     AddressFact, EmptyContext, FilterStateObject, FormatContext, MetadataSource, NumberFact, StreamSide,
     TextFact, TimePoint, TlsFact,

@@ -1,7 +1,7 @@
 //! The conditions under which a stream is logged.
 
 use dhow_base::{ConfigError, FieldPath, ResponseFlag, ResponseFlags, Rng};
-use dhow_expr::{CelExpression, FormatContext, TextFact, grpc_status};
+use dhow_expr::{CelExpression, CelOptions, FormatContext, TextFact, grpc_status};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_matching::{HeaderMatcher, MetadataMatcher};
 use dhow_proto::Message;
@@ -282,9 +282,8 @@ fn expression(filter: pb::ExtensionFilter, path: &FieldPath) -> Result<CelExpres
     let malformed = |error: dhow_proto::prost::DecodeError| ConfigError::new(path.clone(), error.to_string());
     let ExpressionFilter { expression, cel_config } =
         ExpressionFilter::decode(config.value.as_slice()).map_err(malformed)?;
-    ConfigError::refuse_if(cel_config.is_some(), &path, "cel_config")?;
     let path = path.field("expression");
-    CelExpression::parse(&expression).map_err(|reason| {
+    CelExpression::parse_with(&expression, CelOptions::of(cel_config)).map_err(|reason| {
         // Envoy words this differently from the same fault in a format.
         let reason =
             reason.replacen("Not able to parse expression: ", "Not able to parse filter expression: ", 1);

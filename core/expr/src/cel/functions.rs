@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use dhow_matching::PartialRegex;
 
 use super::ast::{Literal, Node};
+use super::strings::{self, TextFunction};
 use super::time;
 use super::value::{NoValue, Value};
 
@@ -57,9 +58,14 @@ pub(crate) enum Function {
     Timestamp,
     Duration,
     Part(Part),
+    /// `string(...)`.
+    Text,
+    /// `+`, of texts too.
+    AddOrJoin,
+    OfText(TextFunction),
 }
 
-fn no_overload(name: &str) -> String {
+pub(super) fn no_overload(name: &str) -> String {
     format!("failed to create an expression: No overload found in reference resolve step for {name}")
 }
 
@@ -80,6 +86,10 @@ pub(crate) fn call(name: &str, receiver: bool, args: Vec<Node>) -> Result<Node, 
         ("dyn", false, 1) => Function::Dyn,
         ("timestamp", false, 1) => Function::Timestamp,
         ("duration", false, 1) => Function::Duration,
+        ("string", false, 1) => Function::Text,
+        (name, true, operands) if let Some(function) = TextFunction::named(name, operands) => {
+            Function::OfText(function)
+        }
         (name, true, 1 | 2) => Function::Part(part(name).ok_or_else(|| no_overload(name))?),
         _ => return Err(no_overload(name)),
     };
@@ -125,6 +135,9 @@ type Outcome<'a> = Result<Value<'a>, NoValue>;
 
 /// Applies a function to its operands; the parser saw to their number. Indexing is with the attributes, as is `in`.
 pub(crate) fn apply<'a>(function: Function, mut operands: Vec<Value<'a>>) -> Outcome<'a> {
+    if let Function::OfText(function) = function {
+        return strings::apply(function, &operands);
+    }
     let second = if operands.len() > 1 { operands.pop() } else { None };
     let first = operands.pop().ok_or(NoValue)?;
     let Some(second) = second else { return apply_to_one(function, first) };
@@ -138,6 +151,10 @@ pub(crate) fn apply<'a>(function: Function, mut operands: Vec<Value<'a>>) -> Out
         Function::Add | Function::Subtract | Function::Multiply | Function::Divide | Function::Remainder => {
             arithmetic(function, &first, &second)
         }
+        Function::AddOrJoin => match strings::joined(&first, &second) {
+            Some(joined) => Ok(joined),
+            None => arithmetic(Function::Add, &first, &second),
+        },
         Function::Part(part) => match (first, second) {
             (Value::Timestamp(nanos), Value::Text(zone)) => {
                 let offset = time::parse_offset(&zone).ok_or(NoValue)?;
@@ -222,6 +239,7 @@ fn apply_to_one(function: Function, operand: Value<'_>) -> Outcome<'_> {
             size(&operand).and_then(|size| i64::try_from(size).ok()).map(Value::Int).ok_or(NoValue)
         }
         Function::Dyn => Ok(operand),
+        Function::Text => strings::text_of(operand),
         Function::Type => Ok(Value::Type(operand.type_name())),
         Function::Part(part) => match operand {
             Value::Timestamp(nanos) => Ok(Value::Int(time::timestamp_part(nanos, 0, part))),

@@ -3,7 +3,7 @@
 //! An expression is compiled once, from its text (`%CEL(...)%`, the access-log filter) or from the message into which a
 //! control plane parsed it (`Policy.condition` of RBAC), and then evaluated over the attributes of a stream, each of which
 //! is looked up when the expression asks for it. Envoy leaves parts of the language out, and so does this: macros that
-//! iterate are refused, `string()` does not exist, and strings and lists do not add up.
+//! iterate are refused, lists do not add up, and what makes new strings is there only where the configuration says so.
 
 mod ast;
 mod attributes;
@@ -12,6 +12,7 @@ mod functions;
 mod lexer;
 mod message;
 mod parser;
+mod strings;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -25,6 +26,7 @@ use dhow_proto::xds::r#type::v3::cel_expression::ExprSpecifier;
 use crate::context::FormatContext;
 use crate::pb::expr;
 use ast::Node;
+pub use strings::CelOptions;
 use value::Value;
 
 /// A compiled expression.
@@ -43,8 +45,15 @@ impl CelExpression {
     /// functions and macros that there are not, and for expressions that are none; attributes that are not provided are
     /// named.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let root = parser::parse(text)?;
-        Self::checked(root)
+        Self::parse_with(text, CelOptions::default())
+    }
+
+    /// Compiles the text of an expression that may do more than others.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_with(text: &str, options: CelOptions) -> Result<Self, String> {
+        Self::checked(parser::parse(text)?, options)
     }
 
     /// Compiles an expression that was parsed already.
@@ -52,11 +61,19 @@ impl CelExpression {
     /// # Errors
     /// As [`parse`](Self::parse), without those of syntax.
     pub fn from_message(message: &expr::Expr) -> Result<Self, String> {
-        let root = message::node(message)?;
-        Self::checked(root)
+        Self::from_message_with(message, CelOptions::default())
     }
 
-    fn checked(root: Node) -> Result<Self, String> {
+    /// Compiles an expression that was parsed already and may do more than others.
+    ///
+    /// # Errors
+    /// As [`from_message`](Self::from_message).
+    pub fn from_message_with(message: &expr::Expr, options: CelOptions) -> Result<Self, String> {
+        Self::checked(message::node(message)?, options)
+    }
+
+    fn checked(mut root: Node, options: CelOptions) -> Result<Self, String> {
+        strings::permit(&mut root, options)?;
         attributes::check(&root)?;
         let mut early = root.clone();
         let before_response = attributes::forget(&mut early, "response").then(|| early.into());

@@ -145,12 +145,20 @@ pub(crate) fn parse_offset(text: &str) -> Option<i64> {
 
 /// Appends a timestamp with its offset.
 pub(crate) fn append_timestamp(nanos: i128, out: &mut Vec<u8>) {
+    TimeFormat::parse("%Y-%m-%dT%H:%M:%E*S%Ez").append(system_time(nanos), out);
+}
+
+/// Appends a timestamp of Universal Time down to its seconds.
+pub(crate) fn append_seconds(nanos: i128, out: &mut Vec<u8>) {
+    TimeFormat::parse("%Y-%m-%dT%H:%M:%S").append(system_time(nanos), out);
+}
+
+fn system_time(nanos: i128) -> SystemTime {
     let at = |nanos: u128| Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-    let time: SystemTime = match u128::try_from(nanos) {
+    match u128::try_from(nanos) {
         Ok(after) => UNIX_EPOCH + at(after),
         Err(_) => UNIX_EPOCH - at(nanos.unsigned_abs()),
-    };
-    TimeFormat::parse("%Y-%m-%dT%H:%M:%E*S%Ez").append(time, out);
+    }
 }
 
 /// A part of a timestamp, `offset` seconds east of Greenwich.

@@ -1,7 +1,7 @@
 //! `RBAC` and `RBACPerRoute` validated.
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_expr::CelExpression;
+use dhow_expr::{CelExpression, CelOptions};
 use dhow_matching::generic::InputFamily;
 use dhow_proto::envoy::config::rbac::v3::rbac::AuditLoggingOptions;
 use dhow_proto::envoy::config::rbac::v3::{Policy as PolicyMessage, Rbac as RulesMessage, rbac};
@@ -140,7 +140,6 @@ fn read_policy(
         let why = "without effect, as in Envoy 1.40";
         warnings.push(ConfigWarning::new(path.field("checked_condition"), why));
     }
-    ConfigError::refuse_if(cel_config.is_some(), &path, "cel_config")?;
     let at_least_one = |is_empty: bool, field: &str| {
         if is_empty {
             return Err(ConfigError::new(path.field(field), "value must contain at least 1 item(s)"));
@@ -149,7 +148,10 @@ fn read_policy(
     };
     at_least_one(permissions.is_empty(), "permissions")?;
     at_least_one(principals.is_empty(), "principals")?;
-    let condition = condition.as_ref().map(CelExpression::from_message).transpose();
+    let condition = condition
+        .as_ref()
+        .map(|message| CelExpression::from_message_with(message, CelOptions::of(cel_config)))
+        .transpose();
     let condition = condition.map_err(|reason| ConfigError::new(path.field("condition"), reason))?;
     Ok(Policy {
         condition,
