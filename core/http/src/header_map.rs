@@ -192,27 +192,24 @@ impl HeaderMap {
         at as u32
     }
 
-    /// Appends a field of a received request; the name is in lower case, and `host` is kept as `:authority`.
+    /// Appends a field of a received request; `host` is kept as `:authority`.
     ///
     /// Repeats of the headers that Envoy keeps in fixed slots wait for [`HeaderMap::join_repeats`], so that thousands of
     /// them cost no more than their bytes.
-    pub(crate) fn append_request_lower(&mut self, name: &[u8], value: &[u8]) {
-        match KnownHeader::from_lower(name) {
-            None => self.append_other_lower(name, value),
-            Some(KnownHeader::Host) => self.append_slotted(KnownHeader::Authority, value, true),
-            Some(known) => self.append_slotted(known, value, known.joins_in_request()),
+    pub(crate) fn append_request_known(&mut self, known: KnownHeader, value: &[u8]) {
+        match known {
+            KnownHeader::Host => self.append_slotted(KnownHeader::Authority, value, true),
+            known => self.append_slotted(known, value, known.joins_in_request()),
         }
     }
 
-    /// Appends a field of a received response; see [`HeaderMap::append_request_lower`].
-    pub(crate) fn append_response_lower(&mut self, name: &[u8], value: &[u8]) {
-        match KnownHeader::from_lower(name) {
-            None => self.append_other_lower(name, value),
-            Some(known) => self.append_slotted(known, value, known.joins_in_response()),
-        }
+    /// Appends a field of a received response; see [`HeaderMap::append_request_known`].
+    pub(crate) fn append_response_known(&mut self, known: KnownHeader, value: &[u8]) {
+        self.append_slotted(known, value, known.joins_in_response());
     }
 
-    fn append_other_lower(&mut self, name: &[u8], value: &[u8]) {
+    /// Appends a field whose name is in lower case, no [`KnownHeader`] and shorter than 65,536 bytes.
+    pub(crate) fn append_unknown(&mut self, name: &[u8], value: &[u8]) {
         let at = self.arena.len();
         self.arena.extend_from_slice(name);
         self.push_other(at, name.len(), value);
@@ -264,8 +261,8 @@ impl HeaderMap {
         self.entries.len()
     }
 
-    /// Makes a field of the line `name: value\r\n` at `line` of the arena, as [`HeaderMap::append_request_lower`] and
-    /// [`HeaderMap::append_response_lower`] would. The name is in lower case and shorter than 65,536 bytes; `known` tells which one
+    /// Makes a field of the line `name: value\r\n` at `line` of the arena, as [`HeaderMap::append_request_known`] and
+    /// [`HeaderMap::append_response_known`] would. The name is in lower case and shorter than 65,536 bytes; `known` tells which one
     /// it is.
     #[inline]
     pub(crate) fn adopt_line(

@@ -52,7 +52,7 @@ const fn is(byte: u8, class: u8) -> bool {
 }
 
 /// Whether a byte may stand in a header name.
-pub(super) const fn is_token(byte: u8) -> bool {
+pub(crate) const fn is_token(byte: u8) -> bool {
     is(byte, TOKEN)
 }
 
@@ -191,7 +191,7 @@ pub(super) fn path_length(bytes: &[u8]) -> usize {
 }
 
 /// Whether every byte of a header value is fit to be stored as it is: no control character but tab.
-pub(super) fn is_plain_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_plain_value(bytes: &[u8]) -> bool {
     find_control(bytes, 0).is_none()
 }
 

@@ -291,9 +291,15 @@ fn store(name: &[u8], value: &[u8], rules: FieldRules, head: &mut HeaderMap) -> 
         };
     }
     if rules.request {
-        head.append_request_lower(name, value);
+        match KnownHeader::from_lower(name) {
+            Some(known) => head.append_request_known(known, value),
+            None => head.append_unknown(name, value),
+        }
     } else {
-        head.append_response_lower(name, value);
+        match KnownHeader::from_lower(name) {
+            Some(known) => head.append_response_known(known, value),
+            None => head.append_unknown(name, value),
+        }
     }
     if head.joined_len() > rules.max_entries {
         return Err(FieldError::TooMany);

@@ -5,7 +5,7 @@
 //! (Balsa) parser, down to the order in which faults are found; `tests.rs` lists the cases.
 
 mod body;
-mod chars;
+pub(crate) mod chars;
 mod connection;
 mod head;
 mod reason;

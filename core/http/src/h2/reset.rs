@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::frame::code;
+
 /// Why a stream ended early, told in Envoy's terms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -27,32 +29,6 @@ pub enum StreamError {
     /// The head cannot be sent over HTTP/2.
     #[error("{0}")]
     Head(#[from] super::HeadError),
-}
-
-impl From<h2::Error> for StreamError {
-    fn from(error: h2::Error) -> Self {
-        if error.is_io() {
-            return Self::ConnectionTermination(error.to_string());
-        }
-        let Some(reason) = error.reason() else { return Self::LocalReset };
-        if error.is_remote() {
-            return match reason {
-                h2::Reason::REFUSED_STREAM => Self::RemoteRefused,
-                _ if error.is_go_away() => Self::RemoteRefused,
-                h2::Reason::NO_ERROR => Self::RemoteNoError,
-                reason => Self::RemoteReset(reason.into()),
-            };
-        }
-        match reason {
-            h2::Reason::PROTOCOL_ERROR
-            | h2::Reason::FLOW_CONTROL_ERROR
-            | h2::Reason::FRAME_SIZE_ERROR
-            | h2::Reason::COMPRESSION_ERROR
-            | h2::Reason::STREAM_CLOSED
-            | h2::Reason::ENHANCE_YOUR_CALM => Self::Protocol,
-            _ => Self::LocalReset,
-        }
-    }
 }
 
 /// Why a connection ended.
@@ -82,19 +58,6 @@ impl ConnectionError {
     }
 }
 
-impl From<h2::Error> for ConnectionError {
-    fn from(error: h2::Error) -> Self {
-        if error.is_io() {
-            let text = error.to_string();
-            return Self::Io(error.into_io().unwrap_or_else(|| io::Error::other(text)));
-        }
-        match error.reason() {
-            Some(reason) if error.is_remote() => Self::RemoteGoAway(reason.into()),
-            _ => Self::Protocol(error.to_string()),
-        }
-    }
-}
-
 /// The code with which this side resets a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetCode {
@@ -116,17 +79,18 @@ pub enum ResetCode {
     Http11Required,
 }
 
-impl From<ResetCode> for h2::Reason {
-    fn from(code: ResetCode) -> Self {
-        match code {
-            ResetCode::NoError => Self::NO_ERROR,
-            ResetCode::ProtocolError => Self::PROTOCOL_ERROR,
-            ResetCode::InternalError => Self::INTERNAL_ERROR,
-            ResetCode::RefusedStream => Self::REFUSED_STREAM,
-            ResetCode::Cancel => Self::CANCEL,
-            ResetCode::ConnectError => Self::CONNECT_ERROR,
-            ResetCode::EnhanceYourCalm => Self::ENHANCE_YOUR_CALM,
-            ResetCode::Http11Required => Self::HTTP_1_1_REQUIRED,
+impl ResetCode {
+    /// The code on the wire.
+    pub(super) fn value(self) -> u32 {
+        match self {
+            Self::NoError => code::NO_ERROR,
+            Self::ProtocolError => code::PROTOCOL_ERROR,
+            Self::InternalError => code::INTERNAL_ERROR,
+            Self::RefusedStream => code::REFUSED_STREAM,
+            Self::Cancel => code::CANCEL,
+            Self::ConnectError => code::CONNECT_ERROR,
+            Self::EnhanceYourCalm => code::ENHANCE_YOUR_CALM,
+            Self::Http11Required => code::HTTP_1_1_REQUIRED,
         }
     }
 }

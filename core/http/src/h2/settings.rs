@@ -55,31 +55,8 @@ impl Settings {
         Self { send_buffer: bytes.clamp(1, MAX_SEND_BUFFER) as usize, ..self }
     }
 
-    pub(super) fn server(&self) -> h2::server::Builder {
-        let mut builder = h2::server::Builder::new();
-        builder
-            .header_table_size(self.header_table_size)
-            .max_concurrent_streams(self.max_concurrent_streams)
-            .initial_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window)
-            .max_header_list_size(self.max_header_bytes.saturating_mul(2).saturating_add(FIELD_OVERHEAD))
-            .max_send_buffer_size(self.send_buffer);
-        if self.allow_extended_connect {
-            builder.enable_connect_protocol();
-        }
-        builder
-    }
-
-    pub(super) fn client(&self) -> h2::client::Builder {
-        let mut builder = h2::client::Builder::new();
-        builder
-            .header_table_size(self.header_table_size)
-            .initial_max_send_streams(self.max_concurrent_streams as usize)
-            .initial_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window)
-            .max_header_list_size(self.max_header_bytes)
-            .max_send_buffer_size(self.send_buffer)
-            .enable_push(false);
-        builder
+    /// Bytes up to which a server's heads are read, each field counted with its overhead.
+    pub(super) fn max_decoded_head(&self) -> usize {
+        self.max_header_bytes.saturating_mul(2).saturating_add(FIELD_OVERHEAD) as usize
     }
 }

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 
+use super::head::{HeadKind, HeadReader};
+use super::hpack::{Decoder, Encoder};
 use super::*;
 use crate::{HeaderMap, KnownHeader};
 
@@ -217,13 +219,13 @@ fn pings_are_answered() {
 
 #[test]
 fn heads_that_http2_cannot_carry_are_refused() {
-    let request = |entries: &[(&str, &str)]| convert::to_request(&head(entries)).map(|_| ()).unwrap_err();
+    let request = |entries: &[(&str, &str)]| head::check(&head(entries), HeadKind::Request).unwrap_err();
     assert_eq!(request(&[(":method", ""), (":path", "/")]), HeadError::Method);
     assert_eq!(request(&[(":method", "GET"), (":path", "\u{1}"), (":authority", "h")]), HeadError::Path);
     assert_eq!(request(&[(":method", "GET"), (":path", "/"), (":authority", "a b")]), HeadError::Authority);
     let invalid = [(":method", "GET"), (":path", "/"), (":authority", "h"), ("x y", "z")];
     assert_eq!(request(&invalid), HeadError::Field);
-    assert_eq!(convert::to_response(&head(&[("x", "y")])).map(|_| ()).unwrap_err(), HeadError::Status);
+    assert_eq!(head::check(&head(&[("x", "y")]), HeadKind::Response), Err(HeadError::Status));
 }
 
 /// What the server announces, frame by frame, as measured on Envoy 1.40.0.
@@ -327,16 +329,18 @@ fn responses_of_one_turn_leave_in_few_writes() {
 
 #[test]
 fn known_headers_keep_their_ids_over_the_conversion() {
-    let request = convert::to_request(&head(&[
+    let request = head(&[
         (":method", "GET"),
         (":path", "/"),
         (":authority", "h"),
         ("user-agent", "u"),
         ("x-envoy-retry-on", "5xx"),
-    ]))
-    .unwrap();
-    let mut back = HeaderMap::new();
-    convert::from_request(&request, &mut back);
+    ]);
+    let mut block = Vec::new();
+    head::write(&request, HeadKind::Request, &mut Encoder::new(), &mut block);
+    let mut reader = HeadReader::new(HeaderMap::new(), HeadKind::Request, 1000);
+    Decoder::new().decode(&block, |known, name, value| reader.field(known, name, value)).unwrap();
+    let back = reader.finish().head;
     assert_eq!(back.get_known(KnownHeader::UserAgent), Some(&b"u"[..]));
     assert_eq!(back.get_known(KnownHeader::XEnvoyRetryOn), Some(&b"5xx"[..]));
 }

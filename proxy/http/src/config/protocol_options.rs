@@ -184,11 +184,8 @@ pub(super) fn lower_http2(
     if let Some((_, field, why)) = refused.into_iter().find(|(is_set, ..)| *is_set) {
         return Err(ConfigError::new(path.field(field), why));
     }
-    let bounded =
-        "without effect: the codec queues no more than one answer to a control frame, and data by bytes";
     let without_effect = [
-        (max_outbound_frames.is_some(), "max_outbound_frames", bounded),
-        (max_outbound_control_frames.is_some(), "max_outbound_control_frames", bounded),
+        (max_outbound_frames.is_some(), "max_outbound_frames", "without effect: data is bounded by bytes"),
         (enable_huffman_encoding.is_some(), "enable_huffman_encoding", NO_OGHTTP2),
         (stream_reset_burst.is_some(), "stream_reset_burst", "the codec has a limit of its own for this"),
         (stream_reset_rate.is_some(), "stream_reset_rate", "the codec has a limit of its own for this"),
@@ -218,6 +215,7 @@ pub(super) fn lower_http2(
                 .map_or(limits.priorities_per_stream, |max| max.value),
             window_updates_per_data: max_inbound_window_update_frames_per_data_frame_sent
                 .map_or(limits.window_updates_per_data, |max| max.value),
+            control_frames: max_outbound_control_frames.map_or(limits.control_frames, |max| max.value),
         },
         ..defaults
     };

@@ -274,6 +274,7 @@ fn count_failure(manager: &Manager, error: &ConnectionError) {
         ConnectionError::Violation(Violation::WindowUpdates) => {
             stats.inbound_window_update_frames_flood().inc();
         }
+        ConnectionError::Violation(Violation::ControlFrames) => stats.outbound_control_flood().inc(),
         error => {
             if matches!(error, ConnectionError::Malformed) {
                 stats.rx_messaging_error().inc();

@@ -1,6 +1,6 @@
 //! An HTTP/2 connection to a host, shared by many streams.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::reset::{Reset, ResetKind};
 
 /// A connection that streams can be opened on.
 pub(crate) struct H2Connection {
-    sender: RefCell<Sender>,
+    sender: Sender,
     guard: ConnectionGuard,
     active: Cell<usize>,
     closed: Cell<bool>,
@@ -68,7 +68,7 @@ impl H2Connection {
             .await
             .map_err(|error| Reset::with_transport(ResetKind::RemoteConnectionFailure, error.to_string()))?;
         let this = Rc::new(Self {
-            sender: RefCell::new(sender),
+            sender,
             guard,
             active: Cell::new(0),
             closed: Cell::new(false),
@@ -110,20 +110,15 @@ impl H2Connection {
 
     /// Streams that can be opened now without waiting.
     pub(crate) fn room(&self) -> usize {
-        let mut sender = self.sender.borrow_mut();
-        if self.is_over(&mut sender) || self.is_worn_out() {
+        if self.is_draining() || self.is_worn_out() {
             return 0;
         }
-        sender.max_concurrent_streams().min(self.max_streams).saturating_sub(self.active.get())
+        self.sender.max_concurrent_streams().min(self.max_streams).saturating_sub(self.active.get())
     }
 
     /// Whether the connection takes no more streams: it ended, drains or has had its number of requests.
     pub(crate) fn is_draining(&self) -> bool {
-        self.is_over(&mut self.sender.borrow_mut())
-    }
-
-    fn is_over(&self, sender: &mut Sender) -> bool {
-        self.closed.get() || self.has_expired() || sender.is_draining()
+        self.closed.get() || self.has_expired() || self.sender.is_draining()
     }
 
     /// Whether the connection is to carry no further streams because of its age.
@@ -238,6 +233,7 @@ impl Driver {
             Violation::EmptyFrames => stats.inbound_empty_frames_flood().inc(),
             Violation::Priorities => stats.inbound_priority_frames_flood().inc(),
             Violation::WindowUpdates => stats.inbound_window_update_frames_flood().inc(),
+            Violation::ControlFrames => stats.outbound_control_flood().inc(),
             Violation::FirstFrame => {}
         }
         End::Ours
@@ -268,12 +264,7 @@ impl StreamSlot {
         end: bool,
         meter: Option<&Arc<ByteMeter>>,
     ) -> Result<(PendingResponse, SendBody), Reset> {
-        // The sender of the connection may be waiting for a stream to be opened on the wire; a handle of our own is not.
-        let mut sender = self.connection.sender.borrow().clone();
-        Ok(match meter {
-            Some(meter) => sender.send_metered_request(head, end, meter.clone())?,
-            None => sender.send_request(head, end)?,
-        })
+        Ok(self.connection.sender.open(head, end, meter.cloned())?)
     }
 }
 

@@ -322,7 +322,6 @@ fn lower_http2(
         initial_connection_window_size,
         allow_connect,
         allow_metadata,
-        // What the codec bounds in another way.
         max_outbound_frames,
         max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload,
@@ -349,7 +348,6 @@ fn lower_http2(
     refuse(&custom_settings_parameters, || path.field("custom_settings_parameters"))?;
     for (field, is_set) in [
         ("max_outbound_frames", max_outbound_frames.is_some()),
-        ("max_outbound_control_frames", max_outbound_control_frames.is_some()),
         ("max_metadata_size", max_metadata_size.is_some()),
         ("enable_huffman_encoding", enable_huffman_encoding.is_some()),
         ("max_header_field_size_kb", max_header_field_size_kb.is_some()),
@@ -376,6 +374,8 @@ fn lower_http2(
                 .unwrap_or(FrameLimits::DEFAULT.priorities_per_stream),
             window_updates_per_data: number(max_inbound_window_update_frames_per_data_frame_sent)
                 .unwrap_or(FrameLimits::DEFAULT.window_updates_per_data),
+            control_frames: number(max_outbound_control_frames)
+                .unwrap_or(FrameLimits::DEFAULT.control_frames),
         },
     })
 }

@@ -1,39 +1,33 @@
 //! The two directions of a stream's body.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::convert::{from_trailers, to_trailers};
+use super::shared::Handle;
 use super::{ResetCode, StreamError};
 use crate::HeaderMap;
 
 /// The direction that this side receives.
 #[derive(Debug)]
 pub struct RecvBody {
-    inner: h2::RecvStream,
+    handle: Handle,
 }
 
 impl RecvBody {
-    pub(super) fn new(inner: h2::RecvStream) -> Self {
-        Self { inner }
+    pub(super) fn new(handle: Handle) -> Self {
+        Self { handle }
     }
 
     /// The next data, `None` behind the last. The peer may send as much again only after [`RecvBody::release`].
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
-        match ready!(self.inner.poll_data(cx)) {
-            Some(Ok(data)) => Poll::Ready(Some(Ok(data))),
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            None => Poll::Ready(None),
-        }
+        self.handle.core.borrow_mut().poll_data(self.handle.key, cx)
     }
 
     /// Gives flow-control credit back: this many of the received bytes are no longer held here.
     pub fn release(&mut self, bytes: usize) {
-        // Releasing more than was received is the only error, and a stream that is gone needs no credit.
-        let released = self.inner.flow_control().release_capacity(bytes);
-        debug_assert!(released.is_ok(), "more flow-control credit released than was used");
+        self.handle.core.borrow_mut().release(self.handle.key, bytes);
     }
 
     /// The trailers, to be asked for behind the last data; tells whether there are any.
@@ -42,19 +36,12 @@ impl RecvBody {
         cx: &mut Context<'_>,
         trailers: &mut HeaderMap,
     ) -> Poll<Result<bool, StreamError>> {
-        match ready!(self.inner.poll_trailers(cx)) {
-            Ok(Some(received)) => {
-                from_trailers(&received, trailers);
-                Poll::Ready(Ok(true))
-            }
-            Ok(None) => Poll::Ready(Ok(false)),
-            Err(error) => Poll::Ready(Err(error.into())),
-        }
+        self.handle.core.borrow_mut().poll_trailers(self.handle.key, cx, trailers)
     }
 
     /// Whether it is known that nothing more comes, neither data nor trailers.
     pub fn is_end(&self) -> bool {
-        self.inner.is_end_stream()
+        self.handle.core.borrow().is_received(self.handle.key)
     }
 
     /// [`RecvBody::poll_data`] as a future.
@@ -68,75 +55,52 @@ impl RecvBody {
     }
 }
 
+impl Drop for RecvBody {
+    fn drop(&mut self) {
+        self.handle.core.borrow_mut().drop_reader(self.handle.key);
+    }
+}
+
 /// The direction that this side sends.
 #[derive(Debug)]
 pub struct SendBody {
-    inner: h2::SendStream<Bytes>,
+    handle: Handle,
 }
 
 impl SendBody {
-    pub(super) fn new(inner: h2::SendStream<Bytes>) -> Self {
-        Self { inner }
+    pub(super) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Waits until at least one of `wanted` bytes can be sent at once, and tells how many can.
     ///
     /// [`SendBody::send_data`] takes more than that and keeps it; to follow the peer's pace, send no more than this.
     pub fn poll_capacity(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, StreamError>> {
-        if wanted == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        self.inner.reserve_capacity(wanted);
-        loop {
-            let ready = self.inner.capacity();
-            if ready > 0 {
-                return Poll::Ready(Ok(ready.min(wanted)));
-            }
-            match ready!(self.inner.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(error.into())),
-                None => return Poll::Ready(Err(self.ended(cx))),
-            }
-        }
-    }
-
-    /// Why a stream that can no longer send ended.
-    fn ended(&mut self, cx: &mut Context<'_>) -> StreamError {
-        match self.poll_reset(cx) {
-            Poll::Ready(error) => error,
-            Poll::Pending => StreamError::LocalReset,
-        }
+        self.handle.core.borrow_mut().poll_capacity(self.handle.key, cx, wanted)
     }
 
     /// Queues data, `end` with the last.
     pub fn send_data(&mut self, data: Bytes, end: bool) -> Result<(), StreamError> {
-        self.inner.send_data(data, end).map_err(StreamError::from)
+        self.handle.core.borrow_mut().send_data(self.handle.key, data, end)
     }
 
     /// Queues the trailers, which end the stream.
     pub fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), StreamError> {
-        let trailers = to_trailers(trailers)?;
-        self.inner.send_trailers(trailers).map_err(StreamError::from)
-    }
-
-    /// The number of the stream.
-    pub(super) fn stream_id(&self) -> u32 {
-        self.inner.stream_id().as_u32()
+        self.handle.core.borrow_mut().send_trailers(self.handle.key, trailers)
     }
 
     /// Ends the stream in both directions with an error.
     pub fn reset(&mut self, code: ResetCode) {
-        self.inner.send_reset(code.into());
+        self.handle.core.borrow_mut().reset_by_owner(self.handle.key, code);
     }
 
     /// Ready when the peer reset the stream or the connection ended.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        Poll::Ready(match ready!(self.inner.poll_reset(cx)) {
-            Ok(h2::Reason::REFUSED_STREAM) => StreamError::RemoteRefused,
-            Ok(h2::Reason::NO_ERROR) => StreamError::RemoteNoError,
-            Ok(reason) => StreamError::RemoteReset(reason.into()),
-            Err(error) => error.into(),
-        })
+        self.handle.core.borrow_mut().poll_reset(self.handle.key, cx)
     }
 
     /// Sends all of the data at the peer's pace.

@@ -1,0 +1,381 @@
+//! Moves the frames of a connection: reads and judges those that come, and writes what waits.
+
+mod control;
+mod data;
+mod heads;
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::frame::{FrameHead, HEAD_LENGTH, MAX_PAYLOAD, code, kind};
+use super::hpack::Decoder;
+use super::limits::Violation;
+use super::pool;
+use super::shared::{Core, Farewell, Key, PeerFarewell, SharedCore, Side};
+use super::{ConnectionError, StreamError};
+use control::{on_goaway, on_ping, on_priority, on_reset, on_settings, on_window_update};
+use heads::Block;
+
+/// Room for what is read at once.
+const READ_ROOM: usize = 32 * 1024;
+/// A read with less room than this is not worth its call.
+const LEAST_ROOM: usize = 4 * 1024;
+/// Streams that are handed out before those who serve them have their turn.
+const BURST: usize = 32;
+
+/// A frame that breaks the protocol.
+#[derive(Debug)]
+enum Fault {
+    /// Its stream is over.
+    Stream(u32, u32),
+    /// The connection is over, which the peer is told with a code.
+    Connection(u32, &'static str),
+    /// The connection is over without a word, as Envoy ends it.
+    Silent(&'static str),
+    /// The connection is over because of a message, unless the settings say that only its stream is.
+    Malformed(u32),
+    Violation(Violation),
+}
+
+impl From<Violation> for Fault {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+const fn broken(what: &'static str) -> Fault {
+    Fault::Connection(code::PROTOCOL_ERROR, what)
+}
+
+const fn silent(what: &'static str) -> Fault {
+    Fault::Silent(what)
+}
+
+const fn bad_size(what: &'static str) -> Fault {
+    Fault::Connection(code::FRAME_SIZE_ERROR, what)
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The peer ended it, or there is nothing left to do.
+    Peaceful,
+    Failed(ConnectionError),
+}
+
+/// The side of a connection that has the transport.
+#[derive(Debug)]
+pub(super) struct Driver<T> {
+    io: T,
+    pub(super) core: SharedCore,
+    read: BytesMut,
+    decoder: Decoder,
+    block: Option<Block>,
+    /// How it ends, once what waits was written and the transport shut down.
+    ending: Option<Ending>,
+    /// Streams that were handed out in this turn.
+    burst: usize,
+    /// Streams whose heads were malformed, since the last time that somebody asked.
+    pub(super) malformed: usize,
+}
+
+impl<T> Drop for Driver<T> {
+    fn drop(&mut self) {
+        self.core
+            .borrow_mut()
+            .end(StreamError::ConnectionTermination("the connection was closed".to_owned()));
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
+    pub(super) fn new(io: T, core: SharedCore) -> Self {
+        Self {
+            io,
+            core,
+            read: BytesMut::new(),
+            decoder: Decoder::new(),
+            block: None,
+            ending: None,
+            burst: 0,
+            malformed: 0,
+        }
+    }
+
+    /// Writes what waits.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut core = self.core.borrow_mut();
+        let polled = core.out.poll_write(cx, &mut self.io);
+        core.resume_waiting();
+        // What was let go on has its turn before the next write.
+        polled
+    }
+
+    /// Waits for bytes that a client sends first; `false` when it sends others.
+    pub(super) fn poll_expect(&mut self, cx: &mut Context<'_>, expected: &[u8]) -> Poll<io::Result<bool>> {
+        loop {
+            let have = self.read.len().min(expected.len());
+            if self.read[..have] != expected[..have] {
+                return Poll::Ready(Ok(false));
+            }
+            if have == expected.len() {
+                self.read.advance(have);
+                return Poll::Ready(Ok(true));
+            }
+            match self.poll_read(cx)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            self.read = pool::take_read();
+        }
+        if self.read.capacity() - self.read.len() < LEAST_ROOM {
+            self.read.reserve(READ_ROOM);
+        }
+        pin!(self.io.read_buf(&mut self.read)).poll(cx)
+    }
+
+    /// Moves frames until a stream is to be accepted (`Pending` of the connection otherwise) or the connection is over. What waits is
+    /// written when nothing more is to be read.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Key, Ending>> {
+        self.core.borrow_mut().set_driver(cx);
+        loop {
+            if self.ending.is_some() {
+                return self.poll_end(cx).map(Err);
+            }
+            if self.burst == BURST {
+                self.burst = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Some(key) = self.core.borrow_mut().pop_accepted() {
+                self.burst += 1;
+                return Poll::Ready(Ok(key));
+            }
+            match self.take_frames() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(fault) => {
+                    if let Some(ending) = self.on_fault(fault) {
+                        return Poll::Ready(Err(ending));
+                    }
+                    continue;
+                }
+            }
+            if self.is_finished() {
+                self.ending = Some(self.peaceful_ending());
+                continue;
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => {
+                    self.fail(StreamError::ConnectionTermination("connection closed by the peer".to_owned()));
+                    self.ending = Some(Ending::Peaceful);
+                    continue;
+                }
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(error)) => {
+                    self.fail(StreamError::ConnectionTermination(error.to_string()));
+                    return Poll::Ready(Err(Ending::Failed(ConnectionError::Io(error))));
+                }
+                Poll::Pending => {}
+            }
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                self.fail(StreamError::ConnectionTermination(error.to_string()));
+                return Poll::Ready(Err(Ending::Failed(ConnectionError::Io(error))));
+            }
+            if self.is_finished() {
+                continue;
+            }
+            self.rest();
+            self.burst = 0;
+            return Poll::Pending;
+        }
+    }
+
+    /// Gives memory back when nothing is under way.
+    fn rest(&mut self) {
+        let mut core = self.core.borrow_mut();
+        if self.read.is_empty() && !core.has_streams() {
+            pool::give_read(std::mem::take(&mut self.read));
+            core.shrink();
+        }
+    }
+
+    /// Whether nothing more is to happen on the connection.
+    fn is_finished(&self) -> bool {
+        let core = self.core.borrow();
+        let has_no_use = core.side == Side::Client && core.senders == 0 && !core.has_streams();
+        let said_farewell = core.farewell == Farewell::Said && core.open() == 0;
+        let heard_farewell = core.side == Side::Client && core.peer_farewell.is_some() && core.open() == 0;
+        has_no_use || said_farewell || heard_farewell || core.farewell == Farewell::Abrupt
+    }
+
+    fn peaceful_ending(&self) -> Ending {
+        match self.core.borrow().peer_farewell {
+            Some(PeerFarewell { code, .. }) if code != code::NO_ERROR => {
+                Ending::Failed(ConnectionError::RemoteGoAway(code))
+            }
+            _ => Ending::Peaceful,
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        // The farewell is worth a try; the connection is over whatever comes of it.
+        let written = match self.poll_flush(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.io).poll_shutdown(cx),
+            other => other,
+        };
+        if written.is_pending() && self.core.borrow().farewell != Farewell::None {
+            return Poll::Pending;
+        }
+        self.fail(StreamError::ConnectionTermination("the connection was closed".to_owned()));
+        Poll::Ready(self.ending.take().unwrap_or(Ending::Peaceful))
+    }
+
+    fn fail(&mut self, error: StreamError) {
+        self.core.borrow_mut().end(error);
+    }
+
+    /// What comes of a fault: an ending that is not to wait for anything, or one that is set up here.
+    fn on_fault(&mut self, fault: Fault) -> Option<Ending> {
+        match fault {
+            Fault::Stream(id, code) => {
+                self.reset(id, code);
+                None
+            }
+            Fault::Malformed(id) => {
+                self.malformed += 1;
+                if self.core.borrow().settings.stream_errors {
+                    self.reset(id, code::PROTOCOL_ERROR);
+                    return None;
+                }
+                self.fail(StreamError::Protocol);
+                self.ending = Some(Ending::Failed(ConnectionError::Malformed));
+                None
+            }
+            Fault::Silent(text) => {
+                self.fail(StreamError::Protocol);
+                self.ending = Some(Ending::Failed(ConnectionError::Protocol(text.to_owned())));
+                None
+            }
+            Fault::Connection(code, text) => {
+                let mut core = self.core.borrow_mut();
+                core.abrupt_farewell(code);
+                core.end(StreamError::Protocol);
+                self.ending = Some(Ending::Failed(ConnectionError::Protocol(text.to_owned())));
+                None
+            }
+            Fault::Violation(violation) => {
+                let ending = Ending::Failed(ConnectionError::Violation(violation));
+                if violation != Violation::FirstFrame {
+                    return Some(ending);
+                }
+                let mut core = self.core.borrow_mut();
+                core.abrupt_farewell(code::PROTOCOL_ERROR);
+                core.end(StreamError::Protocol);
+                self.ending = Some(ending);
+                None
+            }
+        }
+    }
+
+    fn reset(&mut self, id: u32, code: u32) {
+        let mut core = self.core.borrow_mut();
+        match core.find(id) {
+            Some(key) => core.reset(key, code, StreamError::Protocol),
+            None => core.send_reset(id, code),
+        }
+    }
+
+    /// Takes the frames that have come whole, up to one that opens a stream; tells whether there was any.
+    fn take_frames(&mut self) -> Result<bool, Fault> {
+        let mut any = false;
+        while self.core.borrow().accepted() < BURST
+            && let Some(bytes) = self.read.first_chunk::<HEAD_LENGTH>()
+        {
+            let head = FrameHead::parse(bytes);
+            if head.length > MAX_PAYLOAD {
+                let is_first = !self.core.borrow().watch.has_begun();
+                return Err(if is_first {
+                    Violation::FirstFrame.into()
+                } else {
+                    bad_size("the frame is too large")
+                });
+            }
+            if self.read.len() < head.total() {
+                if self.read.capacity() < head.total() {
+                    self.read.reserve(head.total() + READ_ROOM);
+                }
+                break;
+            }
+            any = true;
+            let core = self.core.clone();
+            let mut core = core.borrow_mut();
+            let outcome = self.take_frame(&head, &mut core);
+            core.judge_answers().map_or(Ok(()), |violation| Err(Fault::Violation(violation)))?;
+            outcome?;
+        }
+        Ok(any)
+    }
+
+    fn take_frame(&mut self, head: &FrameHead, core: &mut Core) -> Result<(), Fault> {
+        let opens = head.kind == kind::HEADERS && core.side == Side::Server && head.stream > core.last_peer;
+        let payload = &self.read[HEAD_LENGTH..head.total()];
+        if let Some(violation) = core.watch.received(head, payload, opens) {
+            self.read.advance(head.total());
+            return Err(violation.into());
+        }
+        let of_block = head.kind == kind::CONTINUATION;
+        if self.block.as_ref().is_some_and(|block| !of_block || block.stream != head.stream) {
+            return Err(broken("a head is interrupted by another frame"));
+        }
+        match head.kind {
+            kind::DATA => return self.on_data(head, core),
+            kind::HEADERS | kind::CONTINUATION => return self.on_block(head, core),
+            _ => {}
+        }
+        let outcome = match head.kind {
+            kind::PRIORITY => on_priority(payload),
+            kind::RST_STREAM => on_reset(head, payload, core),
+            kind::SETTINGS => on_settings(head, payload, core, &mut self.decoder),
+            kind::PUSH_PROMISE => Err(silent("streams are not to be pushed")),
+            kind::PING => on_ping(head, payload, core),
+            kind::GOAWAY => on_goaway(head, payload, core),
+            kind::WINDOW_UPDATE => on_window_update(head, payload, core),
+            _ => Ok(()),
+        };
+        self.read.advance(head.total());
+        outcome
+    }
+
+    /// Ready when the peer ended its direction; what it sends before is dropped.
+    pub(super) fn poll_peer_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut room = [const { std::mem::MaybeUninit::uninit() }; 1024];
+            let mut buffer = ReadBuf::uninit(&mut room);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Whether a stream was never opened.
+fn is_idle(id: u32, core: &Core) -> bool {
+    match (core.side, id % 2) {
+        (Side::Server, 1) => id > core.last_peer,
+        (Side::Client, 1) => id >= core.next_stream(),
+        _ => true,
+    }
+}
