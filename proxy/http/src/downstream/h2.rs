@@ -1,10 +1,10 @@
 //! HTTP/2 downstream: one stream of a connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dhow_http::h2::{RecvBody, ResetCode, Responder, SendBody};
@@ -33,6 +33,51 @@ pub(crate) struct Streams {
     pub(crate) draining: Cell<bool>,
     /// What the first request told of the client.
     pub(crate) family: Cell<ClientFamily>,
+    pub(crate) resets: PrematureResets,
+}
+
+/// Streams that the client gave up at once: many of them are an attack. Envoy's
+/// `overload.premature_reset_total_stream_count` and `overload.premature_reset_min_stream_lifetime_seconds`, with their defaults.
+#[derive(Debug, Default)]
+pub(crate) struct PrematureResets {
+    ended: Cell<u64>,
+    premature: Cell<u64>,
+    task: RefCell<Option<Waker>>,
+}
+
+impl PrematureResets {
+    /// Streams after which the connection is judged by the share of those that were given up.
+    const STREAMS: u64 = 500;
+    /// Streams that live longer, in whole seconds, are not given up at once.
+    const LIFETIME_S: u64 = 1;
+
+    /// Counts a stream that ended after some time, with or without a response.
+    pub(crate) fn on_end(&self, lifetime: Duration, answered: bool) {
+        self.ended.set(self.ended.get() + 1);
+        if answered || lifetime.as_secs() > Self::LIFETIME_S {
+            return;
+        }
+        self.premature.set(self.premature.get() + 1);
+        if self.are_too_many()
+            && let Some(task) = self.task.take()
+        {
+            task.wake();
+        }
+    }
+
+    /// Whether half of the streams were given up, or will have been whatever the rest do.
+    pub(crate) fn are_too_many(&self) -> bool {
+        let premature = self.premature.get();
+        premature > 0 && premature * 2 >= self.ended.get().max(Self::STREAMS)
+    }
+
+    /// Wakes this task when they are.
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
 }
 
 impl Streams {
@@ -43,6 +88,7 @@ impl Streams {
             codec_failed: Cell::new(false),
             draining: Cell::new(false),
             family: Cell::default(),
+            resets: PrematureResets::default(),
         }
     }
 }

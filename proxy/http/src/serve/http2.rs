@@ -93,6 +93,10 @@ pub(super) async fn serve(
                         manager.stats.http2().keepalive_timeout().inc();
                         End::LOCAL
                     }
+                    Over::Resets => {
+                        manager.stats.manager.downstream_rq_too_many_premature_resets().inc();
+                        End::LOCAL
+                    }
                     Over::Ended if server.given_up => server.linger().await,
                     Over::Ended if server.draining => End::LOCAL,
                     Over::Ended => End::REMOTE,
@@ -109,6 +113,8 @@ enum Over {
     Failed(ConnectionError),
     /// The client did not answer a ping.
     Unanswered,
+    /// The client gave up too many streams at once.
+    Resets,
     Ended,
 }
 
@@ -130,6 +136,10 @@ struct Server {
 impl Server {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<ServerStream, Over>> {
         loop {
+            if self.streams.resets.are_too_many() && !self.draining {
+                return Poll::Ready(Err(Over::Resets));
+            }
+            self.streams.resets.watch(cx);
             // The response that says so wakes this task.
             if self.streams.draining.get() && !self.draining {
                 self.drain();
@@ -336,6 +346,8 @@ async fn serve_stream(
         None => _ = exchange.run(&mut down, &mut timer).await,
     }
     drop(streams);
+    let lifetime = clock::now().saturating_duration_since(exchange.info.start);
+    siblings.resets.on_end(lifetime, exchange.info.response_code.is_some());
     drop(exchange);
     drop(down);
     siblings.active.set(siblings.active.get() - 1);
