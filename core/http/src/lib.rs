@@ -1,9 +1,10 @@
-//! HTTP messages and their codecs: the header map, body frames, the sans-IO HTTP/1 codec and the HTTP/2 adapter.
+//! HTTP messages and their codecs: the header map, body frames, the sans-IO HTTP/1 codec and HTTP/2.
 //! It must not know routes, clusters, filters or configuration messages.
 
 pub mod grpc;
 pub mod h1;
 pub mod h2;
+mod head_pool;
 mod header_map;
 mod known;
 mod meter;

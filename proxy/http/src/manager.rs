@@ -21,10 +21,8 @@ use crate::stats::HttpStats;
 use crate::stream::{FilterSlot, Responder};
 use crate::upstream::HttpPools;
 
-/// Header maps, and as many chains of filters, kept for reuse per worker and connection manager.
-const POOLED_HEADS: usize = 256;
-/// A map that grew beyond this many bytes is not kept.
-const POOLED_HEAD_BYTES: usize = 16 * 1024;
+/// Chains of filters kept for reuse per worker and connection manager.
+const POOLED_CHAINS: usize = 256;
 
 /// A connection manager on one worker.
 pub(crate) struct Manager {
@@ -39,7 +37,6 @@ pub(crate) struct Manager {
     pub(crate) responder: Option<Rc<dyn Responder>>,
     routes: RefCell<CachedRoutes>,
     route_stats: RefCell<CachedRouteStats>,
-    heads: RefCell<Vec<HeaderMap>>,
     chains: RefCell<Vec<Vec<FilterSlot>>>,
 }
 
@@ -66,7 +63,6 @@ impl Manager {
             responder,
             routes: RefCell::new(routes.cached()),
             route_stats: RefCell::new(routes.cached_stats()),
-            heads: RefCell::default(),
             chains: RefCell::default(),
         })
     }
@@ -115,16 +111,12 @@ impl Manager {
 
     /// An empty header map.
     pub(crate) fn take_head(&self) -> HeaderMap {
-        self.heads.borrow_mut().pop().unwrap_or_default()
+        HeaderMap::reused()
     }
 
     /// Keeps a header map for reuse.
-    pub(crate) fn give_head(&self, mut head: HeaderMap) {
-        let mut heads = self.heads.borrow_mut();
-        if heads.len() < POOLED_HEADS && head.capacity_bytes() <= POOLED_HEAD_BYTES {
-            head.clear();
-            heads.push(head);
-        }
+    pub(crate) fn give_head(&self, head: HeaderMap) {
+        head.recycle();
     }
 
     /// Filters that served another stream, made by the configured chain alone; none of them, only room, when there are no such.
@@ -143,7 +135,7 @@ impl Manager {
             chain.clear();
         }
         let mut chains = self.chains.borrow_mut();
-        if chains.len() < POOLED_HEADS {
+        if chains.len() < POOLED_CHAINS {
             chains.push(chain);
         }
     }

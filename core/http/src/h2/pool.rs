@@ -5,36 +5,19 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-use crate::HeaderMap;
-
 /// Pieces of each kind that are kept.
 const KEPT: usize = 64;
 /// Memory of more bytes than this is not kept.
 const MOST_BYTES: usize = 64 * 1024;
-/// A head that grew beyond this many bytes is not kept.
-const MOST_HEAD_BYTES: usize = 8 * 1024;
 
 #[derive(Default)]
 struct Pool {
-    heads: Vec<HeaderMap>,
     reads: Vec<BytesMut>,
     writes: Vec<Vec<u8>>,
 }
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
-}
-
-/// A head to be filled; what is in it is nobody's.
-pub(super) fn take_head() -> HeaderMap {
-    POOL.with_borrow_mut(|pool| pool.heads.pop()).unwrap_or_default()
-}
-
-/// Keeps the memory of a head.
-pub(super) fn give_head(head: HeaderMap) {
-    if head.capacity_bytes() <= MOST_HEAD_BYTES {
-        POOL.with_borrow_mut(|pool| keep(&mut pool.heads, head));
-    }
 }
 
 /// Room to read into.

@@ -8,7 +8,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::driver::{Driver, Ending};
 use super::frame::PREFACE;
-use super::pool;
 use super::shared::{Core, Handle, Side};
 use super::{ConnectionError, FrameCounts, Pinger, RecvBody, ResetCode, SendBody, Settings, StreamError};
 use crate::{ByteMeter, HeaderMap};
@@ -106,7 +105,7 @@ impl ServerStream {
     pub fn into_parts(self, head: &mut HeaderMap) -> (RecvBody, Responder) {
         if let Some(received) = self.handle.take_head() {
             let used = std::mem::replace(head, received);
-            pool::give_head(used);
+            used.recycle();
         }
         (RecvBody::new(self.handle.clone()), Responder { handle: self.handle })
     }

@@ -17,7 +17,6 @@ use super::frame::{DEFAULT_WINDOW, MAX_PAYLOAD, PREFACE, code, flag, kind, setti
 use super::hpack::Encoder;
 use super::limits::{FrameCounts, Watch};
 use super::outbox::Outbox;
-use super::pool;
 use super::state::{StreamState, keep_waker};
 use super::{Settings, StreamError};
 use crate::HeaderMap;
@@ -309,7 +308,7 @@ impl Core {
         stream.serial = 0;
         let heads = [stream.head.take(), stream.trailers.take()];
         (stream.recv_task, stream.send_task, stream.reset_task, stream.meter) = (None, None, None, None);
-        heads.into_iter().flatten().for_each(pool::give_head);
+        heads.into_iter().flatten().for_each(HeaderMap::recycle);
         if id != 0 {
             self.ids.remove(&id);
         }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use dhow_expr::grpc_to_http_status;
+use dhow_http::h1::{BodyLength, ResponseInfo};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{LogMoment, Protocol};
 use dhow_proxy_runtime::DeadlineTimer;
@@ -272,6 +273,13 @@ impl RequestGuard {
     pub(crate) fn count_given_up(&self, stream: &UpstreamStream) {
         if matches!(stream, UpstreamStream::H2(_)) {
             self.cluster.info().stats.upstream_rq_tx_reset().inc();
+        }
+    }
+
+    /// Counts a stream that is let go at the head of its response: one that has more to come, or to be sent, is given up.
+    pub(super) fn count_discarded(&self, stream: &UpstreamStream, head: &ResponseInfo) {
+        if head.body != BodyLength::None || !stream.is_request_sent() {
+            self.count_given_up(stream);
         }
     }
 

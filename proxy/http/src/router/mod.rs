@@ -278,8 +278,9 @@ impl Exchange {
             self.request.set_known(KnownHeader::XEnvoyIsTimeoutRetry, value);
         }
         match outcome {
-            Outcome::Response(head, _, guard, _) => {
+            Outcome::Response(head, upstream, guard, _) => {
                 forwarding.cluster.info().stats.charge_retry(head.status);
+                guard.count_discarded(&upstream, &head);
                 guard.on_discarded();
                 self.log_attempt_end(forwarding, head.status, None);
             }
@@ -309,7 +310,8 @@ impl Exchange {
                 self.hedge(forwarding, *hedge);
                 Ok(())
             }
-            Outcome::Response(head, _, guard, _) if unwanted => {
+            Outcome::Response(head, upstream, guard, _) if unwanted => {
+                guard.count_discarded(&upstream, &head);
                 guard.on_discarded();
                 self.log_attempt_end(forwarding, head.status, None);
                 Ok(())

@@ -61,6 +61,11 @@ impl H2Upstream {
         self.queue.is_backed_up()
     }
 
+    /// Whether all of the request was sent.
+    pub(crate) fn is_request_sent(&self) -> bool {
+        self.request_done
+    }
+
     /// Counts the bytes of the stream once it begins.
     pub(crate) fn set_meter(&mut self, meter: Arc<ByteMeter>) {
         self.meter = Some(meter);

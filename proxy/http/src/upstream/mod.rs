@@ -106,6 +106,14 @@ impl UpstreamStream {
         }
     }
 
+    /// Whether all of a request was sent that shares its connection with others.
+    pub(crate) fn is_request_sent(&self) -> bool {
+        match self {
+            Self::H2(stream) => stream.is_request_sent(),
+            Self::H1(_) | Self::Tunnel(_) => true,
+        }
+    }
+
     /// Waits for the response head, or an informational one that precedes it.
     pub(crate) fn poll_head(
         &mut self,

@@ -3,7 +3,7 @@
 use super::{Fault, bad_size, is_idle, silent};
 use crate::ByteDirection;
 use crate::h2::StreamError;
-use crate::h2::frame::{FrameHead, MAX_PAYLOAD, MAX_WINDOW, code, flag, kind, setting, word};
+use crate::h2::frame::{FrameHead, MAX_PAYLOAD, code, flag, kind, setting, word};
 use crate::h2::hpack::Decoder;
 use crate::h2::shared::{Core, PeerFarewell};
 
@@ -60,9 +60,7 @@ pub(super) fn on_settings(
             setting::ENABLE_PUSH if value > 1 => return Err(silent("push is on or off")),
             setting::MAX_CONCURRENT_STREAMS => core.set_peer_max_streams(value),
             setting::INITIAL_WINDOW_SIZE => {
-                if i64::from(value) > MAX_WINDOW || !core.set_peer_window(value) {
-                    return Err(silent("the window is too large"));
-                }
+                core.set_peer_window(value).ok_or(silent("the window is too large"))?;
             }
             setting::MAX_FRAME_SIZE => {
                 if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) {

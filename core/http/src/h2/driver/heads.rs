@@ -8,7 +8,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Driver, Fault, bad_size, broken, is_idle, silent};
 use crate::h2::frame::{FrameHead, HEAD_LENGTH, code, flag, kind, unpadded, word};
 use crate::h2::head::{HeadFault, HeadKind, HeadReader, ReadHead};
-use crate::h2::pool;
 use crate::h2::shared::{Core, Farewell, Key, Side};
 use crate::{ByteDirection, ByteMeter, HeaderMap, KnownHeader};
 
@@ -103,7 +102,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             Side::Server => core.settings.max_decoded_head(),
             Side::Client => core.settings.max_header_bytes as usize,
         };
-        let mut reader = HeadReader::new(pool::take_head(), head_kind, max);
+        let mut reader = HeadReader::new(HeaderMap::reused(), head_kind, max);
         let decoded = self.decoder.decode(bytes, |known, name, value| reader.field(known, name, value));
         if decoded.is_err() {
             return Err(Fault::Connection(code::COMPRESSION_ERROR, "failed HPACK decoding"));
@@ -115,9 +114,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         match key {
             None if opens => self.on_request(block, read, core),
             None => {
-                pool::give_head(read.head);
+                read.head.recycle();
                 // One that went back is ignored, as by Envoy.
-                let never_opened = id % 2 == 0 || is_idle(id, core);
+                let never_opened = id.is_multiple_of(2) || is_idle(id, core);
                 if never_opened { Err(silent("a head for a stream that was not opened")) } else { Ok(()) }
             }
             Some(key) => self.on_further_head(block, key, head_kind, read, core),
@@ -127,16 +126,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// A request that opens a stream.
     fn on_request(&mut self, block: &Block, read: ReadHead, core: &mut Core) -> Result<(), Fault> {
         let id = block.stream;
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(silent("a client's stream has an even number"));
         }
         core.last_peer = id;
         if matches!(core.farewell, Farewell::Said | Farewell::Abrupt) {
-            pool::give_head(read.head);
+            read.head.recycle();
             return Ok(());
         }
         if core.open() >= core.settings.max_concurrent_streams as usize {
-            pool::give_head(read.head);
+            read.head.recycle();
             return Err(Fault::Stream(id, code::REFUSED_STREAM));
         }
         if block.depends_on_itself {
@@ -146,12 +145,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         let body_missing = block.end_stream && read.length.is_some_and(|length| length > 0);
         match read.fault {
             Some(HeadFault::TooLarge) => {
-                pool::give_head(read.head);
+                read.head.recycle();
                 return self.refuse_size(id, block.end_stream, core);
             }
             None if !body_missing && (!extended || core.settings.allow_extended_connect) => {}
             _ => {
-                pool::give_head(read.head);
+                read.head.recycle();
                 return Err(Fault::Malformed(id));
             }
         }
@@ -200,7 +199,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     ) -> Result<(), Fault> {
         let id = block.stream;
         if core.stream(key).error.is_some() {
-            pool::give_head(read.head);
+            read.head.recycle();
             return Ok(());
         }
         core.meter(key, block.wire, ByteDirection::Received, true);

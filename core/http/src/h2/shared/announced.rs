@@ -19,8 +19,11 @@ impl Core {
         }
     }
 
-    /// Moves the windows of all streams; `false` when one becomes larger than there may be.
-    pub(in crate::h2) fn set_peer_window(&mut self, bytes: u32) -> bool {
+    /// Moves the windows of all streams; `None` when one becomes larger than there may be.
+    pub(in crate::h2) fn set_peer_window(&mut self, bytes: u32) -> Option<()> {
+        if i64::from(bytes) > MAX_WINDOW {
+            return None;
+        }
         let more = i64::from(bytes) - self.peer_window;
         self.peer_window = bytes.into();
         let keys: Vec<Key> = self.ids.values().copied().collect();
@@ -28,13 +31,13 @@ impl Core {
             let stream = self.stream_mut(key);
             stream.send_window += more;
             if stream.send_window > MAX_WINDOW {
-                return false;
+                return None;
             }
             if more > 0 {
                 stream.wake_sender();
                 self.send_queued(key);
             }
         }
-        true
+        Some(())
     }
 }

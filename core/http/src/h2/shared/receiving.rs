@@ -8,7 +8,6 @@ use super::{Core, Key};
 use crate::HeaderMap;
 use crate::h2::StreamError;
 use crate::h2::frame::kind;
-use crate::h2::pool;
 use crate::h2::state::keep_waker;
 
 impl Core {
@@ -22,7 +21,7 @@ impl Core {
         let stream = self.stream_mut(key);
         if let Some(mut received) = stream.head.take() {
             std::mem::swap(head, &mut received);
-            pool::give_head(received);
+            received.recycle();
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = &stream.error {
@@ -42,7 +41,7 @@ impl Core {
         let stream = self.stream_mut(key);
         if let Some(mut received) = stream.interim.pop_front() {
             std::mem::swap(head, &mut received);
-            pool::give_head(received);
+            received.recycle();
             return Poll::Ready(Ok(true));
         }
         if stream.head_seen {
@@ -86,7 +85,7 @@ impl Core {
         let stream = self.stream_mut(key);
         if let Some(mut received) = stream.trailers.take() {
             std::mem::swap(trailers, &mut received);
-            pool::give_head(received);
+            received.recycle();
             return Poll::Ready(Ok(true));
         }
         if let Some(error) = &stream.error {
