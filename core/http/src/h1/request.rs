@@ -284,21 +284,20 @@ fn parse_whole(
     if !verbatim {
         apply_target(&line, head)?;
     }
-    if line.version == Version::Http10 {
-        if !options.accept_http_10 {
-            return Err(RequestError::LowVersion);
-        }
-        if let Some(host) = &options.default_host_for_http_10
-            && !head.contains_known(KnownHeader::Authority)
-        {
-            head.set_known(KnownHeader::Authority, host.as_bytes());
-        }
+    if line.version == Version::Http10 && !options.accept_http_10 {
+        return Err(RequestError::LowVersion);
     }
     info.keep_alive = is_keep_alive(line.version, head);
     if info.body != BodyLength::UntilClose && remove_nominated(head, !verbatim).is_err() {
         return Err(RequestError::ConnectionHeaderRejected);
     }
     // A `host` that `connection` has nominated is gone by now, whatever it said.
+    if line.version == Version::Http10
+        && let Some(host) = &options.default_host_for_http_10
+        && !head.contains_known(KnownHeader::Authority)
+    {
+        head.set_known(KnownHeader::Authority, host.as_bytes());
+    }
     if !is_authority(head.authority()) {
         return Err(RequestError::InvalidAuthority);
     }

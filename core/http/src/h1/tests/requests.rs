@@ -340,6 +340,9 @@ fn http_10_takes_the_default_host() {
     assert_eq!((head.authority(), info.version), (&b"d.example"[..], Version::Http10));
     let (_, head, _) = request_with(b"GET / HTTP/1.0\r\nhost: a\r\n\r\n", &options).unwrap();
     assert_eq!(head.authority(), b"a");
+    let nominated = b"GET / HTTP/1.0\r\nhost: a\r\nconnection: host\r\n\r\n";
+    let (_, head, _) = request_with(nominated, &options).unwrap();
+    assert_eq!(head.authority(), b"d.example");
 }
 
 #[test]
