@@ -56,11 +56,16 @@ impl PathMatcher {
         }
     }
 
-    /// How many bytes of a matched path `prefix_rewrite` replaces: the prefix, or all of it.
-    pub fn replaced_length(&self, path_without_query: &[u8]) -> usize {
+    /// How many bytes of a matched path `prefix_rewrite` replaces: the text that it begins with, or all that an expression
+    /// matched. None if the path does not begin so, because it was compared in another form than its own.
+    pub fn replaced_length(&self, path_without_query: &[u8]) -> Option<usize> {
         match self {
-            Self::Prefix { prefix, .. } | Self::SeparatedPrefix { prefix, .. } => prefix.len(),
-            Self::Exact { .. } | Self::Regex(_) => path_without_query.len(),
+            Self::Prefix { prefix: text, ignore_case }
+            | Self::SeparatedPrefix { prefix: text, ignore_case }
+            | Self::Exact { path: text, ignore_case } => {
+                starts(path_without_query, text, *ignore_case).then_some(text.len())
+            }
+            Self::Regex(_) => Some(path_without_query.len()),
         }
     }
 }

@@ -176,7 +176,8 @@ fn paths() {
     assert_eq!(answers, [true, true, true, true, false]);
     let prefix = PathMatcher::Prefix { prefix: b"/AbC"[..].into(), ignore_case: true };
     assert!(prefix.matches(b"/abcd") && !prefix.matches(b"/ab"));
-    assert_eq!(prefix.replaced_length(b"/abcd"), 4);
+    assert_eq!(prefix.replaced_length(b"/abcd"), Some(4));
+    assert_eq!(prefix.replaced_length(b"/a;1/bcd"), None);
     let exact = PathMatcher::Exact { path: b"/a"[..].into(), ignore_case: false };
     assert!(exact.matches(b"/a") && !exact.matches(b"/A"));
     assert_eq!(path_without_query(b"/a#x?y"), b"/a");

@@ -69,7 +69,7 @@ impl PathRewrite {
         let mut out = Vec::with_capacity(path.len() + 32);
         match self {
             Self::Prefix(replacement) => {
-                let replaced = matched.replaced_length(just_path).min(just_path.len());
+                let replaced = matched.replaced_length(just_path)?;
                 out.extend_from_slice(replacement);
                 out.extend_from_slice(&just_path[replaced..]);
             }

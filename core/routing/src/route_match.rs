@@ -165,12 +165,12 @@ impl RouteMatch {
         }
     }
 
-    /// How many bytes of the path `prefix_rewrite` replaces.
-    pub(crate) fn replaced_length(&self, path_without_query: &[u8]) -> usize {
+    /// How many bytes of the path `prefix_rewrite` replaces; none when it does not begin with what it was matched by.
+    pub(crate) fn replaced_length(&self, path_without_query: &[u8]) -> Option<usize> {
         match &self.path {
             PathRule::Path(matcher) => matcher.replaced_length(path_without_query),
-            PathRule::Template(_) => path_without_query.len(),
-            PathRule::Connect => 0,
+            PathRule::Template(_) => Some(path_without_query.len()),
+            PathRule::Connect => Some(0),
         }
     }
 
