@@ -234,7 +234,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             Poll::Ready(Ok(())) => Pin::new(&mut self.io).poll_shutdown(cx),
             other => other,
         };
-        if written.is_pending() && self.core.borrow().farewell != Farewell::None {
+        // Only who was served to the end is waited for.
+        let is_served = matches!(self.ending, Some(Ending::Peaceful));
+        if written.is_pending() && is_served && self.core.borrow().farewell != Farewell::None {
             return Poll::Pending;
         }
         self.fail(StreamError::ConnectionTermination("the connection was closed".to_owned()));

@@ -39,7 +39,7 @@ pub(super) enum HeadKind {
 }
 
 /// A head of more than so many times the allowed bytes is an attack on the connection.
-const ABUSE: usize = 4;
+pub(super) const ABUSE: usize = 4;
 /// What a field counts beside its bytes (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 

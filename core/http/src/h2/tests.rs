@@ -344,3 +344,106 @@ fn known_headers_keep_their_ids_over_the_conversion() {
     assert_eq!(back.get_known(KnownHeader::UserAgent), Some(&b"u"[..]));
     assert_eq!(back.get_known(KnownHeader::XEnvoyRetryOn), Some(&b"5xx"[..]));
 }
+
+#[test]
+fn bodies_of_any_size_cross_a_narrow_wire_both_ways() {
+    run(async {
+        let (near, far) = duplex(3000);
+        let client =
+            tokio::task::spawn_local(async move { connect(near, &Settings::default()).await.unwrap() });
+        let server = ServerConnection::handshake(far, &Settings::default()).await.unwrap();
+        let (mut sender, connection) = client.await.unwrap();
+        tokio::task::spawn_local(connection);
+        let (mut response, mut send) = sender.send_request(&get(), false).unwrap();
+        let body: Vec<u8> = (0..300_000u32).map(|at| (at * 7 / 5) as u8).collect();
+        let sent = Bytes::from(body.clone());
+        tokio::task::spawn_local(async move { send.send(sent, true).await.unwrap() });
+        let (_, mut received, mut responder) = accept_one(server).await;
+        let mut back = responder.send_response(&head(&[(":status", "200")]), false).unwrap();
+        tokio::task::spawn_local(async move {
+            while let Some(data) = received.data().await {
+                let data = data.unwrap();
+                received.release(data.len());
+                for part in data.chunks(5000) {
+                    back.send(Bytes::copy_from_slice(part), false).await.unwrap();
+                }
+            }
+            back.send_trailers(&head(&[("t", "1")])).unwrap();
+        });
+        let mut answer = response.response(&mut HeaderMap::new()).await.unwrap();
+        let mut echoed = Vec::new();
+        while let Some(data) = answer.data().await {
+            let data = data.unwrap();
+            answer.release(data.len());
+            echoed.extend_from_slice(&data);
+        }
+        assert!(echoed == body, "{} bytes came back", echoed.len());
+        assert!(answer.trailers(&mut HeaderMap::new()).await.unwrap());
+    });
+}
+
+#[test]
+fn heads_longer_than_a_frame_are_continued() {
+    run(async {
+        let (mut sender, server) = pair(Settings::default()).await;
+        let long = "\u{fe}".repeat(20_000);
+        let mut request = get();
+        request.append(b"x-long", long.as_bytes());
+        let (_response, _send) = sender.send_request(&request, true).unwrap();
+        let (received, ..) = accept_one(server).await;
+        assert_eq!(received.get_str("x-long"), Some(long.as_bytes()));
+    });
+}
+
+#[test]
+fn streams_beyond_the_peers_limit_wait_for_those_before() {
+    run(async {
+        let settings = Settings { max_concurrent_streams: 1, ..Settings::default() };
+        let (mut sender, mut server) = pair(settings).await;
+        let (first, _) = sender.send_request(&get(), true).unwrap();
+        sender.ready().await.unwrap();
+        let (mut second, _) = sender.send_request(&get(), true).unwrap();
+        let waiting = poll_fn(|cx| std::task::Poll::Ready(sender.poll_ready(cx).is_pending())).await;
+        assert!(waiting, "the second stream is on the wire");
+        let stream = server.accept().await.unwrap().unwrap();
+        assert_eq!(stream.id(), 1);
+        // Nobody wants the first one's answer any more.
+        drop(first);
+        let (_body, mut responder) = stream.into_parts(&mut HeaderMap::new());
+        let next = async { server.accept().await.unwrap().unwrap() };
+        let gone = poll_fn(|cx| responder.poll_reset(cx));
+        let (next, gone) = tokio::join!(next, gone);
+        assert_eq!((next.id(), gone), (3, StreamError::RemoteReset(8)));
+        let (_body, mut responder) = next.into_parts(&mut HeaderMap::new());
+        responder.send_response(&head(&[(":status", "204")]), true).unwrap();
+        tokio::task::spawn_local(async move { while server.accept().await.is_some() {} });
+        let mut answer = HeaderMap::new();
+        second.response(&mut answer).await.unwrap();
+        assert_eq!(answer.status(), Some(204));
+        sender.ready().await.unwrap();
+    });
+}
+
+#[test]
+fn data_beyond_the_window_is_kept_and_sent_in_order() {
+    run(async {
+        let settings = Settings { stream_window: 65_535, connection_window: 65_535, ..Settings::default() };
+        let (mut sender, server) = pair(settings).await;
+        let (_response, mut send) = sender.send_request(&get(), false).unwrap();
+        for part in 0..10u8 {
+            send.send_data(Bytes::from(vec![part; 20_000]), false).unwrap();
+        }
+        send.send_trailers(&head(&[("t", "1")])).unwrap();
+        drop(send);
+        let (_, mut body, _responder) = accept_one(server).await;
+        let mut received = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.release(data.len());
+            received.extend_from_slice(&data);
+        }
+        let expected: Vec<u8> = (0..10u8).flat_map(|part| vec![part; 20_000]).collect();
+        assert!(received == expected, "{} bytes", received.len());
+        assert!(body.trailers(&mut HeaderMap::new()).await.unwrap());
+    });
+}

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Driver, Fault, bad_size, broken, is_idle, silent};
 use crate::h2::frame::{FrameHead, HEAD_LENGTH, code, flag, kind, unpadded, word};
-use crate::h2::head::{HeadFault, HeadKind, HeadReader, ReadHead};
+use crate::h2::head::{ABUSE, HeadFault, HeadKind, HeadReader, ReadHead};
 use crate::h2::shared::{Core, Farewell, Key, Side};
 use crate::{ByteDirection, ByteMeter, HeaderMap, KnownHeader};
 
@@ -36,7 +36,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             };
             block.frames += 1;
             block.wire += head.total();
-            if block.frames > MAX_CONTINUATIONS {
+            let most = ABUSE * max_head(core);
+            if block.frames > MAX_CONTINUATIONS || block.bytes.len() + payload.len() > most {
                 return Err(Fault::Connection(code::ENHANCE_YOUR_CALM, "too_many_continuations"));
             }
             block.bytes.extend_from_slice(payload);
@@ -98,10 +99,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             _ if core.side == Side::Server => HeadKind::Request,
             _ => HeadKind::Response,
         };
-        let max = match core.side {
-            Side::Server => core.settings.max_decoded_head(),
-            Side::Client => core.settings.max_header_bytes as usize,
-        };
+        let max = max_head(core);
         let mut reader = HeadReader::new(HeaderMap::reused(), head_kind, max);
         let decoded = self.decoder.decode(bytes, |known, name, value| reader.field(known, name, value));
         if decoded.is_err() {
@@ -253,5 +251,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             core.settle(key);
         }
         Ok(())
+    }
+}
+
+/// Bytes up to which heads are read.
+fn max_head(core: &Core) -> usize {
+    match core.side {
+        Side::Server => core.settings.max_decoded_head(),
+        Side::Client => core.settings.max_header_bytes as usize,
     }
 }
