@@ -330,8 +330,8 @@ impl WorkerListener {
         let id = self.shared.connection_ids.fetch_add(1, Ordering::Relaxed);
         let (own, restored) = match &transport {
             Transport::Tcp(stream) => {
-                // Heads and small bodies are written whole; waiting for more only adds delay. A failure here is the peer's
-                // reset, which the first read reports.
+                // On Linux it comes with the listening socket. A failure here is the peer's reset, which the first read reports.
+                #[cfg(not(target_os = "linux"))]
                 let _ = stream.set_nodelay(true);
                 let Ok(mut own_ip) = stream.local_addr() else { return };
                 if peer.ip().is_some_and(|peer| peer.is_ipv4()) && own_ip.is_ipv6() {

@@ -133,6 +133,8 @@ fn bind_one(
     apply(SocketState::Bound)?;
     socket.listen(backlog(config))?;
     apply(SocketState::Listening)?;
+    // Heads and small bodies are written whole; waiting for more only adds delay. What is accepted here inherits it.
+    socket.set_tcp_nodelay(true)?;
     Ok(socket)
 }
 
