@@ -1,8 +1,6 @@
 //! Heads between header blocks and [`HeaderMap`]s: what RFC 9113 (section 8) demands of those that come, and which fields of ours
 //! leave.
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-
 use super::hpack::Encoder;
 use crate::h1::chars;
 use crate::{HeaderMap, KnownHeader};
@@ -57,6 +55,7 @@ pub(super) struct HeadReader {
     crumbs: usize,
     length: Option<u64>,
     lengths: usize,
+    has_host: bool,
 }
 
 /// A head that was read.
@@ -96,6 +95,7 @@ impl HeadReader {
             crumbs: 0,
             length: None,
             lengths: 0,
+            has_host: false,
         }
     }
 
@@ -162,6 +162,14 @@ impl HeadReader {
                 self.length = Some(length);
                 self.lengths += 1;
             }
+            KnownHeader::Host if self.kind == HeadKind::Request => {
+                if std::mem::replace(&mut self.has_host, true) || !is_authority(value) {
+                    return false;
+                }
+                if self.head.contains_known(KnownHeader::Authority) {
+                    return true;
+                }
+            }
             KnownHeader::Cookie if self.kind == HeadKind::Request => {
                 if self.crumbs > 0 {
                     self.cookies.extend_from_slice(b"; ");
@@ -173,13 +181,7 @@ impl HeadReader {
             _ => {}
         }
         match self.kind {
-            HeadKind::Request => {
-                let repeats_authority =
-                    known == KnownHeader::Host && self.head.contains_known(KnownHeader::Authority);
-                if !repeats_authority {
-                    self.head.append_request_known(known, value);
-                }
-            }
+            HeadKind::Request => self.head.append_request_known(known, value),
             HeadKind::Response => self.head.append_response_known(known, value),
             HeadKind::Trailers => self.head.append_known(known, value),
         }
@@ -213,14 +215,18 @@ impl HeadReader {
             HeadKind::Trailers => true,
             HeadKind::Response => has(KnownHeader::Status),
             // A length that is told twice is malformed even if it says the same.
-            HeadKind::Request if self.lengths > 1 || !has(KnownHeader::Method) => false,
+            HeadKind::Request if self.lengths > 1 => false,
+            // `host` stands for the authority where there is none.
+            HeadKind::Request if !has(KnownHeader::Method) || !has(KnownHeader::Authority) => false,
             HeadKind::Request => {
-                let is_connect = self.head.method() == b"CONNECT";
-                match (is_connect, has(KnownHeader::Protocol)) {
+                let method = self.head.method();
+                match (method == b"CONNECT", has(KnownHeader::Protocol)) {
                     (true, false) => !has(KnownHeader::Scheme) && !has(KnownHeader::Path),
-                    (true, true) => has(KnownHeader::Scheme) && has(KnownHeader::Path),
                     (false, true) => false,
-                    (false, false) => has(KnownHeader::Scheme) && has(KnownHeader::Path),
+                    _ => {
+                        let is_path = self.head.path() != b"*" || method == b"OPTIONS";
+                        has(KnownHeader::Scheme) && has(KnownHeader::Path) && is_path
+                    }
                 }
             }
         }
@@ -235,11 +241,11 @@ pub(super) fn check(head: &HeaderMap, kind: HeadKind) -> Result<(), HeadError> {
                 return Err(HeadError::Method);
             }
             let authority = head.authority();
-            if !authority.is_empty() && !is_authority(authority) {
+            if !is_visible(authority) {
                 return Err(HeadError::Authority);
             }
             if has_path(head) {
-                if !is_path(head.path()) {
+                if head.path().is_empty() || !is_visible(head.path()) {
                     return Err(HeadError::Path);
                 }
                 if !head.scheme().is_empty() && !is_scheme(head.scheme()) {
@@ -331,25 +337,25 @@ fn is_status(status: &[u8]) -> bool {
     matches!(status, [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9'])
 }
 
+/// As Envoy's codec takes them: a letter, then letters, digits and three marks.
 fn is_scheme(scheme: &[u8]) -> bool {
-    matches!(scheme, b"http" | b"https") || Scheme::try_from(scheme).is_ok()
+    let is_rest = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    scheme.first().is_some_and(u8::is_ascii_alphabetic) && scheme.iter().all(is_rest)
 }
 
-/// Usual ones are known at sight.
+/// As Envoy's codec takes them, which has no user information in HTTP/2.
 fn is_authority(authority: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-    let (host, port) = match authority.iter().position(|byte| *byte == b':') {
-        Some(at) => (&authority[..at], &authority[at + 1..]),
-        None => (authority, &[][..]),
-    };
-    let is_usual = !host.is_empty() && host.iter().all(is_plain) && port.iter().all(u8::is_ascii_digit);
-    is_usual || Authority::try_from(authority).is_ok()
+    !authority.is_empty() && chars::is_authority(authority) && !authority.contains(&b'@')
 }
 
+/// As Envoy's codec takes them. A path of `*` is judged by its method.
 fn is_path(path: &[u8]) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.~%?&=+,:;@!*".contains(byte);
-    let is_usual = path.first() == Some(&b'/') && path.iter().all(is_plain);
-    is_usual || !path.is_empty() && PathAndQuery::try_from(path).is_ok()
+    path == b"*" || path.first() == Some(&b'/') && is_visible(path)
+}
+
+/// Neither blanks nor control characters.
+fn is_visible(text: &[u8]) -> bool {
+    text.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
