@@ -58,24 +58,18 @@ impl Settings {
         Ok(Self { emits_filter_state: emit_filter_state, times_upstream: enable_upstream_stats, names })
     }
 
-    /// The name under which a call is counted, with a dot at its end; empty under none of its own, and none for a path that is no
-    /// call's where all are counted by name.
+    /// The name under which a call is counted, with a dot at its end, or empty under none of its own; `None` for a path that is no
+    /// call's, which is not counted.
     pub(super) fn name_of(&self, path: &[u8]) -> Option<String> {
-        let path = std::str::from_utf8(path).ok()?;
-        match &self.names {
-            Names::None => Some(String::new()),
-            Names::Paths(paths) => match call_of(path) {
-                Some((service, method)) if paths.contains(format!("/{service}/{method}").as_str()) => {
-                    Some(format!("{service}.{method}."))
-                }
-                _ => Some(String::new()),
-            },
-            Names::All { dots_replaced } => {
-                let (service, method) = call_of(path)?;
-                let service = if *dots_replaced { service.replace('.', "_") } else { service.to_owned() };
-                Some(format!("{service}.{method}."))
+        let (service, method) = call_of(std::str::from_utf8(path).ok()?)?;
+        Some(match &self.names {
+            Names::Paths(paths) if paths.contains(format!("/{service}/{method}").as_str()) => {
+                format!("{service}.{method}.")
             }
-        }
+            Names::None | Names::Paths(_) => String::new(),
+            Names::All { dots_replaced: true } => format!("{}.{method}.", service.replace('.', "_")),
+            Names::All { dots_replaced: false } => format!("{service}.{method}."),
+        })
     }
 }
 
