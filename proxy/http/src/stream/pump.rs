@@ -201,7 +201,11 @@ impl<D: Downstream> Pump<'_, '_, D> {
             Poll::Ready(Ok(())) => {
                 self.request_done = true;
                 self.on_request_sent();
-                Poll::Pending
+                if self.upstream.waits_for_others() {
+                    return Poll::Pending;
+                }
+                // Nothing else may wake this task before the client goes.
+                self.body.down.poll_closed(cx).map(|reset| Err(Interruption::Downstream(reset)))
             }
             Poll::Ready(Err(TransferError::Source(reset))) => {
                 Poll::Ready(Err(self.answered_or(Interruption::Downstream(reset))))
