@@ -117,7 +117,6 @@ const REASONS: &[(&str, &str)] = &[
     ("signature_algorithms", "rustls chooses them; they cannot be limited"),
     ("signed_certificate_timestamp", "Envoy does not implement it either"),
     ("source", "metadata of the request and of the route can be read"),
-    ("stats_matcher", "statistics are chosen for the process and for clusters, not for one listener"),
     ("sub_cluster_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
     ("sub_clusters_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
     ("system_root_certs", "certificates to trust are named in trusted_ca"),

@@ -27,6 +27,8 @@ pub(crate) struct StoreInner {
     scopes: Mutex<HashMap<Arc<str>, Weak<ScopeInner>>>,
     merged: Mutex<HashMap<u32, Merged>>,
     settings: RwLock<Settings>,
+    /// Stores whose stats are shown with these, each with rules of its own about which names exist.
+    narrowed: Mutex<Vec<Weak<StoreInner>>>,
 }
 
 #[derive(Default)]
@@ -163,6 +165,23 @@ impl Store {
         }
     }
 
+    /// A store whose stats are shown with those of this one, as far as `accepts` takes their full names and whatever is said of
+    /// all (`stats_matcher` of a listener). They go when the last clone and the last of its scopes do.
+    pub fn narrowed(&self, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let narrowed = Self::new();
+        narrowed.set_matcher(accepts);
+        let mut all = self.inner.narrowed.lock();
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(&narrowed.inner));
+        narrowed
+    }
+
+    /// This store's state and that of those which are shown with it.
+    fn stores(&self) -> Vec<Arc<StoreInner>> {
+        let narrowed = self.inner.narrowed.lock();
+        std::iter::once(self.inner.clone()).chain(narrowed.iter().filter_map(Weak::upgrade)).collect()
+    }
+
     /// Adds bucket bounds (ascending, in the histogram's unit) for the histograms whose full names match; the first that matches counts.
     pub fn add_histogram_buckets(
         &self,
@@ -180,25 +199,14 @@ impl Store {
 
     /// Closes the interval of all histograms: what was recorded since the last call becomes the interval that is printed. Called at every stats flush.
     pub fn merge_histograms(&self) {
-        for scope in self.inner.live() {
-            let ids = histogram_ids(&scope.inner.entries.lock());
-            for id in ids {
-                let sum = shard::sum_bins(id);
-                let mut merged = self.inner.merged.lock();
-                if sum.is_empty() && !merged.contains_key(&id) {
-                    continue;
-                }
-                let merged = merged.entry(id).or_default();
-                let total = sum.since(&merged.before);
-                merged.interval = total.since(&merged.total);
-                merged.total = total;
-            }
+        for store in self.stores() {
+            store.merge_histograms();
         }
     }
 
     /// Sets all counters to zero (`/reset_counters`).
     pub fn reset_counters(&self) {
-        for scope in self.inner.live() {
+        for scope in self.stores().iter().flat_map(|store| store.live()) {
             let entries = scope.inner.entries.lock();
             for &(_, slot) in entries.singles().into_iter().flat_map(|singles| &singles.counters) {
                 shard::reset(slot);
@@ -213,11 +221,14 @@ impl Store {
 
     /// The stats that a query wants, ordered by name.
     pub fn snapshot(&self, query: &Query) -> Snapshot {
-        let mut reader = Reader { inner: &self.inner, query, stats: Vec::new(), sums: Vec::new() };
-        for scope in self.inner.live() {
-            reader.read(&scope);
+        let mut stats = Vec::new();
+        for store in self.stores() {
+            let mut reader = Reader { inner: &store, query, stats, sums: Vec::new() };
+            for scope in store.live() {
+                reader.read(&scope);
+            }
+            stats = reader.stats;
         }
-        let mut stats = reader.stats;
         stats.sort_by(|(a, x), (b, y)| a.cmp(b).then(kind(x).cmp(&kind(y))));
         stats.dedup_by(|(later, value), (name, sum)| later == name && add_same_kind(sum, value));
         Snapshot { stats, unstored: Vec::new() }
@@ -267,6 +278,23 @@ impl StoreInner {
                 merged.remove(&id);
             } else {
                 merged.insert(id, Merged { before, ..Merged::default() });
+            }
+        }
+    }
+
+    fn merge_histograms(&self) {
+        for scope in self.live() {
+            let ids = histogram_ids(&scope.inner.entries.lock());
+            for id in ids {
+                let sum = shard::sum_bins(id);
+                let mut merged = self.merged.lock();
+                if sum.is_empty() && !merged.contains_key(&id) {
+                    continue;
+                }
+                let merged = merged.entry(id).or_default();
+                let total = sum.since(&merged.before);
+                merged.interval = total.since(&merged.total);
+                merged.total = total;
             }
         }
     }

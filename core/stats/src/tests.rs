@@ -268,3 +268,26 @@ fn buckets_can_be_configured() {
     let page = render_text(&store, &store.snapshot(&Query::default()), HistogramBuckets::Disjoint);
     assert_eq!(page, "a.h: B5(0,0) B10(1,1)\n");
 }
+
+#[test]
+fn a_narrowed_store_is_shown_with_its_parent_by_rules_of_its_own() {
+    let store = Store::new();
+    store.set_matcher(|name| name.ends_with(".seen"));
+    let narrowed = store.narrowed(|name| name.ends_with(".own"));
+    let scopes = [&store, &narrowed].map(|store| store.scope("a"));
+    for scope in &scopes {
+        for name in ["seen", "own"] {
+            scope.counter(name).inc();
+        }
+        scope.histogram("b.own", Unit::Milliseconds).record(1);
+    }
+    store.merge_histograms();
+    let shown = || render_text(&store, &store.snapshot(&Query::default()), HistogramBuckets::default());
+    let page = shown();
+    assert!(page.starts_with("a.own: 1\na.seen: 1\na.b.own: P0(1.05,1.05)"), "{page}");
+    store.reset_counters();
+    let page = shown();
+    assert!(page.starts_with("a.own: 0\na.seen: 0\n"), "{page}");
+    drop((scopes, narrowed));
+    assert_eq!(shown(), "");
+}

@@ -23,9 +23,16 @@ pub struct HttpConnectionManager {
 }
 
 impl HttpConnectionManager {
-    /// The filter of a configuration. Routes that come by RDS are published in [`routes`](Self::routes).
-    pub fn new(config: ConnectionManagerConfig, store: &Store, listener_stat_prefix: &str) -> Self {
-        Self::counting(config, store, listener_stat_prefix, store)
+    /// The filter of a configuration. Routes that come by RDS are published in [`routes`](Self::routes); their virtual hosts are
+    /// counted in `route_stats`, everything else in `store`.
+    pub fn new(
+        config: ConnectionManagerConfig,
+        store: &Store,
+        route_stats: &Store,
+        listener_stat_prefix: &str,
+    ) -> Self {
+        let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix, store);
+        Self::counting(config, stats, route_stats)
     }
 
     /// The filter of a configuration without routes and filters, for [`answered_by`](Self::answered_by). It counts nothing that
@@ -35,17 +42,12 @@ impl HttpConnectionManager {
         store: &Store,
         listener_stat_prefix: &str,
     ) -> Self {
-        Self::counting(config, store, listener_stat_prefix, &Store::new())
+        let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix, &Store::new());
+        Self::counting(config, stats, store)
     }
 
-    fn counting(
-        config: ConnectionManagerConfig,
-        store: &Store,
-        listener_stat_prefix: &str,
-        routed: &Store,
-    ) -> Self {
-        let stats = HttpStats::new(store, listener_stat_prefix, &config.stat_prefix, routed);
-        let routes = Arc::new(RouteSlot::new(store));
+    fn counting(config: ConnectionManagerConfig, stats: HttpStats, route_stats: &Store) -> Self {
+        let routes = Arc::new(RouteSlot::new(route_stats));
         if let RouteSource::Static(table) = &config.routes {
             routes.publish(table.clone());
         }

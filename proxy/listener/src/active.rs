@@ -33,6 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct SharedListener {
     pub(crate) config: ListenerConfig,
+    /// Where it is counted.
+    store: Store,
     stats: ListenerStats,
     /// Kept, so that they exist.
     _discovery: Option<DiscoveryStats>,
@@ -58,6 +60,7 @@ impl SharedListener {
             config.chains.iter().filter_map(|chain| chain.tls.as_ref()).for_each(|tls| tls.count_in(stats));
         }
         Self {
+            store: store.clone(),
             stats: scope.group(),
             _discovery: configured.then(|| scope.group()),
             tls_stats,
@@ -133,7 +136,6 @@ impl WorkerListeners {
         worker: &Rc<Worker>,
         shared: Arc<SharedListener>,
         sockets: Vec<BoundSocket>,
-        store: &Store,
         drain_time: Duration,
     ) {
         let name = shared.config.name.clone();
@@ -148,7 +150,7 @@ impl WorkerListeners {
             let gone = old.chains.iter().filter(|chain| !chains.iter().any(|kept| Rc::ptr_eq(kept, chain)));
             gone.for_each(|chain| chain.retire(Drain::AtOnce, drain_time, true));
         }
-        let stats = WorkerListenerStats::new(store, &shared.config.stat_prefix, &worker.stat_name());
+        let stats = WorkerListenerStats::new(&shared.store, &shared.config.stat_prefix, &worker.stat_name());
         let listener = Rc::new(WorkerListener {
             shared,
             thread: worker.clone(),

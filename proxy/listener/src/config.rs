@@ -13,6 +13,7 @@ use dhow_proto::google::protobuf::Duration as ProtoDuration;
 use dhow_proto::{Excerpts, any};
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
+use dhow_stats::Store;
 use dhow_tls::DownstreamTls;
 
 use crate::address::ListenAddress;
@@ -63,6 +64,9 @@ pub trait NetworkFilters {
         path: &FieldPath,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn ReadFilterFactory>, ConfigError>;
+
+    /// The same filters, whose stats are in another store.
+    fn counting_in(&self, store: &Store) -> Box<dyn NetworkFilters>;
 
     /// Writes access logs.
     fn log_writer(&self) -> &Arc<LogWriter>;
@@ -163,7 +167,7 @@ pub fn lower(
         address,
         additional_addresses,
         stat_prefix,
-        stats_matcher,
+        stats_matcher: _, // which of its stats exist is up to the store that the manager gives it
         filter_chains,
         fcds_config,
         filter_chain_matcher,
@@ -198,7 +202,6 @@ pub fn lower(
         listener_specifier,
     } = listener;
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, path, field);
-    refuse(stats_matcher.is_some(), "stats_matcher")?;
     refuse(fcds_config.is_some(), "fcds_config")?;
     refuse(
         per_connection_buffer_high_watermark_timeout.is_some(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_matching::StatsMatcher;
 use dhow_net::StreamAddress;
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proxy_api::Drain;
@@ -76,6 +77,8 @@ pub struct ListenerView {
 #[derive(Debug)]
 struct Entry {
     listener: Arc<SharedListener>,
+    /// It has a `stats_matcher`, and a store of its own.
+    is_narrowed: bool,
     encoded: Bytes,
     version: Arc<str>,
     last_updated: SystemTime,
@@ -180,7 +183,14 @@ impl ListenerManager {
         {
             return Ok(Change::None);
         }
-        let previous: Option<&FilterChains> = current.map(|entry| &entry.listener.config.chains);
+        let stats = narrowed_store(&message, &self.store, path)?;
+        let is_narrowed = stats.is_some();
+        // Chains count where they were made.
+        let previous: Option<&FilterChains> = current
+            .filter(|entry| !is_narrowed && !entry.is_narrowed)
+            .map(|entry| &entry.listener.config.chains);
+        let of_narrowed = stats.as_ref().map(|store| filters.counting_in(store));
+        let filters = of_narrowed.as_deref().unwrap_or(filters);
         let dynamic = origin == Origin::Dynamic;
         let config =
             lower(message, &encoded, previous, filters, dynamic, path, warnings).inspect_err(|_| {
@@ -189,7 +199,13 @@ impl ListenerManager {
         let name = config.name.clone();
         let known = self.active.contains_key(&name) || self.warming.contains_key(&name);
         let entry = Entry {
-            listener: Arc::new(SharedListener::new(config, &self.store, self.connection_ids.clone(), true)),
+            listener: Arc::new(SharedListener::new(
+                config,
+                stats.as_ref().unwrap_or(&self.store),
+                self.connection_ids.clone(),
+                true,
+            )),
+            is_narrowed,
             encoded,
             version: version.into(),
             last_updated: SystemTime::now(),
@@ -262,7 +278,7 @@ impl ListenerManager {
         let socket = bound.for_worker(0).map_err(|error| failed(error.into()))?;
         let listener = SharedListener::new(config, &self.store, self.connection_ids.clone(), false);
         let listeners = WorkerListeners::of(thread);
-        listeners.install(thread, Arc::new(listener), vec![socket], &self.store, self.drain_time);
+        listeners.install(thread, Arc::new(listener), vec![socket], self.drain_time);
         Ok(bound.address)
     }
 
@@ -298,9 +314,9 @@ impl ListenerManager {
                 Err(error) => return Err(format!("error adding listener '{name}': {error}")),
             };
             let listener = entry.listener.clone();
-            let (store, drain_time) = (self.store.clone(), self.drain_time);
+            let drain_time = self.drain_time;
             workers.post(worker, move |worker| {
-                WorkerListeners::of(worker).install(worker, listener, sockets, &store, drain_time);
+                WorkerListeners::of(worker).install(worker, listener, sockets, drain_time);
             });
         }
         self.stats.listener_create_success().inc();
@@ -405,4 +421,11 @@ impl ListenerManager {
 
 fn bind_error(name: &str, address: &StreamAddress, failure: &BindFailure) -> String {
     format!("error adding listener '{name}': {}", failure.text(name, address))
+}
+
+/// The store of a listener that says which of its stats exist (`stats_matcher`).
+fn narrowed_store(message: &Listener, store: &Store, path: &FieldPath) -> Result<Option<Store>, ConfigError> {
+    let Some(matcher) = &message.stats_matcher else { return Ok(None) };
+    let matcher = StatsMatcher::compile(matcher, &path.field("stats_matcher"))?;
+    Ok(Some(store.narrowed(move |name| matcher.accepts(name))))
 }

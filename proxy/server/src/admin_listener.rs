@@ -19,6 +19,7 @@ use dhow_proxy_http::{ConnectionManagerConfig, HttpConnectionManager, Responder,
 use dhow_proxy_listener::{FilterContext, ListenerManager, NetworkFilters};
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{ClusterManager, WorkerClusters};
+use dhow_stats::Store;
 use dhow_tls::DownstreamTls;
 
 use crate::bootstrap::AdminSettings;
@@ -151,6 +152,7 @@ impl NetworkFilter for AdminFilter {
 }
 
 /// Builds listeners with one filter, whatever they ask for.
+#[derive(Clone)]
 struct OnlyFilter {
     filter: Arc<AdminFilter>,
     log_writer: Arc<LogWriter>,
@@ -174,6 +176,10 @@ impl NetworkFilters for OnlyFilter {
         _warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn ReadFilterFactory>, ConfigError> {
         Err(ConfigError::unsupported(path.clone()))
+    }
+
+    fn counting_in(&self, _store: &Store) -> Box<dyn NetworkFilters> {
+        Box::new(self.clone())
     }
 
     fn log_writer(&self) -> &Arc<LogWriter> {

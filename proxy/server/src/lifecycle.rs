@@ -147,6 +147,7 @@ fn configuration(
     let routes = Rc::new(RefCell::new(RouteTables::new(local_cluster)));
     let filters = FilterBuilder {
         store: store.clone(),
+        route_stats: store.clone(),
         log_writer: log_writer.clone(),
         clusters: clusters.clone(),
         routes: routes.clone(),

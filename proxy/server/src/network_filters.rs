@@ -44,6 +44,8 @@ const TERMINAL: [&str; 4] = [
 #[derive(Clone)]
 pub(crate) struct FilterBuilder {
     pub(crate) store: Arc<Store>,
+    /// Where virtual hosts are counted, whichever listener's they are.
+    pub(crate) route_stats: Arc<Store>,
     pub(crate) log_writer: Arc<LogWriter>,
     pub(crate) clusters: ClusterManager,
     pub(crate) routes: Rc<RefCell<RouteTables>>,
@@ -128,6 +130,10 @@ impl NetworkFilters for FilterBuilder {
         Err(unknown(&name, type_name, &path))
     }
 
+    fn counting_in(&self, store: &Store) -> Box<dyn NetworkFilters> {
+        Box::new(Self { store: Arc::new(store.clone()), ..self.clone() })
+    }
+
     fn log_writer(&self) -> &Arc<LogWriter> {
         &self.log_writer
     }
@@ -205,8 +211,8 @@ impl FilterBuilder {
                 Some((name.clone(), file, *initial_fetch_timeout))
             }
         };
-        let manager =
-            Arc::new(HttpConnectionManager::new(config, &self.store, &context.listener_stat_prefix));
+        let prefix = &context.listener_stat_prefix;
+        let manager = Arc::new(HttpConnectionManager::new(config, &self.store, &self.route_stats, prefix));
         let mut routes = self.routes.borrow_mut();
         match subscription {
             None => routes.add_static(&manager, inline),

@@ -114,6 +114,10 @@ pub struct Http2Options {
     pub initial_stream_window_size: Option<u32>,
     /// `initial_connection_window_size` in bytes.
     pub initial_connection_window_size: Option<u32>,
+    /// `custom_settings_parameters`: settings to announce, by their numbers.
+    pub custom_settings: Vec<(u16, u32)>,
+    /// `allow_connect`: announce that extended CONNECT is known.
+    pub allow_connect: bool,
     /// `override_stream_error_on_invalid_http_message`: reset the stream instead of closing the connection.
     pub stream_error_on_invalid_message: bool,
     /// `connection_keepalive`.
@@ -129,6 +133,8 @@ impl Http2Options {
         max_concurrent_streams: None,
         initial_stream_window_size: None,
         initial_connection_window_size: None,
+        custom_settings: Vec::new(),
+        allow_connect: false,
         stream_error_on_invalid_message: false,
         keepalive: None,
         limits: FrameLimits::DEFAULT,

@@ -43,7 +43,7 @@ pub use cluster_manager::{
     Initialization, ProxyFacts,
 };
 pub use codec_stats::{Http1CodecStats, Http2CodecStats};
-pub use config::check_dns_cache;
+pub use config::{NamedSettings, check_dns_cache, lower_custom_settings};
 pub use connect::{
     ClosedBy, ConnectFailure, ConnectFailureKind, ConnectionGuard, UpstreamConnection, connect,
 };

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::frame::{FrameHead, HEAD_LENGTH, MAX_PAYLOAD, code, kind};
+use super::frame::{FrameHead, HEAD_LENGTH, code, kind};
 use super::hpack::Decoder;
 use super::limits::Violation;
 use super::pool;
@@ -188,6 +188,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 }
                 Poll::Pending => {}
             }
+            let judged = self.core.borrow().judge_waiting();
+            if let Some(violation) = judged {
+                if let Some(ending) = self.on_fault(violation.into()) {
+                    return Poll::Ready(Err(ending));
+                }
+                continue;
+            }
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 self.fail(StreamError::ConnectionTermination(error.to_string()));
                 return Poll::Ready(Err(Ending::Failed(ConnectionError::Io(error))));
@@ -278,11 +285,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
             Fault::Violation(violation) => {
                 let ending = Ending::Failed(ConnectionError::Violation(violation));
-                if violation != Violation::FirstFrame {
-                    return Some(ending);
-                }
                 let mut core = self.core.borrow_mut();
-                core.abrupt_farewell(code::PROTOCOL_ERROR);
+                match violation {
+                    Violation::FirstFrame => core.abrupt_farewell(code::PROTOCOL_ERROR),
+                    // What waits is written as far as the peer takes it.
+                    Violation::OutboundFrames => {}
+                    _ => return Some(ending),
+                }
                 core.end(StreamError::Protocol);
                 self.ending = Some(ending);
                 None
@@ -305,8 +314,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             && let Some(bytes) = self.read.first_chunk::<HEAD_LENGTH>()
         {
             let head = FrameHead::parse(bytes);
-            if head.length > MAX_PAYLOAD {
-                let is_first = !self.core.borrow().watch.has_begun();
+            let core = self.core.clone();
+            let mut core = core.borrow_mut();
+            if head.length > core.max_payload {
+                let is_first = !core.watch.has_begun();
                 return Err(if is_first {
                     Violation::FirstFrame.into()
                 } else {
@@ -320,10 +331,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 break;
             }
             any = true;
-            let core = self.core.clone();
-            let mut core = core.borrow_mut();
             let outcome = self.take_frame(&head, &mut core);
-            core.judge_answers().map_or(Ok(()), |violation| Err(Fault::Violation(violation)))?;
+            core.judge_waiting().map_or(Ok(()), |violation| Err(Fault::Violation(violation)))?;
             outcome?;
         }
         Ok(any)

@@ -59,6 +59,7 @@ pub(super) mod setting {
     pub(in super::super) const INITIAL_WINDOW_SIZE: u16 = 4;
     pub(in super::super) const MAX_FRAME_SIZE: u16 = 5;
     pub(in super::super) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+    pub(in super::super) const NO_PRIORITIES: u16 = 9;
 }
 
 /// What stands in front of a payload.

@@ -14,6 +14,8 @@ pub struct FrameLimits {
     pub window_updates_per_data: u32,
     /// `max_outbound_control_frames`: answers to frames (PING, SETTINGS, resets) that may wait for the peer to read them.
     pub control_frames: u32,
+    /// `max_outbound_frames`: frames of any kind that may wait for the peer to read them.
+    pub frames: u32,
 }
 
 impl FrameLimits {
@@ -23,6 +25,7 @@ impl FrameLimits {
         priorities_per_stream: 100,
         window_updates_per_data: 10,
         control_frames: 1000,
+        frames: 10_000,
     };
 }
 
@@ -50,6 +53,9 @@ pub enum Violation {
     /// Too many frames that have to be answered, and no answer is read.
     #[error("Too many control frames in the outbound queue.")]
     ControlFrames,
+    /// More frames than may wait, and they are not read.
+    #[error("Too many frames in the outbound queue.")]
+    OutboundFrames,
 }
 
 /// What passed since it was last asked for.
@@ -140,9 +146,12 @@ impl Watch {
         self.settings_seen
     }
 
-    /// Judges how many answers wait for the peer.
-    pub(super) fn answers(&self, waiting: u32) -> Option<Violation> {
-        (waiting > self.limits.control_frames).then_some(Violation::ControlFrames)
+    /// Judges how many frames wait for the peer, and how many of them are answers.
+    pub(super) fn waiting(&self, frames: u32, answers: u32) -> Option<Violation> {
+        if frames > self.limits.frames {
+            return Some(Violation::OutboundFrames);
+        }
+        (answers > self.limits.control_frames).then_some(Violation::ControlFrames)
     }
 }
 
@@ -203,7 +212,9 @@ mod tests {
     #[test]
     fn answers_that_nobody_reads_are_limited() {
         let watch = Watch::new(FrameLimits::default());
-        assert_eq!(watch.answers(1000), None);
-        assert_eq!(watch.answers(1001), Some(Violation::ControlFrames));
+        assert_eq!(watch.waiting(1000, 1000), None);
+        assert_eq!(watch.waiting(1001, 1001), Some(Violation::ControlFrames));
+        assert_eq!(watch.waiting(10_000, 0), None);
+        assert_eq!(watch.waiting(10_001, 0), Some(Violation::OutboundFrames));
     }
 }

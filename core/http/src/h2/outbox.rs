@@ -32,6 +32,10 @@ pub(super) struct Outbox {
     last_data: Option<(u32, usize)>,
     /// Frames that answer frames, and wait.
     control: u32,
+    /// Frames that wait.
+    frames: u32,
+    /// Bytes of the first of them that wait, when others of it were written; what stands in front of the first frame too.
+    rest_of_first: usize,
 }
 
 impl Outbox {
@@ -45,8 +49,20 @@ impl Outbox {
         self.control
     }
 
-    /// Queues bytes that are no frame.
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    /// Frames that wait, of any kind.
+    pub(super) fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// Queues what a client says before its first frame.
+    pub(super) fn preface(&mut self, bytes: &[u8]) {
+        self.rest_of_first = bytes.len();
+        self.raw(bytes);
+        // It passes like a frame.
+        self.frames += 1;
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
         self.ensure_room();
         self.tail.extend_from_slice(bytes);
         self.len += bytes.len();
@@ -55,6 +71,7 @@ impl Outbox {
     /// Queues a frame; gives its length.
     pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> usize {
         let head = FrameHead { length: payload.len(), kind, flags, stream };
+        self.frames += 1;
         self.raw(&head.to_bytes());
         self.raw(payload);
         head.total()
@@ -71,6 +88,7 @@ impl Outbox {
         let flags = if end { flag::END_STREAM } else { 0 };
         let head = FrameHead { length: data.len(), kind: kind::DATA, flags, stream };
         self.last_data = None;
+        self.frames += 1;
         let at = self.tail.len();
         self.raw(&head.to_bytes());
         if data.len() > COPY_LIMIT {
@@ -114,6 +132,7 @@ impl Outbox {
             let head = FrameHead { length, kind: kind::HEADERS, flags: ends | flag::END_HEADERS, stream };
             self.tail[at..at + HEAD_LENGTH].copy_from_slice(&head.to_bytes());
             self.len += head.total();
+            self.frames += 1;
             return head.total();
         }
         let block = self.tail.split_off(at + HEAD_LENGTH);
@@ -156,11 +175,15 @@ impl Outbox {
             }
             self.advance(count);
         }
-        self.control = 0;
         Pin::new(io).poll_flush(cx)
     }
 
     fn advance(&mut self, count: usize) {
+        if count == self.len {
+            (self.frames, self.control, self.rest_of_first) = (0, 0, 0);
+        } else {
+            self.pass_frames(count);
+        }
         self.len -= count;
         let mut left = self.written + count;
         while let Some(first) = self.pieces.front() {
@@ -171,6 +194,11 @@ impl Outbox {
             left -= first.len();
             self.pieces.pop_front();
         }
+        if left >= KEEP_LIMIT && left < self.tail.len() {
+            // A peer that reads slowly may never let all of it leave.
+            self.tail.drain(..left);
+            left = 0;
+        }
         self.written = left;
         if self.len == 0 {
             self.written = 0;
@@ -179,6 +207,32 @@ impl Outbox {
                 self.tail = Vec::new();
             }
         }
+    }
+
+    /// Counts the frames that leave with the next bytes, when others stay.
+    fn pass_frames(&mut self, count: usize) {
+        let mut next = self.rest_of_first;
+        let mut passed = u32::from(next > 0 && next <= count);
+        while next < count
+            && let Some(head) = self.head_at(next)
+        {
+            next += head.total();
+            passed += u32::from(next <= count);
+        }
+        self.rest_of_first = next - count;
+        self.frames -= passed;
+    }
+
+    /// The frame that begins so many bytes behind those that were written. A head is never in two pieces.
+    fn head_at(&self, at: usize) -> Option<FrameHead> {
+        let mut at = self.written + at;
+        for piece in self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[..]]) {
+            if at < piece.len() {
+                return piece[at..].first_chunk().map(FrameHead::parse);
+            }
+            at -= piece.len();
+        }
+        None
     }
 
     fn ensure_room(&mut self) {
@@ -192,5 +246,69 @@ impl Outbox {
         if self.len == 0 {
             pool::give_write(std::mem::take(&mut self.tail));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// A transport that takes so many bytes and then none.
+    struct Slow(usize);
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = bytes.len().min(self.0);
+            self.0 -= count;
+            if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn write(out: &mut Outbox, bytes: usize) {
+        let _ = out.poll_write(&mut Context::from_waker(Waker::noop()), &mut Slow(bytes));
+    }
+
+    #[test]
+    fn frames_are_counted_until_their_last_byte_has_left() {
+        let mut out = Outbox::default();
+        out.preface(&[0; 24]);
+        out.frame(kind::PING, 0, 0, &[0; 8]);
+        out.data(1, Bytes::from(vec![0; COPY_LIMIT + 1]), false);
+        out.data(1, Bytes::from_static(b"x"), true);
+        // Bytes that may leave, and frames that wait then; the preface counts as one.
+        let large = HEAD_LENGTH + COPY_LIMIT + 1;
+        for (bytes, frames) in
+            [(0, 4), (23, 4), (1, 3), (16, 3), (1, 2), (large - 1, 2), (2, 1), (8, 1), (1, 0)]
+        {
+            write(&mut out, bytes);
+            assert_eq!(out.frames(), frames, "after {bytes} more bytes");
+        }
+        assert_eq!(out.len(), 0);
+    }
+
+    #[test]
+    fn what_has_left_is_not_kept_for_a_slow_peer() {
+        let mut out = Outbox::default();
+        for _ in 0..10_000 {
+            for _ in 0..4 {
+                out.frame(kind::PING, 0, 0, &[0; 8]);
+            }
+            write(&mut out, 4 * 17 - 1);
+        }
+        assert!(out.tail.len() < 4 * KEEP_LIMIT, "{} bytes", out.tail.len());
+        assert_eq!(out.frames() as usize, out.len().div_ceil(17));
     }
 }

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use super::frame::{DEFAULT_WINDOW, MAX_PAYLOAD, PREFACE, code, flag, kind, setting};
+use super::frame::{DEFAULT_WINDOW, MAX_PAYLOAD, PREFACE, code, flag, kind};
 use super::hpack::Encoder;
 use super::limits::{FrameCounts, Watch};
 use super::outbox::Outbox;
@@ -94,6 +94,8 @@ pub(super) struct Core {
     peer_max_streams: usize,
     peer_window: i64,
     peer_max_payload: usize,
+    /// Most bytes of a frame's payload that the peer may send.
+    pub(super) max_payload: usize,
     send_window: i64,
     pub(super) recv_window: i64,
     released: u32,
@@ -134,6 +136,7 @@ impl Core {
             peer_max_streams: settings.max_concurrent_streams as usize,
             peer_window: DEFAULT_WINDOW.into(),
             peer_max_payload: MAX_PAYLOAD,
+            max_payload: MAX_PAYLOAD,
             send_window: DEFAULT_WINDOW.into(),
             recv_window: settings.connection_window.max(DEFAULT_WINDOW).into(),
             released: 0,
@@ -154,23 +157,20 @@ impl Core {
     }
 
     fn send_preface(&mut self) {
-        let settings = &self.settings;
-        let mut announced: Vec<(u16, u32)> = vec![
-            (setting::HEADER_TABLE_SIZE, settings.header_table_size),
-            (setting::ENABLE_CONNECT_PROTOCOL, settings.allow_extended_connect.into()),
-            (setting::MAX_CONCURRENT_STREAMS, settings.max_concurrent_streams),
-            (setting::INITIAL_WINDOW_SIZE, settings.stream_window),
-        ];
         if self.side == Side::Client {
-            self.out.raw(PREFACE);
-            announced.insert(0, (setting::ENABLE_PUSH, 0));
+            self.out.preface(PREFACE);
         }
-        let mut payload = Vec::with_capacity(announced.len() * 6);
-        for (id, value) in announced {
-            payload.extend_from_slice(&id.to_be_bytes());
-            payload.extend_from_slice(&value.to_be_bytes());
+        match self.settings.announced(self.side) {
+            Some(announced) => {
+                let mut payload = Vec::with_capacity(announced.len() * 6);
+                for (id, value) in announced {
+                    payload.extend_from_slice(&id.to_be_bytes());
+                    payload.extend_from_slice(&value.to_be_bytes());
+                }
+                self.out.frame(kind::SETTINGS, 0, 0, &payload);
+            }
+            None => self.settings.stream_window = DEFAULT_WINDOW,
         }
-        self.out.frame(kind::SETTINGS, 0, 0, &payload);
         if self.side == Side::Client {
             self.announce_window();
         }

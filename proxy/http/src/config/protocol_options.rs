@@ -8,7 +8,9 @@ use dhow_http::h2::{FrameLimits, Settings};
 use dhow_matching::StringMatcher;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::r#type::matcher::v3::StringMatcher as StringMatcherMessage;
-use dhow_proxy_upstream::{HeaderKeyFormat as KeyFormat, Http2Keepalive};
+use dhow_proxy_upstream::{
+    HeaderKeyFormat as KeyFormat, Http2Keepalive, NamedSettings, lower_custom_settings,
+};
 use dhow_runtime_config::Current;
 
 use super::runtime_defaults;
@@ -135,9 +137,6 @@ const NO_METADATA: &str =
 /// What is said of fields that only another of Envoy's codecs reads.
 const NO_OGHTTP2: &str = "without effect, as in Envoy 1.40 with its default codec";
 
-/// Why settings of one's own are refused.
-const NO_CUSTOM_SETTINGS: &str = "is not supported: the HTTP/2 codec sends only the settings that it knows, which have fields of their own";
-
 /// `http2_protocol_options`.
 pub(super) struct Http2 {
     pub(super) settings: Settings,
@@ -179,13 +178,11 @@ pub(super) fn lower_http2(
     let refused = [
         (allow_metadata, "allow_metadata", NO_METADATA),
         (max_metadata_size.is_some(), "max_metadata_size", NO_METADATA),
-        (!custom_settings_parameters.is_empty(), "custom_settings_parameters", NO_CUSTOM_SETTINGS),
     ];
     if let Some((_, field, why)) = refused.into_iter().find(|(is_set, ..)| *is_set) {
         return Err(ConfigError::new(path.field(field), why));
     }
     let without_effect = [
-        (max_outbound_frames.is_some(), "max_outbound_frames", "without effect: data is bounded by bytes"),
         (enable_huffman_encoding.is_some(), "enable_huffman_encoding", NO_OGHTTP2),
         (stream_reset_burst.is_some(), "stream_reset_burst", "the codec has a limit of its own for this"),
         (stream_reset_rate.is_some(), "stream_reset_rate", "the codec has a limit of its own for this"),
@@ -197,6 +194,11 @@ pub(super) fn lower_http2(
             warn(warnings, path, field, why);
         }
     }
+    let named = NamedSettings {
+        hpack_table_size: hpack_table_size.map(|size| size.value),
+        max_concurrent_streams: max_concurrent_streams.map(|max| max.value),
+        initial_stream_window_size: initial_stream_window_size.map(|size| size.value),
+    };
     let defaults = Settings::default();
     let limits = FrameLimits::default();
     let settings = Settings {
@@ -204,6 +206,7 @@ pub(super) fn lower_http2(
         max_concurrent_streams: max_concurrent_streams.map_or(defaults.max_concurrent_streams, |v| v.value),
         stream_window: initial_stream_window_size.map_or(defaults.stream_window, |v| v.value),
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
+        custom: lower_custom_settings(&custom_settings_parameters, &named, path)?,
         allow_extended_connect: allow_connect,
         max_header_bytes: u32::try_from(max_head_bytes).unwrap_or(u32::MAX),
         stream_errors: override_stream_error_on_invalid_http_message
@@ -216,6 +219,7 @@ pub(super) fn lower_http2(
             window_updates_per_data: max_inbound_window_update_frames_per_data_frame_sent
                 .map_or(limits.window_updates_per_data, |max| max.value),
             control_frames: max_outbound_control_frames.map_or(limits.control_frames, |max| max.value),
+            frames: max_outbound_frames.map_or(limits.frames, |max| max.value),
         },
         ..defaults
     };

@@ -285,6 +285,7 @@ fn count_failure(manager: &Manager, error: &ConnectionError) {
             stats.inbound_window_update_frames_flood().inc();
         }
         ConnectionError::Violation(Violation::ControlFrames) => stats.outbound_control_flood().inc(),
+        ConnectionError::Violation(Violation::OutboundFrames) => stats.outbound_flood().inc(),
         error => {
             if matches!(error, ConnectionError::Malformed) {
                 stats.rx_messaging_error().inc();

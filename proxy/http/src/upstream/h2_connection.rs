@@ -234,6 +234,7 @@ impl Driver {
             Violation::Priorities => stats.inbound_priority_frames_flood().inc(),
             Violation::WindowUpdates => stats.inbound_window_update_frames_flood().inc(),
             Violation::ControlFrames => stats.outbound_control_flood().inc(),
+            Violation::OutboundFrames => stats.outbound_flood().inc(),
             Violation::FirstFrame => {}
         }
         End::Ours
@@ -289,6 +290,8 @@ fn settings(options: &Http2Options) -> Settings {
         max_concurrent_streams: options.max_concurrent_streams.unwrap_or(defaults.max_concurrent_streams),
         stream_window: options.initial_stream_window_size.unwrap_or(defaults.stream_window),
         connection_window: options.initial_connection_window_size.unwrap_or(defaults.connection_window),
+        custom: options.custom_settings.clone(),
+        allow_extended_connect: options.allow_connect,
         limits: options.limits,
         stream_errors: options.stream_error_on_invalid_message,
         ..defaults

@@ -20,6 +20,7 @@ use dhow_proto::envoy::extensions::upstreams::tcp::v3::TcpProtocolOptions;
 use dhow_proto::google::protobuf::{Any, UInt32Value};
 use dhow_runtime_config::{Current, RuntimeValues};
 
+use super::custom_settings::{NamedSettings, lower_custom_settings};
 use super::fields::{Notes, duration, number, refuse, timeout, unpack};
 use crate::cluster_info::{
     HeaderKeyFormat, Http1Options, Http2Keepalive, Http2Options, HttpOptions, UpstreamProtocol,
@@ -339,15 +340,14 @@ fn lower_http2(
         stream_reset_burst,
         stream_reset_rate,
     } = options;
+    let named = NamedSettings {
+        hpack_table_size: number(hpack_table_size),
+        max_concurrent_streams: number(max_concurrent_streams),
+        initial_stream_window_size: number(initial_stream_window_size),
+    };
     refuse(&allow_metadata, || path.field("allow_metadata"))?;
-    if allow_connect {
-        let reason = "hosts are not told that this side knows extended CONNECT, a setting that means nothing to them; requests \
-                      with it are sent";
-        notes.warn(path.field("allow_connect"), reason);
-    }
-    refuse(&custom_settings_parameters, || path.field("custom_settings_parameters"))?;
+    let custom_settings = lower_custom_settings(&custom_settings_parameters, &named, path)?;
     for (field, is_set) in [
-        ("max_outbound_frames", max_outbound_frames.is_some()),
         ("max_metadata_size", max_metadata_size.is_some()),
         ("enable_huffman_encoding", enable_huffman_encoding.is_some()),
         ("max_header_field_size_kb", max_header_field_size_kb.is_some()),
@@ -364,6 +364,8 @@ fn lower_http2(
         max_concurrent_streams: number(max_concurrent_streams),
         initial_stream_window_size: number(initial_stream_window_size),
         initial_connection_window_size: number(initial_connection_window_size),
+        custom_settings,
+        allow_connect,
         stream_error_on_invalid_message: override_stream_error_on_invalid_http_message
             .map_or(stream_error_on_invalid_http_messaging, |value| value.value),
         keepalive: keepalive(connection_keepalive, &path.field("connection_keepalive"))?,
@@ -376,6 +378,7 @@ fn lower_http2(
                 .unwrap_or(FrameLimits::DEFAULT.window_updates_per_data),
             control_frames: number(max_outbound_control_frames)
                 .unwrap_or(FrameLimits::DEFAULT.control_frames),
+            frames: number(max_outbound_frames).unwrap_or(FrameLimits::DEFAULT.frames),
         },
     })
 }

@@ -2,6 +2,7 @@
 
 mod assignment;
 mod connections;
+mod custom_settings;
 mod discovery;
 mod dns_cache;
 mod fields;
@@ -30,6 +31,7 @@ use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use dhow_tls::Secrets;
 
 pub(crate) use assignment::{AssignedEndpoint, Assignment, AssignmentPolicy, EndpointTarget};
+pub use custom_settings::{NamedSettings, lower_custom_settings};
 use discovery::DiscoveryFields;
 pub use discovery::EdsSource;
 pub(crate) use discovery::{Discovery, DnsDiscovery};

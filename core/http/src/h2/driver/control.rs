@@ -3,8 +3,9 @@
 use super::{Fault, bad_size, is_idle, silent};
 use crate::ByteDirection;
 use crate::h2::StreamError;
-use crate::h2::frame::{FrameHead, MAX_PAYLOAD, code, flag, kind, setting, word};
+use crate::h2::frame::{FrameHead, code, flag, kind, setting, word};
 use crate::h2::hpack::Decoder;
+use crate::h2::settings::is_possible;
 use crate::h2::shared::{Core, PeerFarewell};
 
 /// Priorities have no effect; they are counted elsewhere.
@@ -47,6 +48,7 @@ pub(super) fn on_settings(
     }
     if head.has(flag::ACK) {
         decoder.set_allowed(core.settings.header_table_size as usize);
+        core.max_payload = core.settings.max_payload();
         return if payload.is_empty() { Ok(()) } else { Err(bad_size("an acknowledgement is empty")) };
     }
     let (entries, rest) = payload.as_chunks::<6>();
@@ -63,7 +65,7 @@ pub(super) fn on_settings(
                 core.set_peer_window(value).ok_or(silent("the window is too large"))?;
             }
             setting::MAX_FRAME_SIZE => {
-                if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) {
+                if !is_possible(setting::MAX_FRAME_SIZE, value) {
                     return Err(silent("frames cannot have that size"));
                 }
                 core.set_peer_max_payload(value);

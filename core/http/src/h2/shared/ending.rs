@@ -153,9 +153,9 @@ impl Core {
         Poll::Pending
     }
 
-    /// Judges the answers that wait for the peer to read them.
-    pub(in crate::h2) fn judge_answers(&self) -> Option<Violation> {
-        self.watch.answers(self.out.control_frames())
+    /// Judges what waits for the peer to read it.
+    pub(in crate::h2) fn judge_waiting(&self) -> Option<Violation> {
+        self.watch.waiting(self.out.frames(), self.out.control_frames())
     }
 }
 
