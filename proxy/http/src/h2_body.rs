@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use dhow_http::HeaderMap;
-use dhow_http::h2::{RecvBody, StreamError};
+use dhow_http::h2::{Offence, RecvBody, StreamError};
 
 use crate::body::{BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
@@ -82,13 +82,29 @@ impl ReceivedBody {
     }
 }
 
+/// `%RESPONSE_CODE_DETAILS%` of a stream that a client broke the protocol on.
+pub(crate) const fn offence_details(offence: Offence) -> &'static str {
+    match offence {
+        Offence::Frame => "http2.unknown.nghttp2.error",
+        Offence::Field => "http2.invalid.header.field",
+        Offence::Message => "http2.violation.of.messaging.rule",
+    }
+}
+
 impl From<StreamError> for Reset {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::RemoteReset(_) => Self::new(ResetKind::RemoteReset),
+            StreamError::RemoteReset(code) => Self::new(match code {
+                StreamError::PROTOCOL_ERROR => ResetKind::ProtocolError,
+                StreamError::CONNECT_ERROR => ResetKind::ConnectError,
+                _ => ResetKind::RemoteReset,
+            }),
             StreamError::RemoteRefused => Self::new(ResetKind::RemoteRefusedStreamReset),
             StreamError::RemoteNoError => Self::new(ResetKind::RemoteResetNoError),
             StreamError::LocalReset => Self::new(ResetKind::LocalReset),
+            StreamError::Offence(offence) => {
+                Self::with_transport(ResetKind::ProtocolError, offence_details(offence))
+            }
             StreamError::Protocol | StreamError::Head(_) => Self::new(ResetKind::ProtocolError),
             StreamError::ConnectionTermination(_) => Self::new(ResetKind::ConnectionTermination),
         }

@@ -26,8 +26,10 @@ pub(crate) enum ResetKind {
     RemoteRefusedStreamReset,
     /// The peer broke the protocol.
     ProtocolError,
-    /// The peer reset the stream after its whole response.
+    /// The peer reset the stream and said that nothing is wrong.
     RemoteResetNoError,
+    /// The peer could not make, or lost, the connection that CONNECT asked for.
+    ConnectError,
 }
 
 impl ResetKind {
@@ -40,10 +42,10 @@ impl ResetKind {
             Self::ConnectionTermination => "connection termination",
             Self::LocalReset => "local reset",
             Self::Overflow => "overflow",
-            Self::RemoteReset => "remote reset",
+            Self::RemoteReset | Self::RemoteResetNoError => "remote reset",
             Self::RemoteRefusedStreamReset => "remote refused stream reset",
             Self::ProtocolError => "protocol error",
-            Self::RemoteResetNoError => "remote reset (no error)",
+            Self::ConnectError => "remote error with CONNECT request",
         }
     }
 
@@ -56,9 +58,10 @@ impl ResetKind {
             Self::ConnectionTermination => ResponseFlag::UpstreamConnectionTermination,
             Self::LocalReset => ResponseFlag::LocalReset,
             Self::Overflow => ResponseFlag::UpstreamOverflow,
-            Self::RemoteReset | Self::RemoteRefusedStreamReset | Self::RemoteResetNoError => {
-                ResponseFlag::UpstreamRemoteReset
-            }
+            Self::RemoteReset
+            | Self::RemoteRefusedStreamReset
+            | Self::RemoteResetNoError
+            | Self::ConnectError => ResponseFlag::UpstreamRemoteReset,
             Self::ProtocolError => ResponseFlag::UpstreamProtocolError,
         }
     }
@@ -85,6 +88,11 @@ impl Reset {
 
     pub(crate) fn with_transport(kind: ResetKind, words: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, transport: Some(words.into()) }
+    }
+
+    /// Whether a client's stream ended because of the client.
+    pub(crate) const fn is_by_client(&self) -> bool {
+        !matches!(self.kind, ResetKind::LocalReset)
     }
 
     /// The reset that a failed read or write of an established connection amounts to. What TLS has to say after the

@@ -75,17 +75,17 @@ enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct End {
     by: Side,
-    /// Requests were under way.
-    cut_off: bool,
+    /// Which side ended requests with it that were under way: ours may have done so before the client ended the connection.
+    cut_off: Option<Side>,
 }
 
 impl End {
-    const LOCAL: Self = Self { by: Side::Local, cut_off: false };
-    const REMOTE: Self = Self { by: Side::Remote, cut_off: false };
+    const LOCAL: Self = Self { by: Side::Local, cut_off: None };
+    const REMOTE: Self = Self { by: Side::Remote, cut_off: None };
 
     /// The same, with requests under way or not.
     const fn cutting_off(self, cut_off: bool) -> Self {
-        Self { cut_off, ..self }
+        Self { cut_off: if cut_off { Some(self.by) } else { None }, ..self }
     }
 }
 
@@ -168,18 +168,17 @@ impl Drop for ActiveConnection {
         let End { by, cut_off } = self.end;
         let by_filter = self.info.record().is_some_and(|record| record.borrow().ended_by_filter);
         let by = if by_filter { Side::Local } else { by };
-        let (ended, with_requests) = match by {
-            Side::Local => {
-                (stats.downstream_cx_destroy_local(), stats.downstream_cx_destroy_local_active_rq())
-            }
-            Side::Remote => {
-                (stats.downstream_cx_destroy_remote(), stats.downstream_cx_destroy_remote_active_rq())
-            }
-        };
-        ended.inc();
-        if cut_off {
-            with_requests.inc();
+        match by {
+            Side::Local => stats.downstream_cx_destroy_local().inc(),
+            Side::Remote => stats.downstream_cx_destroy_remote().inc(),
+        }
+        let cut_off = cut_off.map(|side| if by_filter { Side::Local } else { side });
+        if let Some(side) = cut_off {
             stats.downstream_cx_destroy_active_rq().inc();
+            match side {
+                Side::Local => stats.downstream_cx_destroy_local_active_rq().inc(),
+                Side::Remote => stats.downstream_cx_destroy_remote_active_rq().inc(),
+            }
         }
         stats.downstream_cx_active().dec();
         if self.info.tls.is_expected() {
@@ -189,7 +188,7 @@ impl Drop for ActiveConnection {
         stats.downstream_cx_length_ms().record(millis);
         if let Some(clients) = self.manager.stats.clients(self.family.get()) {
             clients.downstream_cx_length_ms().record(millis);
-            if cut_off && by == Side::Remote {
+            if cut_off == Some(Side::Remote) {
                 clients.downstream_cx_destroy_remote_active_rq().inc();
             }
         }

@@ -148,9 +148,10 @@ impl PooledTunnel {
     fn noted<T>(&mut self, result: Poll<Result<T, Reset>>) -> Poll<io::Result<T>> {
         let result = ready!(result);
         Poll::Ready(self.note(result).map_err(|reset| match reset.kind {
-            ResetKind::RemoteReset | ResetKind::RemoteRefusedStreamReset | ResetKind::RemoteResetNoError => {
-                io::ErrorKind::ConnectionReset.into()
-            }
+            ResetKind::RemoteReset
+            | ResetKind::RemoteRefusedStreamReset
+            | ResetKind::RemoteResetNoError
+            | ResetKind::ConnectError => io::ErrorKind::ConnectionReset.into(),
             _ => io::ErrorKind::ConnectionAborted.into(),
         }))
     }

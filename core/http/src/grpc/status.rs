@@ -85,7 +85,7 @@ impl From<StreamError> for GrpcStatus {
     fn from(error: StreamError) -> Self {
         let code = match &error {
             StreamError::RemoteReset(8) => GrpcCode::Canceled,
-            StreamError::Head(_) | StreamError::Protocol => GrpcCode::Internal,
+            StreamError::Head(_) | StreamError::Protocol | StreamError::Offence(_) => GrpcCode::Internal,
             _ => GrpcCode::Unavailable,
         };
         let message = match &error {

@@ -17,7 +17,7 @@ use super::hpack::Decoder;
 use super::limits::Violation;
 use super::pool;
 use super::shared::{Core, Farewell, Key, PeerFarewell, SharedCore, Side};
-use super::{ConnectionError, StreamError};
+use super::{ConnectionError, Offence, StreamError};
 use control::{on_goaway, on_ping, on_priority, on_reset, on_settings, on_window_update};
 use heads::Block;
 
@@ -38,7 +38,7 @@ enum Fault {
     /// The connection is over without a word, as Envoy ends it.
     Silent(&'static str),
     /// The connection is over because of a message, unless the settings say that only its stream is.
-    Malformed(u32),
+    Malformed(u32, Offence),
     Violation(Violation),
 }
 
@@ -80,8 +80,8 @@ pub(super) struct Driver<T> {
     ending: Option<Ending>,
     /// Streams that were handed out in this turn.
     burst: usize,
-    /// Streams whose heads were malformed, since the last time that somebody asked.
-    pub(super) malformed: usize,
+    /// What was wrong with the heads of streams that were not opened for it, since the last time that somebody asked.
+    pub(super) refused: Vec<Offence>,
 }
 
 impl<T> Drop for Driver<T> {
@@ -102,7 +102,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             block: None,
             ending: None,
             burst: 0,
-            malformed: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -149,25 +149,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Key, Ending>> {
         self.core.borrow_mut().set_driver(cx);
         loop {
-            if self.ending.is_some() {
-                return self.poll_end(cx).map(Err);
-            }
             if self.burst == BURST {
                 self.burst = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            // Also those that came right before what ends the connection: they were requests, and are counted and logged.
             if let Some(key) = self.core.borrow_mut().pop_accepted() {
                 self.burst += 1;
                 return Poll::Ready(Ok(key));
+            }
+            if self.ending.is_some() {
+                return self.poll_end(cx).map(Err);
             }
             match self.take_frames() {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(fault) => {
-                    if let Some(ending) = self.on_fault(fault) {
-                        return Poll::Ready(Err(ending));
-                    }
+                    self.on_fault(fault);
                     continue;
                 }
             }
@@ -190,9 +189,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
             let judged = self.core.borrow().judge_waiting();
             if let Some(violation) = judged {
-                if let Some(ending) = self.on_fault(violation.into()) {
-                    return Poll::Ready(Err(ending));
-                }
+                self.on_fault(violation.into());
                 continue;
             }
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
@@ -236,9 +233,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        // The farewell is worth a try; the connection is over whatever comes of it.
+        // The farewell is worth a try; the connection is over whatever comes of it. A server leaves it to its owner when to end
+        // its direction, as a client is to have time to read.
+        let is_client = self.core.borrow().side == Side::Client;
         let written = match self.poll_flush(cx) {
-            Poll::Ready(Ok(())) => Pin::new(&mut self.io).poll_shutdown(cx),
+            Poll::Ready(Ok(())) if is_client => Pin::new(&mut self.io).poll_shutdown(cx),
             other => other,
         };
         // Only who was served to the end is waited for.
@@ -250,53 +249,57 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         Poll::Ready(self.ending.take().unwrap_or(Ending::Peaceful))
     }
 
+    fn abrupt_farewell(&mut self, code: u32) {
+        let mut core = self.core.borrow_mut();
+        let last = core.last_peer;
+        core.abrupt_farewell(last, code);
+    }
+
     fn fail(&mut self, error: StreamError) {
         self.core.borrow_mut().end(error);
     }
 
-    /// What comes of a fault: an ending that is not to wait for anything, or one that is set up here.
-    fn on_fault(&mut self, fault: Fault) -> Option<Ending> {
-        match fault {
-            Fault::Stream(id, code) => {
-                self.reset(id, code);
-                None
-            }
-            Fault::Malformed(id) => {
-                self.malformed += 1;
-                if self.core.borrow().settings.stream_errors {
-                    self.reset(id, code::PROTOCOL_ERROR);
-                    return None;
+    /// Ends what a fault ends: a stream, or everything.
+    fn on_fault(&mut self, fault: Fault) {
+        let error = match fault {
+            Fault::Stream(id, code) => return self.reset(id, code),
+            Fault::Malformed(id, offence) => {
+                self.core.borrow_mut().counts.malformed += 1;
+                if !self.offend(id, offence) {
+                    self.refused.push(offence);
                 }
-                self.fail(StreamError::Protocol);
-                self.ending = Some(Ending::Failed(ConnectionError::Malformed));
-                None
+                if self.core.borrow().settings.stream_errors {
+                    return self.core.borrow_mut().send_reset(id, code::PROTOCOL_ERROR);
+                }
+                ConnectionError::Malformed
             }
-            Fault::Silent(text) => {
-                self.fail(StreamError::Protocol);
-                self.ending = Some(Ending::Failed(ConnectionError::Protocol(text.to_owned())));
-                None
-            }
+            Fault::Silent(text) => ConnectionError::Protocol(text.to_owned()),
             Fault::Connection(code, text) => {
-                let mut core = self.core.borrow_mut();
-                core.abrupt_farewell(code);
-                core.end(StreamError::Protocol);
-                self.ending = Some(Ending::Failed(ConnectionError::Protocol(text.to_owned())));
-                None
+                self.abrupt_farewell(code);
+                ConnectionError::Protocol(text.to_owned())
             }
             Fault::Violation(violation) => {
-                let ending = Ending::Failed(ConnectionError::Violation(violation));
-                let mut core = self.core.borrow_mut();
-                match violation {
-                    Violation::FirstFrame => core.abrupt_farewell(code::PROTOCOL_ERROR),
-                    // What waits is written as far as the peer takes it.
-                    Violation::OutboundFrames => {}
-                    _ => return Some(ending),
+                if violation == Violation::FirstFrame {
+                    self.abrupt_farewell(code::PROTOCOL_ERROR);
                 }
-                core.end(StreamError::Protocol);
-                self.ending = Some(ending);
-                None
+                ConnectionError::Violation(violation)
             }
-        }
+        };
+        self.fail(StreamError::Protocol);
+        self.ending = Some(Ending::Failed(error));
+    }
+
+    /// Ends a stream because of what came on it, if it is there.
+    fn offend(&mut self, id: u32, offence: Offence) -> bool {
+        let mut core = self.core.borrow_mut();
+        let Some(key) = core.find(id) else { return false };
+        let error = match core.side {
+            Side::Server => StreamError::Offence(offence),
+            Side::Client => StreamError::Protocol,
+        };
+        core.stream_mut(key).fail(error);
+        core.settle(key);
+        true
     }
 
     fn reset(&mut self, id: u32, code: u32) {
@@ -333,6 +336,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             any = true;
             let outcome = self.take_frame(&head, &mut core);
             core.judge_waiting().map_or(Ok(()), |violation| Err(Fault::Violation(violation)))?;
+            drop(core);
+            if let Err(Fault::Silent(_)) = outcome {
+                self.offend(head.stream, Offence::Frame);
+            }
             outcome?;
         }
         Ok(any)
@@ -368,8 +375,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         outcome
     }
 
-    /// Ready when the peer ended its direction; what it sends before is dropped.
+    /// Ends this direction.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Writes what still waits; ready when the peer ended its direction. What it sends before is dropped.
     pub(super) fn poll_peer_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
+            return Poll::Ready(());
+        }
         loop {
             let mut room = [const { std::mem::MaybeUninit::uninit() }; 1024];
             let mut buffer = ReadBuf::uninit(&mut room);

@@ -1,6 +1,7 @@
 //! Heads between header blocks and [`HeaderMap`]s: what RFC 9113 (section 8) demands of those that come, and which fields of ours
 //! leave.
 
+use super::Offence;
 use super::hpack::Encoder;
 use crate::h1::chars;
 use crate::{HeaderMap, KnownHeader};
@@ -46,7 +47,7 @@ const FIELD_OVERHEAD: usize = 32;
 pub(super) struct HeadReader {
     head: HeaderMap,
     kind: HeadKind,
-    malformed: bool,
+    offence: Option<Offence>,
     /// A field that is no pseudo header was there.
     regular: bool,
     size: usize,
@@ -74,7 +75,7 @@ pub(super) struct ReadHead {
 /// Why a head is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadFault {
-    Malformed,
+    Malformed(Offence),
     TooLarge,
     /// So large that it is no mistake.
     Abusive,
@@ -87,7 +88,7 @@ impl HeadReader {
         Self {
             head,
             kind,
-            malformed: false,
+            offence: None,
             regular: false,
             size: 0,
             max_size,
@@ -102,7 +103,7 @@ impl HeadReader {
     /// Takes the next field.
     pub(super) fn field(&mut self, known: Option<KnownHeader>, name: &[u8], value: &[u8]) {
         self.size += name.len() + value.len() + FIELD_OVERHEAD;
-        if self.size >= self.max_size || self.malformed {
+        if self.size >= self.max_size || self.offence.is_some() {
             return;
         }
         let valid = match known {
@@ -117,7 +118,16 @@ impl HeadReader {
             }
         };
         self.regular |= !known.is_some_and(KnownHeader::is_pseudo);
-        self.malformed |= !valid;
+        if !valid {
+            // Envoy's codec looks at the beginning of a path once it has the whole head.
+            let is_first = !self.regular && !self.head.contains_known(KnownHeader::Path);
+            let judged_late = self.kind == HeadKind::Request
+                && known == Some(KnownHeader::Path)
+                && is_first
+                && is_visible(value)
+                && !value.is_empty();
+            self.offence = Some(if judged_late { Offence::Message } else { Offence::Field });
+        }
     }
 
     fn pseudo(&mut self, known: KnownHeader, value: &[u8]) -> bool {
@@ -194,10 +204,13 @@ impl HeadReader {
             Some(HeadFault::Abusive)
         } else if self.size >= self.max_size {
             Some(HeadFault::TooLarge)
-        } else if self.malformed || !self.is_complete() {
-            Some(HeadFault::Malformed)
         } else {
-            None
+            let incomplete = || match self.kind == HeadKind::Request && self.lengths > 1 {
+                // A length that is told twice is malformed even if it says the same.
+                true => Some(Offence::Field),
+                false => (!self.is_complete()).then_some(Offence::Message),
+            };
+            self.offence.or_else(incomplete).map(HeadFault::Malformed)
         };
         if self.kind != HeadKind::Trailers {
             self.head.join_repeats();
@@ -214,8 +227,6 @@ impl HeadReader {
         match self.kind {
             HeadKind::Trailers => true,
             HeadKind::Response => has(KnownHeader::Status),
-            // A length that is told twice is malformed even if it says the same.
-            HeadKind::Request if self.lengths > 1 => false,
             // `host` stands for the authority where there is none.
             HeadKind::Request if !has(KnownHeader::Method) || !has(KnownHeader::Authority) => false,
             HeadKind::Request => {

@@ -71,6 +71,8 @@ pub struct FrameCounts {
     pub refused: u32,
     /// Trailers that a server received.
     pub trailers: u32,
+    /// Messages of the peer that were malformed.
+    pub malformed: u32,
 }
 
 impl std::ops::AddAssign for FrameCounts {
@@ -80,6 +82,7 @@ impl std::ops::AddAssign for FrameCounts {
         self.goaways_sent += more.goaways_sent;
         self.refused += more.refused;
         self.trailers += more.trailers;
+        self.malformed += more.malformed;
     }
 }
 

@@ -29,6 +29,6 @@ pub use client::{ClientConnection, PendingResponse, Sender, connect};
 pub use head::HeadError;
 pub use limits::{FrameCounts, FrameLimits, Violation};
 pub use ping::Pinger;
-pub use reset::{ConnectionError, ResetCode, StreamError};
+pub use reset::{ConnectionError, Offence, ResetCode, StreamError};
 pub use server::{Responder, ServerConnection, ServerStream};
 pub use settings::Settings;

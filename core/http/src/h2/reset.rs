@@ -14,7 +14,7 @@ pub enum StreamError {
     /// be tried elsewhere.
     #[error("remote refused stream reset")]
     RemoteRefused,
-    /// The peer ended the stream without an error while its request was not complete (`NO_ERROR`).
+    /// The peer reset the stream without an error (`NO_ERROR`).
     #[error("remote reset (no error)")]
     RemoteNoError,
     /// This side reset the stream.
@@ -23,12 +23,33 @@ pub enum StreamError {
     /// The peer broke the protocol; this side reset the stream or the connection.
     #[error("protocol error")]
     Protocol,
+    /// The client broke the protocol on this very stream.
+    #[error("protocol error")]
+    Offence(Offence),
     /// The connection ended; the text says why.
     #[error("connection termination")]
     ConnectionTermination(String),
     /// The head cannot be sent over HTTP/2.
     #[error("{0}")]
     Head(#[from] super::HeadError),
+}
+
+impl StreamError {
+    /// The code of [`StreamError::RemoteReset`] by which a peer says that this side broke the protocol.
+    pub const PROTOCOL_ERROR: u32 = code::PROTOCOL_ERROR;
+    /// The one by which it says that the connection that CONNECT asked for failed.
+    pub const CONNECT_ERROR: u32 = code::CONNECT_ERROR;
+}
+
+/// What of a client's was wrong with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offence {
+    /// A frame that its type or its stream does not allow.
+    Frame,
+    /// A field of a head that cannot be there, or has no such value.
+    Field,
+    /// Heads that do not make a message, each field being right.
+    Message,
 }
 
 /// Why a connection ended.

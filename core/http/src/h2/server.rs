@@ -1,6 +1,7 @@
 //! The server side of a connection.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -9,7 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::driver::{Driver, Ending};
 use super::frame::PREFACE;
 use super::shared::{Core, Handle, Side};
-use super::{ConnectionError, FrameCounts, Pinger, RecvBody, ResetCode, SendBody, Settings, StreamError};
+use super::{
+    ConnectionError, FrameCounts, Offence, Pinger, RecvBody, ResetCode, SendBody, Settings, StreamError,
+};
 use crate::{ByteMeter, HeaderMap};
 
 /// A connection on which the peer opens streams. Someone must keep calling [`ServerConnection::poll_accept`]: it moves
@@ -58,9 +61,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         std::mem::take(&mut self.driver.core.borrow_mut().counts)
     }
 
-    /// How many streams were refused since the last time because their heads are malformed.
-    pub fn take_malformed(&mut self) -> usize {
-        std::mem::take(&mut self.driver.malformed)
+    /// What was wrong with the heads of streams that were refused since the last time.
+    pub fn take_refused(&mut self) -> Vec<Offence> {
+        std::mem::take(&mut self.driver.refused)
     }
 
     /// [`ServerConnection::poll_accept`] as a future.
@@ -73,12 +76,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConnection<T> {
         self.driver.core.borrow_mut().announce_farewell();
     }
 
-    /// Ends the connection and all its streams with an error.
-    pub fn abrupt_shutdown(&mut self, code: ResetCode) {
-        self.driver.core.borrow_mut().abrupt_farewell(code.value());
+    /// Ends the connection and all its streams with an error. `last` is the number of the last stream that was served, 0 if none
+    /// was: the client may try later ones elsewhere.
+    pub fn abrupt_shutdown(&mut self, last: u32, code: ResetCode) {
+        self.driver.core.borrow_mut().abrupt_farewell(last, code.value());
     }
 
-    /// Ready when the client ended a connection on which nothing is served any more; what it sends before is dropped.
+    /// Ends this side's direction, behind what was written. To be called when the connection is over, which leaves it to the
+    /// owner whether the client has a while to end it first ([`ServerConnection::poll_peer_end`]).
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.driver.poll_shutdown(cx)
+    }
+
+    /// Writes what still waits. Ready when the client ended a connection on which nothing is served any more; what it sends before
+    /// is dropped.
     pub fn poll_peer_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.driver.poll_peer_end(cx)
     }

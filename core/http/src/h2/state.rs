@@ -36,6 +36,8 @@ pub(super) struct StreamState {
 
     /// The peer may send more.
     pub(super) recv_open: bool,
+    /// It had sent everything when the stream failed.
+    pub(super) was_whole: bool,
     /// The head came: that of the request, or the final one of the response.
     pub(super) head_seen: bool,
     pub(super) head: Option<HeaderMap>,
@@ -83,6 +85,7 @@ impl StreamState {
             error: None,
             meter: None,
             recv_open: true,
+            was_whole: false,
             head_seen: false,
             head: None,
             crumbs: 0,
@@ -136,6 +139,7 @@ impl StreamState {
         }
         self.error = Some(error);
         self.send_open = false;
+        self.was_whole = !self.recv_open;
         self.recv_open = false;
         self.queue.clear();
         (self.queued_end, self.unopened, self.reset_behind) = (None, None, None);

@@ -106,6 +106,7 @@ pub(crate) struct H2Downstream {
     is_head_request: bool,
     finished: bool,
     meter: Option<Arc<ByteMeter>>,
+    overlooked: Option<&'static str>,
 }
 
 impl H2Downstream {
@@ -128,6 +129,7 @@ impl H2Downstream {
             is_head_request,
             finished: false,
             meter: None,
+            overlooked: None,
         }
     }
 
@@ -135,15 +137,31 @@ impl H2Downstream {
     pub(crate) fn set_meter(&mut self, meter: Option<Arc<ByteMeter>>) {
         self.meter = meter;
     }
+
+    /// Remembers what the codec overlooked in the head.
+    pub(crate) fn set_overlooked(&mut self, what: &'static str) {
+        self.overlooked = Some(what);
+    }
 }
 
 impl H2Downstream {
     /// The reset as the stream sees it: that of its connection, if that is over because of the client.
     fn explain(&self, reset: Reset) -> Reset {
-        if !self.siblings.codec_failed.get() {
+        if reset.transport.is_some() {
             return reset;
         }
+        if !self.siblings.codec_failed.get() {
+            return Reset { transport: self.overlooked.map(Into::into), ..reset };
+        }
         Reset::with_transport(ResetKind::ProtocolError, "codec_error:The_user_callback_function_failed")
+    }
+
+    /// An error when the head of the response could not be sent.
+    fn check_head(&self) -> Result<(), Reset> {
+        match self.head_failed {
+            true => Err(self.explain(Reset::new(ResetKind::LocalReset))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -187,9 +205,7 @@ impl BodySink for H2Downstream {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
-        if self.head_failed {
-            return Poll::Ready(Err(Reset::new(ResetKind::LocalReset)));
-        }
+        self.check_head()?;
         match &mut self.sender {
             Some(sender) => self.queue.poll_drain(cx, sender),
             None => Poll::Ready(Ok(())),
@@ -197,6 +213,7 @@ impl BodySink for H2Downstream {
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: Option<&HeaderMap>) -> Poll<Result<(), Reset>> {
+        self.check_head()?;
         if let Some(sender) = &mut self.sender {
             ready!(self.queue.poll_finish(cx, sender, trailers))?;
             self.sender = None;
@@ -262,6 +279,10 @@ impl Downstream for H2Downstream {
 
     fn begin_drain(&mut self) -> bool {
         !self.siblings.draining.replace(true)
+    }
+
+    fn overlooked(&self) -> Option<&'static str> {
+        self.overlooked
     }
 
     fn reset(&mut self) {

@@ -48,6 +48,11 @@ pub(crate) trait Downstream: BodySource + BodySink {
     /// Leaves the client a while to end the connection itself, should it end after this response.
     fn linger(&mut self) {}
 
+    /// What the codec overlooked in the request, and brings up should the stream be reset: `%RESPONSE_CODE_DETAILS%`.
+    fn overlooked(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Gives the stream up without a complete response: the client must notice.
     fn reset(&mut self);
 }

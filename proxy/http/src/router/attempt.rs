@@ -54,9 +54,7 @@ impl Exchange {
                     if let Poll::Ready(result) = waiting.as_mut().poll(cx) {
                         return Poll::Ready(result.map_err(Interruption::Upstream));
                     }
-                    if down.request_complete()
-                        && let Poll::Ready(reset) = down.poll_closed(cx)
-                    {
+                    if let Poll::Ready(reset) = down.poll_closed(cx) {
                         return Poll::Ready(Err(Interruption::Downstream(reset)));
                     }
                     if rejects_early_data && sends_early(cx, down, &mut self.info) {
@@ -264,7 +262,7 @@ impl RequestGuard {
                 | ResetKind::LocalConnectionFailure
                 | ResetKind::RemoteConnectionFailure
                 | ResetKind::ConnectionTimeout => stats.upstream_rq_pending_failure_eject().inc(),
-                ResetKind::RemoteRefusedStreamReset | ResetKind::Overflow => {}
+                ResetKind::RemoteRefusedStreamReset | ResetKind::ConnectError | ResetKind::Overflow => {}
             },
         }
     }

@@ -86,9 +86,7 @@ impl Exchange {
             if answer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if down.request_complete()
-                && let Poll::Ready(reset) = down.poll_closed(cx)
-            {
+            if let Poll::Ready(reset) = down.poll_closed(cx) {
                 return Poll::Ready(Err(Interruption::Downstream(reset)));
             }
             poll_deadlines(cx, timer, &self.deadlines).map(Err)

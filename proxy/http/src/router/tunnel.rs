@@ -54,9 +54,7 @@ impl Exchange {
                     result.map_err(|failure| Interruption::Upstream(connect_failure(failure))),
                 );
             }
-            if down.request_complete()
-                && let Poll::Ready(reset) = down.poll_closed(cx)
-            {
+            if let Poll::Ready(reset) = down.poll_closed(cx) {
                 return Poll::Ready(Err(Interruption::Downstream(reset)));
             }
             if rejects_early_data && sends_early(cx, down, &mut self.info) {

@@ -112,7 +112,7 @@ pub(super) async fn serve(
         }
         Last::Drained => false,
         Last::Closed(end) => {
-            if end.cut_off {
+            if end.cut_off.is_some() {
                 down.wire().meter_request(0);
                 abandoned_head(manager, info, down.wire().meter.clone());
             }

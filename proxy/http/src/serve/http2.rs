@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use dhow_base::ResponseFlag;
 use dhow_http::h1::Underscores;
-use dhow_http::h2::{ConnectionError, FrameCounts, ResetCode, ServerConnection, ServerStream, Violation};
+use dhow_http::h2::{
+    ConnectionError, FrameCounts, Offence, ResetCode, ServerConnection, ServerStream, Violation,
+};
 use dhow_http::{ByteDirection, HeaderMap, KnownHeader};
 use dhow_net::Transport;
 use dhow_proxy_access_log::Logged;
@@ -19,13 +21,14 @@ use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, OverloadAction, clock, ov
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::downstream::{Downstream, H2Downstream, Streams};
+use crate::h2_body::offence_details;
 use crate::keepalive::Keepalive;
 use crate::manager::Manager;
 use crate::stats::ClientFamily;
 use crate::stream::Exchange;
 use crate::upgrade;
 
-use super::End;
+use super::{End, Side};
 
 /// Serves the streams of a connection. `read` was read from it already.
 pub(super) async fn serve(
@@ -58,9 +61,11 @@ pub(super) async fn serve(
         timer: DeadlineTimer::new(),
         draining: false,
         given_up: false,
+        cut_off: false,
         streams: Rc::new(Streams::new(clock::now())),
         max_duration,
         requests: 0,
+        last_served: 0,
         manager: manager.clone(),
         info: info.clone(),
     };
@@ -77,17 +82,25 @@ pub(super) async fn serve(
                 if server.given_up {
                     continue;
                 }
+                server.last_served = stream.id();
                 server.on_stream();
                 let (manager, info, streams) = (manager.clone(), info.clone(), server.streams.clone());
                 streams.active.set(streams.active.get() + 1);
                 tokio::task::spawn_local(boxed_stream(manager, info, stream, streams));
             }
             Err(over) => {
+                let cut_off = server.cut_off || server.streams.active.get() > 0;
+                // Requests end before the client has its while to read.
+                let cut_off_by = match &over {
+                    Over::Failed(error) if error.is_by_peer() => Side::Remote,
+                    Over::Ended if !server.draining => Side::Remote,
+                    _ => Side::Local,
+                };
                 let end = match over {
                     Over::Failed(error) => {
                         count_failure(&manager, &error);
                         server.streams.codec_failed.set(!error.is_by_peer());
-                        if error.is_by_peer() { End::REMOTE } else { End::LOCAL }
+                        if error.is_by_peer() { End::REMOTE } else { server.linger().await }
                     }
                     Over::Unanswered => {
                         manager.stats.http2().keepalive_timeout().inc();
@@ -97,12 +110,12 @@ pub(super) async fn serve(
                         manager.stats.manager.downstream_rq_too_many_premature_resets().inc();
                         End::LOCAL
                     }
-                    Over::Ended if server.given_up => server.linger().await,
-                    Over::Ended if server.draining => End::LOCAL,
+                    Over::Ended if server.draining => server.linger().await,
                     Over::Ended => End::REMOTE,
                 };
+                server.shut_down().await;
                 family.set(server.streams.family.get());
-                return end.cutting_off(server.streams.active.get() > 0);
+                return End { cut_off: cut_off.then_some(cut_off_by), ..end };
             }
         }
     }
@@ -128,9 +141,13 @@ struct Server {
     draining: bool,
     /// The connection ends whatever is under way on it.
     given_up: bool,
+    /// The connection ends because of a stream that was refused.
+    cut_off: bool,
     streams: Rc<Streams>,
     max_duration: Option<Instant>,
     requests: u32,
+    /// Number of the last stream that was not given up.
+    last_served: u32,
 }
 
 impl Server {
@@ -146,8 +163,8 @@ impl Server {
             }
             let accepted = self.connection.poll_accept(cx);
             count_frames(&self.manager, self.connection.take_counts());
-            for _ in 0..self.connection.take_malformed() {
-                self.count_malformed();
+            for offence in self.connection.take_refused() {
+                self.on_refused(offence);
             }
             match accepted {
                 Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Ok(stream)),
@@ -185,19 +202,17 @@ impl Server {
     }
 
     /// Counts and logs a stream that the codec refused.
-    fn count_malformed(&self) {
+    fn on_refused(&mut self, offence: Offence) {
         let stats = &self.manager.stats.manager;
         stats.downstream_rq_total().inc();
         stats.downstream_rq_http2_total().inc();
         stats.downstream_rq_rx_reset().inc();
-        if self.manager.config.http2.stream_errors {
-            self.manager.stats.http2().rx_messaging_error().inc();
-        }
+        self.cut_off |= !self.manager.config.http2.stream_errors;
         let now = clock::now();
         let random = self.manager.worker.random();
         let mut info = StreamInfo::new(self.info.clone(), Some(Protocol::Http2), now, random);
         info.flag(ResponseFlag::DownstreamProtocolError);
-        info.details = Some("http2.invalid.header.field".into());
+        info.details = Some(offence_details(offence).into());
         info.end = Some(now);
         let context = StreamFormat::new(&info);
         for log in &self.manager.config.access_logs {
@@ -231,7 +246,7 @@ impl Server {
     /// Ends the connection with what was sent on it so far, and says so.
     fn give_up(&mut self) {
         (self.draining, self.given_up) = (true, true);
-        self.connection.abrupt_shutdown(ResetCode::NoError);
+        self.connection.abrupt_shutdown(self.last_served, ResetCode::NoError);
     }
 
     /// Leaves the client a while to end the connection itself (`delayed_close_timeout`), so that our farewell is not lost to a
@@ -256,6 +271,16 @@ impl Server {
         .await
     }
 
+    /// Ends our direction, if that can be done at once.
+    async fn shut_down(&mut self) {
+        // A client that is gone needs not be told.
+        poll_fn(|cx| {
+            let _ = self.connection.poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     fn drain(&mut self) {
         self.draining = true;
         self.streams.draining.set(true);
@@ -267,13 +292,14 @@ fn count_frames(manager: &Manager, counts: FrameCounts) {
     if counts == FrameCounts::default() {
         return;
     }
-    let FrameCounts { resets_received, resets_sent, goaways_sent, refused, trailers } = counts;
+    let FrameCounts { resets_received, resets_sent, goaways_sent, refused, trailers, malformed } = counts;
     let stats = manager.stats.http2();
     stats.rx_reset().add(resets_received.into());
     stats.tx_reset().add(resets_sent.into());
     stats.goaway_sent().add(goaways_sent.into());
     stats.stream_refused_errors().add(refused.into());
     stats.trailers().add(trailers.into());
+    stats.rx_messaging_error().add(malformed.into());
 }
 
 fn count_failure(manager: &Manager, error: &ConnectionError) {
@@ -287,9 +313,6 @@ fn count_failure(manager: &Manager, error: &ConnectionError) {
         ConnectionError::Violation(Violation::ControlFrames) => stats.outbound_control_flood().inc(),
         ConnectionError::Violation(Violation::OutboundFrames) => stats.outbound_flood().inc(),
         error => {
-            if matches!(error, ConnectionError::Malformed) {
-                stats.rx_messaging_error().inc();
-            }
             if !error.is_by_peer() {
                 manager.stats.manager.downstream_cx_protocol_error().inc();
             }
@@ -325,10 +348,15 @@ async fn serve_stream(
         meter.on_decompressed(ByteDirection::Received, &head);
     }
     manager.stats.count_client(&siblings.family, &head);
+    let fields = head.len();
     let refusal = refuse_head(&manager, &mut head, crumbs);
+    let has_dropped = head.len() < fields;
     let limit = info.buffer_limit.min(manager.config.http2.stream_window);
     let mut down = H2Downstream::new(body, responder, head.method() == b"HEAD", limit, siblings.clone());
     down.set_meter(meter.clone());
+    if has_dropped {
+        down.set_overlooked(UNDERSCORE);
+    }
     if refusal.is_none() && !manager.config.proxy_100_continue && head.contains_known(KnownHeader::Expect) {
         let mut interim = manager.take_head();
         interim.set_status(100);
@@ -355,6 +383,8 @@ async fn serve_stream(
     siblings.last_end.set(clock::now());
 }
 
+const UNDERSCORE: &str = "http2.unexpected_underscore";
+
 /// The details under which a request is refused because of the size of its head or a name in it, if it is.
 fn refuse_head(manager: &Manager, head: &mut HeaderMap, crumbs: usize) -> Option<&'static str> {
     let config = &manager.config;
@@ -372,7 +402,7 @@ fn refuse_head(manager: &Manager, head: &mut HeaderMap, crumbs: usize) -> Option
             let counted = head.iter().take(config.http1.max_headers);
             if counted.into_iter().any(|(_, name, _)| has_underscore(name)) {
                 manager.stats.http2().requests_rejected_with_underscores_in_headers().inc();
-                return refused(head, "http2.unexpected_underscore");
+                return refused(head, UNDERSCORE);
             }
         }
         Underscores::Drop => {

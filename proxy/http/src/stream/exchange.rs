@@ -173,14 +173,20 @@ impl Exchange {
 
     /// Counts a stream that ends before its time, as resets from both sides: Envoy does not tell them apart. A client that is
     /// gone was counted already.
-    fn count_reset<D: Downstream>(&self, down: &D, ending: Ending) {
+    fn count_reset<D: Downstream>(&mut self, down: &D, ending: Ending) {
         let stats = &self.manager.stats.manager;
         match ending {
             Ending::Broken if down.unflushed() == 0 => {
                 stats.downstream_rq_tx_reset().inc();
                 stats.downstream_rq_rx_reset().inc();
             }
-            Ending::Complete if !self.saw_request_end(down) => stats.downstream_rq_rx_reset().inc(),
+            Ending::Complete if !self.saw_request_end(down) => {
+                stats.downstream_rq_rx_reset().inc();
+                if let Some(details) = down.overlooked() {
+                    self.info.flag(ResponseFlag::DownstreamProtocolError);
+                    self.info.details = Some(details.into());
+                }
+            }
             _ => {}
         }
     }
@@ -376,7 +382,7 @@ impl Exchange {
         })
     }
 
-    fn downstream_gone(&mut self, reset: &Reset) -> Ending {
+    pub(super) fn downstream_gone(&mut self, reset: &Reset) -> Ending {
         let stats = &self.manager.stats.manager;
         stats.downstream_rq_rx_reset().inc();
         if let (ResetKind::ProtocolError, Some(details)) = (reset.kind, &reset.transport) {
@@ -386,8 +392,17 @@ impl Exchange {
             self.info.flag(ResponseFlag::DownstreamConnectionTermination);
             self.info.details = Some("downstream_remote_disconnect".into());
         } else {
-            self.info.flag(ResponseFlag::DownstreamRemoteReset);
-            self.info.details = Some("http2.remote_reset".into());
+            let (flag, details) = match reset.kind {
+                // Nothing is said of a client that takes nothing amiss.
+                ResetKind::RemoteResetNoError => return Ending::Gone,
+                ResetKind::ProtocolError => (ResponseFlag::DownstreamProtocolError, "http2.remote_reset"),
+                ResetKind::RemoteRefusedStreamReset => {
+                    (ResponseFlag::DownstreamRemoteReset, "http2.remote_refuse")
+                }
+                _ => (ResponseFlag::DownstreamRemoteReset, "http2.remote_reset"),
+            };
+            self.info.flag(flag);
+            self.info.details = Some(reset.transport.clone().unwrap_or(details.into()));
         }
         Ending::Gone
     }

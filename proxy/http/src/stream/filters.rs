@@ -138,9 +138,7 @@ impl Exchange {
             if let Poll::Ready(resumption) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(resumption));
             }
-            if self.end_stream
-                && let Poll::Ready(reset) = down.poll_closed(cx)
-            {
+            if let Poll::Ready(reset) = down.poll_closed(cx) {
                 return Poll::Ready(Err(Interruption::Downstream(reset)));
             }
             self.deadlines.poll_expired(cx, timer).map(|expired| Err(Interruption::Expired(expired)))

@@ -12,7 +12,7 @@ use dhow_routing::DirectResponse;
 use super::exchange::{BoxedEnding, Ending, Exchange};
 use super::filtering::FilteredResponse;
 use super::filters::Encoded;
-use crate::body::{BufferedBody, poll_transfer};
+use crate::body::{BufferedBody, TransferError, poll_transfer};
 use crate::downstream::Downstream;
 use crate::response_headers;
 
@@ -127,12 +127,20 @@ impl Exchange {
             };
             parts.info.bytes_sent += moved;
             match polled {
-                Poll::Ready(result) => Poll::Ready(result.is_ok()),
-                Poll::Pending => deadlines.poll_expired(cx, timer).map(|_| false),
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(TransferError::Sink(reset))) => Poll::Ready(Err(Some(reset))),
+                Poll::Ready(Err(TransferError::Source(_))) => Poll::Ready(Err(None)),
+                Poll::Pending => deadlines.poll_expired(cx, timer).map(|_| Err(None)),
             }
         })
         .await;
-        if sent { Ending::Complete } else { Ending::Gone }
+        match sent {
+            Ok(()) => Ending::Complete,
+            Err(Some(reset)) if self.info.protocol == Some(Protocol::Http2) && reset.is_by_client() => {
+                self.downstream_gone(&reset)
+            }
+            Err(_) => Ending::Gone,
+        }
     }
 
     /// Starts the response head: the status, what the reply brings, and what the route says about responses. The route's

@@ -210,10 +210,12 @@ impl Driver {
             return;
         }
         // Envoy says no farewell to hosts; hosts open no streams, and their trailers are counted as they are read.
-        let FrameCounts { resets_received, resets_sent, goaways_sent: _, refused: _, trailers: _ } = counts;
+        let FrameCounts { resets_received, resets_sent, malformed, goaways_sent: _, refused: _, trailers: _ } =
+            counts;
         let stats = self.cluster.stats.http2();
         stats.rx_reset().add(resets_received.into());
         stats.tx_reset().add(resets_sent.into());
+        stats.rx_messaging_error().add(malformed.into());
     }
 
     fn on_error(&self, error: &ConnectionError) -> End {
@@ -221,10 +223,7 @@ impl Driver {
         let violation = match error {
             ConnectionError::Violation(violation) => violation,
             error if error.is_by_peer() => return End::Broken,
-            error => {
-                if matches!(error, ConnectionError::Malformed) {
-                    stats.rx_messaging_error().inc();
-                }
+            _ => {
                 self.cluster.stats.upstream_cx_protocol_error().inc();
                 return End::Ours;
             }

@@ -6,6 +6,7 @@ use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Driver, Fault, bad_size, broken, is_idle, silent};
+use crate::h2::Offence;
 use crate::h2::frame::{FrameHead, HEAD_LENGTH, code, flag, kind, unpadded, word};
 use crate::h2::head::{ABUSE, HeadFault, HeadKind, HeadReader, ReadHead};
 use crate::h2::shared::{Core, Farewell, Key, Side};
@@ -137,7 +138,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             return Err(Fault::Stream(id, code::REFUSED_STREAM));
         }
         if block.depends_on_itself {
-            return Err(Fault::Malformed(id));
+            read.head.recycle();
+            return Err(silent("a stream depends on itself"));
         }
         let extended = read.head.contains_known(KnownHeader::Protocol);
         let body_missing = block.end_stream && read.length.is_some_and(|length| length > 0);
@@ -147,9 +149,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 return self.refuse_size(id, block.end_stream, core);
             }
             None if !body_missing && (!extended || core.settings.allow_extended_connect) => {}
-            _ => {
+            fault => {
                 read.head.recycle();
-                return Err(Fault::Malformed(id));
+                let offence = match fault {
+                    Some(HeadFault::Malformed(offence)) => offence,
+                    _ if extended => Offence::Field,
+                    _ => Offence::Message,
+                };
+                return Err(Fault::Malformed(id, offence));
             }
         }
         let key = core.insert(id);
@@ -205,19 +212,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         if !stream.recv_open {
             return Err(silent("a head where the stream has ended"));
         }
-        if read.fault.is_some() || block.depends_on_itself {
-            return Err(Fault::Malformed(id));
+        if head_kind == HeadKind::Trailers && core.side == Side::Server {
+            core.counts.trailers += 1;
+        }
+        let stream = core.stream_mut(key);
+        let of_head = match read.fault {
+            Some(HeadFault::Malformed(offence)) => Some(offence),
+            Some(HeadFault::TooLarge | HeadFault::Abusive) => Some(Offence::Field),
+            None => None,
+        };
+        if let Some(offence) = of_head {
+            return Err(Fault::Malformed(id, offence));
         }
         if head_kind == HeadKind::Trailers {
-            if core.side == Side::Server {
-                core.counts.trailers += 1;
-            }
-            let stream = core.stream_mut(key);
-            if !block.end_stream {
-                return Err(Fault::Malformed(id));
-            }
-            if stream.remaining.is_some_and(|remaining| remaining > 0) {
-                return Err(Fault::Stream(id, code::PROTOCOL_ERROR));
+            if !block.end_stream || stream.remaining.is_some_and(|remaining| remaining > 0) {
+                return Err(Fault::Malformed(id, Offence::Message));
             }
             if stream.is_read {
                 stream.trailers = Some(read.head);
@@ -230,7 +239,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         let status = read.head.status().unwrap_or_default();
         if (100..200).contains(&status) {
             if block.end_stream {
-                return Err(Fault::Malformed(id));
+                return Err(Fault::Malformed(id, Offence::Message));
             }
             stream.interim.push_back(read.head);
             stream.wake_receiver();
@@ -241,7 +250,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             stream.remaining = read.length;
         }
         if block.end_stream && !bodiless && read.length.is_some_and(|length| length > 0) {
-            return Err(Fault::Malformed(id));
+            return Err(Fault::Malformed(id, Offence::Message));
         }
         stream.head_seen = true;
         stream.recv_open = !block.end_stream;

@@ -106,11 +106,11 @@ impl Core {
         }
     }
 
-    /// Ends the connection with what waits.
-    pub(in crate::h2) fn abrupt_farewell(&mut self, code: u32) {
+    /// Ends the connection with what waits; `last` is the last stream that anything was done for.
+    pub(in crate::h2) fn abrupt_farewell(&mut self, last: u32, code: u32) {
         if self.farewell != Farewell::Abrupt {
             self.farewell = Farewell::Abrupt;
-            self.send_goaway(self.last_peer, code);
+            self.send_goaway(last, code);
         }
     }
 

@@ -101,7 +101,8 @@ impl Core {
     /// Whether nothing more is to be read of a stream.
     pub(in crate::h2) fn is_received(&self, key: Key) -> bool {
         let stream = self.stream(key);
-        stream.error.is_none() && !stream.recv_open && stream.data.is_empty() && stream.trailers.is_none()
+        let is_whole = !stream.recv_open && (stream.error.is_none() || stream.was_whole);
+        is_whole && stream.data.is_empty() && stream.trailers.is_none()
     }
 
     /// Bytes of a stream are no longer held: the peer may send as many again, and is told once it is worth a frame.
