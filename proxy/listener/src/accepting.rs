@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 use dhow_net::{StreamAddress, Transport};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-use crate::sockets::BoundSocket;
+use crate::sockets::{BoundSocket, Reached};
 
 /// A listening socket that its worker watches.
 #[derive(Debug)]
 pub(crate) enum ListeningSocket {
-    /// A TCP port, and whether addresses of IPv4 that come as those of IPv6 are taken for what they are.
-    Tcp(TcpListener, bool),
+    /// A TCP port.
+    Tcp(TcpListener, Reached),
     /// A Unix socket, and its address.
     Unix(UnixListener, StreamAddress),
 }
@@ -25,8 +25,8 @@ impl ListeningSocket {
     /// When the kernel does not let it be watched.
     pub(crate) fn watch(socket: BoundSocket) -> io::Result<Self> {
         match socket {
-            BoundSocket::Tcp(socket, unmaps) => {
-                TcpListener::from_std(socket).map(|socket| Self::Tcp(socket, unmaps))
+            BoundSocket::Tcp(socket, reached) => {
+                TcpListener::from_std(socket).map(|socket| Self::Tcp(socket, reached))
             }
             BoundSocket::Unix(socket, address) => {
                 UnixListener::from_std(socket).map(|socket| Self::Unix(socket, address))
@@ -36,9 +36,9 @@ impl ListeningSocket {
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Transport, StreamAddress)>> {
         match self {
-            Self::Tcp(socket, unmaps) => {
+            Self::Tcp(socket, reached) => {
                 let (stream, peer) = ready!(socket.poll_accept(context))?;
-                let peer = if *unmaps { unmapped(peer) } else { peer };
+                let peer = if reached.unmaps { unmapped(peer) } else { peer };
                 Poll::Ready(Ok((Transport::Tcp(stream), peer.into())))
             }
             // Clients have no address, or one that says nothing: as in Envoy the listener's stands for it.
@@ -46,6 +46,17 @@ impl ListeningSocket {
                 let (stream, _) = ready!(socket.poll_accept(context))?;
                 Poll::Ready(Ok((Transport::Unix(stream), address.clone())))
             }
+        }
+    }
+
+    /// The address that a connection was made to, asked of the kernel unless it can only be one.
+    ///
+    /// # Errors
+    /// When the peer has reset the connection.
+    pub(crate) fn own_address(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(_, Reached { at: Some(address), .. }) => Ok(*address),
+            _ => stream.local_addr(),
         }
     }
 

@@ -273,7 +273,7 @@ impl WorkerListener {
                     Some(Ok((stream, peer))) => {
                         accepted += 1;
                         self.overloaded().await;
-                        self.clone().accepted(stream, peer);
+                        self.clone().accepted(&socket, stream, peer);
                     }
                     Some(Err(error)) if is_of_one_connection(&error) => {}
                     Some(Err(error)) => {
@@ -326,7 +326,7 @@ impl WorkerListener {
         place
     }
 
-    fn accepted(self: Rc<Self>, transport: Transport, peer: StreamAddress) {
+    fn accepted(self: Rc<Self>, socket: &ListeningSocket, transport: Transport, peer: StreamAddress) {
         let Some(place) = self.place() else { return };
         let start = Instant::now();
         let id = self.shared.connection_ids.fetch_add(1, Ordering::Relaxed);
@@ -335,7 +335,7 @@ impl WorkerListener {
                 // On Linux it comes with the listening socket. A failure here is the peer's reset, which the first read reports.
                 #[cfg(not(target_os = "linux"))]
                 let _ = stream.set_nodelay(true);
-                let Ok(mut own_ip) = stream.local_addr() else { return };
+                let Ok(mut own_ip) = socket.own_address(stream) else { return };
                 if peer.ip().is_some_and(|peer| peer.is_ipv4()) && own_ip.is_ipv6() {
                     own_ip = unmapped(own_ip);
                 }

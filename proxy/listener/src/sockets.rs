@@ -54,11 +54,20 @@ fn system_text(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
+/// What is known beforehand of the addresses of a port's connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reached {
+    /// Whether addresses of IPv4 that come as those of IPv6 are to be taken for what they are.
+    pub(crate) unmaps: bool,
+    /// The address that all connections were made to, where there is only one: it need not be asked of each.
+    pub(crate) at: Option<SocketAddr>,
+}
+
 /// A listening socket that no worker watches yet.
 #[derive(Debug)]
 pub(crate) enum BoundSocket {
-    /// A TCP port, and whether addresses of IPv4 that come as those of IPv6 are to be taken for what they are.
-    Tcp(TcpListener, bool),
+    /// A TCP port.
+    Tcp(TcpListener, Reached),
     /// A Unix socket, and its address.
     Unix(UnixListener, StreamAddress),
 }
@@ -67,7 +76,7 @@ pub(crate) enum BoundSocket {
 #[derive(Debug)]
 pub(crate) struct BoundAddress {
     pub(crate) address: StreamAddress,
-    unmaps: bool,
+    reached: Reached,
     sockets: Vec<Socket>,
 }
 
@@ -82,7 +91,8 @@ impl BoundAddress {
         let configured = &config.addresses[index];
         let StreamAddress::Ip(ip) = configured.address else {
             let socket = bind_unix(config, configured, options)?;
-            return Ok(Self { address: configured.address.clone(), unmaps: false, sockets: vec![socket] });
+            let reached = Reached { unmaps: false, at: None };
+            return Ok(Self { address: configured.address.clone(), reached, sockets: vec![socket] });
         };
         let first = bind_one(config, ip, configured.ipv4_compat, options)?;
         let address = first.local_addr()?.as_socket().unwrap_or(ip);
@@ -92,7 +102,10 @@ impl BoundAddress {
                 sockets.push(bind_one(config, address, configured.ipv4_compat, options)?);
             }
         }
-        Ok(Self { address: address.into(), unmaps: configured.unmaps(), sockets })
+        // With either of these the kernel may deliver connections to other addresses.
+        let may_differ = config.transparent || !options.is_empty() || address.ip().is_unspecified();
+        let reached = Reached { unmaps: configured.unmaps(), at: (!may_differ).then_some(address) };
+        Ok(Self { address: address.into(), reached, sockets })
     }
 
     /// The socket of a worker, shared with this owner: the listening socket outlives an update of the listener, and so
@@ -100,7 +113,7 @@ impl BoundAddress {
     pub(crate) fn for_worker(&self, worker: usize) -> io::Result<BoundSocket> {
         let socket = self.sockets[worker % self.sockets.len()].try_clone()?;
         Ok(match &self.address {
-            StreamAddress::Ip(_) => BoundSocket::Tcp(socket.into(), self.unmaps),
+            StreamAddress::Ip(_) => BoundSocket::Tcp(socket.into(), self.reached),
             StreamAddress::Pipe(_) => BoundSocket::Unix(socket.into(), self.address.clone()),
         })
     }
