@@ -17,27 +17,18 @@ pub fn cargo() -> Result<Command> {
 /// Builds `binary` of `package`, with optimisations where `release` says so, and returns its path.
 pub fn build(package: &str, binary: &str, release: bool) -> Result<PathBuf> {
     eprintln!("building {binary}");
-    Ok(build_all(&[package], release)?.join(binary))
-}
-
-/// Builds packages in one go and returns the folder with their programs. What they share is then built once, with the features
-/// that all of them want.
-pub fn build_all(packages: &[&str], release: bool) -> Result<PathBuf> {
     let mut command = cargo()?;
-    command.args(["build", "--quiet"]);
-    packages.iter().for_each(|package| {
-        command.args(["-p", package]);
-    });
+    command.args(["build", "--quiet", "--package", package]);
     if release {
         command.arg("--release");
     }
-    ensure!(
-        command.status().context("cannot run cargo")?.success(),
-        "the build of {} failed",
-        packages.join(" and ")
-    );
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root()?.join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }))
+    ensure!(command.status().context("cannot run cargo")?.success(), "the build of {package} failed");
+    Ok(target_folder()?.join(if release { "release" } else { "debug" }).join(binary))
+}
+
+/// The folder that cargo builds in.
+pub fn target_folder() -> Result<PathBuf> {
+    Ok(std::env::var_os("CARGO_TARGET_DIR").map_or(root()?.join("target"), PathBuf::from))
 }
 
 /// The path of a program on `PATH`, if it is installed. Administrative folders are searched too.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod dist;
 mod filters;
 mod fuzz;
 mod memcheck;
@@ -30,6 +31,8 @@ enum Chore {
     Filters,
     /// Measure dhow-proxy beside Envoy, HAProxy and nginx.
     Bench(bench::Options),
+    /// Build dhow-proxy for production, optimised by a profile of its own work.
+    Dist(dist::Options),
     /// Send mixed traffic through dhow-proxy while its upstreams fail and come back, and check what it says afterwards.
     Soak(soak::Options),
     /// Feed the fuzz targets by coverage.
@@ -53,6 +56,7 @@ fn act(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::run(),
         Chore::Filters => filters::write(),
         Chore::Bench(options) => bench::run(options),
+        Chore::Dist(options) => dist::run(&options),
         Chore::Soak(options) => soak::run(options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Memcheck(options) => memcheck::run(&options),

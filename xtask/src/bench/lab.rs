@@ -17,6 +17,9 @@ use super::peer::Peer;
 use super::{Options, Programs, START_LIMIT, WRAPPED_START_LIMIT, chain, pinned};
 use crate::build::installed;
 
+/// How long a proxy may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// One proxy of a measurement.
 pub struct Proxy {
     /// Which.
@@ -178,10 +181,11 @@ impl Lab {
         self.dir.path()
     }
 
-    /// Ends all proxies; the upstream stays.
+    /// Ends all proxies, which may do what they do at their end; the upstream stays.
     pub fn stop(&mut self) {
-        for proxy in &mut self.proxies {
-            proxy.child = None;
+        for mut child in self.proxies.iter_mut().filter_map(|proxy| proxy.child.take()) {
+            // One that does not end in time is killed with its guard.
+            let _ = child.terminate(END_LIMIT);
         }
     }
 }

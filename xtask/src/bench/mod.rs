@@ -7,6 +7,7 @@ mod accounting;
 mod callgrind;
 mod chain;
 mod config;
+mod exercise;
 mod job;
 mod lab;
 mod large;
@@ -24,7 +25,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::build::{build, build_all, installed};
+use crate::build::{build, installed};
+use crate::dist;
+pub use exercise::exercise;
 use job::{Arrival, Job, RowName};
 use peer::Peer;
 use report::Section;
@@ -168,21 +171,23 @@ struct Programs {
 }
 
 impl Programs {
-    /// Builds what is not given. The load is built without optimisations where only its working is to be shown.
+    /// Builds what is not given: the proxy as `cargo xtask dist` does, and the load. Where only their working is to be shown, and
+    /// where there is nothing to merge profiles with, the proxy is built without a profile.
     fn build(options: &Options) -> Result<Self> {
-        let measured = options.peers.contains(&Peer::Ours);
-        let ours = options.ours.as_deref().filter(|_| measured).map(given).transpose()?;
         let load = options.load.as_deref().map(given).transpose()?;
-        if measured && ours.is_none() && load.is_none() && !options.quick {
-            eprintln!("building dhow-proxy and dhow-load");
-            let folder = build_all(&["dhow-proxy-bin", "dhow-load"], true)?;
-            return Ok(Self { ours: Some(folder.join("dhow-proxy")), load: folder.join("dhow-load") });
-        }
-        let ours = match ours {
-            None if measured => Some(build("dhow-proxy-bin", "dhow-proxy", true)?),
-            ours => ours,
-        };
         let load = load.map_or_else(|| build("dhow-load", "dhow-load", !options.quick), Ok)?;
+        let ours = match options.ours.as_deref() {
+            _ if !options.peers.contains(&Peer::Ours) => None,
+            Some(ours) => Some(given(ours)?),
+            None if options.quick => Some(build("dhow-proxy-bin", "dhow-proxy", true)?),
+            None => Some(match dist::merger() {
+                Ok(merger) => dist::profiled(&merger, &load)?,
+                Err(error) => {
+                    eprintln!("dhow-proxy is built without a profile: {error}");
+                    build("dhow-proxy-bin", "dhow-proxy", true)?
+                }
+            }),
+        };
         Ok(Self { ours, load })
     }
 }
