@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::peek;
+use crate::transfer;
 
 /// A stream that does something to what passes through it: encrypts it, counts it, or looks at it first.
 pub trait SecureStream: AsyncRead + AsyncWrite + Unpin {
@@ -52,12 +52,11 @@ impl Transport {
 
     /// Reads into the buffer; 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Self::Tcp(stream) = self {
+            return transfer::poll_recv(stream, cx, buffer);
+        }
         let mut buffer = ReadBuf::new(buffer);
-        let result = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Self::Secure(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-        };
+        let result = Pin::new(self).poll_read(cx, &mut buffer);
         result.map_ok(|()| buffer.filled().len())
     }
 
@@ -68,7 +67,9 @@ impl Transport {
     pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.peek(buffer).await,
-            Self::Unix(stream) => stream.async_io(Interest::READABLE, || peek::peek(stream, buffer)).await,
+            Self::Unix(stream) => {
+                stream.async_io(Interest::READABLE, || transfer::peek(stream, buffer)).await
+            }
             Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -92,7 +93,7 @@ impl Transport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match (self, slices) {
-            (Self::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Self::Tcp(stream), [one]) => transfer::poll_send(stream, cx, one),
             (Self::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Self::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Self::Secure(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
