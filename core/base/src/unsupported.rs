@@ -60,7 +60,6 @@ const REASONS: &[(&str, &str)] = &[
     ("flags_path", "it is the deprecated form; Envoy does not read it either"),
     ("google_grpc", "there is one gRPC client; use envoy_grpc"),
     ("hds_config", "health is not reported to a management server"),
-    ("header_prefix", "control headers begin with x-envoy"),
     (
         "header_validation_config",
         "headers are validated by the codecs; Envoy's own builds know no such extension",
@@ -119,7 +118,7 @@ const REASONS: &[(&str, &str)] = &[
     ("source", "metadata of the request and of the route can be read"),
     ("sub_cluster_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
     ("sub_clusters_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
-    ("system_root_certs", "certificates to trust are named in trusted_ca"),
+    ("system_root_certs", "Envoy does not implement it and would verify nothing; name them in trusted_ca"),
     ("tls_certificate_certificate_provider", CERTIFICATE_PROVIDERS),
     ("tls_certificate_certificate_provider_instance", CERTIFICATE_PROVIDERS),
     ("tls_certificate_provider_instance", CERTIFICATE_PROVIDERS),

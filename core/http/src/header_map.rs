@@ -7,7 +7,7 @@ use crate::spelling::{Spelling, SpellingRules};
 const OTHER: u8 = u8::MAX;
 /// Id of an entry that was removed; its bytes stay in the arena until [`HeaderMap::clear`].
 const REMOVED: u8 = u8::MAX - 1;
-const AUTHORITY_LEN: u16 = KnownHeader::Authority.as_str().len() as u16;
+const AUTHORITY_LEN: u16 = KnownHeader::Authority.plain_name().len() as u16;
 
 /// What ends a line, and what stands between name and value.
 const LINE_BREAK: &[u8] = b"\r\n";
@@ -131,7 +131,7 @@ impl HeaderMap {
             self.arena.extend_from_slice(value);
             return (at as u32, at as u32);
         }
-        let start = name.line_start();
+        let Some(start) = name.line_start() else { return self.push_renamed(name, value) };
         self.arena.reserve(start.room().len() + value.len() + LINE_BREAK.len());
         // A copy of one size takes a few instructions, and one of the length that is wanted a call.
         self.arena.extend_from_slice(start.room());
@@ -139,6 +139,21 @@ impl HeaderMap {
         self.arena.extend_from_slice(value);
         self.arena.extend_from_slice(LINE_BREAK);
         (at as u32, (at + start.len()) as u32)
+    }
+
+    #[cold]
+    fn push_renamed(&mut self, name: KnownHeader, value: &[u8]) -> (u32, u32) {
+        let line = self.arena.len();
+        self.push_line_start(name);
+        let at = self.arena.len();
+        self.arena.extend_from_slice(value);
+        self.arena.extend_from_slice(LINE_BREAK);
+        (line as u32, at as u32)
+    }
+
+    fn push_line_start(&mut self, name: KnownHeader) {
+        self.arena.extend_from_slice(name.as_str().as_bytes());
+        self.arena.extend_from_slice(b": ");
     }
 
     /// Appends an entry with a known name.
@@ -339,7 +354,7 @@ impl HeaderMap {
             }
             let line = self.arena.len();
             if !known.is_pseudo() {
-                self.arena.extend_from_slice(known.line_start().as_bytes());
+                self.push_line_start(*known);
             }
             let at = self.arena.len();
             let mut first = None;

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::control_prefix;
+
 macro_rules! known_headers {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// A header name known to the proxy. Pseudo headers are names like any other, as in Envoy.
@@ -43,11 +45,6 @@ impl LineStart {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
-    }
-
-    #[inline]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.room[..self.len()]
     }
 
     /// The same with whatever stands behind it, always as many bytes.
@@ -396,14 +393,49 @@ const JOINED_IN_RESPONSE: KnownSet = JOINED_IN_BOTH.or(KnownSet::of(&[
 
 impl KnownHeader {
     /// The lower-case name.
-    pub const fn as_str(self) -> &'static str {
+    #[inline]
+    pub fn as_str(self) -> &'static str {
+        match self.renamed() {
+            Some(name) => name,
+            None => self.plain_name(),
+        }
+    }
+
+    /// The name where control headers begin with `x-envoy`.
+    pub(crate) const fn plain_name(self) -> &'static str {
         NAMES[self as usize]
     }
 
-    /// The name with what stands between it and a value on a line of HTTP/1.
+    /// Its name if control headers begin otherwise and it is one.
     #[inline]
-    pub(crate) fn line_start(self) -> &'static LineStart {
-        &LINE_STARTS[self as usize]
+    fn renamed(self) -> Option<&'static str> {
+        let at = self.control_index()?;
+        control_prefix::names().map(|names| names[at])
+    }
+
+    /// Its place among the control headers, if it is one.
+    #[inline]
+    const fn control_index(self) -> Option<usize> {
+        let at = (self as usize).wrapping_sub(Self::XEnvoyAttemptCount as usize);
+        if at < Self::CONTROL_HEADERS.len() { Some(at) } else { None }
+    }
+
+    /// The headers whose names begin with `x-envoy`, or with what `Bootstrap.header_prefix` says instead.
+    pub(crate) const CONTROL_HEADERS: &[Self] = {
+        let (_, behind) = IDS.split_at(Self::XEnvoyAttemptCount as usize);
+        behind
+            .split_at(1 + Self::XEnvoyUpstreamStreamDurationMs as usize - Self::XEnvoyAttemptCount as usize)
+            .0
+    };
+
+    /// The name with what stands between it and a value on a line of HTTP/1. None of a name that is not known before the
+    /// configuration is read.
+    #[inline]
+    pub(crate) fn line_start(self) -> Option<&'static LineStart> {
+        match self.renamed() {
+            Some(_) => None,
+            None => Some(&LINE_STARTS[self as usize]),
+        }
     }
 
     /// Finds the id of a lower-case name.
@@ -415,10 +447,11 @@ impl KnownHeader {
         loop {
             let id = TABLE[at];
             if id == EMPTY {
-                return None;
+                return control_prefix::find(name);
             }
             if is_same(NAMES[id as usize].as_bytes(), name) {
-                return Some(IDS[id as usize]);
+                let known = IDS[id as usize];
+                return known.renamed().is_none().then_some(known);
             }
             at = (at + 1) % TABLE_SIZE;
         }
@@ -435,17 +468,21 @@ impl KnownHeader {
         loop {
             let id = TABLE[at];
             if id == EMPTY {
-                return None;
+                return control_prefix::take(&mut bytes[..len]);
             }
             let spelled = &SPELLED[id as usize];
             let same = |(at, chunk): (usize, &[u8; 8])| {
                 (u64::from_le_bytes(*chunk) ^ spelled.words[at]) & spelled.fixed[at] == 0
             };
             if spelled.len == len && room.iter().take(NAME_WORDS).enumerate().all(same) {
+                let known = IDS[id as usize];
+                if known.renamed().is_some() {
+                    return None;
+                }
                 for (chunk, case) in room.iter_mut().zip(&spelled.case) {
                     *chunk = (u64::from_le_bytes(*chunk) | case).to_le_bytes();
                 }
-                return Some(IDS[id as usize]);
+                return Some(known);
             }
             at = (at + 1) % TABLE_SIZE;
         }
@@ -495,6 +532,11 @@ impl HeaderName {
             Some(known) => Self::Known(known),
             None => Self::Other(lower.into_boxed_str()),
         }
+    }
+
+    /// The control header of this name, written behind the prefix of all of them: `drop-overload` for `x-envoy-drop-overload`.
+    pub fn control(name: &str) -> Self {
+        Self::new(&format!("{}-{name}", control_prefix::get()))
     }
 
     /// The lower-case name.

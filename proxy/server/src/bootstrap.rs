@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
+use dhow_http::set_control_prefix;
 use dhow_matching::StringMatcher;
 use dhow_net::socket_option::SocketOption;
 use dhow_proto::envoy::config::accesslog::v3::{AccessLog, access_log};
@@ -153,13 +154,14 @@ pub(crate) fn lower(
         stats_flush,
         stats_eviction,
     } = message;
+    // Before anything that names headers is read.
+    set_control_prefix(&header_prefix);
     let root = FieldPath::root();
     let refuse = |is_set: bool, field: &str| ConfigError::refuse_if(is_set, &root, field);
     refuse(!node_context_params.is_empty(), "node_context_params")?;
     refuse(hds_config.is_some(), "hds_config")?;
     refuse(!flags_path.is_empty(), "flags_path")?;
     refuse(tracing.is_some(), "tracing")?;
-    refuse(!header_prefix.is_empty(), "header_prefix")?;
     refuse(!bootstrap_extensions.is_empty(), "bootstrap_extensions")?;
     refuse(!fatal_actions.is_empty(), "fatal_actions")?;
     refuse(!config_sources.is_empty(), "config_sources")?;

@@ -9,7 +9,7 @@
 //! | the scenario's folder | `{{dir}}` |
 //! | UUIDs (request ids) | `<uuid>` |
 //! | `date` | `<date>` when it is one |
-//! | `x-envoy-upstream-service-time` | `<ms>` when it is a number |
+//! | `x-envoy-upstream-service-time`, with another prefix too | `<ms>` when it is a number |
 //! | `x-envoy-expected-rq-timeout-ms` | rounded up to a multiple of 100, of 1000 beyond five seconds: waiting before a retry shortens it |
 //! | certificate hashes of `x-forwarded-client-cert` | `<hash>` |
 //! | time, duration and service time of a default access log line | `<time>`, `<ms>` |
@@ -113,8 +113,8 @@ impl Normaliser {
         let number = value.parse::<u64>().ok();
         let value = match (name.to_ascii_lowercase().as_str(), number) {
             ("date", _) if DATE.is_match(value) => "<date>".to_owned(),
-            ("x-envoy-upstream-service-time", Some(_)) => "<ms>".to_owned(),
-            ("x-envoy-expected-rq-timeout-ms", Some(ms)) => {
+            (name, Some(_)) if name.ends_with("-upstream-service-time") => "<ms>".to_owned(),
+            (name, Some(ms)) if name.ends_with("-expected-rq-timeout-ms") => {
                 ms.next_multiple_of(if ms > 5000 { 1000 } else { 100 }).to_string()
             }
             ("x-forwarded-port", Some(port)) => self.port(port).unwrap_or_else(|| value.to_owned()),

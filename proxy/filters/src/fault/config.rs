@@ -55,16 +55,20 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub(super) struct RateLimit {
     pub(super) share: Share,
-    /// KiB a second; none when the request's `x-envoy-fault-throughput-response` gives it.
-    pub(super) fixed: Option<u64>,
+    /// KiB a second; none when a header of the request gives it.
+    fixed: Option<u64>,
+    /// `x-envoy-fault-throughput-response`.
+    asked: HeaderName,
 }
 
 /// A delay.
 #[derive(Debug)]
 pub(super) struct Delay {
     pub(super) share: Share,
-    /// The duration; none when the request's `x-envoy-fault-delay-request` gives it in milliseconds.
-    pub(super) fixed: Option<Duration>,
+    /// The duration; none when a header of the request gives it in milliseconds.
+    fixed: Option<Duration>,
+    /// `x-envoy-fault-delay-request`.
+    asked: HeaderName,
 }
 
 /// An abort.
@@ -83,7 +87,12 @@ pub(super) enum AbortStatus {
     /// `grpc_status`: HTTP status 200 with this gRPC status.
     Grpc(u8),
     /// `header_abort`: the request's headers say it.
-    Headers,
+    Headers {
+        /// `x-envoy-fault-abort-request`.
+        http: HeaderName,
+        /// `x-envoy-fault-abort-grpc-request`.
+        grpc: HeaderName,
+    },
 }
 
 impl Settings {
@@ -151,16 +160,17 @@ impl RateLimit {
             }
             Some(LimitType::FixedLimit(FixedLimit { limit_kbps })) => (Some(limit_kbps), None),
             Some(LimitType::HeaderLimit(HeaderLimit {})) => {
-                (None, Some(HeaderName::new("x-envoy-fault-throughput-response-percentage")))
+                (None, Some(HeaderName::control("fault-throughput-response-percentage")))
             }
             None => return Err(ConfigError::new(path.field("limit_type"), "value is required")),
         };
-        Ok(Self { share: Share { fraction: Fraction::from_message(percentage.as_ref()), header }, fixed })
+        let share = Share { fraction: Fraction::from_message(percentage.as_ref()), header };
+        Ok(Self { share, fixed, asked: HeaderName::control("fault-throughput-response") })
     }
 
     /// KiB a second for a request; none when its header should say it and does not.
     pub(super) fn rate(&self, request: &HeaderMap) -> Option<u64> {
-        let asked = || number(request.get_str("x-envoy-fault-throughput-response")?).filter(|&rate| rate > 0);
+        let asked = || number(request.get(&self.asked)?).filter(|&rate| rate > 0);
         self.fixed.or_else(|| asked().map(u64::from))
     }
 }
@@ -177,11 +187,18 @@ impl Delay {
                 (Some(delay), None)
             }
             Some(FaultDelaySecifier::HeaderDelay(HeaderDelay {})) => {
-                (None, Some(HeaderName::new("x-envoy-fault-delay-request-percentage")))
+                (None, Some(HeaderName::control("fault-delay-request-percentage")))
             }
             None => return Err(ConfigError::new(path.field("fault_delay_secifier"), "value is required")),
         };
-        Ok(Self { share: Share { fraction: Fraction::from_message(percentage.as_ref()), header }, fixed })
+        let share = Share { fraction: Fraction::from_message(percentage.as_ref()), header };
+        Ok(Self { share, fixed, asked: HeaderName::control("fault-delay-request") })
+    }
+
+    /// How long to wait; none when the request's header should say it and does not.
+    pub(super) fn duration(&self, request: &HeaderMap) -> Option<Duration> {
+        let asked = || number(request.get(&self.asked)?).filter(|&millis| millis > 0);
+        self.fixed.or_else(|| asked().map(|millis| Duration::from_millis(millis.into())))
     }
 }
 
@@ -200,8 +217,11 @@ impl Abort {
                     .map_err(|_| ConfigError::new(path.field("grpc_status"), "value must be at most 255"))?,
             ),
             Some(ErrorType::HeaderAbort(HeaderAbort {})) => {
-                header = Some(HeaderName::new("x-envoy-fault-abort-request-percentage"));
-                AbortStatus::Headers
+                header = Some(HeaderName::control("fault-abort-request-percentage"));
+                AbortStatus::Headers {
+                    http: HeaderName::control("fault-abort-request"),
+                    grpc: HeaderName::control("fault-abort-grpc-request"),
+                }
             }
             None => return Err(ConfigError::new(path.field("error_type"), "value is required")),
         };

@@ -14,7 +14,7 @@ use dhow_proxy_api::{
 };
 use dhow_routing::{FilterOverride, RuntimeValues};
 
-use super::config::{Abort, AbortStatus, Delay, Settings, number};
+use super::config::{Abort, AbortStatus, Settings, number};
 use super::runtime_keys::PerCaller;
 use super::throttle::{SLICE, Throttle};
 use crate::lots::lots;
@@ -88,7 +88,7 @@ impl HttpFilter for Filter {
             let keys = &self.settings.keys;
             let key = caller.key(PerCaller::DelayPercent, &keys.delay_percent);
             delay.share.hits(request, delay_lot, &key, runtime).then_some(())?;
-            caller.duration(duration(delay, request)?, &keys.delay_duration, runtime)
+            caller.duration(delay.duration(request)?, &keys.delay_duration, runtime)
         });
         let delay = delay.filter(|_| self.activate(runtime));
         let abort = self.settings.abort.as_ref().filter(|abort| {
@@ -283,23 +283,17 @@ impl PlannedAbort {
 impl AbortStatus {
     /// HTTP status, and gRPC status when it is not the one that the HTTP status stands for.
     fn of(&self, request: &HeaderMap) -> Option<(u16, Option<u8>)> {
-        match *self {
-            Self::Http(status) => Some((status, None)),
-            Self::Grpc(status) => Some((200, Some(status))),
-            Self::Headers => {
-                let asked = |name| number(request.get_str(name)?);
-                if let Some(status @ 200..600) = asked("x-envoy-fault-abort-request") {
+        match self {
+            Self::Http(status) => Some((*status, None)),
+            Self::Grpc(status) => Some((200, Some(*status))),
+            Self::Headers { http, grpc } => {
+                let asked = |name| number(request.get(name)?);
+                if let Some(status @ 200..600) = asked(http) {
                     return Some((status as u16, None));
                 }
-                let status = asked("x-envoy-fault-abort-grpc-request")?;
+                let status = asked(grpc)?;
                 Some((200, Some(u8::try_from(status).ok()?)))
             }
         }
     }
-}
-
-/// How long to wait; none when the request's headers should say it and do not.
-fn duration(delay: &Delay, request: &HeaderMap) -> Option<Duration> {
-    let asked = || number(request.get_str("x-envoy-fault-delay-request")?).filter(|&millis| millis > 0);
-    delay.fixed.or_else(|| asked().map(|millis| Duration::from_millis(millis.into())))
 }

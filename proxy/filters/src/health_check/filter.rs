@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dhow_base::ResponseFlag;
-use dhow_http::{HeaderMap, HeaderName};
+use dhow_http::{HeaderMap, KnownHeader};
 use dhow_matching::all_match;
 use dhow_proxy_api::{
     BodyPart, Clusters, DataVerdict, FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply,
@@ -118,18 +118,18 @@ impl HttpFilter for Filter {
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         if stream.clusters.is_failing_health_checks() {
-            response.set(&HeaderName::new("x-envoy-immediate-health-check-fail"), b"true");
+            response.set(&KnownHeader::XEnvoyImmediateHealthCheckFail.into(), b"true");
         }
         if self.check == Check::None {
             return HeadersVerdict::Continue;
         }
         if let (Check::Passed, Some(cache)) = (self.check, &self.settings.cache) {
-            let degraded = response.contains(&HeaderName::new("x-envoy-degraded"));
+            let degraded = response.contains_known(KnownHeader::XEnvoyDegraded);
             let status = response.status().unwrap_or(503);
             cache.set(Answer { status, degraded }, self.start.elapsed());
         }
-        let name = HeaderName::new("x-envoy-upstream-healthchecked-cluster");
-        response.set(&name, self.node_cluster.as_bytes());
+        let name = KnownHeader::XEnvoyUpstreamHealthcheckedCluster;
+        response.set(&name.into(), self.node_cluster.as_bytes());
         HeadersVerdict::Continue
     }
 }
@@ -149,7 +149,7 @@ impl Filter {
                     if !(200..300).contains(&status) {
                         reply = reply.flag(ResponseFlag::FailedLocalHealthCheck);
                     }
-                    if degraded { reply.header(HeaderName::new("x-envoy-degraded"), &b""[..]) } else { reply }
+                    if degraded { reply.header(KnownHeader::XEnvoyDegraded, &b""[..]) } else { reply }
                 }
                 // The answer ran out while the body of the check came.
                 None => LocalReply::new(200, &b""[..], "health_check_cached"),

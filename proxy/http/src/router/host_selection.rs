@@ -60,13 +60,13 @@ impl Exchange {
             return Some(
                 reply
                     .flag(ResponseFlag::UnconditionalDropOverload)
-                    .header(HeaderName::new("x-envoy-unconditional-drop-overload"), "true"),
+                    .header(HeaderName::control("unconditional-drop-overload"), "true"),
             );
         }
         (share > 0 && self.manager.worker.random() % u64::from(ALL) < u64::from(share)).then(|| {
             LocalReply::new(503, &b"drop overload"[..], "drop_overload")
                 .flag(ResponseFlag::DropOverload)
-                .header(HeaderName::new("x-envoy-drop-overload"), "true")
+                .header(HeaderName::control("drop-overload"), "true")
         })
     }
 

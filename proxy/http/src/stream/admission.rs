@@ -79,7 +79,7 @@ impl Exchange {
         self.manager.stats.manager.downstream_rq_overload_close().inc();
         let mut reply = LocalReply::overloaded();
         if self.manager.config.append_local_overload {
-            reply = reply.header(HeaderName::new("x-envoy-local-overloaded"), *b"true");
+            reply = reply.header(HeaderName::control("local-overloaded"), *b"true");
         }
         Box::new(reply)
     }

@@ -192,7 +192,8 @@ impl Setup {
         }
         if let Some(matcher) = &check.service_name {
             self.stats.verify_cluster().inc();
-            let named = answer.head.get_str("x-envoy-upstream-healthchecked-cluster").unwrap_or_default();
+            let named =
+                answer.head.get_known(KnownHeader::XEnvoyUpstreamHealthcheckedCluster).unwrap_or_default();
             if !matcher.matches(named) {
                 return failed(false);
             }

@@ -8,6 +8,7 @@ mod typed;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_http::HeaderName;
 use dhow_proto::envoy::config::cluster::v3::{
     LoadBalancingPolicy,
     cluster::{
@@ -128,7 +129,7 @@ fn original_dst(config: OriginalDstLbConfig, path: &FieldPath) -> Result<Origina
         ConfigError::new(path.field("upstream_port_override"), "value must be less than or equal to 65535")
     })?;
     let header = use_http_header.then(|| match http_header_name.as_str() {
-        "" => "x-envoy-original-dst-host".to_owned(),
+        "" => HeaderName::control("original-dst-host").as_str().to_owned(),
         name => name.to_ascii_lowercase(),
     });
     let metadata_key = metadata_key.map(super::fields::metadata_key);
