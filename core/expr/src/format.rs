@@ -4,6 +4,7 @@ use dhow_base::{ConfigError, FieldPath};
 
 use crate::command::Command;
 use crate::context::FormatContext;
+use crate::log_format::FormatExtensions;
 use crate::parse;
 
 /// Envoy's default access-log line, with its newline.
@@ -35,17 +36,16 @@ impl Format {
     /// # Errors
     /// In Envoy's words, when a `%` does not begin a command or the command or its arguments are not known.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Self::parse_extended(text, false)
+        Self::parse_extended(text, FormatExtensions::default())
     }
 
-    /// Compiles a format string in which `%REQ_WITHOUT_QUERY%` may occur if `without_query`: where the format lists the extension
-    /// `envoy.formatter.req_without_query` among its `formatters`.
-    pub(crate) fn parse_extended(text: &str, without_query: bool) -> Result<Self, ConfigError> {
+    /// Compiles a format string in which commands do what the `formatters` that the format lists say.
+    pub(crate) fn parse_extended(text: &str, extensions: FormatExtensions) -> Result<Self, ConfigError> {
         let refused = |reason| ConfigError::new(FieldPath::root(), reason);
-        let parts = parse::parts(text).map_err(refused)?;
+        let parts = parse::parts(text, extensions.cel).map_err(refused)?;
         let is_of_extension =
             |part: &Part| matches!(part, Part::Command(command) if command.is_of_extension());
-        if !without_query && parts.iter().any(is_of_extension) {
+        if !extensions.without_query && parts.iter().any(is_of_extension) {
             return Err(refused("Not supported field in StreamInfo: REQ_WITHOUT_QUERY".to_owned()));
         }
         Ok(Self { parts: parts.into(), missing: b"-" })

@@ -7,6 +7,7 @@ use dhow_base::{ConfigError, FieldPath};
 use crate::command::Command;
 use crate::context::FormatContext;
 use crate::format::{Format, Part};
+use crate::log_format::FormatExtensions;
 use crate::pb::protobuf::{Struct, Value, value::Kind};
 
 /// A JSON object whose leaves are format strings, compiled. Keys are written in sorted order, as in Envoy.
@@ -40,8 +41,8 @@ struct Field {
 pub(crate) struct Leaves {
     /// `omit_empty_values`.
     pub omit_empty: bool,
-    /// Whether `%REQ_WITHOUT_QUERY%` may occur.
-    pub without_query: bool,
+    /// What the format's `formatters` say.
+    pub extensions: FormatExtensions,
 }
 
 impl Leaves {
@@ -57,7 +58,7 @@ impl JsonFormat {
     /// # Errors
     /// When one of the strings is not a format string; the path is inside `fields`.
     pub fn compile(fields: &Struct, omit_empty: bool, path: &FieldPath) -> Result<Self, ConfigError> {
-        Self::compile_extended(fields, Leaves { omit_empty, without_query: false }, path)
+        Self::compile_extended(fields, Leaves { omit_empty, ..Leaves::default() }, path)
     }
 
     /// Compiles an object of a format that may have commands of an extension.
@@ -189,7 +190,7 @@ fn compile_value(value: &Value, leaves: Leaves, path: &FieldPath) -> Result<Node
     let Value { kind } = value;
     Ok(match kind {
         Some(Kind::StringValue(text)) => {
-            let format = Format::parse_extended(text, leaves.without_query).map_err(|e| e.under(path))?;
+            let format = Format::parse_extended(text, leaves.extensions).map_err(|e| e.under(path))?;
             Node::Text(format.omitting_empty(leaves.omit_empty))
         }
         Some(Kind::StructValue(fields)) => object(fields, leaves, path)?,

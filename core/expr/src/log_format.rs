@@ -1,7 +1,10 @@
 //! `SubstitutionFormatString`: text or JSON, with its content type.
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::any;
+use dhow_proto::envoy::extensions::formatter::cel::v3::Cel;
 
+use crate::cel::CelOptions;
 use crate::context::FormatContext;
 use crate::format::Format;
 use crate::json::{JsonFormat, Leaves};
@@ -23,20 +26,32 @@ pub enum LogFormat {
 const REQ_WITHOUT_QUERY: &str =
     "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery";
 
-/// The formatter extensions that are there. The commands of the others are part of every [`Format`].
-const BUILT_IN: [&str; 3] = [
-    "type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel",
-    "type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata",
-    REQ_WITHOUT_QUERY,
-];
+/// The formatter extension that says what expressions may do.
+const CEL: &str = "type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel";
 
-/// Checks a list of formatter extensions; tells whether `%REQ_WITHOUT_QUERY%` is among their commands. Those of the others are
-/// known everywhere.
+/// The formatter extensions that are there. The commands of the others are part of every [`Format`].
+const BUILT_IN: [&str; 3] =
+    [CEL, "type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata", REQ_WITHOUT_QUERY];
+
+/// What the formatter extensions that a format lists change about its commands. Most commands are known everywhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FormatExtensions {
+    /// `%REQ_WITHOUT_QUERY%` may occur.
+    pub(crate) without_query: bool,
+    /// What the expressions of `%CEL(...)%` may do (`cel_config`).
+    pub(crate) cel: CelOptions,
+}
+
+/// Checks a list of formatter extensions.
 ///
 /// # Errors
 /// The first that is not known.
-pub fn check_formatters(formatters: &[TypedExtensionConfig], path: &FieldPath) -> Result<bool, ConfigError> {
-    let mut without_query = false;
+pub fn check_formatters(
+    formatters: &[TypedExtensionConfig],
+    path: &FieldPath,
+) -> Result<FormatExtensions, ConfigError> {
+    let mut extensions = FormatExtensions::default();
+    let mut has_cel = false;
     for (at, formatter) in formatters.iter().enumerate() {
         let url = formatter.typed_config.as_ref().map_or("", |any| any.type_url.as_str());
         if !BUILT_IN.contains(&url) {
@@ -45,9 +60,19 @@ pub fn check_formatters(formatters: &[TypedExtensionConfig], path: &FieldPath) -
                 format!("Formatter not found: {} with type URL: '{url}'", formatter.name),
             ));
         }
-        without_query |= url == REQ_WITHOUT_QUERY;
+        extensions.without_query |= url == REQ_WITHOUT_QUERY;
+        if url == CEL
+            && let Some(any) = &formatter.typed_config
+        {
+            let Cel { cel_config } =
+                any::unpack(any).map_err(|error| error.under(&path.index(at).field("typed_config")))?;
+            // The first that knows a command compiles it.
+            if !std::mem::replace(&mut has_cel, true) {
+                extensions.cel = CelOptions::of(cel_config);
+            }
+        }
     }
-    Ok(without_query)
+    Ok(extensions)
 }
 
 impl LogFormat {
@@ -69,12 +94,12 @@ impl LogFormat {
             json_format_options,
             format,
         } = message;
-        let without_query = check_formatters(formatters, &path.field("formatters"))?;
+        let extensions = check_formatters(formatters, &path.field("formatters"))?;
         // Properties are always sorted here, as in Envoy since the option became a no-op.
         #[allow(deprecated, reason = "named so that a new option is noticed")]
         if let Some(JsonFormatOptions { sort_properties: _ }) = json_format_options {}
         let text = |text: &str, field: &str| {
-            let format = Format::parse_extended(text, without_query);
+            let format = Format::parse_extended(text, extensions);
             let format = format.map_err(|e| e.under(&path.field(field)))?;
             Ok(Self::Text(format.omitting_empty(*omit_empty_values)))
         };
@@ -91,7 +116,7 @@ impl LogFormat {
             }
             Some(Choice::JsonFormat(fields)) => {
                 let field = path.field("json_format");
-                let leaves = Leaves { omit_empty: *omit_empty_values, without_query };
+                let leaves = Leaves { omit_empty: *omit_empty_values, extensions };
                 (Self::Json(JsonFormat::compile_extended(fields, leaves, &field)?), "application/json")
             }
             None => return Err(ConfigError::new(path.clone(), "format is required")),

@@ -1,11 +1,12 @@
 //! From a format string to literal text and commands.
 
+use crate::cel::CelOptions;
 use crate::command::Command;
 use crate::format::Part;
 use crate::table;
 
-/// Splits a format string.
-pub(crate) fn parts(text: &str) -> Result<Vec<Part>, String> {
+/// Splits a format string, of which expressions may do what `cel` says.
+pub(crate) fn parts(text: &str, cel: CelOptions) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut literal = Vec::new();
     let mut at = 0;
@@ -30,7 +31,7 @@ pub(crate) fn parts(text: &str) -> Result<Vec<Part>, String> {
             parts.push(Part::Literal(std::mem::take(&mut literal).into()));
         }
         at += found.length;
-        parts.push(Part::Command(found.compile()?));
+        parts.push(Part::Command(found.compile(cel)?));
     }
     if !literal.is_empty() {
         parts.push(Part::Literal(literal.into()));
@@ -67,8 +68,8 @@ impl<'a> Spelled<'a> {
         })
     }
 
-    fn compile(&self) -> Result<Command, String> {
-        table::command(self.name, self.args.unwrap_or_default(), self.limit)
+    fn compile(&self, cel: CelOptions) -> Result<Command, String> {
+        table::command(self.name, self.args.unwrap_or_default(), self.limit, cel)
     }
 }
 
@@ -88,7 +89,7 @@ fn ending(rest: &str) -> Option<(Option<usize>, usize)> {
 /// Compiles one command from its parts, for commands inside commands.
 pub(crate) fn single(text: &str) -> Result<Command, String> {
     match Spelled::read(text) {
-        Some(found) if found.length == text.len() => found.compile(),
+        Some(found) if found.length == text.len() => found.compile(CelOptions::default()),
         _ => Err(format!("Incorrect configuration: {text}. Couldn't find valid command at position 0")),
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use dhow_http::{ByteDirection, ByteKind, ByteMeter, HeaderName};
 
 use crate::address::PrefixLength;
-use crate::cel::CelExpression;
+use crate::cel::{CelExpression, CelOptions};
 use crate::command::{
     AddressPart, AttemptedPart, Command, FilterStateStyle, Headers, Kind, PathChoice, metadata_source,
 };
@@ -36,7 +36,12 @@ const FINGERPRINTS: &str = "TLS hellos are not fingerprinted";
 ///
 /// # Errors
 /// In Envoy's words.
-pub(crate) fn command(name: &str, args: &str, limit: Option<usize>) -> Result<Command, String> {
+pub(crate) fn command(
+    name: &str,
+    args: &str,
+    limit: Option<usize>,
+    cel: CelOptions,
+) -> Result<Command, String> {
     if let Some(kind) = plain(name) {
         if !args.is_empty() || limit.is_some() {
             return Err(format!("{name} does not take any parameters or length"));
@@ -50,7 +55,8 @@ pub(crate) fn command(name: &str, args: &str, limit: Option<usize>) -> Result<Co
     if takes_args && args.is_empty() {
         return Err(format!("{name} requires parameters"));
     }
-    let kind = with_args(name, args)?.ok_or_else(|| format!("Not supported field in StreamInfo: {name}"))?;
+    let kind =
+        with_args(name, args, cel)?.ok_or_else(|| format!("Not supported field in StreamInfo: {name}"))?;
     if limit.is_some() {
         match &kind {
             Kind::Address(_, AddressPart::WithPort | AddressPart::Port | AddressPart::EndpointId) => {
@@ -99,7 +105,7 @@ const REQUIRES_ARGS: &[&str] = &[
     "REQ_WITHOUT_QUERY",
 ];
 
-fn with_args(name: &str, args: &str) -> Result<Option<Kind>, String> {
+fn with_args(name: &str, args: &str, cel: CelOptions) -> Result<Option<Kind>, String> {
     Ok(Some(match name {
         "REQ" | "REQUEST_HEADER" => header(Headers::Request, args)?,
         "RESP" | "RESPONSE_HEADER" => header(Headers::Response, args)?,
@@ -112,7 +118,7 @@ fn with_args(name: &str, args: &str) -> Result<Option<Kind>, String> {
         "DOWNSTREAM_PEER_CERT_V_END" => validity(NumberFact::DownstreamPeerCertVEnd, args),
         "UPSTREAM_PEER_CERT_V_START" => validity(NumberFact::UpstreamPeerCertVStart, args),
         "UPSTREAM_PEER_CERT_V_END" => validity(NumberFact::UpstreamPeerCertVEnd, args),
-        "CEL" => cel(args)?,
+        "CEL" => expression(args, cel)?,
         "REQ_WITHOUT_QUERY" => match header(Headers::Request, args)? {
             Kind::Header { name, otherwise, .. } => Kind::HeaderWithoutQuery { name, otherwise },
             other => other,
@@ -164,8 +170,8 @@ fn validity(fact: NumberFact, format: &str) -> Kind {
     Kind::Validity(fact, TimeFormat::parse(format))
 }
 
-fn cel(text: &str) -> Result<Kind, String> {
-    let expression = CelExpression::parse(text)?;
+fn expression(text: &str, options: CelOptions) -> Result<Kind, String> {
+    let expression = CelExpression::parse_with(text, options)?;
     if !expression.is_printable() {
         return Err(format!("the value of '{text}' is a message, and printing messages is not supported"));
     }
@@ -225,7 +231,7 @@ fn coalesce(args: &str) -> Result<Kind, String> {
             .ok_or("COALESCE: operator object must contain 'command' field")?;
         let param = operator.get("param").and_then(|param| param.as_str()).unwrap_or_default();
         let limit = operator.get("max_length").and_then(serde_json::Value::as_u64);
-        command(name, param, limit.and_then(|limit| usize::try_from(limit).ok()))
+        command(name, param, limit.and_then(|limit| usize::try_from(limit).ok()), CelOptions::default())
     };
     Ok(Kind::FirstOf(operators.iter().map(compile).collect::<Result<_, _>>()?))
 }

@@ -87,6 +87,10 @@ pub(crate) fn call(name: &str, receiver: bool, args: Vec<Node>) -> Result<Node, 
         ("timestamp", false, 1) => Function::Timestamp,
         ("duration", false, 1) => Function::Duration,
         ("string", false, 1) => Function::Text,
+        ("quote", true, 2) if is_library(&args[0]) => {
+            return Ok(Node::Call(Function::OfText(TextFunction::Quote), args.into_iter().skip(1).collect()));
+        }
+        ("strings.quote", false, 1) => Function::OfText(TextFunction::Quote),
         (name, true, operands) if let Some(function) = TextFunction::named(name, operands) => {
             Function::OfText(function)
         }
@@ -101,6 +105,11 @@ pub(crate) fn call(name: &str, receiver: bool, args: Vec<Node>) -> Result<Node, 
         ));
     }
     Ok(Node::Call(function, args.into()))
+}
+
+/// Whether a method's receiver is the name of the library that the function is of.
+fn is_library(receiver: &Node) -> bool {
+    matches!(receiver, Node::Name(name) if &**name == "strings")
 }
 
 fn part(name: &str) -> Option<Part> {

@@ -8,6 +8,7 @@
 mod ast;
 mod attributes;
 mod evaluation;
+mod format;
 mod functions;
 mod lexer;
 mod message;

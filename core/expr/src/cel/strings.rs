@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use dhow_proto::envoy::config::core::v3::CelExpressionConfig;
 
 use super::ast::Node;
+use super::format;
 use super::functions::{Function, no_overload};
 use super::time;
 use super::value::{NoValue, Value};
 
-/// What an expression may do beyond the usual (`envoy.config.core.v3.CelExpressionConfig`). `format` and `strings.quote` do not
-/// exist.
+/// What an expression may do beyond the usual (`envoy.config.core.v3.CelExpressionConfig`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CelOptions {
     /// `enable_string_conversion`: `string(...)`.
@@ -36,6 +36,9 @@ pub(crate) enum TextFunction {
     LastIndexOf,
     Substring,
     Reverse,
+    Format,
+    /// `strings.quote(...)`.
+    Quote,
 }
 
 impl CelOptions {
@@ -66,6 +69,7 @@ impl TextFunction {
             ("lastIndexOf", 2 | 3) => Self::LastIndexOf,
             ("substring", 2 | 3) => Self::Substring,
             ("reverse", 1) => Self::Reverse,
+            ("format", 2) => Self::Format,
             _ => return None,
         })
     }
@@ -83,6 +87,8 @@ impl TextFunction {
             Self::LastIndexOf => "lastIndexOf",
             Self::Substring => "substring",
             Self::Reverse => "reverse",
+            Self::Format => "format",
+            Self::Quote => "quote",
         }
     }
 }
@@ -145,7 +151,7 @@ fn double(value: f64) -> String {
 }
 
 /// Seconds with as many digits behind the point as are needed, by threes.
-fn duration(nanos: i128) -> String {
+pub(crate) fn duration(nanos: i128) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let (seconds, rest) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);
     format!("{sign}{seconds}{}s", fraction(rest as u32))
@@ -213,6 +219,8 @@ pub(crate) fn apply<'a>(function: TextFunction, operands: &[Value<'a>]) -> Resul
             owned(text.chars().skip(start).take(length).collect())
         }
         TextFunction::IndexOf | TextFunction::LastIndexOf => index_of(function, text, operands),
+        TextFunction::Format => owned(format::format(text, &elements_at(operands, 1)?)?),
+        TextFunction::Quote => owned(quoted(text)),
         TextFunction::Join => Err(NoValue),
     }
 }
@@ -222,6 +230,35 @@ fn text_at<'v>(operands: &'v [Value<'_>], at: usize) -> Result<&'v str, NoValue>
         Some(Value::Text(text)) => Ok(text),
         _ => Err(NoValue),
     }
+}
+
+fn elements_at<'a>(operands: &[Value<'a>], at: usize) -> Result<Vec<Value<'a>>, NoValue> {
+    operands.get(at).and_then(Value::elements).ok_or(NoValue)
+}
+
+/// The text between quotation marks, which it can be printed with.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        let escaped = match c {
+            '\x07' => 'a',
+            '\x08' => 'b',
+            '\x0c' => 'f',
+            '\n' => 'n',
+            '\r' => 'r',
+            '\t' => 't',
+            '\x0b' => 'v',
+            '\\' | '"' => c,
+            _ => {
+                out.push(c);
+                continue;
+            }
+        };
+        out.extend(['\\', escaped]);
+    }
+    out.push('"');
+    out
 }
 
 fn number_at(operands: &[Value<'_>], at: usize, otherwise: i64) -> Result<i64, NoValue> {
@@ -283,7 +320,13 @@ fn index_of<'a>(function: TextFunction, text: &str, operands: &[Value<'_>]) -> R
 
 #[cfg(test)]
 mod tests {
-    use super::{double, duration, split, timestamp};
+    use super::{double, duration, quoted, split, timestamp};
+
+    #[test]
+    fn texts_are_quoted() {
+        assert_eq!(quoted(""), r#""""#);
+        assert_eq!(quoted("a\n\t\r\\e'\x07\x08\x0c\x0b\0\x1bä"), "\"a\\n\\t\\r\\\\e'\\a\\b\\f\\v\0\x1bä\"");
+    }
 
     #[test]
     fn numbers_print_as_the_reference_prints_them() {

@@ -32,6 +32,24 @@ pub(crate) enum TypeName {
 }
 
 impl TypeName {
+    /// The name as it is printed.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Null => "null_type",
+            Self::Bool => "bool",
+            Self::Int => "int",
+            Self::Uint => "uint",
+            Self::Double => "double",
+            Self::Text => "string",
+            Self::Bytes => "bytes",
+            Self::List => "list",
+            Self::Map => "map",
+            Self::Duration => "google.protobuf.Duration",
+            Self::Timestamp => "google.protobuf.Timestamp",
+            Self::Type => "type",
+        }
+    }
+
     /// The type that a name stands for in expressions.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -138,7 +156,7 @@ impl<'a> Value<'a> {
     }
 
     /// The entries of a map that is a value of its own.
-    fn entries(&self) -> Option<Vec<(Value<'a>, Value<'a>)>> {
+    pub(super) fn entries(&self) -> Option<Vec<(Value<'a>, Value<'a>)>> {
         match self {
             Self::Map(map) => Some(map.clone()),
             Self::Struct(fields) => {
@@ -214,7 +232,7 @@ impl<'a> Value<'a> {
 }
 
 /// A number with at most six digits that count, as C's `%g` prints it.
-fn six_digits(value: f64) -> String {
+pub(super) fn six_digits(value: f64) -> String {
     if !value.is_finite() {
         return if value.is_nan() {
             "nan".to_owned()
