@@ -74,6 +74,16 @@ impl Transport {
         }
     }
 
+    /// Whether the other side has ended its direction, be it behind bytes that wait. To be asked while some do.
+    pub async fn is_ended(&self) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
+            Self::Unix(stream) => stream.ready(Interest::READABLE).await,
+            Self::Secure(_) => return false,
+        };
+        ready.is_ok_and(|ready| ready.is_read_closed())
+    }
+
     /// Takes bytes that wait, without waiting for them.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use self::connection::{Accepted, Local};
 use crate::accepting::{ListeningSocket, is_of_one_connection, original_destination, unmapped};
 use crate::config::{ListenerConfig, OriginalDestination};
 use crate::filter_chain::FilterChain;
+use crate::inspect::InspectionStats;
 use crate::proxy_protocol::ProxyProtocolStats;
 use crate::sockets::BoundSocket;
 use crate::stats::{DiscoveryStats, ListenerStats, WorkerListenerStats};
@@ -42,6 +43,7 @@ pub(crate) struct SharedListener {
     tls_stats: Option<TlsStats>,
     /// With the listener filter of that name.
     proxy_protocol_stats: Option<ProxyProtocolStats>,
+    inspection_stats: InspectionStats,
     connection_ids: Arc<AtomicU64>,
 }
 
@@ -68,6 +70,11 @@ impl SharedListener {
                 .proxy_protocol
                 .as_ref()
                 .map(|(filter, _)| ProxyProtocolStats::new(filter, store)),
+            inspection_stats: InspectionStats::new(
+                store,
+                config.inspect_tls.is_there(),
+                config.inspect_http.is_there(),
+            ),
             config,
             connection_ids,
         }

@@ -2,9 +2,11 @@
 
 use std::io;
 
+use dhow_http::h1::{Beginning, Version, recognise};
 use dhow_net::Transport;
-use dhow_net::inspect::{Hello, Protocol, inspect_hello, inspect_http};
+use dhow_net::inspect::{Hello, inspect_hello};
 use dhow_proxy_api::ConnectionRecord;
+use dhow_stats::{Store, stat_group};
 
 /// Most bytes that inspection looks at, as the TLS inspector's default `initial_read_buffer_size`.
 const MAX_INSPECTED: usize = 64 * 1024;
@@ -33,61 +35,150 @@ pub(crate) struct Sought {
     pub(crate) http: bool,
 }
 
-/// Peeks until the protocols asked for are recognised or ruled out.
-///
-/// # Errors
-/// `UnexpectedEof` when the peer closed before that, `InvalidData` when the connection is refused, or what the socket reports.
-pub(crate) async fn inspect(stream: &Transport, sought: Sought) -> io::Result<Inspected> {
-    let mut buffer = vec![0; 1024];
-    let mut seen = 0;
-    loop {
-        let count = stream.peek(&mut buffer).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+stat_group! {
+    /// `tls_inspector.*`.
+    struct TlsStats {
+        counters {
+            alpn_found, alpn_not_found, client_hello_too_large, sni_found, sni_not_found, tls_found, tls_not_found,
         }
-        if let Some(inspected) = recognise(&buffer[..count], sought, count == MAX_INSPECTED) {
-            return inspected;
-        }
-        if count == buffer.len() {
-            buffer.resize((buffer.len() * 4).min(MAX_INSPECTED), 0);
-        } else if count == seen {
-            // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        seen = count;
+        histograms { bytes_processed: Bytes }
     }
 }
 
-fn recognise(bytes: &[u8], sought: Sought, is_all: bool) -> Option<io::Result<Inspected>> {
+stat_group! {
+    /// `http_inspector.*`. As a connection is only peeked at, `read_error` stays zero.
+    struct HttpStats {
+        counters { http10_found, http11_found, http2_found, http_not_found, read_error }
+    }
+}
+
+/// What the inspectors of a listener count; all listeners count together.
+#[derive(Debug)]
+pub(crate) struct InspectionStats {
+    tls: Option<TlsStats>,
+    http: Option<HttpStats>,
+}
+
+impl InspectionStats {
+    /// For a listener with these inspectors.
+    pub(crate) fn new(store: &Store, tls: bool, http: bool) -> Self {
+        Self {
+            tls: tls.then(|| store.scope("tls_inspector.").group()),
+            http: http.then(|| store.scope("http_inspector.").group()),
+        }
+    }
+}
+
+/// Peeks until the protocols asked for are recognised or ruled out, TLS before HTTP.
+///
+/// # Errors
+/// `UnexpectedEof` when the peer closed before that, `InvalidData` when the connection is refused, or what the socket reports.
+pub(crate) async fn inspect(
+    stream: &Transport,
+    sought: Sought,
+    stats: &InspectionStats,
+) -> io::Result<Inspected> {
+    let mut first = FirstBytes { buffer: vec![0; 1024], seen: 0 };
+    first.read(stream).await?;
     if sought.tls {
-        match inspect_hello(bytes) {
-            Hello::Incomplete if !is_all => return None,
+        let hello = loop {
+            match inspect_hello(first.bytes()) {
+                Hello::Incomplete if !first.is_all() => first.read(stream).await?,
+                hello => break hello,
+            }
+        };
+        count_hello(&hello, stats.tls.as_ref(), first.seen);
+        match hello {
+            Hello::Found { server_name, application_protocols } => {
+                return Ok(Inspected { tls: true, server_name, application_protocols, record: None });
+            }
             Hello::Incomplete | Hello::NotTls if sought.only_tls => {
-                return Some(Err(io::ErrorKind::InvalidData.into()));
+                return Err(io::ErrorKind::InvalidData.into());
             }
             Hello::Incomplete | Hello::NotTls => {}
-            Hello::Found { server_name, application_protocols } => {
-                return Some(Ok(Inspected { tls: true, server_name, application_protocols, record: None }));
-            }
         }
     }
-    if sought.http {
-        match inspect_http(bytes) {
-            Protocol::Incomplete if !is_all => return None,
-            Protocol::Http1(version) => {
-                return Some(Ok(Inspected {
-                    application_protocols: vec![version.into()],
-                    ..Inspected::default()
-                }));
-            }
-            Protocol::Http2 => {
-                return Some(Ok(Inspected {
-                    application_protocols: vec!["h2c".into()],
-                    ..Inspected::default()
-                }));
-            }
-            Protocol::Incomplete | Protocol::NotHttp => {}
+    if !sought.http {
+        return Ok(Inspected::default());
+    }
+    let beginning = loop {
+        match recognise(first.bytes()) {
+            Beginning::Incomplete if !first.is_all() => first.read(stream).await?,
+            beginning => break beginning,
+        }
+    };
+    if let Some(stats) = &stats.http {
+        match beginning {
+            Beginning::Http1(Version::Http10) => stats.http10_found().inc(),
+            Beginning::Http1(Version::Http11) => stats.http11_found().inc(),
+            Beginning::Http2 => stats.http2_found().inc(),
+            Beginning::Incomplete | Beginning::NotHttp => stats.http_not_found().inc(),
         }
     }
-    Some(Ok(Inspected::default()))
+    let protocol = match beginning {
+        Beginning::Http1(Version::Http10) => Some("http/1.0"),
+        Beginning::Http1(Version::Http11) => Some("http/1.1"),
+        Beginning::Http2 => Some("h2c"),
+        Beginning::Incomplete | Beginning::NotHttp => None,
+    };
+    Ok(Inspected {
+        application_protocols: protocol.map(Into::into).into_iter().collect(),
+        ..Inspected::default()
+    })
+}
+
+fn count_hello(hello: &Hello, stats: Option<&TlsStats>, bytes: usize) {
+    let Some(stats) = stats else { return };
+    match hello {
+        Hello::Found { server_name, application_protocols } => {
+            stats.tls_found().inc();
+            match server_name {
+                Some(_) => stats.sni_found().inc(),
+                None => stats.sni_not_found().inc(),
+            }
+            match application_protocols.is_empty() {
+                true => stats.alpn_not_found().inc(),
+                false => stats.alpn_found().inc(),
+            }
+        }
+        Hello::NotTls => stats.tls_not_found().inc(),
+        Hello::Incomplete => stats.client_hello_too_large().inc(),
+    }
+    stats.bytes_processed().record(bytes as u64);
+}
+
+/// The bytes that a connection begins with.
+struct FirstBytes {
+    buffer: Vec<u8>,
+    seen: usize,
+}
+
+impl FirstBytes {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.seen]
+    }
+
+    /// No more of them are looked at.
+    fn is_all(&self) -> bool {
+        self.seen == MAX_INSPECTED
+    }
+
+    /// Looks again until there are more.
+    async fn read(&mut self, stream: &Transport) -> io::Result<()> {
+        loop {
+            if self.seen == self.buffer.len() {
+                self.buffer.resize((self.buffer.len() * 4).min(MAX_INSPECTED), 0);
+            }
+            let count = stream.peek(&mut self.buffer).await?;
+            if count > self.seen {
+                self.seen = count;
+                return Ok(());
+            }
+            if count == 0 || stream.is_ended().await {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
 }

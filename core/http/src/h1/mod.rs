@@ -9,6 +9,7 @@ pub(crate) mod chars;
 mod connection;
 mod head;
 mod reason;
+mod recognise;
 mod request;
 mod response;
 mod target;
@@ -21,6 +22,7 @@ pub use body::{BodyError, BodyReader, BodyStep, TrailerLimits};
 pub use connection::{Version, has_token, is_keep_alive, is_upgrade};
 pub use head::{HeadProgress, Parsed, Underscores, count_underscored_names};
 pub use reason::reason_phrase;
+pub use recognise::{Beginning, recognise};
 pub use request::{BodyLength, RequestError, RequestInfo, RequestOptions, UpgradeFilter, parse_request};
 pub use response::{Answering, ResponseError, ResponseInfo, ResponseOptions, parse_response};
 pub use write::{

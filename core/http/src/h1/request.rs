@@ -393,10 +393,10 @@ fn apply_target(line: &RequestLine<'_>, head: &mut HeaderMap) -> Result<(), Requ
 }
 
 #[derive(Debug)]
-struct RequestLine<'a> {
+pub(super) struct RequestLine<'a> {
     method: &'a [u8],
     target: &'a [u8],
-    version: Version,
+    pub(super) version: Version,
     /// The line names no version: as in HTTP/0.9 it is the whole request.
     is_all: bool,
 }
@@ -409,7 +409,7 @@ impl<'a> RequestLine<'a> {
         })
     }
 
-    fn parse_well_formed(line: &'a [u8], options: &RequestOptions) -> Option<Self> {
+    pub(super) fn parse_well_formed(line: &'a [u8], options: &RequestOptions) -> Option<Self> {
         let end = line.iter().position(|b| is_blank(*b))?;
         let (method, rest) = (&line[..end], trim_blanks_start(&line[end..]));
         let (target, rest) = rest.split_at(path_length(rest));
@@ -452,7 +452,7 @@ fn version_of_unusual(mut version: &[u8]) -> Option<Version> {
 }
 
 /// What separates the words of a request line; a carriage return does too, as in Envoy.
-const fn is_blank(byte: u8) -> bool {
+pub(super) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 

@@ -1,7 +1,5 @@
-//! What the first bytes of a connection are, told without taking them: a TLS hello, HTTP/1 or HTTP/2.
+//! What the first bytes of a connection are, told without taking them: a TLS hello.
 
 mod hello;
-mod http;
 
 pub use hello::{Hello, inspect_hello};
-pub use http::{Protocol, inspect_http};

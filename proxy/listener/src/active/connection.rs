@@ -111,7 +111,7 @@ impl WorkerListener {
                 http: config.inspect_http.includes(local),
             };
             let found = match sought.tls || sought.http {
-                true => inspect(stream, sought).await?,
+                true => inspect(stream, sought, &self.shared.inspection_stats).await?,
                 false => Inspected::default(),
             };
             Ok::<_, io::Error>(Inspected { record, ..found })

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dhow_base::Rng;
-use dhow_net::inspect::{Hello, Protocol, inspect_hello, inspect_http};
+use dhow_http::h1::{Beginning, recognise};
+use dhow_net::inspect::{Hello, inspect_hello};
 use dhow_net::proxy_protocol::{Decoded, Tlv, append_v1, append_v2, append_v2_local, decode};
 
 use super::Target;
@@ -79,7 +80,7 @@ fn hello(rng: &mut Rng) -> Vec<u8> {
 
 fn run(bytes: &[u8]) {
     let mut hello: Option<Hello> = None;
-    let mut http: Option<Protocol> = None;
+    let mut http: Option<Beginning> = None;
     for length in 0..=bytes.len() {
         let now = inspect_hello(&bytes[..length]);
         match &hello {
@@ -87,10 +88,10 @@ fn run(bytes: &[u8]) {
             None if now != Hello::Incomplete => hello = Some(now),
             None => {}
         }
-        let now = inspect_http(&bytes[..length]);
+        let now = recognise(&bytes[..length]);
         match &http {
             Some(before) => assert_eq!(*before, now, "after {length} bytes"),
-            None if now != Protocol::Incomplete => http = Some(now),
+            None if now != Beginning::Incomplete => http = Some(now),
             None => {}
         }
     }
