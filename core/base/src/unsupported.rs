@@ -115,7 +115,7 @@ const REASONS: &[(&str, &str)] = &[
     ("self", OWN_STREAMS),
     ("signature_algorithms", "rustls chooses them; they cannot be limited"),
     ("signed_certificate_timestamp", "Envoy does not implement it either"),
-    ("source", "metadata of the request and of the route can be read"),
+    ("source", "metadata of the request, of the route and of the cluster can be read"),
     ("sub_cluster_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
     ("sub_clusters_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
     ("system_root_certs", "Envoy does not implement it and would verify nothing; name them in trusted_ca"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_http::HeaderMap;
+use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use dhow_proto::google::protobuf::Any as ProtoAny;
 use dhow_routing::{FilterConfigObject, FilterOverride, RuntimeValues, SelectedRoute};
@@ -166,6 +167,9 @@ pub trait Clusters {
     /// such cluster.
     fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope>;
 
+    /// The metadata of a cluster, if there is such a cluster and it has some.
+    fn metadata(&self, cluster: &str) -> Option<Arc<Metadata>>;
+
     /// What a cluster whose hosts are those that requests name knows of the host `authority`, with this port unless it says
     /// otherwise; it looks for it if need be.
     fn resolve_host(&self, _cluster: &str, _authority: &str, _port: Option<u16>) -> HostResolution {
@@ -214,6 +218,10 @@ impl Clusters for NoClusters {
     }
 
     fn stats(&self, _cluster: &str) -> Option<dhow_stats::Scope> {
+        None
+    }
+
+    fn metadata(&self, _cluster: &str) -> Option<Arc<Metadata>> {
         None
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
+use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proxy_api::{Clusters, ConnectionInfo, DrainState, HostResolution, Membership};
 use dhow_proxy_runtime::{LoadShedPoint, Worker, overload};
 use dhow_proxy_upstream::{Resolution, WorkerClusters};
@@ -166,6 +167,10 @@ impl Clusters for Manager {
 
     fn stats(&self, cluster: &str) -> Option<dhow_stats::Scope> {
         Some(self.clusters.get(cluster)?.info().stats.scope().clone())
+    }
+
+    fn metadata(&self, cluster: &str) -> Option<Arc<Metadata>> {
+        self.clusters.get(cluster)?.info().metadata.clone()
     }
 
     fn resolve_host(&self, cluster: &str, authority: &str, port: Option<u16>) -> HostResolution {

@@ -36,8 +36,18 @@ enum EntrySource {
     HeaderMatch { headers: Box<[HeaderMatcher]>, expected: bool, text: EntryText },
     QueryMatch { parameters: Box<[QueryParameterMatcher]>, expected: bool, text: EntryText },
     AddressMatch { ranges: CidrSet, invert: bool, text: EntryText },
-    Metadata { path: MetadataPath, of_route: bool, default: Box<str>, skip_if_absent: bool },
+    Metadata { path: MetadataPath, of: MetadataOwner, default: Box<str>, skip_if_absent: bool },
     Extension(Extension),
+}
+
+/// Whose metadata an entry is taken from.
+#[derive(Clone, Copy, Debug)]
+enum MetadataOwner {
+    /// What filters set on the stream.
+    Request,
+    Route,
+    /// The cluster that the request goes to.
+    Cluster,
 }
 
 /// `descriptor_value`, or `default_value` when it is empty; both are taken as they stand, as Envoy does by default.
@@ -170,9 +180,9 @@ impl RateLimitAction {
                 }
             }
             EntrySource::Extension(extension) => extension.entry(&self.key, input),
-            EntrySource::Metadata { path, of_route, default, skip_if_absent } => {
-                match metadata_text(path, *of_route, input) {
-                    Some(value) if !value.is_empty() => entry(value.to_owned()),
+            EntrySource::Metadata { path, of, default, skip_if_absent } => {
+                match metadata_text(path, *of, input) {
+                    Some(value) if !value.is_empty() => entry(value),
                     _ if !default.is_empty() => entry(default.to_string()),
                     _ => absent(*skip_if_absent),
                 }
@@ -249,10 +259,11 @@ fn address_match<'a>(
 
 fn metadata<'a>(message: &'a MetaData, path: &FieldPath) -> Result<(&'a str, EntrySource), ConfigError> {
     let MetaData { descriptor_key, metadata_key, default_value, source, skip_if_absent } = message;
-    let of_route = match Source::try_from(*source) {
-        Ok(Source::Dynamic) => false,
-        Ok(Source::RouteEntry) => true,
-        Ok(Source::ClusterEntry | Source::ClusterLocalityEntry) => {
+    let of = match Source::try_from(*source) {
+        Ok(Source::Dynamic) => MetadataOwner::Request,
+        Ok(Source::RouteEntry) => MetadataOwner::Route,
+        Ok(Source::ClusterEntry) => MetadataOwner::Cluster,
+        Ok(Source::ClusterLocalityEntry) => {
             return Err(ConfigError::unsupported(path.field("source")));
         }
         Err(_) => {
@@ -262,7 +273,7 @@ fn metadata<'a>(message: &'a MetaData, path: &FieldPath) -> Result<(&'a str, Ent
     };
     let source = EntrySource::Metadata {
         path: MetadataPath::compile(metadata_key.as_ref(), &path.field("metadata_key"))?,
-        of_route,
+        of,
         default: default_value.as_str().into(),
         skip_if_absent: *skip_if_absent,
     };
@@ -276,21 +287,26 @@ fn dynamic_metadata<'a>(
     let DynamicMetaData { descriptor_key, metadata_key, default_value } = message;
     let source = EntrySource::Metadata {
         path: MetadataPath::compile(metadata_key.as_ref(), &path.field("metadata_key"))?,
-        of_route: false,
+        of: MetadataOwner::Request,
         default: default_value.as_str().into(),
         skip_if_absent: false,
     };
     Ok((descriptor_key, source))
 }
 
-fn metadata_text<'a>(path: &MetadataPath, of_route: bool, input: &RateLimitInput<'a>) -> Option<&'a str> {
-    let fields = if of_route {
-        input.route_metadata.and_then(|metadata| metadata.filter_metadata.get(path.namespace()))
-    } else {
-        input.context.metadata(MetadataSource::Dynamic, path.namespace())
+fn metadata_text(path: &MetadataPath, of: MetadataOwner, input: &RateLimitInput<'_>) -> Option<String> {
+    let namespace = path.namespace();
+    let of_cluster;
+    let fields = match of {
+        MetadataOwner::Request => input.context.metadata(MetadataSource::Dynamic, namespace),
+        MetadataOwner::Route => input.route_metadata?.filter_metadata.get(namespace),
+        MetadataOwner::Cluster => {
+            of_cluster = (input.cluster_metadata)(input.destination_cluster)?;
+            of_cluster.filter_metadata.get(namespace)
+        }
     };
     match &path.find(fields)?.kind {
-        Some(Kind::StringValue(text)) => Some(text),
+        Some(Kind::StringValue(text)) => Some(text.clone()),
         _ => None,
     }
 }

@@ -4,6 +4,8 @@ mod action;
 mod extension;
 mod metadata_key;
 
+use std::sync::Arc;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{Format, FormatContext, MetadataSource};
 use dhow_http::HeaderMap;
@@ -33,6 +35,8 @@ pub struct RateLimitInput<'a> {
     pub destination_cluster: &'a str,
     /// The route's metadata.
     pub route_metadata: Option<&'a Metadata>,
+    /// The metadata of a cluster, which few descriptors ask for.
+    pub cluster_metadata: &'a dyn Fn(&str) -> Option<Arc<Metadata>>,
 }
 
 /// A descriptor: keys with values, in order.

@@ -44,6 +44,7 @@ fn descriptor(rule: &str) -> String {
         source_cluster: "me",
         destination_cluster: "them",
         route_metadata: None,
+        cluster_metadata: &|_| None,
     };
     let Some(descriptor) = route.forward().unwrap().rate_limits[0].descriptor(&input) else {
         return "-".to_owned();

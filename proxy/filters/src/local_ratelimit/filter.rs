@@ -115,6 +115,7 @@ impl Filter {
             source_cluster: &self.node_cluster,
             destination_cluster: route.and_then(|route| route.cluster(request)).unwrap_or_default(),
             route_metadata: route.and_then(|route| route.entry().metadata()),
+            cluster_metadata: &|cluster| stream.clusters.metadata(cluster),
         };
         let mut add = |rules: &[RateLimitRule], stage: Option<u32>| {
             let of_stage = rules.iter().filter(|rule| {
