@@ -290,7 +290,8 @@ impl ListenerManager {
     fn activate(&mut self, name: &Arc<str>, mut entry: Entry) -> Result<(), String> {
         let Some(workers) = self.workers.clone() else { return Ok(()) };
         self.warming.remove(name);
-        let config = &entry.listener.config;
+        let listener = entry.listener.clone();
+        let config = &listener.config;
         let old = self.active.get(name);
         if config.bind_to_port {
             for (i, listen) in config.addresses.iter().enumerate() {
@@ -298,10 +299,23 @@ impl ListenerManager {
                 let kept = old.filter(|old| old.listener.config.addresses.get(i) == Some(listen));
                 let bound = match kept.and_then(|old| old.bound.get(i)) {
                     Some(bound) => bound.clone(),
-                    None => Rc::new(BoundAddress::bind(config, i, workers.count()).map_err(|failure| {
-                        self.stats.listener_create_failure().inc();
-                        bind_error(name, &listen.address, &failure)
-                    })?),
+                    None => match BoundAddress::bind(config, i, workers.count()) {
+                        Ok(bound) => Rc::new(bound),
+                        Err(failure) => {
+                            self.stats.listener_create_failure().inc();
+                            if !matches!(failure, BindFailure::ListeningOptions) {
+                                return Err(bind_error(name, &listen.address, &failure));
+                            }
+                            // The address is good, so that this is no reason to refuse the configuration.
+                            let text = failure.text(name, &listen.address);
+                            tracing::error!(
+                                "final pre-worker listener init for listener '{name}' failed: {text}"
+                            );
+                            self.active.insert(name.clone(), entry);
+                            self.remove(name);
+                            return Ok(());
+                        }
+                    },
                 };
                 entry.bound.push(bound);
             }

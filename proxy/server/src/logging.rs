@@ -105,6 +105,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("http", "dhow_proxy_http"),
     ("router", "dhow_proxy_http::router"),
     ("pool", "dhow_proxy_http::upstream"),
+    ("config", "dhow_proxy_listener::manager"),
     ("conn_handler", "dhow_proxy_listener"),
     ("filter", "dhow_proxy_filters"),
     ("filter", "dhow_proxy_tcp"),
