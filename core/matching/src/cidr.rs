@@ -36,23 +36,27 @@ impl Cidr {
         Self { bits: bits & mask(length), length, v6 }
     }
 
-    /// Compiles the message.
+    /// Compiles the message. A prefix that is longer than the address is cut to it, as in Envoy: `10.0.0.1/128` is one address.
     ///
     /// # Errors
-    /// When the address is not one or the prefix is longer than it.
+    /// When the address is not one.
     pub fn compile(message: &CidrRange, path: &FieldPath) -> Result<Self, ConfigError> {
         let CidrRange { address_prefix, prefix_len } = message;
+        let ip: IpAddr = address_prefix
+            .parse()
+            .map_err(|_| ConfigError::new(path.clone(), format!("malformed IP address: {address_prefix}")))?;
         let length = prefix_len.as_ref().map_or(0, |wrapped| wrapped.value);
-        let malformed = || {
+        Ok(Self::new(ip, u8::try_from(length).unwrap_or(u8::MAX)))
+    }
+
+    /// Compiles a message of a list, where Envoy has other words for what is wrong.
+    fn compile_listed(message: &CidrRange, path: &FieldPath) -> Result<Self, ConfigError> {
+        Self::compile(message, path).map_err(|error| {
+            let CidrRange { address_prefix, prefix_len } = message;
+            let length = prefix_len.as_ref().map_or(0, |wrapped| wrapped.value);
             let reason = format!("invalid ip/mask combo '{address_prefix}/{length}'");
-            ConfigError::new(path.clone(), format!("{reason} (format is <ip>/<# mask bits>)"))
-        };
-        let ip: IpAddr = address_prefix.parse().map_err(|_| malformed())?;
-        let longest = if ip.is_ipv4() { 32 } else { 128 };
-        match u8::try_from(length) {
-            Ok(length) if length <= longest => Ok(Self::new(ip, length)),
-            _ => Err(malformed()),
-        }
+            ConfigError { reason: format!("{reason} (format is <ip>/<# mask bits>)"), ..error }
+        })
     }
 
     /// Compiles `xds.core.v3.CidrRange`, which has the same fields.
@@ -60,9 +64,7 @@ impl Cidr {
     /// # Errors
     /// As [`Cidr::compile`].
     pub fn compile_xds(message: &xds::CidrRange, path: &FieldPath) -> Result<Self, ConfigError> {
-        let xds::CidrRange { address_prefix, prefix_len } = message;
-        let message = CidrRange { address_prefix: address_prefix.clone(), prefix_len: *prefix_len };
-        Self::compile(&message, path)
+        Self::compile(&of_core(message), path)
     }
 
     /// Whether the address lies in the range; an IPv4 address written as IPv6 is not an IPv4 address here, as in Envoy.
@@ -77,6 +79,12 @@ impl Cidr {
     }
 }
 
+/// The message of Envoy's own package with the same fields.
+fn of_core(message: &xds::CidrRange) -> CidrRange {
+    let xds::CidrRange { address_prefix, prefix_len } = message;
+    CidrRange { address_prefix: address_prefix.clone(), prefix_len: *prefix_len }
+}
+
 /// A list of ranges.
 #[derive(Clone, Debug, Default)]
 pub struct CidrSet {
@@ -89,7 +97,8 @@ impl CidrSet {
     /// # Errors
     /// When one is malformed.
     pub fn compile(messages: &[CidrRange], path: &FieldPath) -> Result<Self, ConfigError> {
-        let ranges = messages.iter().enumerate().map(|(at, message)| Cidr::compile(message, &path.index(at)));
+        let ranges = messages.iter().enumerate();
+        let ranges = ranges.map(|(at, message)| Cidr::compile_listed(message, &path.index(at)));
         Ok(Self { ranges: ranges.collect::<Result<_, _>>()? })
     }
 
@@ -99,7 +108,7 @@ impl CidrSet {
     /// When one is malformed.
     pub fn compile_xds(messages: &[xds::CidrRange], path: &FieldPath) -> Result<Self, ConfigError> {
         let ranges = messages.iter().enumerate();
-        let ranges = ranges.map(|(at, message)| Cidr::compile_xds(message, &path.index(at)));
+        let ranges = ranges.map(|(at, message)| Cidr::compile_listed(&of_core(message), &path.index(at)));
         Ok(Self { ranges: ranges.collect::<Result<_, _>>()? })
     }
 

@@ -22,12 +22,11 @@ fn expression<'a>(message: &'a RegexMatcher, path: &FieldPath) -> Result<&'a str
     Ok(regex)
 }
 
-fn build(pattern: &str, path: &FieldPath) -> Result<Regex, ConfigError> {
-    Regex::new(pattern).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        ConfigError::new(path.field("regex"), format!("Invalid regex: {reason}"))
-    })
+/// Compiles an expression in RE2's syntax; the error is in RE2's words.
+fn build(expression: &str, whole: bool) -> Result<Regex, String> {
+    let inner = re2::translate(expression)?;
+    let pattern = if whole { format!(r"\A(?:{inner})\z") } else { inner };
+    Regex::new(&pattern).map_err(|error| in_words_of_re2(&error))
 }
 
 impl FullRegex {
@@ -44,9 +43,8 @@ impl FullRegex {
     /// # Errors
     /// When it is not one.
     pub fn from_expression(expression: &str, path: &FieldPath) -> Result<Self, ConfigError> {
-        // Compiled alone first: a stray bracket must not pair with those added here.
-        build(&re2::translate(expression), path)?;
-        let regex = build(&format!(r"\A(?:{})\z", re2::translate(expression)), path)?;
+        let regex =
+            build(expression, true).map_err(|reason| ConfigError::new(path.field("regex"), reason))?;
         Ok(Self { regex })
     }
 
@@ -61,7 +59,7 @@ impl FullRegex {
 /// # Errors
 /// Why it is none, in RE2's words.
 pub fn compile_regex(expression: &str) -> Result<regex::Regex, String> {
-    regex::Regex::new(&re2::translate(expression)).map_err(|error| in_words_of_re2(&error))
+    regex::Regex::new(&re2::translate(expression)?).map_err(|error| in_words_of_re2(&error))
 }
 
 /// An expression that may match anywhere in the text.
@@ -76,8 +74,7 @@ impl PartialRegex {
     /// # Errors
     /// Why it is not one.
     pub fn from_expression(expression: &str) -> Result<Self, String> {
-        let regex = build(&re2::translate(expression), &FieldPath::root()).map_err(|error| error.reason)?;
-        Ok(Self { regex })
+        Ok(Self { regex: build(expression, false)? })
     }
 
     /// Whether a part of the text matches.
@@ -109,7 +106,8 @@ impl RegexRewrite {
         let RegexMatchAndSubstitute { pattern, substitution } = message;
         let field = path.field("pattern");
         let pattern = pattern.as_ref().ok_or_else(|| ConfigError::new(field.clone(), "value is required"))?;
-        let regex = build(&re2::translate(expression(pattern, &field)?), &field)?;
+        let regex = build(expression(pattern, &field)?, false)
+            .map_err(|reason| ConfigError::new(field.field("regex"), reason))?;
         let groups = regex.captures_len() - 1;
         let exists = |piece: &Piece| !matches!(piece, Piece::Group(group) if *group > groups);
         let substitution = pieces(substitution).filter(|pieces| pieces.iter().all(exists));

@@ -23,6 +23,14 @@ use dhow_tls::NameMatcher;
 
 use crate::dynamic_forward_proxy::UPSTREAM_ADDRESS;
 
+/// Compiles a range of addresses; what is wrong with it is said in this filter's words.
+fn compile_range(range: &CidrRange, path: &FieldPath) -> Result<Cidr, ConfigError> {
+    Cidr::compile(range, path).map_err(|error| {
+        let reason = format!("Failed to create CIDR range: {}", error.reason);
+        ConfigError { reason, ..error }
+    })
+}
+
 /// What rules look at.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -144,7 +152,7 @@ impl Permission {
             Rule::Metadata(rule) => Self::Shared(Shared::metadata(rule, path)?),
             Rule::SourcedMetadata(rule) => Self::Shared(Shared::sourced_metadata(rule, path)?),
             Rule::DestinationIp(range) => {
-                Self::DestinationIp(Cidr::compile(range, &path.field("destination_ip"))?)
+                Self::DestinationIp(compile_range(range, &path.field("destination_ip"))?)
             }
             Rule::DestinationPort(port) => Self::DestinationPort(*port, port.saturating_add(1)),
             Rule::DestinationPortRange(range) => {
@@ -238,7 +246,7 @@ impl Principal {
     fn compile(message: &PrincipalMessage, path: &FieldPath) -> Result<Self, ConfigError> {
         use principal::Identifier;
         let PrincipalMessage { identifier } = message;
-        let range = |range: &CidrRange, field| Cidr::compile(range, &path.field(field));
+        let range = |range: &CidrRange, field| compile_range(range, &path.field(field));
         #[allow(deprecated, reason = "the older field is still accepted, as in Envoy")]
         Ok(match identifier.as_ref().ok_or_else(|| missing(path, "identifier"))? {
             Identifier::AndIds(principal::Set { ids }) => {

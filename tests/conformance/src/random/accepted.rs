@@ -24,10 +24,6 @@ const ACCEPTED: &[Accepted] = &[
         why: "Envoy counts below 0 where it gives back more pools than it took",
     },
     Accepted {
-        says: "Invalid regex: unrecognized escape sequence",
-        why: "\\C, any byte, is the one escape of RE2 that the regular expressions here do not have",
-    },
-    Accepted {
         says: "file name contained an unexpected NUL byte",
         why: "Envoy opens the file of the name before the NUL",
     },
