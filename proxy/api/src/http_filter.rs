@@ -353,6 +353,8 @@ impl FilterContext<'_> {
 /// What the configuration of a route or virtual host is read in.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteFilterContext<'a> {
+    /// Where stats of the route's own live.
+    pub stats: &'a dhow_stats::Store,
     /// `cluster_manager.local_cluster_name`; empty when none is named.
     pub local_cluster: &'a str,
 }

@@ -42,15 +42,13 @@ pub(crate) fn configure<M: Name + Default>(
     (descriptor.configure)(&config, &mut context, &FieldPath::from("config"))
 }
 
-/// A proxy that is a host of no cluster.
-const NOWHERE: RouteFilterContext<'_> = RouteFilterContext { local_cluster: "" };
-
 /// Reads a filter's configuration of a route, to see whether it is accepted.
 pub(crate) fn configure_route<M: Name + Default>(
     descriptor: &HttpFilterDescriptor,
     yaml: &str,
 ) -> Result<(), ConfigError> {
-    (descriptor.configure_route)(&packed::<M>(yaml), &NOWHERE, &FieldPath::from("config")).map(drop)
+    let context = RouteFilterContext { stats: &Store::new(), local_cluster: "" };
+    (descriptor.configure_route)(&packed::<M>(yaml), &context, &FieldPath::from("config")).map(drop)
 }
 
 fn descriptor(type_name: &str) -> &'static HttpFilterDescriptor {
@@ -78,12 +76,18 @@ pub(crate) fn lines(map: &HeaderMap) -> Vec<String> {
 
 /// The routes of one virtual host, whose filter configurations are under the names `filter`.
 pub(crate) fn routes(yaml: &str) -> RouteTable {
+    routes_in(yaml, &Store::new())
+}
+
+/// The same, of a proxy that counts in `store` and is a host of no cluster.
+pub(crate) fn routes_in(yaml: &str, store: &Store) -> RouteTable {
     let loaded = load_yaml::<RouteConfiguration>(yaml, &LoadOptions::default()).expect(yaml);
+    let context = RouteFilterContext { stats: store, local_cluster: "" };
     let options = CompileOptions {
         compile_filter_config: &|_, config, path| {
             let type_name = dhow_proto::any::type_name(&config.type_url);
             let filter = crate::all().iter().find(|filter| filter.route_type_name == Some(type_name));
-            (filter.expect(type_name).configure_route)(config, &NOWHERE, path).map(Some)
+            (filter.expect(type_name).configure_route)(config, &context, path).map(Some)
         },
         ..CompileOptions::lenient()
     };

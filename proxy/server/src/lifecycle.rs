@@ -144,7 +144,7 @@ fn configuration(
     workers: Option<Rc<Workers>>,
 ) -> Configuration {
     let local_cluster = bootstrap.local_cluster_name.as_deref().unwrap_or_default();
-    let routes = Rc::new(RefCell::new(RouteTables::new(local_cluster)));
+    let routes = Rc::new(RefCell::new(RouteTables::new(store, local_cluster)));
     let filters = FilterBuilder {
         store: store.clone(),
         route_stats: store.clone(),

@@ -216,7 +216,7 @@ impl FilterBuilder {
         let mut routes = self.routes.borrow_mut();
         match subscription {
             None => routes.add_static(&manager, inline),
-            Some((name, file, timeout)) => routes.subscribe(name, file, timeout, &manager, &self.store),
+            Some((name, file, timeout)) => routes.subscribe(name, file, timeout, &manager),
         }
         Ok(manager)
     }

@@ -62,13 +62,14 @@ struct InlineRoutes {
 pub(crate) struct RouteTables {
     subscriptions: BTreeMap<Arc<str>, Subscription>,
     inline: Vec<InlineRoutes>,
+    store: Store,
     local_cluster: Arc<str>,
 }
 
 impl RouteTables {
-    /// Of a proxy that is a host of this cluster (`cluster_manager.local_cluster_name`, may be empty).
-    pub(crate) fn new(local_cluster: &str) -> Self {
-        Self { local_cluster: local_cluster.into(), ..Self::default() }
+    /// Of a proxy that counts in `store` and is a host of this cluster (`cluster_manager.local_cluster_name`, may be empty).
+    pub(crate) fn new(store: &Store, local_cluster: &str) -> Self {
+        Self { store: store.clone(), local_cluster: local_cluster.into(), ..Self::default() }
     }
 
     /// Notes a connection manager with inline routes (encoded), for `/config_dump`.
@@ -91,9 +92,9 @@ impl RouteTables {
         file: Option<PathSource>,
         initial_fetch_timeout: Duration,
         manager: &Arc<HttpConnectionManager>,
-        store: &Store,
     ) {
-        let stats = || SubscriptionStats::of_routes(store, &manager.config().stat_prefix, &name);
+        let context = RouteFilterContext { stats: &self.store, local_cluster: &self.local_cluster };
+        let stats = || SubscriptionStats::of_routes(&self.store, &manager.config().stat_prefix, &name);
         let subscription = self.subscriptions.entry(name.clone()).or_insert_with(|| Subscription {
             managers: Vec::new(),
             file,
@@ -105,7 +106,7 @@ impl RouteTables {
         subscription.managers.push(Arc::downgrade(manager));
         if let Some(current) = &subscription.current {
             // It was accepted for other filters; what these filters refuse leaves the listener warming.
-            if let Err(error) = publish(&current.message, &self.local_cluster, manager, &mut Vec::new()) {
+            if let Err(error) = publish(&current.message, &context, manager, &mut Vec::new()) {
                 tracing::warn!("route configuration '{}': {error}", current.message.name);
             }
         }
@@ -157,7 +158,8 @@ impl RouteTables {
         if subscription.current.as_ref().is_some_and(|current| current.message == message) {
             return Ok(());
         }
-        let table = compile(&message, &self.local_cluster, warnings)?;
+        let context = RouteFilterContext { stats: &self.store, local_cluster: &self.local_cluster };
+        let table = compile(&message, &context, warnings)?;
         for manager in subscription.managers() {
             manager.routes().publish(table.clone());
         }
@@ -175,22 +177,21 @@ impl RouteTables {
 
 fn compile(
     message: &RouteConfiguration,
-    local_cluster: &str,
+    context: &RouteFilterContext<'_>,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<dhow_proxy_http::RouteTable>, ConfigError> {
     let registry = FilterRegistry { filters: dhow_proxy_filters::all() };
     // By RDS, clusters may come after the routes that name them.
-    let context = RouteFilterContext { local_cluster };
-    compile_routes(message, registry, &context, &|_| true, false, &FieldPath::root(), warnings)
+    compile_routes(message, registry, context, &|_| true, false, &FieldPath::root(), warnings)
 }
 
 fn publish(
     message: &RouteConfiguration,
-    local_cluster: &str,
+    context: &RouteFilterContext<'_>,
     manager: &HttpConnectionManager,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<(), ConfigError> {
-    manager.routes().publish(compile(message, local_cluster, warnings)?);
+    manager.routes().publish(compile(message, context, warnings)?);
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! `LocalRateLimit` validated.
 
 use std::collections::HashSet;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
@@ -15,6 +14,7 @@ use dhow_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRate
 use dhow_proto::envoy::r#type::v3::{HttpStatus, TokenBucket as BucketMessage};
 use dhow_proto::google::protobuf::{Any, BoolValue, Duration as DurationMessage, UInt32Value};
 use dhow_routing::{HeaderMutations, RateLimitRule, RuntimeFraction};
+use dhow_stats::Store;
 
 use super::bucket::BucketSize;
 use super::filter::LimitStats;
@@ -32,9 +32,7 @@ const MAX_DYNAMIC_DESCRIPTORS: usize = 20;
 /// One limit, of the filter or of a route.
 #[derive(Debug)]
 pub(super) struct Limit {
-    pub(super) stat_prefix: Box<str>,
-    /// Registered with the filter, or on the first request of a route.
-    pub(super) stats: OnceLock<LimitStats>,
+    pub(super) stats: LimitStats,
     /// Status of the refusal.
     pub(super) status: u16,
     /// What limiters of connections are made of; none: all requests share `limiter`.
@@ -67,8 +65,13 @@ pub(super) enum Actions {
 }
 
 impl Limit {
-    /// Reads the message. A route's limit must have a bucket.
-    pub(super) fn read(config: &Any, path: &FieldPath, of_route: bool) -> Result<Self, ConfigError> {
+    /// Reads the message; what it counts is in `store`. A route's limit must have a bucket.
+    pub(super) fn read(
+        config: &Any,
+        store: &Store,
+        path: &FieldPath,
+        of_route: bool,
+    ) -> Result<Self, ConfigError> {
         let LocalRateLimit {
             stat_prefix,
             status,
@@ -120,8 +123,7 @@ impl Limit {
             _ => Actions::OfRoute { stage, vh },
         };
         Ok(Self {
-            stat_prefix: stat_prefix.into(),
-            stats: OnceLock::new(),
+            stats: store.scope(&format!("{stat_prefix}.http_local_rate_limit")).group(),
             status: status.unwrap_or(429) as u16,
             actions: (!plan.descriptors.is_empty()).then_some(actions),
             shared: local_cluster_rate_limit.map(|LocalClusterRateLimit {}| ()).is_some(),

@@ -11,7 +11,6 @@ use dhow_proxy_api::{
 use dhow_routing::{
     FilterOverride, RateLimitDescriptor, RateLimitInput, RateLimitRule, RuntimeFraction, XRateLimitHeaders,
 };
-use dhow_stats::Store;
 
 use super::config::{Actions, Limit};
 use super::limiter::{Bucket, Decision, Limiter};
@@ -29,7 +28,6 @@ dhow_stats::stat_group! {
 #[derive(Debug)]
 pub(super) struct Factory {
     limit: Arc<Limit>,
-    store: Store,
     node_cluster: Arc<str>,
     /// The cluster whose hosts share the tokens, where they do.
     local_cluster: Arc<str>,
@@ -38,19 +36,12 @@ pub(super) struct Factory {
 impl Factory {
     /// The filter of a configuration.
     pub(super) fn new(limit: Limit, context: &FilterContext<'_>) -> Self {
-        stats_of(&limit, context.stats);
         Self {
             limit: Arc::new(limit),
-            store: context.stats.clone(),
             node_cluster: context.node_cluster.into(),
             local_cluster: context.local_cluster.into(),
         }
     }
-}
-
-fn stats_of<'a>(limit: &'a Limit, store: &Store) -> &'a LimitStats {
-    let name = || format!("{}.http_local_rate_limit", limit.stat_prefix);
-    limit.stats.get_or_init(|| store.scope(&name()).group())
 }
 
 impl HttpFilterFactory for Factory {
@@ -58,16 +49,14 @@ impl HttpFilterFactory for Factory {
         let limit = route_configs(levels).next().unwrap_or_else(|| self.limit.clone());
         // Without this field no request is looked at.
         limit.enabled.as_ref()?;
-        let stats = stats_of(&limit, &self.store).clone();
         let (node_cluster, local_cluster) = (self.node_cluster.clone(), self.local_cluster.clone());
-        Some(Box::new(Filter { limit, stats, node_cluster, local_cluster, told: None, refused: false }))
+        Some(Box::new(Filter { limit, node_cluster, local_cluster, told: None, refused: false }))
     }
 }
 
 /// The filter of one stream.
 struct Filter {
     limit: Arc<Limit>,
-    stats: LimitStats,
     node_cluster: Arc<str>,
     local_cluster: Arc<str>,
     /// The bucket that the response may tell about, and whether the descriptor has a say in it.
@@ -161,16 +150,16 @@ impl HttpFilter for Filter {
         if !hits(&limit.enabled, enabled_lot) {
             return HeadersVerdict::Continue;
         }
-        self.stats.enabled().inc();
+        self.limit.stats.enabled().inc();
         let Decision { allowed, shadow, bucket, headers } = self.take(request, stream);
         self.told = bucket.map(|bucket| (bucket, headers));
         if allowed {
-            self.stats.ok().inc();
+            self.limit.stats.ok().inc();
             return HeadersVerdict::Continue;
         }
-        self.stats.rate_limited().inc();
+        self.limit.stats.rate_limited().inc();
         if shadow {
-            self.stats.shadow_mode().inc();
+            self.limit.stats.shadow_mode().inc();
             return HeadersVerdict::Continue;
         }
         if !hits(&limit.enforced, enforced_lot) {
@@ -178,7 +167,7 @@ impl HttpFilter for Filter {
             limit.request_headers_when_not_enforced.apply_to_request(request, &context);
             return HeadersVerdict::Continue;
         }
-        self.stats.enforced().inc();
+        self.limit.stats.enforced().inc();
         self.refused = true;
         let mut reply = LocalReply::new(limit.status, &b"local_rate_limited"[..], "local_rate_limited")
             .flag(ResponseFlag::RateLimited);

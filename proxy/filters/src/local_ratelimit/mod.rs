@@ -25,12 +25,12 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
         type_name: "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         route_type_name: Some("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"),
         configure: |config, context, path| {
-            let limit = config::Limit::read(config, path, false)?;
+            let limit = config::Limit::read(config, context.stats, path, false)?;
             check_local_cluster(&limit, context.local_cluster, path)?;
             Ok(Arc::new(filter::Factory::new(limit, context)))
         },
         configure_route: |config, context, path| {
-            let limit = config::Limit::read(config, path, true)?;
+            let limit = config::Limit::read(config, context.stats, path, true)?;
             check_local_cluster(&limit, context.local_cluster, path)?;
             Ok(Arc::new(limit))
         },

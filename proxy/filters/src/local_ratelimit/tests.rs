@@ -11,7 +11,7 @@ use dhow_stats::Store;
 
 use super::bucket::{BucketSize, Level, TokenBucket};
 use super::limiter::{DescriptorPlan, Limiter, LimiterPlan};
-use crate::fixtures::{Stream, configure, lines, request, routes, stat, summary};
+use crate::fixtures::{Stream, configure, lines, request, routes_in, stat, summary};
 
 const ALWAYS: &str = "{default_value: {numerator: 100}}";
 
@@ -104,14 +104,15 @@ fn a_filter_that_is_not_enabled_does_nothing() {
 
 #[test]
 fn a_route_has_its_own_bucket_and_stats() {
-    let routes = routes(&format!(
+    let store = Store::new();
+    let yaml = format!(
         "virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: c}}, \
          typed_per_filter_config: {{filter: {{\
          '@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, \
          stat_prefix: r, token_bucket: {{max_tokens: 1, fill_interval: 1000s}}, \
          filter_enabled: {ALWAYS}, filter_enforced: {ALWAYS}}}}}}}]}}]"
-    ));
-    let store = Store::new();
+    );
+    let routes = routes_in(&yaml, &store);
     let factory = configure::<LocalRateLimit>("{stat_prefix: p}", &store).unwrap();
     let verdicts = [(); 2].map(|()| {
         let mut head = request("/", &[]);

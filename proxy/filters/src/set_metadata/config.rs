@@ -23,7 +23,7 @@ pub(super) enum EntryValue {
 }
 
 /// Reads the message.
-pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Arc<[Entry]>, ConfigError> {
+pub(super) fn read(config: &Any, path: &FieldPath) -> Result<Box<[Entry]>, ConfigError> {
     #[allow(deprecated, reason = "the older fields are still accepted, as in Envoy")]
     let Config { metadata_namespace, value, metadata } =
         dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;

@@ -1,6 +1,7 @@
 //! `envoy.filters.http.set_metadata`: puts fixed values into the stream's dynamic metadata.
 //!
-//! Counted in `http.<stat_prefix>.set_metadata.overwrite_denied`: values that were there already and may not be overwritten.
+//! The most specific level of a route adds to what the filter sets. Counted in `http.<stat_prefix>.set_metadata.overwrite_denied`, for
+//! levels of routes in `set_metadata.overwrite_denied`: values that were there already and may not be overwritten.
 
 mod config;
 mod filter;
@@ -16,13 +17,17 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
     HttpFilterDescriptor {
         name: "envoy.filters.http.set_metadata",
         type_name: "envoy.extensions.filters.http.set_metadata.v3.Config",
-        route_type_name: None,
+        route_type_name: Some("envoy.extensions.filters.http.set_metadata.v3.Config"),
         configure: |config, context, path| {
-            let entries = config::read(config, path)?;
-            Ok(Arc::new(filter::Factory { entries, stats: context.scope("set_metadata").group() }))
+            let settings = filter::Settings {
+                entries: config::read(config, path)?,
+                stats: context.scope("set_metadata").group(),
+            };
+            Ok(Arc::new(filter::Factory(Arc::new(settings))))
         },
-        configure_route: |_, _, path| {
-            Err(crate::route_config::no_route_config(path, "envoy.filters.http.set_metadata"))
+        configure_route: |config, context, path| {
+            let entries = config::read(config, path)?;
+            Ok(Arc::new(filter::Settings { entries, stats: context.stats.scope("set_metadata").group() }))
         },
     }
 }

@@ -201,7 +201,7 @@ pub fn lower(
     };
     let chain = lower_chain(http_filters, &path.field("http_filters"))?;
     let upgrades = lower_upgrades(upgrade_configs, &path.field("upgrade_configs"), lower_chain)?;
-    let route_context = RouteFilterContext { local_cluster: context.local_cluster };
+    let route_context = RouteFilterContext { stats: context.store, local_cluster: context.local_cluster };
     let routes = match route_specifier {
         Some(hcm::RouteSpecifier::RouteConfig(config)) => RouteSource::Static(compile_routes(
             &config,
