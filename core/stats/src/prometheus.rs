@@ -130,8 +130,9 @@ fn metric_name(name: &str) -> String {
     format!("envoy_{}", sanitize(name))
 }
 
+/// Byte by byte, as Envoy does: a letter of two bytes becomes two underscores.
 fn sanitize(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+    name.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b) } else { '_' }).collect()
 }
 
 fn label(name: &str, value: &str, labels: &mut String) {

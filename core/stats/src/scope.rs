@@ -111,9 +111,23 @@ impl Scope {
         }
     }
 
+    /// The counter of exactly this name: the colons of a name that users chose stay.
+    pub fn counter_verbatim(&self, name: impl Into<StatName>) -> Counter {
+        Counter { slot: slot_named(&mut self.inner.entries.lock().singles_mut().counters, name.into()) }
+    }
+
     /// The gauge of this name.
     pub fn gauge(&self, name: impl Into<StatName>) -> Gauge {
         Gauge { slot: slot_named(&mut self.inner.entries.lock().singles_mut().gauges, sanitize(name.into())) }
+    }
+
+    /// The scope below this one of exactly this name, without a dot at its end.
+    pub fn scope_verbatim(&self, name: &str) -> Self {
+        let prefix = join(&self.inner.prefix, name);
+        match self.inner.store.upgrade() {
+            Some(store) => store.scope_verbatim(&prefix),
+            None => Self::new(prefix.into(), Weak::new()),
+        }
     }
 
     /// The gauge of exactly this name: the colons of a name that users chose stay.
@@ -123,7 +137,12 @@ impl Scope {
 
     /// The histogram of this name; the unit of the first registration stays.
     pub fn histogram(&self, name: impl Into<StatName>, unit: Unit) -> Histogram {
-        let name = sanitize(name.into());
+        self.histogram_verbatim(sanitize(name.into()), unit)
+    }
+
+    /// The histogram of exactly this name: the colons of a name that users chose stay.
+    pub fn histogram_verbatim(&self, name: impl Into<StatName>, unit: Unit) -> Histogram {
+        let name = name.into();
         let mut entries = self.inner.entries.lock();
         let entries = entries.singles_mut();
         if let Some(&(_, _, id)) = entries.histograms.iter().find(|(known, ..)| *known == name) {
@@ -207,7 +226,7 @@ pub(crate) fn join(prefix: &str, name: &str) -> String {
 }
 
 /// Replaces what may not be in a name as Envoy does: a scheme's `://`, colons and NUL become `_`, dots at the ends go.
-pub(crate) fn sanitize(name: StatName) -> StatName {
+pub(crate) fn sanitize(name: Cow<'_, str>) -> Cow<'_, str> {
     let trimmed = name.trim_matches('.');
     if !trimmed.bytes().any(|b| b == b':' || b == 0) {
         return if trimmed.len() == name.len() { name } else { Cow::Owned(trimmed.to_owned()) };

@@ -136,6 +136,11 @@ impl Store {
         self.inner.scope(prefix)
     }
 
+    /// The scope of exactly this prefix, without a dot at its end: the colons of a name that users chose stay.
+    pub fn scope_verbatim(&self, prefix: &str) -> Scope {
+        self.inner.scope_verbatim(prefix)
+    }
+
     /// Replaces the tag rules (`stats_config.stats_tags`, `use_all_default_tags`).
     pub fn set_tag_rules(&self, tags: TagRules) {
         self.inner.settings.write().tags = tags;
@@ -243,9 +248,12 @@ impl fmt::Debug for Store {
 
 impl StoreInner {
     pub(crate) fn scope(self: &Arc<Self>, prefix: &str) -> Scope {
-        let prefix = sanitize(Cow::Owned(prefix.to_owned()));
+        self.scope_verbatim(&sanitize(Cow::Borrowed(prefix)))
+    }
+
+    pub(crate) fn scope_verbatim(self: &Arc<Self>, prefix: &str) -> Scope {
         let mut scopes = self.scopes.lock();
-        if let Some(inner) = scopes.get(&*prefix).and_then(Weak::upgrade) {
+        if let Some(inner) = scopes.get(prefix).and_then(Weak::upgrade) {
             return Scope { inner };
         }
         let prefix: Arc<str> = prefix.into();

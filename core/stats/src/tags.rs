@@ -1,8 +1,9 @@
 //! Tag extraction: which parts of a name become labels, and what the name is without them.
 //!
-//! The rules are Envoy's default ones. They are written as patterns over the dot-separated parts of a name: `*` is any one part, `@` an
-//! address, `**` one or more parts at the end. `$` is a part that becomes the tag's value and leaves the name, `$@` the same for an
-//! address, and of `$worker_` the number becomes the value and `worker` stays.
+//! The rules are Envoy's default ones. They are written as patterns over the dot-separated parts of a name: `*` is any one part (an
+//! address with its dots is one), `**` one or more parts, as few as will do. `$` is a part that becomes the tag's value and leaves the name, `$@` the same for
+//! a listener's address or whatever stat prefix it has instead (`admin` is none), and of `$worker_` the number becomes the value and
+//! `worker` stays.
 
 use fancy_regex::Regex;
 
@@ -76,12 +77,12 @@ const PATTERNS: &[(&str, &str)] = &[
     ("envoy.ssl_cipher", "cluster.*.ssl.ciphers.$"),
     ("envoy.tls_certificate", "cluster.*.ssl.certificate.$.**"),
     ("envoy.cluster_name", "cluster.$.**"),
-    ("envoy.http_conn_manager_prefix", "listener.*.http.$.**"),
+    ("envoy.http_conn_manager_prefix", "listener.**.http.$.**"),
     ("envoy.rds_route_config", "http.*.rds.$.**"),
     ("envoy.scoped_rds_config", "http.*.scoped_rds.$.**"),
     ("envoy.http_conn_manager_prefix", "http.$.**"),
     ("envoy.worker_id", "listener_manager.$worker_.**"),
-    ("envoy.worker_id", "listener.@.$worker_.**"),
+    ("envoy.worker_id", "listener.*.$worker_.**"),
     ("envoy.worker_id", "server.$worker_.**"),
     ("envoy.worker_id", "thread_local_cluster_manager.$worker_.**"),
     ("envoy.listener_address", "listener.$@.**"),
@@ -258,9 +259,16 @@ struct Found {
 fn match_parts(full: &str, pattern: &str) -> Option<Found> {
     let mut found = None;
     let mut at = 0;
-    for want in pattern.split('.') {
+    let mut wanted = pattern.split('.').peekable();
+    while let Some(want) = wanted.next() {
         if want == "**" {
-            return found.filter(|_| at < full.len());
+            let Some(next) = wanted.peek() else { return found.filter(|_| at < full.len()) };
+            // One part at least, then up to the one that comes next in the pattern.
+            at += part_len(full.get(at..)?) + 1;
+            while part_of(full.get(at..)?) != *next {
+                at += part_len(&full[at..]) + 1;
+            }
+            continue;
         }
         if at > full.len() {
             return None;
@@ -270,7 +278,7 @@ fn match_parts(full: &str, pattern: &str) -> Option<Found> {
         let part = &full[at..end];
         match want.strip_prefix('$') {
             Some(kind @ ("" | "@")) => {
-                if kind == "@" && address_len(rest).is_none() {
+                if kind == "@" && matches!(part, "" | "admin") {
                     return None;
                 }
                 // The dot goes with the part, the one after it or, at the end of the name, the one before it.
@@ -285,7 +293,6 @@ fn match_parts(full: &str, pattern: &str) -> Option<Found> {
                 let start = end - digits.len();
                 found = Some(Found { value: (start, end), taken: (start - 1, end) });
             }
-            None if want == "@" && address_len(rest).is_some() => {}
             None if want == "*" || want == part => {}
             None => return None,
         }
@@ -298,6 +305,11 @@ fn match_parts(full: &str, pattern: &str) -> Option<Found> {
 /// Length of the part that a name begins with. The address of a listener (`127.0.0.1_80`, `[__1]_80`) is one part although it has dots.
 fn part_len(rest: &str) -> usize {
     address_len(rest).unwrap_or_else(|| rest.find('.').unwrap_or(rest.len()))
+}
+
+/// The part that a name begins with.
+fn part_of(rest: &str) -> &str {
+    &rest[..part_len(rest)]
 }
 
 fn address_len(rest: &str) -> Option<usize> {
@@ -352,6 +364,29 @@ mod tests {
             (
                 "listener.[__1]_80.no_filter_chain_match",
                 "listener.no_filter_chain_match envoy.listener_address=[__1]_80",
+            ),
+            // What `stat_prefix` of a listener puts in the place of its address.
+            ("listener.edge.downstream_cx_total", "listener.downstream_cx_total envoy.listener_address=edge"),
+            (
+                "listener.edge.worker_0.downstream_cx_total",
+                "listener.worker.downstream_cx_total envoy.worker_id=0 envoy.listener_address=edge",
+            ),
+            (
+                "listener.with.dot.worker_0.downstream_cx_total",
+                "listener.dot.worker_0.downstream_cx_total envoy.listener_address=with",
+            ),
+            (
+                "listener.with.dot.http.p.downstream_rq_2xx",
+                "listener.dot.http.downstream_rq_xx envoy.response_code_class=2 envoy.http_conn_manager_prefix=p envoy.listener_address=with",
+            ),
+            (
+                "listener.http.http.p.downstream_rq_completed",
+                "listener.http.downstream_rq_completed envoy.http_conn_manager_prefix=p envoy.listener_address=http",
+            ),
+            ("listener.http.downstream_cx_total", "listener.downstream_cx_total envoy.listener_address=http"),
+            (
+                "listener.admin.worker_0.downstream_cx_total",
+                "listener.admin.worker.downstream_cx_total envoy.worker_id=0",
             ),
             (
                 "listener.127.0.0.1_80.worker_0.downstream_cx_total",

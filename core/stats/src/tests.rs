@@ -106,6 +106,17 @@ fn names_are_sanitised() {
 }
 
 #[test]
+fn verbatim_names_keep_their_colons() {
+    let store = Store::new();
+    let scope = store.scope_verbatim("vhost.a:b");
+    scope.counter_verbatim("x:y").inc();
+    scope.counter("x:z").inc();
+    let nested = scope.scope_verbatim("c:d");
+    nested.counter("n").inc();
+    assert_eq!(text(&store, &Query::default()), "vhost.a:b.c:d.n: 1\nvhost.a:b.x:y: 1\nvhost.a:b.x_z: 1\n");
+}
+
+#[test]
 fn gauges_can_be_set_over_what_threads_added() {
     let store = Store::new();
     // A handle is as good as its scope: without it another test gets the slot.

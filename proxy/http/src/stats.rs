@@ -125,7 +125,8 @@ impl HttpStats {
     /// The stats of a connection manager. One without a router has none of those that routers have: `routed` says where they are.
     pub(crate) fn new(store: &Store, listener_stat_prefix: &str, stat_prefix: &str, routed: &Store) -> Self {
         let scope = store.scope(&format!("http.{stat_prefix}."));
-        let of_router = routed.scope(&format!("http.{stat_prefix}."));
+        // A router keeps the colons of a name that its connection manager counts without.
+        let of_router = routed.scope_verbatim(&format!("http.{}", stat_prefix.trim_end_matches('.')));
         let of_client = routed.scope("http.async-client.");
         let listener = store.scope(&format!("listener.{listener_stat_prefix}.http.{stat_prefix}."));
         let stats = Self {
@@ -133,7 +134,7 @@ impl HttpStats {
             router: of_router.group(),
             redirects: of_router.group(),
             async_client: of_client.group(),
-            _unused: (of_router.scope("tracing.").group(), of_client.group()),
+            _unused: (routed.scope(&format!("http.{stat_prefix}.tracing.")).group(), of_client.group()),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
             ios: OnceLock::new(),

@@ -255,7 +255,8 @@ pub fn lower(
         if name.is_empty() { format!("listener-{}", main.address).into() } else { name.into() };
     let stat_prefix: Arc<str> = match stat_prefix.as_str() {
         "" => main.address.to_string().replace(':', "_").into(),
-        prefix => prefix.into(),
+        // Names do not end in dots, nor do parts of them that users choose.
+        prefix => prefix.trim_end_matches('.').into(),
     };
     let inbound = traffic_direction == 1;
     let context = FilterContext {

@@ -1,5 +1,6 @@
 //! The names under `cluster.<name>.` and who counts them.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use dhow_stats::{
@@ -278,7 +279,8 @@ impl ClusterStats {
         let mut cell = first;
         loop {
             let stats = cell.get_or_init(|| {
-                let scope = self.traffic.scope().scope(&format!("zone.{own}.{zone}"));
+                let scope = self.traffic.scope();
+                let scope = scope.scope_verbatim(&format!("zone.{own}.{}", zone.trim_end_matches('.')));
                 Box::new(ZoneStats {
                     zone: zone.into(),
                     codes: scope.response_codes("upstream_rq"),
@@ -310,7 +312,7 @@ impl ClusterStats {
             zone.codes.charge(status);
         }
         if let Some(prefix) = alternative {
-            self.charge_alternative(status, prefix, internal, canary);
+            self.charge_alternative(status, traits, prefix);
         }
     }
 
@@ -320,13 +322,24 @@ impl ClusterStats {
     }
 
     /// Names that requests choose are looked up each time: they are rare, and there is no end to them.
-    fn charge_alternative(&self, status: u16, prefix: &str, internal: bool, canary: bool) {
+    fn charge_alternative(&self, status: u16, traits: &ResponseTraits<'_>, prefix: &str) {
         let scope = self.traffic.scope();
-        for group in alternative_groups(internal, canary) {
-            scope.counter(format!("{prefix}.{group}upstream_rq_completed")).inc();
-            scope.counter(format!("{prefix}.{group}upstream_rq_{}xx", status / 100)).inc();
-            scope.counter(format!("{prefix}.{group}upstream_rq_{status}")).inc();
+        let prefix = prefix.trim_end_matches('.');
+        for group in self.alternative_groups(traits) {
+            scope.counter_verbatim(format!("{prefix}.{group}upstream_rq_completed")).inc();
+            scope.counter_verbatim(format!("{prefix}.{group}upstream_rq_{}xx", status / 100)).inc();
+            scope.counter_verbatim(format!("{prefix}.{group}upstream_rq_{status}")).inc();
         }
+    }
+
+    /// The groups under the name that a request chose, each with a dot at its end.
+    fn alternative_groups(&self, traits: &ResponseTraits<'_>) -> impl Iterator<Item = Cow<'static, str>> {
+        let ResponseTraits { internal, canary, zone, alternative: _ } = *traits;
+        let origin = if internal { "internal." } else { "external." };
+        let zones = self.zones.get().filter(|_| !zone.is_empty());
+        let zones = zones.map(|zones| format!("zone.{}.{}.", zones.own, zone.trim_end_matches('.')).into());
+        let fixed = [Some(""), Some(origin), canary.then_some("canary.")];
+        fixed.into_iter().flatten().map(Cow::Borrowed).chain(zones)
     }
 
     /// The subscription of an EDS cluster, and the text readout `version_text`.
@@ -429,18 +442,13 @@ impl ClusterStats {
             zone.time.record(millis);
         }
         if let Some(prefix) = alternative {
-            for group in alternative_groups(internal, canary) {
+            let prefix = prefix.trim_end_matches('.');
+            for group in self.alternative_groups(traits) {
                 let name = format!("{prefix}.{group}upstream_rq_time");
-                scope.histogram(name, Unit::Milliseconds).record(millis);
+                scope.histogram_verbatim(name, Unit::Milliseconds).record(millis);
             }
         }
     }
-}
-
-/// The groups under the name that a request chose.
-fn alternative_groups(internal: bool, canary: bool) -> impl Iterator<Item = &'static str> {
-    let origin = if internal { "internal." } else { "external." };
-    [Some(""), Some(origin), canary.then_some("canary.")].into_iter().flatten()
 }
 
 /// The fixed names are called directly: `stats.upstream_rq_total().inc()`.

@@ -99,7 +99,10 @@ impl HttpFilter for Filter {
         if let Some(delay) = delay {
             self.stats.delays_injected().inc();
             if let Some(cluster) = self.downstream_cluster(request) {
-                self.stats.scope().counter(format!("{cluster}.delays_injected")).inc();
+                self.stats
+                    .scope()
+                    .counter_verbatim(format!("{}.delays_injected", cluster.trim_end_matches('.')))
+                    .inc();
             }
             stream.info.flag(ResponseFlag::DelayInjected);
             stream.info.dynamic_metadata.merge(&self.name, &self.settings.metadata);
@@ -274,7 +277,10 @@ impl PlannedAbort {
     fn inject(self) -> LocalReply {
         self.stats.aborts_injected().inc();
         if let Some(cluster) = self.downstream_cluster {
-            self.stats.scope().counter(format!("{cluster}.aborts_injected")).inc();
+            self.stats
+                .scope()
+                .counter_verbatim(format!("{}.aborts_injected", cluster.trim_end_matches('.')))
+                .inc();
         }
         self.reply
     }

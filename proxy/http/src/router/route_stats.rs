@@ -29,7 +29,7 @@ pub(crate) struct RequestGroup {
 
 impl RequestGroup {
     fn new(store: &Store, prefix: &str) -> Arc<Self> {
-        let scope = store.scope(prefix);
+        let scope = store.scope_verbatim(prefix);
         Arc::new(Self {
             counters: scope.group(),
             codes: scope.response_codes("upstream_rq"),
@@ -55,17 +55,19 @@ impl RouteStats {
     /// The stats of a table; `None` when nothing in it is counted.
     pub(crate) fn of(table: &RouteTable, store: &Store) -> Option<Self> {
         let mut stats = Self::default();
+        // Names of users are kept as they are but for dots at their ends.
+        let name = |name: &str| name.trim_end_matches('.').to_owned();
         for host in table.virtual_hosts() {
-            let prefix = format!("vhost.{}.", host.name());
+            let prefix = format!("vhost.{}.", name(host.name()));
             let names: Vec<&str> = host.virtual_cluster_names().collect();
             if !names.is_empty() {
                 let groups = names.iter().copied().chain(["other"]);
                 let groups =
-                    groups.map(|name| RequestGroup::new(store, &format!("{prefix}vcluster.{name}.")));
+                    groups.map(|of| RequestGroup::new(store, &format!("{prefix}vcluster.{}", name(of))));
                 stats.hosts.insert(address::<VirtualHost>(host), groups.collect());
             }
             for route in host.routes().iter().filter(|route| !route.stat_prefix().is_empty()) {
-                let group = RequestGroup::new(store, &format!("{prefix}route.{}.", route.stat_prefix()));
+                let group = RequestGroup::new(store, &format!("{prefix}route.{}", name(route.stat_prefix())));
                 stats.routes.insert(address::<RouteEntry>(route), group);
             }
         }

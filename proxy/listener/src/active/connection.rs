@@ -43,6 +43,8 @@ impl WorkerListener {
             && !config.inspect_http.includes(local)
             && config.proxy_protocol.is_none()
         {
+            // Every connection passes through this state in Envoy, which makes the gauge one that was used.
+            self.shared.stats.downstream_pre_cx_active().add(0);
             self.choose_and_start(stream, accepted, Inspected::default());
             return;
         }
