@@ -287,7 +287,7 @@ fn remove_hop_by_hop(head: &mut HeaderMap, upgrade: bool) {
         head.remove_known(KnownHeader::Connection);
         head.remove_known(KnownHeader::Upgrade);
         if let Some(te) = head.get_known(KnownHeader::Te).filter(|te| !te.is_empty()) {
-            let trailers = te.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+            let trailers = te.split(|b| *b == b',').any(|t| t.trim_ascii() == b"trailers");
             if trailers {
                 head.set_known(KnownHeader::Te, b"trailers");
             } else {
@@ -308,8 +308,11 @@ fn remove_named_by_connection(head: &mut HeaderMap) {
         .get_known(KnownHeader::Connection)
         .is_some_and(|v| v.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"te")));
     let trailers = head.get_known(KnownHeader::Te).is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    if names_te && !trailers {
-        head.remove_known(KnownHeader::Te);
+    match (names_te, trailers) {
+        // Only here its case does not matter.
+        (true, true) => head.set_known(KnownHeader::Te, b"trailers"),
+        (true, false) => _ = head.remove_known(KnownHeader::Te),
+        (false, _) => {}
     }
 }
 

@@ -26,6 +26,7 @@ pub use recognise::{Beginning, recognise};
 pub use request::{BodyLength, RequestError, RequestInfo, RequestOptions, UpgradeFilter, parse_request};
 pub use response::{Answering, ResponseError, ResponseInfo, ResponseOptions, parse_response};
 pub use write::{
-    BodyFraming, CHUNK_END, CONTINUE, ChunkStart, HeaderKeyFormat, LAST_CHUNK, RequestWriteOptions,
-    ResponseWriteOptions, write_chunk, write_request_head, write_response_head, write_trailers,
+    BodyFraming, CHUNK_END, CONTINUE, CONTINUE_OLD, ChunkStart, HeaderKeyFormat, LAST_CHUNK,
+    RequestWriteOptions, ResponseWriteOptions, write_chunk, write_request_head, write_response_head,
+    write_trailers,
 };

@@ -204,6 +204,9 @@ impl<'a> Names<'a> {
 /// The interim response by which the proxy itself asks for the body (`expect: 100-continue`).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The same to a client of HTTP/1.0.
+pub const CONTINUE_OLD: &[u8] = b"HTTP/1.0 100 Continue\r\n\r\n";
+
 /// What stands behind the data of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 

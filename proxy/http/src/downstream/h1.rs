@@ -4,8 +4,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use dhow_http::h1::{
-    BodyFraming, BodyLength, CONTINUE, HeaderKeyFormat, RequestInfo, ResponseWriteOptions, TrailerLimits,
-    Version, write_response_head,
+    BodyFraming, BodyLength, CONTINUE, CONTINUE_OLD, HeaderKeyFormat, RequestInfo, ResponseWriteOptions,
+    TrailerLimits, Version, write_response_head,
 };
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::Protocol;
@@ -111,7 +111,8 @@ impl H1Downstream {
 
     /// Buffers the answer to `expect: 100-continue`; it leaves before the body is waited for.
     pub(crate) fn send_continue(&mut self) {
-        self.wire.out().extend_from_slice(CONTINUE);
+        let old = self.request.version == Version::Http10;
+        self.wire.out().extend_from_slice(if old { CONTINUE_OLD } else { CONTINUE });
     }
 
     /// Drains the connection from this time on: responses say that they are the last, and are when `ends`.
@@ -256,8 +257,11 @@ impl Downstream for H1Downstream {
         let status = head.status().unwrap_or(0);
         let upgraded = status == 101 || (self.request.connect && (200..300).contains(&status));
         let drains = self.drains();
+        // Clients of HTTP/1.0 are told the length first, or that there is nothing to come.
+        let unbounded =
+            self.request.version == Version::Http10 && !head.contains_known(KnownHeader::ContentLength);
         self.delay_close = close || drains && self.ends_with_drain || upgraded || !self.request_done;
-        self.close |= self.delay_close;
+        self.close |= self.delay_close || unbounded && !upgraded;
         if (self.close || drains) && !upgraded {
             head.set_known(KnownHeader::Connection, b"close");
         } else if self.request.version == Version::Http10 {
