@@ -102,7 +102,7 @@ pub(super) fn parse_fields(
 }
 
 /// Lines that are taken in one step; what follows a head of usual size is copied for nothing.
-const STEP: usize = 1024;
+const STEP: usize = 512;
 
 /// Reads a block of lines that all look the way they are written by this proxy, but for the case of names: the lines are
 /// copied as they are and become fields in place. `None`, and nothing read, when the block does not end in the buffer or
