@@ -5,6 +5,7 @@ use memchr::memchr;
 use super::chars::{
     find_colon, find_control, has_forbidden, is_plain_value, is_token, lower_usual_name, name_byte, trim,
 };
+use super::repeated::{self, Found};
 use crate::{HeaderMap, KnownHeader};
 
 /// What a parser says about a head that may not be there completely yet.
@@ -160,8 +161,21 @@ enum Scan {
     Unusual,
 }
 
-/// Looks at a line in one pass and puts its name into lower case.
+/// Looks at a line and puts its name into lower case. One that came before is known again.
 fn scan_line(bytes: &mut [u8]) -> Scan {
+    let Some(beginning) = repeated::beginning(bytes) else { return scan_new_line(bytes) };
+    if let Some(Found { known, name, value }) = repeated::recall(&beginning, bytes) {
+        return Scan::Line { known: Some(known), name, value };
+    }
+    let scan = scan_new_line(bytes);
+    if let Scan::Line { known: Some(known), name, value } = scan {
+        repeated::keep(&beginning, bytes, Found { known, name, value });
+    }
+    scan
+}
+
+/// Looks at a line in one pass and puts its name into lower case.
+fn scan_new_line(bytes: &mut [u8]) -> Scan {
     let colon = find_colon(bytes).filter(|colon| *colon > 0);
     let found = colon.and_then(|colon| Some((KnownHeader::take_name(bytes, colon)?, colon)));
     let (known, name) = match found {

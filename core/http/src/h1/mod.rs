@@ -10,6 +10,7 @@ mod connection;
 mod head;
 mod reason;
 mod recognise;
+mod repeated;
 mod request;
 mod response;
 mod target;
