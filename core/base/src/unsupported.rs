@@ -95,7 +95,6 @@ const REASONS: &[(&str, &str)] = &[
     ("pipe", "datagrams of statistics are sent to IP addresses"),
     ("pkcs12", "certificates and keys are read from PEM"),
     ("poll_interval", "files are watched for moves, not read at intervals"),
-    ("predictive_preconnect_ratio", "load balancers do not tell which host they will choose next"),
     ("private_key_provider", "private keys are in memory, not in hardware or with a service"),
     ("protocol", "listeners are of TCP; UDP is not supported yet"),
     ("queuing_policies", REGISTRY_ONLY),

@@ -10,14 +10,14 @@ use dhow_http::HeaderMap;
 use dhow_http::h1::BodyLength;
 use dhow_proxy_runtime::Worker;
 use dhow_proxy_upstream::{
-    ConnectionGuard, Host, HttpTunnel, HttpTunnels, OpeningTunnel, RoutingPriority, SecureOptions,
+    ConnectionGuard, Host, HttpTunnel, HttpTunnels, LbContext, OpeningTunnel, RoutingPriority, SecureOptions,
     TunnelFailure, TunnelFailureKind, WorkerCluster,
 };
 
 use crate::body::{BodySink, BodySource, BodyState, BufferedBody};
 use crate::reset::{Reset, ResetKind};
 use crate::router::{PendingGuard, RequestGuard};
-use crate::upstream::{Acquired, HttpPools, UpstreamStream};
+use crate::upstream::{Acquired, Foresight, HttpPools, UpstreamStream};
 
 /// Opens tunnels on the connections of a worker, which requests use as well.
 pub fn http_tunnels(worker: &Rc<Worker>) -> Rc<dyn HttpTunnels> {
@@ -80,7 +80,10 @@ async fn acquire(
     options: Option<Box<SecureOptions>>,
 ) -> Result<UpstreamStream, Reset> {
     let mut pending = PendingGuard::new(cluster);
-    let acquired = match pools.acquire(cluster, host, RoutingPriority::Default, false, options) {
+    let next_host = || Some((cluster.peek_host(&LbContext::default())?, options.clone()));
+    let foresight = Foresight::of(cluster, &next_host);
+    let priority = RoutingPriority::Default;
+    let acquired = match pools.acquire(cluster, host, priority, false, options.clone(), foresight) {
         Ok(Acquired::Ready(stream)) => Ok(stream),
         Ok(Acquired::Wait(waiting)) => waiting.await,
         Ok(Acquired::NoPool) => Err(Reset::new(ResetKind::Overflow)),

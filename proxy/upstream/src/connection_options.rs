@@ -17,7 +17,10 @@ use crate::metadata::HostMetadata;
 pub struct ConnectionOptions {
     /// `preconnect_policy.per_upstream_preconnect_ratio`, from 1 (connections for the requests there are) to 3.
     pub preconnect_ratio: f32,
-    /// `preconnect_policy.preconnect_enabled_metadata`: the hosts for which that is; all without.
+    /// `preconnect_policy.predictive_preconnect_ratio`, from 1 to 3: connections of the whole cluster for the requests that
+    /// are to come, to the hosts that will be chosen for them.
+    pub predictive_ratio: f32,
+    /// `preconnect_policy.preconnect_enabled_metadata`: the hosts for which the first ratio is; all without.
     pub preconnect_hosts: Option<PreconnectHosts>,
     /// `connection_pool_per_downstream_connection`: a connection serves requests of one client connection only.
     pub pool_per_client: bool,
@@ -34,6 +37,7 @@ impl Default for ConnectionOptions {
     fn default() -> Self {
         Self {
             preconnect_ratio: 1.0,
+            predictive_ratio: 1.0,
             preconnect_hosts: None,
             pool_per_client: false,
             max_per_host: [u64::MAX; 2],

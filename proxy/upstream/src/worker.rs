@@ -386,6 +386,36 @@ impl WorkerCluster {
         chosen
     }
 
+    /// The host that a request after the next one will go to, for who makes connections ahead; `None` where nobody can tell.
+    /// Of `context` only what leads to a certain host or level counts.
+    pub fn peek_host(&self, context: &LbContext<'_>) -> Option<Arc<Host>> {
+        let info = self.info();
+        if matches!(
+            info.discovery,
+            DiscoveryType::OriginalDst | DiscoveryType::Aggregate | DiscoveryType::DynamicForwardProxy
+        ) {
+            return None;
+        }
+        self.take_hosts();
+        let mut state = self.state.borrow_mut();
+        let HostState { hosts, cursors, .. } = &mut *state;
+        let asked_for = context.override_host.and_then(|(address, _)| hosts.at_address(address));
+        if let Some(host) = asked_for.filter(|host| info.balancing.lb.override_statuses.accept(host)) {
+            return Some(host.clone());
+        }
+        let pick = Pick {
+            now: slow_start_clock(info),
+            zone_routing: hosts.zone().and_then(|_| Current.fraction("upstream.zone_routing.enabled")),
+            previous: context.previous_priorities,
+            ..Pick::default()
+        };
+        let (host, outcome) = cursors.peek(&info.balancing.lb, hosts, &mut self.rng.borrow_mut(), pick);
+        if outcome != Outcome::default() {
+            info.stats.count_choice(outcome);
+        }
+        host
+    }
+
     /// Notes how a request or a connection to `host` went, for outlier detection. Every HTTP response, failed connection,
     /// reset before a response and time-out is to be noted.
     #[inline]

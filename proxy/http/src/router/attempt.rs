@@ -13,7 +13,7 @@ use dhow_http::h1::{BodyLength, ResponseInfo};
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{LogMoment, Protocol};
 use dhow_proxy_runtime::DeadlineTimer;
-use dhow_proxy_upstream::{Host, HostResult, Permit, Resource, RoutingPriority, WorkerCluster};
+use dhow_proxy_upstream::{Host, HostResult, LbContext, Permit, Resource, RoutingPriority, WorkerCluster};
 
 use super::host_selection::no_healthy_upstream;
 use super::{AttemptLog, Forwarding, early_data, poll_deadlines, sends_early};
@@ -22,7 +22,7 @@ use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stats::ConnectionManagerStats;
 use crate::stream::{Direction, Exchange, Interruption};
-use crate::upstream::{Acquired, UpstreamStream};
+use crate::upstream::{Acquired, Foresight, UpstreamStream};
 
 impl Exchange {
     /// Takes a stream to the host, waiting for a connection where none is free.
@@ -40,7 +40,20 @@ impl Exchange {
             return Box::pin(self.open_tunnel(down, timer, forwarding, (cluster, host), &options)).await;
         }
         let http2 = down.protocol() == Protocol::Http2;
-        let acquired = manager.pools.acquire(cluster, host, forwarding.priority, http2, options);
+        // An aggregate has a ratio of its own and cannot tell.
+        let asked = &forwarding.cluster;
+        let context = || LbContext {
+            override_host: self.info.override_host.as_ref().map(|host| (&*host.address, host.strict)),
+            previous_priorities: forwarding.previous_priorities.as_ref(),
+            ..LbContext::default()
+        };
+        let next_host = || {
+            let host = asked.peek_host(&context())?;
+            let options = self.secure_options(forwarding, asked, &host);
+            Some((host, options))
+        };
+        let foresight = Foresight::of(asked, &next_host);
+        let acquired = manager.pools.acquire(cluster, host, forwarding.priority, http2, options, foresight);
         match acquired.map_err(Interruption::Upstream)? {
             Acquired::Ready(stream) => Ok(stream),
             Acquired::NoPool => {

@@ -27,7 +27,7 @@ use crate::body_copy::{self, CopyReader, CopyWriter};
 use crate::manager::Manager;
 use crate::reset::Reset;
 use crate::stream::{Exchange, KeptBody};
-use crate::upstream::{Acquired, UpstreamStream};
+use crate::upstream::{Acquired, Foresight, UpstreamStream};
 
 /// One copy of a request.
 struct Shadow {
@@ -202,7 +202,9 @@ impl Shadow {
         };
         let (cluster, host) = (chosen.cluster(&self.cluster).clone(), chosen.host);
         *self.host.borrow_mut() = Some(host.clone());
-        let acquired = self.manager.pools.acquire(&cluster, &host, self.priority, false, None);
+        let next_host = || Some((self.cluster.peek_host(&LbContext::default())?, None));
+        let foresight = Foresight::of(&self.cluster, &next_host);
+        let acquired = self.manager.pools.acquire(&cluster, &host, self.priority, false, None, foresight);
         let stream = match acquired {
             Ok(Acquired::Ready(stream)) => Ok(stream),
             Ok(Acquired::Wait(waiting)) => waiting.await,

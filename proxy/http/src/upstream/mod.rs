@@ -24,7 +24,7 @@ use crate::watermarks::Pressure;
 
 use h2::H2Upstream;
 use loan::PooledH1;
-pub(crate) use pools::{Acquired, HttpPools, connect_failure};
+pub(crate) use pools::{Acquired, Foresight, HttpPools, connect_failure};
 pub(crate) use tunnel::Tunnel;
 
 /// A stream to an upstream host.

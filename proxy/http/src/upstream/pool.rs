@@ -243,14 +243,18 @@ impl HostPool {
             if !self.needs_connection() {
                 return;
             }
-            let Some(permit) = self.connection_permit() else { return };
-            self.connecting.set(self.connecting.get() + 1);
-            tokio::task::spawn_local(self.clone().connect_one(permit));
+            let Some((permit, _)) = self.connection_permit() else { return };
+            self.connect_with(permit);
         }
     }
 
-    /// Place for one more connection under the limits of host and cluster.
-    fn connection_permit(&self) -> Option<Permit> {
+    fn connect_with(self: &Rc<Self>, permit: Permit) {
+        self.connecting.set(self.connecting.get() + 1);
+        tokio::task::spawn_local(self.clone().connect_one(permit));
+    }
+
+    /// Place for one more connection under the limits of host and cluster, or in spite of them: then with `false`.
+    fn connection_permit(&self) -> Option<(Permit, bool)> {
         let breakers = &self.info.circuit_breakers;
         let of_host = self.info.connections.max_per_host[self.priority as usize];
         let first = self.open.get() == 0 && self.connecting.get() == 0;
@@ -259,10 +263,27 @@ impl HostPool {
         if self.host.stats().cx_active.load(Ordering::Relaxed).max(own) >= of_host {
             breakers.count_overflow(Resource::Connections);
         } else if let Some(permit) = breakers.try_acquire(self.priority, Resource::Connections) {
-            return Some(permit);
+            return Some((permit, true));
         }
         // Every pool may have one connection, whatever the limits.
-        first.then(|| breakers.acquire(self.priority, Resource::Connections))
+        first.then(|| (breakers.acquire(self.priority, Resource::Connections), false))
+    }
+
+    /// Makes a connection for a request that will come to this host, as long as there are too few for `ratio`. Whether one
+    /// more may be tried elsewhere.
+    pub(super) fn connect_ahead(self: &Rc<Self>, ratio: f32) -> bool {
+        self.waiting.borrow_mut().retain(|waiter| !waiter.is_closed());
+        let needs = match self.host.health() {
+            Health::Healthy => self.load().will_need_connection(ratio),
+            _ => self.load().needs_connection(1.0),
+        };
+        let random = || self.worker.random();
+        if !needs || overload().sheds(LoadShedPoint::NewUpstreamConnection, random) {
+            return false;
+        }
+        let Some((permit, within_limits)) = self.connection_permit() else { return false };
+        self.connect_with(permit);
+        within_limits
     }
 
     fn needs_connection(&self) -> bool {
@@ -271,15 +292,18 @@ impl HostPool {
             ratio if ratio > 1.0 && self.host.health() == Health::Healthy => ratio,
             _ => 1.0,
         };
+        self.load().needs_connection(ratio)
+    }
+
+    /// What there is to do, and what to do it with.
+    pub(super) fn load(&self) -> Load {
         let shared: usize = self.shared.borrow().iter().map(|connection| connection.room()).sum();
-        let load = Load {
+        let connecting = self.connecting.get() * self.streams_of_new_connection();
+        Load {
             pending: self.waiting.borrow().len(),
             active: self.active.get(),
-            capacity: self.idle.borrow().len()
-                + shared
-                + self.connecting.get() * self.streams_of_new_connection(),
-        };
-        load.needs_connection(ratio)
+            capacity: self.idle.borrow().len() + shared + connecting,
+        }
     }
 
     /// Streams that a connection will take once it is there.

@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 
 use super::UpstreamStream;
 use super::pool::HostPool;
+use super::preconnect::{CONNECTIONS_AT_ONCE, Load};
 use crate::reset::{Reset, ResetKind};
 
 /// How often idle connections are looked at: for those that the host closed, and for idle timeouts.
@@ -63,6 +64,24 @@ pub(crate) enum Acquired {
     NoPool,
 }
 
+/// Tells the host of the next request but those it told of already, and what its connections are asked for; `None` when it
+/// cannot.
+pub(crate) type NextHost<'a> = dyn Fn() -> Option<(Arc<Host>, Option<Box<SecureOptions>>)> + 'a;
+
+/// Where connections are to be made ahead: the ratio of the cluster that was asked, and its next hosts.
+pub(crate) struct Foresight<'a> {
+    ratio: f32,
+    next: &'a NextHost<'a>,
+}
+
+impl<'a> Foresight<'a> {
+    /// For a cluster with `predictive_preconnect_ratio`; `None` for others.
+    pub(crate) fn of(asked: &WorkerCluster, next: &'a NextHost<'a>) -> Option<Self> {
+        let ratio = asked.info().connections.predictive_ratio;
+        (ratio > 1.0).then_some(Self { ratio, next })
+    }
+}
+
 impl HttpPools {
     /// The pools of a worker, which begin to exist with the first who asks.
     pub(crate) fn of(worker: &Rc<Worker>) -> Rc<Self> {
@@ -101,7 +120,8 @@ impl HttpPools {
         self.pools.borrow_mut().retain(|_, pool| !pool.is_unused());
     }
 
-    /// Takes a free connection to the host, or a place in the queue for one.
+    /// Takes a free connection to the host, or a place in the queue for one. `foresight` tells which hosts the requests after
+    /// this one will go to, where the cluster connects ahead to them.
     ///
     /// # Errors
     /// [`ResetKind::Overflow`] when the circuit breaker for waiting requests is open.
@@ -112,6 +132,7 @@ impl HttpPools {
         priority: RoutingPriority,
         downstream_http2: bool,
         options: Option<Box<SecureOptions>>,
+        foresight: Option<Foresight<'_>>,
     ) -> Result<Acquired, Reset> {
         let info = cluster.info();
         let http2 = match info.http.protocol {
@@ -121,10 +142,37 @@ impl HttpPools {
         };
         let key = PoolKey { host: Arc::as_ptr(host) as usize, priority, http2, options };
         let Some(pool) = self.pool(key, info, host) else { return Ok(Acquired::NoPool) };
+        if let Some(foresight) = foresight {
+            self.connect_ahead(info, priority, http2, foresight);
+        }
         if let Some(stream) = pool.take_ready() {
             return Ok(Acquired::Ready(stream));
         }
         pool.enqueue().map(Acquired::Wait)
+    }
+
+    /// Connects to the hosts of requests to come until there are connections enough for `predictive_preconnect_ratio`. As in Envoy
+    /// the streams and connections of all clusters of this worker count.
+    fn connect_ahead(
+        &self,
+        info: &Arc<ClusterInfo>,
+        priority: RoutingPriority,
+        http2: bool,
+        foresight: Foresight<'_>,
+    ) {
+        let Foresight { ratio, next } = foresight;
+        for _ in 0..CONNECTIONS_AT_ONCE {
+            let load: Load = self.pools.borrow().values().map(|pool| pool.load()).sum();
+            if !load.will_need_connection(ratio) {
+                return;
+            }
+            let Some((host, options)) = next() else { return };
+            let key = PoolKey { host: Arc::as_ptr(&host) as usize, priority, http2, options };
+            let Some(pool) = self.pool(key, info, &host) else { return };
+            if !pool.connect_ahead(ratio) {
+                return;
+            }
+        }
     }
 
     fn pool(&self, key: PoolKey, info: &Arc<ClusterInfo>, host: &Arc<Host>) -> Option<Rc<HostPool>> {

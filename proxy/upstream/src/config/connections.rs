@@ -12,11 +12,11 @@ use super::fields::{Notes, number};
 use crate::connection_options::PreconnectHosts;
 use crate::happy_eyeballs::FamilyOrder;
 
-/// `per_upstream_preconnect_ratio`, 1 without, and the hosts for which that is.
+/// `per_upstream_preconnect_ratio` and `predictive_preconnect_ratio`, 1 without, and the hosts for which the former is.
 pub(crate) fn preconnect(
     policy: Option<PreconnectPolicy>,
     path: &FieldPath,
-) -> Result<(f32, Option<PreconnectHosts>), ConfigError> {
+) -> Result<(f32, f32, Option<PreconnectHosts>), ConfigError> {
     let PreconnectPolicy {
         per_upstream_preconnect_ratio,
         predictive_preconnect_ratio,
@@ -32,10 +32,9 @@ pub(crate) fn preconnect(
             Err(ConfigError::new(path.field(field), "value must be inside range [1, 3]"))
         }
     };
-    if ratio(predictive_preconnect_ratio, "predictive_preconnect_ratio")? > 1.0 {
-        return Err(ConfigError::unsupported(path.field("predictive_preconnect_ratio")));
-    }
-    Ok((ratio(per_upstream_preconnect_ratio, "per_upstream_preconnect_ratio")?, hosts.transpose()?))
+    let predictive = ratio(predictive_preconnect_ratio, "predictive_preconnect_ratio")?;
+    let for_host = ratio(per_upstream_preconnect_ratio, "per_upstream_preconnect_ratio")?;
+    Ok((for_host, predictive, hosts.transpose()?))
 }
 
 /// `per_host_thresholds.max_connections` by priority; the first entry of a priority counts, as in Envoy.

@@ -245,10 +245,11 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         sockets::lower_bind(upstream_bind_config, &format!("Cluster {name}"), &bind_path, notes)?;
     let (tcp_keepalive, families) = sockets::lower_connection_options(upstream_connection_options);
     let breakers_path = path.field("circuit_breakers");
-    let (preconnect_ratio, preconnect_hosts) =
+    let (preconnect_ratio, predictive_ratio, preconnect_hosts) =
         connections::preconnect(preconnect_policy, &path.field("preconnect_policy"))?;
     let connections = ConnectionOptions {
         preconnect_ratio,
+        predictive_ratio,
         preconnect_hosts,
         pool_per_client: connection_pool_per_downstream_connection,
         max_per_host: connections::max_per_host(circuit_breakers.as_ref(), &breakers_path, notes),

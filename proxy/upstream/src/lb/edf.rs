@@ -1,7 +1,7 @@
 //! Earliest-deadline-first scheduling: weighted round robin with the order of Envoy's `EdfScheduler`.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// Picks entries in proportion to their weights. An entry of weight `w` is due every `1/w`; equal deadlines go in the
 /// order of insertion.
@@ -10,6 +10,8 @@ pub struct EdfScheduler {
     now: f64,
     next_order: u64,
     queue: BinaryHeap<Entry>,
+    /// Picks made ahead of their turn.
+    peeked: VecDeque<usize>,
 }
 
 #[derive(Debug)]
@@ -22,13 +24,17 @@ struct Entry {
 impl EdfScheduler {
     /// A scheduler over the entries `0..weights.len()`; entries of weight 0 are never picked.
     pub fn new(weights: impl IntoIterator<Item = f64>) -> Self {
-        let mut scheduler = Self { now: 0.0, next_order: 0, queue: BinaryHeap::new() };
+        let mut scheduler = Self::empty();
         for (index, weight) in weights.into_iter().enumerate() {
             if weight > 0.0 {
                 scheduler.push(index, 1.0 / weight);
             }
         }
         scheduler
+    }
+
+    fn empty() -> Self {
+        Self { now: 0.0, next_order: 0, queue: BinaryHeap::new(), peeked: VecDeque::new() }
     }
 
     /// The scheduler as it would be after `picks` picks, without making them one by one: workers start at different
@@ -38,7 +44,7 @@ impl EdfScheduler {
         if picks == 0 || total <= 0.0 {
             return Self::new(weights.iter().copied());
         }
-        let mut scheduler = Self { now: 0.0, next_order: 0, queue: BinaryHeap::new() };
+        let mut scheduler = Self::empty();
         let mut picked = 0u32;
         for (index, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
             // Every entry has been picked at least the floor of its share.
@@ -55,6 +61,20 @@ impl EdfScheduler {
 
     /// The next entry, rescheduled with the weight that it has now. `None` when there are no entries.
     pub fn pick(&mut self, weight: impl FnOnce(usize) -> f64) -> Option<usize> {
+        match self.peeked.pop_front() {
+            None => self.take(weight),
+            peeked => peeked,
+        }
+    }
+
+    /// The entry of the pick after the next ones that were peeked at already. It has its turn now as far as weights go.
+    pub fn peek(&mut self, weight: impl FnOnce(usize) -> f64) -> Option<usize> {
+        let index = self.take(weight)?;
+        self.peeked.push_back(index);
+        Some(index)
+    }
+
+    fn take(&mut self, weight: impl FnOnce(usize) -> f64) -> Option<usize> {
         let Entry { deadline, index, .. } = self.queue.pop()?;
         self.now = self.now.max(deadline);
         let weight = weight(index);
@@ -138,6 +158,16 @@ mod tests {
         let weights = [3.0, 1.0];
         let chosen = picks(&mut scheduler, &weights, 10);
         assert!(chosen[2..].iter().filter(|&&index| index == 0).count() >= 5, "{chosen:?}");
+    }
+
+    #[test]
+    fn picks_are_those_that_were_peeked_at() {
+        let weights = [1.0, 2.0, 3.0];
+        let expected = picks(&mut EdfScheduler::new(weights), &weights, 6);
+        let mut scheduler = EdfScheduler::new(weights);
+        let peeked: Vec<usize> = (0..2).filter_map(|_| scheduler.peek(|index| weights[index])).collect();
+        assert_eq!(peeked, expected[..2]);
+        assert_eq!(picks(&mut scheduler, &weights, 6), expected);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bounded;
 mod consistent;
 mod edf;
+mod foresight;
 mod host_sets;
 mod policy;
 mod previous_priorities;

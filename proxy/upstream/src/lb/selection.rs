@@ -10,6 +10,7 @@ use dhow_runtime_config::Fraction;
 
 use super::bounded;
 use super::edf::EdfScheduler;
+use super::foresight::{Foreseen, Turn};
 use super::host_sets::{HostSet, Hosts, LocalityHosts, PrioritySet};
 use super::policy::{LbConfig, LbPolicy, SlowStart};
 use super::previous_priorities::PreviousPriorities;
@@ -83,13 +84,14 @@ pub enum SubsetEvent {
 #[derive(Debug)]
 pub struct Cursors {
     seed: u64,
-    levels: Vec<LevelCursors>,
+    pub(super) levels: Vec<LevelCursors>,
     /// Those of subsets that were used, by slot.
     subsets: HashMap<usize, Cursors>,
+    pub(super) foreseen: Foreseen,
 }
 
 #[derive(Debug)]
-struct LevelCursors {
+pub(super) struct LevelCursors {
     all: Cursor,
     healthy: Cursor,
     degraded: Cursor,
@@ -133,7 +135,8 @@ impl Cursors {
             localities: (hosts.is_locality_weighted() || (level == 0 && hosts.zone().is_some()))
                 .then(|| LocalityCursors::new(rule, set, hosts.overprovisioning(), seed)),
         };
-        Self { seed, levels: hosts.levels().iter().enumerate().map(level).collect(), subsets: HashMap::new() }
+        let levels = hosts.levels().iter().enumerate().map(level).collect();
+        Self { seed, levels, subsets: HashMap::new(), foreseen: Foreseen::default() }
     }
 
     /// The same for changed host sets: rounds go on where they were.
@@ -275,43 +278,58 @@ impl Cursors {
             let hash = pick.hash.unwrap_or_else(|| rng.next_u64());
             return choose_consistently(config, hosts, hash, pick);
         }
-        let rule = Rule::of(config, pick.now);
-        let (level, degraded) =
-            pick.level.unwrap_or_else(|| hosts.choose_level(pick.previous, rng.next_u64()));
-        let (Some(set), Some(cursors)) = (hosts.levels().get(level), self.levels.get_mut(level)) else {
-            return (None, Outcome::default());
-        };
-        let mut outcome = Outcome::default();
-        if hosts.load().panic.get(level).copied().unwrap_or(false) {
-            outcome.panicked = true;
-            if config.fails_on_panic() {
-                return (None, outcome);
-            }
-            return (cursors.all.pick(rule, &set.all, rng), outcome);
-        }
-        if let Some(localities) = &mut cursors.localities {
-            let chosen = if hosts.is_locality_weighted() {
-                localities.weighted(&set.localities, degraded, hosts.overprovisioning())
-            } else {
-                match choose_zone(config, hosts, set, rng, pick.zone_routing) {
-                    Ok((chosen, event)) => {
-                        outcome.zone = event;
-                        chosen
-                    }
-                    Err(event) => return (None, Outcome { zone: event, ..outcome }),
-                }
-            };
-            if let Some(chosen) = chosen {
-                return (localities.pick(rule, &set.localities[chosen], chosen, degraded, rng), outcome);
-            }
-        }
-        let host = if degraded {
-            cursors.degraded.pick(rule, &set.degraded, rng)
-        } else {
-            cursors.healthy.pick(rule, &set.healthy, rng)
-        };
-        (host, outcome)
+        let turn = self.foreseen.now(rng);
+        choose_by_turn(&mut self.levels, config, hosts, rng, pick, turn)
     }
+}
+
+/// A choice by the levels' cursors, made or foreseen.
+pub(super) fn choose_by_turn(
+    levels: &mut [LevelCursors],
+    config: &LbConfig,
+    hosts: &PrioritySet,
+    rng: &mut Rng,
+    pick: Pick<'_>,
+    mut turn: Turn<'_>,
+) -> (Option<Arc<Host>>, Outcome) {
+    let rule = Rule::of(config, pick.now);
+    let (level, degraded) = pick.level.unwrap_or_else(|| hosts.choose_level(pick.previous, turn.draw));
+    let (Some(set), Some(cursors)) = (hosts.levels().get(level), levels.get_mut(level)) else {
+        return (None, Outcome::default());
+    };
+    let mut outcome = Outcome::default();
+    if hosts.load().panic.get(level).copied().unwrap_or(false) {
+        outcome.panicked = true;
+        if config.fails_on_panic() {
+            return (None, outcome);
+        }
+        return (cursors.all.pick(rule, &set.all, rng, &mut turn), outcome);
+    }
+    if let Some(localities) = &mut cursors.localities {
+        let chosen = if hosts.is_locality_weighted() {
+            localities.weighted(&set.localities, degraded, hosts.overprovisioning())
+        } else {
+            match choose_zone(config, hosts, set, rng, pick.zone_routing) {
+                Ok((chosen, event)) => {
+                    outcome.zone = event;
+                    chosen
+                }
+                Err(event) => return (None, Outcome { zone: event, ..outcome }),
+            }
+        };
+        if let Some(chosen) = chosen {
+            let cursor = localities.cursor(chosen, degraded);
+            let locality = &set.localities[chosen];
+            let usable = if degraded { &locality.degraded } else { &locality.healthy };
+            return (cursor.pick(rule, usable, rng, &mut turn), outcome);
+        }
+    }
+    let host = if degraded {
+        cursors.degraded.pick(rule, &set.degraded, rng, &mut turn)
+    } else {
+        cursors.healthy.pick(rule, &set.healthy, rng, &mut turn)
+    };
+    (host, outcome)
 }
 
 /// The locality that zone-aware routing sends a request to, `None` for all of them; an error leaves it without a host.
@@ -409,17 +427,11 @@ impl LocalityCursors {
         })
     }
 
-    fn pick(
-        &mut self,
-        rule: Rule<'_>,
-        locality: &LocalityHosts,
-        at: usize,
-        degraded: bool,
-        rng: &mut Rng,
-    ) -> Option<Arc<Host>> {
+    /// The place among the hosts of a locality.
+    fn cursor(&mut self, at: usize, degraded: bool) -> &mut Cursor {
         match degraded {
-            true => self.degraded_hosts[at].pick(rule, &locality.degraded, rng),
-            false => self.healthy_hosts[at].pick(rule, &locality.healthy, rng),
+            true => &mut self.degraded_hosts[at],
+            false => &mut self.healthy_hosts[at],
         }
     }
 }
@@ -441,25 +453,34 @@ impl Cursor {
         Self { next: seed, weighted, weighted_until }
     }
 
-    fn pick(&mut self, rule: Rule<'_>, hosts: &Hosts, rng: &mut Rng) -> Option<Arc<Host>> {
+    fn pick(
+        &mut self,
+        rule: Rule<'_>,
+        hosts: &Hosts,
+        rng: &mut Rng,
+        turn: &mut Turn<'_>,
+    ) -> Option<Arc<Host>> {
         if hosts.is_empty() {
             return None;
         }
         if let Some(scheduler) = &mut self.weighted {
             if self.weighted_until > rule.now {
-                return scheduler.pick(|index| rule.weight(&hosts[index])).map(|index| hosts[index].clone());
+                let weight = |index: usize| rule.weight(&hosts[index]);
+                let index = if turn.peeks { scheduler.peek(weight) } else { scheduler.pick(weight) };
+                return index.map(|index| hosts[index].clone());
             }
             self.weighted = None;
         }
         let count = hosts.len();
         let chosen = match rule.policy {
-            LbPolicy::RoundRobin => {
-                let index = (self.next % count as u64) as usize;
-                self.next = self.next.wrapping_add(1);
-                index
-            }
+            LbPolicy::RoundRobin => (turn.place(&mut self.next) % count as u64) as usize,
+            // Who will be the least busy is not known before.
+            LbPolicy::LeastRequest { .. } if turn.peeks => return None,
             LbPolicy::LeastRequest { choices, .. } => least_busy(hosts, choices, rng),
-            LbPolicy::Random | LbPolicy::Consistent(_) | LbPolicy::ClusterProvided => rng.index(count),
+            // The number that chose the level, as in Envoy.
+            LbPolicy::Random | LbPolicy::Consistent(_) | LbPolicy::ClusterProvided => {
+                (turn.draw % count as u64) as usize
+            }
         };
         Some(hosts[chosen].clone())
     }

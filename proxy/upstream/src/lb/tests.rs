@@ -230,3 +230,29 @@ fn an_empty_cluster_has_no_host() {
     );
     assert!(none.is_none() && hosts.is_empty());
 }
+
+#[test]
+fn hosts_that_were_peeked_at_are_chosen_next() {
+    let hosts = set(&[group(0, 1, &[host(1, 1), host(2, 2), host(3, 1)])]);
+    for policy in [LbPolicy::RoundRobin, LbPolicy::Random] {
+        let config = LbConfig::of(policy);
+        let (mut cursors, mut rng) = (Cursors::new(&config, &hosts, 5, 0), Rng::seeded(11));
+        let port = |host: Option<Arc<Host>>| Some(host?.address().as_ip()?.port());
+        let peeked: Vec<_> =
+            (0..4).map(|_| port(cursors.peek(&config, &hosts, &mut rng, Pick::default()).0)).collect();
+        assert!(peeked[..3].iter().all(Option::is_some), "one for each healthy host");
+        assert!(peeked[3].is_none(), "and no more");
+        let mut choose = || port(cursors.choose(&config, &hosts, &mut rng, Pick::default()).0);
+        let chosen: Vec<_> = (0..3).map(|_| choose()).collect();
+        assert_eq!(chosen, peeked[..3]);
+        assert!(choose().is_some());
+    }
+}
+
+#[test]
+fn nobody_can_tell_who_will_be_the_least_busy() {
+    let hosts = set(&[group(0, 1, &[host(1, 1), host(2, 1)])]);
+    let config = LbConfig::of(LbPolicy::LeastRequest { choices: 2, bias: 1.0 });
+    let (mut cursors, mut rng) = (Cursors::new(&config, &hosts, 5, 0), Rng::seeded(11));
+    assert!(cursors.peek(&config, &hosts, &mut rng, Pick::default()).0.is_none());
+}
