@@ -64,13 +64,26 @@ impl Policies {
         if self.allows_credentials() {
             reply = reply.header(KnownHeader::AccessControlAllowCredentials, "true");
         }
-        let texts = [
-            (KnownHeader::AccessControlAllowMethods, self.text(|policy| &policy.allow_methods)),
-            (KnownHeader::AccessControlAllowHeaders, self.text(|policy| &policy.allow_headers)),
-            (KnownHeader::AccessControlMaxAge, self.text(|policy| &policy.max_age)),
+        // Of a list that allows everything, what the request asks for is said, as not every client knows `*`.
+        let asked = |name| request.get_known(name).unwrap_or_default();
+        let lists = [
+            (
+                KnownHeader::AccessControlAllowMethods,
+                self.text(|policy| &policy.allow_methods),
+                KnownHeader::AccessControlRequestMethod,
+            ),
+            (
+                KnownHeader::AccessControlAllowHeaders,
+                self.text(|policy| &policy.allow_headers),
+                KnownHeader::AccessControlRequestHeaders,
+            ),
         ];
-        for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            reply = reply.header(name, text);
+        for (name, text, request_name) in lists.into_iter().filter(|(_, text, _)| !text.is_empty()) {
+            reply = reply.header(name, if text == "*" { asked(request_name) } else { text.as_bytes() });
+        }
+        let max_age = self.text(|policy| &policy.max_age);
+        if !max_age.is_empty() {
+            reply = reply.header(KnownHeader::AccessControlMaxAge, max_age);
         }
         let asks = request.get_str("access-control-request-private-network") == Some(b"true");
         if asks && self.flag(|policy| policy.allow_private_network_access) == Some(true) {
