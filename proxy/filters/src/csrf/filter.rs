@@ -85,6 +85,13 @@ fn source_origin(request: &HeaderMap) -> &[u8] {
 fn host_and_port(url: &[u8]) -> &[u8] {
     let Some(at) = url.windows(3).position(|part| part == b"://") else { return url };
     let rest = &url[at + 3..];
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    &rest[..end]
+    if !url[0].is_ascii_alphabetic() || rest.contains(&b' ') {
+        return url;
+    }
+    // A fragment does not end the host, which makes it none.
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    // Without a user's name and password.
+    let host = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
+    &authority[host..]
 }
