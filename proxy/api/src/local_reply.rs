@@ -16,7 +16,7 @@ pub struct LocalReply {
     /// Body, sent as `text/plain` when it is not empty and nobody said otherwise.
     pub body: Cow<'static, [u8]>,
     /// Type of the body, which wins over what the route's headers say.
-    pub content_type: Option<Cow<'static, str>>,
+    pub content_type: Option<Box<str>>,
     /// Flags for `%RESPONSE_FLAGS%`.
     pub flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -24,7 +24,7 @@ pub struct LocalReply {
     /// Headers to add to the response.
     pub headers: Vec<(HeaderName, Vec<u8>)>,
     /// Status for gRPC requests; by default derived from the HTTP status.
-    pub grpc_status: Option<u8>,
+    pub grpc_status: Option<u32>,
     /// Whether the downstream connection is closed after the reply.
     pub close: bool,
     /// Whether the reply goes out as it is: without the headers that the route adds, and unseen by `local_reply_config`.
@@ -59,7 +59,7 @@ impl LocalReply {
     }
 
     /// Says what the body is.
-    pub fn content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Self {
+    pub fn content_type(mut self, content_type: impl Into<Box<str>>) -> Self {
         self.content_type = Some(content_type.into());
         self
     }
@@ -83,7 +83,7 @@ impl LocalReply {
     }
 
     /// The gRPC status that Envoy gives for an HTTP status in a local reply to a gRPC request.
-    pub fn grpc_status_of(http_status: u16) -> u8 {
+    pub fn grpc_status_of(http_status: u16) -> u32 {
         match http_status {
             400 => 13,
             401 => 16,

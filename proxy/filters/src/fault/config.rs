@@ -85,7 +85,7 @@ pub(super) enum AbortStatus {
     /// `http_status`.
     Http(u16),
     /// `grpc_status`: HTTP status 200 with this gRPC status.
-    Grpc(u8),
+    Grpc(u32),
     /// `header_abort`: the request's headers say it.
     Headers {
         /// `x-envoy-fault-abort-request`.
@@ -171,7 +171,7 @@ impl RateLimit {
     /// KiB a second for a request; none when its header should say it and does not.
     pub(super) fn rate(&self, request: &HeaderMap) -> Option<u64> {
         let asked = || number(request.get(&self.asked)?).filter(|&rate| rate > 0);
-        self.fixed.or_else(|| asked().map(u64::from))
+        self.fixed.or_else(asked)
     }
 }
 
@@ -198,7 +198,7 @@ impl Delay {
     /// How long to wait; none when the request's header should say it and does not.
     pub(super) fn duration(&self, request: &HeaderMap) -> Option<Duration> {
         let asked = || number(request.get(&self.asked)?).filter(|&millis| millis > 0);
-        self.fixed.or_else(|| asked().map(|millis| Duration::from_millis(millis.into())))
+        self.fixed.or_else(|| asked().map(Duration::from_millis))
     }
 }
 
@@ -212,10 +212,7 @@ impl Abort {
                 let reason = "value must be inside range [200, 600)";
                 return Err(ConfigError::new(path.field("http_status"), reason));
             }
-            Some(ErrorType::GrpcStatus(status)) => AbortStatus::Grpc(
-                u8::try_from(status)
-                    .map_err(|_| ConfigError::new(path.field("grpc_status"), "value must be at most 255"))?,
-            ),
+            Some(ErrorType::GrpcStatus(status)) => AbortStatus::Grpc(status),
             Some(ErrorType::HeaderAbort(HeaderAbort {})) => {
                 header = Some(HeaderName::control("fault-abort-request-percentage"));
                 AbortStatus::Headers {
@@ -235,7 +232,8 @@ impl Share {
     /// Whether the lot hits the request. A header can lower the share, not raise it; the runtime key has the last word.
     pub(super) fn hits(&self, request: &HeaderMap, lot: u64, key: &str, runtime: &dyn RuntimeValues) -> bool {
         let asked = self.header.as_ref().and_then(|name| number(request.get(name)?));
-        let numerator = asked.map_or(self.fraction.numerator, |asked| asked.min(self.fraction.numerator));
+        let numerator =
+            asked.map_or(self.fraction.numerator, |asked| asked.min(self.fraction.numerator.into()) as u32);
         runtime.fraction(key).unwrap_or(Fraction { numerator, ..self.fraction }).contains(lot)
     }
 }
@@ -248,6 +246,6 @@ fn positive(message: protobuf::Duration) -> Option<Duration> {
 }
 
 /// A decimal header value.
-pub(super) fn number(value: &[u8]) -> Option<u32> {
+pub(super) fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }

@@ -205,7 +205,7 @@ impl Filter {
             (_, Some(grpc)) => {
                 let key = (PerCaller::AbortGrpcStatus, &*keys.abort_grpc_status);
                 let status = caller.number(key, grpc.into(), runtime);
-                (200, Some(u8::try_from(status).ok()?))
+                (200, Some(status as u32))
             }
             (http, None) => {
                 let key = (PerCaller::AbortHttpStatus, &*keys.abort_http_status);
@@ -288,7 +288,7 @@ impl PlannedAbort {
 
 impl AbortStatus {
     /// HTTP status, and gRPC status when it is not the one that the HTTP status stands for.
-    fn of(&self, request: &HeaderMap) -> Option<(u16, Option<u8>)> {
+    fn of(&self, request: &HeaderMap) -> Option<(u16, Option<u32>)> {
         match self {
             Self::Http(status) => Some((*status, None)),
             Self::Grpc(status) => Some((200, Some(*status))),
@@ -297,8 +297,8 @@ impl AbortStatus {
                 if let Some(status @ 200..600) = asked(http) {
                     return Some((status as u16, None));
                 }
-                let status = asked(grpc)?;
-                Some((200, Some(u8::try_from(status).ok()?)))
+                // A status is 32 bits wide; what does not fit loses its upper ones, as in Envoy.
+                Some((200, Some(asked(grpc)? as u32)))
             }
         }
     }

@@ -198,10 +198,3 @@ fn shares_are_kept_and_independent_of_each_other() {
     }
     assert!(seen.iter().all(|count| (850..1150).contains(count)), "{seen:?}");
 }
-
-#[test]
-fn what_is_not_supported_is_refused_by_path() {
-    let path =
-        |yaml: &str| configure::<HttpFault>(yaml, &Store::new()).map(drop).unwrap_err().path.to_string();
-    assert_eq!(path("{abort: {grpc_status: 256, percentage: {numerator: 1}}}"), "config.abort.grpc_status");
-}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dhow_base::ResponseFlag;
 use dhow_http::KnownHeader;
 use dhow_proxy_api::{LocalReply, StreamFormat};
-use dhow_proxy_runtime::{LoadShedPoint, clock};
+use dhow_proxy_runtime::LoadShedPoint;
 use dhow_proxy_upstream::{ResponseTraits, RoutingPriority, WorkerCluster};
 use dhow_routing::{ForwardAction, HashInput, HashPolicy, MirrorPolicy, Priority, SelectedRoute};
 
@@ -66,7 +66,7 @@ impl Exchange {
         }
         let grpc = self.is_grpc();
         let timeouts = RequestTimeouts::of(action, router, &mut self.request, grpc);
-        self.set_expected_timeout(&timeouts, action);
+        self.set_expected_timeout(&timeouts, action, Duration::ZERO);
         if route.virtual_host().include_request_attempt_count() {
             self.request.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
@@ -125,8 +125,14 @@ impl Exchange {
         })
     }
 
-    pub(super) fn set_expected_timeout(&mut self, timeouts: &RequestTimeouts, action: &ForwardAction) {
-        let elapsed = self.since_request(clock::now());
+    /// Tells upstream how long it has, of which `elapsed` is over: none before the first attempt, however long the
+    /// request waited for the router.
+    pub(super) fn set_expected_timeout(
+        &mut self,
+        timeouts: &RequestTimeouts,
+        action: &ForwardAction,
+        elapsed: Duration,
+    ) {
         let expected = timeouts.expected_millis(elapsed);
         if let Some(millis) =
             expected.filter(|_| action.max_grpc_timeout.is_some() && !action.has_stream_duration)

@@ -246,7 +246,8 @@ impl Exchange {
         let attempts = self.info.upstream.attempts;
         if attempts > 1 {
             if let Some(action) = forwarding.route.forward() {
-                self.set_expected_timeout(&forwarding.timeouts, action);
+                let elapsed = self.since_request(clock::now());
+                self.set_expected_timeout(&forwarding.timeouts, action, elapsed);
             }
             if forwarding.route.virtual_host().include_request_attempt_count() {
                 self.request.set_known_number(KnownHeader::XEnvoyAttemptCount, attempts.into());

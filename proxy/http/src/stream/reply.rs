@@ -178,7 +178,7 @@ impl Exchange {
     }
 
     /// Makes the reply a gRPC status in a response without body.
-    fn describe_grpc_status(&mut self, code: u8, message: &[u8]) {
+    fn describe_grpc_status(&mut self, code: u32, message: &[u8]) {
         self.response.set_status(200);
         self.response.set_known(KnownHeader::ContentType, b"application/grpc");
         if !self.response.contains_known(KnownHeader::GrpcStatus) {
@@ -204,7 +204,7 @@ impl Exchange {
                 format.append(&context, &mut Vec::new(), &mut body);
                 let reply = LocalReply::new(direct.status, body, "direct_response");
                 match content_type {
-                    Some(content_type) => reply.content_type(content_type.clone()),
+                    Some(content_type) => reply.content_type(content_type.as_str()),
                     None => reply,
                 }
             }
