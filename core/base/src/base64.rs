@@ -1,4 +1,4 @@
-//! Base64: written in the standard alphabet with padding, read in the standard or the URL alphabet with or without.
+//! Base64: written in the standard alphabet with padding, read strictly, or in the standard or the URL alphabet with or without.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -38,6 +38,12 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The bytes of a text in the standard alphabet, with or without padding, whose last digit has no bits to spare.
+pub fn decode_standard(text: &str) -> Option<Vec<u8>> {
+    let bytes = decode(text).filter(|_| !text.contains(['-', '_']))?;
+    (encode(&bytes).trim_end_matches('=') == text.trim_end_matches('=')).then_some(bytes)
+}
+
 fn digit_value(digit: u8) -> Option<u32> {
     let value = match digit {
         b'A'..=b'Z' => digit - b'A',
@@ -52,7 +58,7 @@ fn digit_value(digit: u8) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, encode};
+    use super::{decode, decode_standard, encode};
 
     #[test]
     fn the_vectors_of_rfc_4648() {
@@ -69,6 +75,16 @@ mod tests {
     fn both_alphabets_are_read() {
         assert_eq!(decode("-_8="), decode("+/8="));
         assert_eq!(encode(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
+    fn strictly_there_is_one_way_to_write_bytes_but_for_padding() {
+        for text in ["YQ", "YQ=", "YQ==", "+/8="] {
+            assert_eq!(decode_standard(text), decode(text), "{text}");
+        }
+        for text in ["YR==", "-_8=", "YQ===", "nan"] {
+            assert_eq!(decode_standard(text), None, "{text}");
+        }
     }
 
     #[test]

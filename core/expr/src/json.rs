@@ -244,10 +244,17 @@ pub(crate) fn append_struct(fields: &Struct, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The shorter of the two ways to write the shortest digits that read back as the same number: `120000`, but `1e+05`.
+/// What is infinite is written as Envoy writes it, although no reader of JSON knows that; else the shorter of the two ways to write the shortest digits that read back as the same number: `120000`, but `1e+05`.
 fn append_number(number: f64, out: &mut Vec<u8>) {
     if !number.is_finite() {
-        out.extend_from_slice(b"null");
+        let text = if number.is_nan() {
+            "null"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        };
+        out.extend_from_slice(text.as_bytes());
         return;
     }
     let start = out.len();

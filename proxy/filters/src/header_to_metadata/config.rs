@@ -79,7 +79,7 @@ impl Rule {
         let RuleMessage { header, cookie, on_header_present, on_header_missing, remove } = message;
         let error = |reason: &str| Err(ConfigError::new(path.clone(), reason));
         let source = match (header.is_empty(), cookie.is_empty()) {
-            (false, false) => return error("Cannot specify both header and cookie"),
+            (false, false) => return error("Cannot specify both header and cookie in the same rule"),
             (true, true) => return error("One of Cookie or Header option needs to be specified"),
             (false, true) => Source::Header(HeaderName::new(&header)),
             (true, false) => Source::Cookie(cookie.into()),
@@ -88,9 +88,10 @@ impl Rule {
             return error("Cannot specify remove for cookie");
         }
         if on_header_present.is_none() && on_header_missing.is_none() {
-            return error(
-                "header to metadata filter: rule for header needs on_header_present or on_header_missing",
-            );
+            return error(&format!(
+                "header to metadata filter: rule for header '{header}' has neither `on_header_present` nor \
+                 `on_header_missing` set"
+            ));
         }
         if on_header_missing.as_ref().is_some_and(|target| target.value.is_empty()) {
             return error("Cannot specify on_header_missing rule with an empty value");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use dhow_base::base64;
+use dhow_base::{base64, parse_double};
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::cookie_value;
 use dhow_proto::Message;
@@ -184,16 +184,15 @@ impl Target {
             return Applied::TooLong;
         }
         if self.is_base64 {
-            let decoded = std::str::from_utf8(&value).ok().and_then(base64::decode);
+            let decoded = std::str::from_utf8(&value).ok().and_then(base64::decode_standard);
             let Some(decoded) = decoded.filter(|bytes| !bytes.is_empty()) else { return Applied::NotBase64 };
             value = Cow::Owned(decoded);
         }
         let kind = match self.kind {
             ValueType::String => Some(Kind::StringValue(String::from_utf8_lossy(&value).into_owned())),
-            ValueType::Number => std::str::from_utf8(&value)
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .map(Kind::NumberValue),
+            ValueType::Number => {
+                std::str::from_utf8(&value).ok().and_then(parse_double).map(Kind::NumberValue)
+            }
             ValueType::ProtobufValue => Value::decode(&*value).ok().and_then(|value| value.kind),
         };
         let Some(kind) = kind else { return Applied::Nothing };
