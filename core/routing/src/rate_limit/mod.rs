@@ -39,6 +39,9 @@ pub struct RateLimitInput<'a> {
     pub cluster_metadata: &'a dyn Fn(&str) -> Option<Arc<Metadata>>,
 }
 
+/// The most hits that a format may give, the limit that Envoy's rules set to a number too.
+const MOST_HITS: f64 = 1e9;
+
 /// A descriptor: keys with values, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitDescriptor {
@@ -178,8 +181,8 @@ impl RateLimitRule {
         self.headers
     }
 
-    /// The request's descriptor; `None` when an action has no value for it.
-    pub fn descriptor(&self, input: &RateLimitInput<'_>) -> Option<RateLimitDescriptor> {
+    /// The entries of the request's descriptor; `None` when an action has no value for it.
+    pub fn entries(&self, input: &RateLimitInput<'_>) -> Option<Vec<(String, String)>> {
         let mut entries = Vec::with_capacity(self.actions.len());
         for action in &self.actions {
             match action.entry(input) {
@@ -188,9 +191,12 @@ impl RateLimitRule {
                 Outcome::NoDescriptor => return None,
             }
         }
-        if entries.is_empty() {
-            return None;
-        }
+        (!entries.is_empty()).then_some(entries)
+    }
+
+    /// The request's descriptor; `None` when an action has no value for it, or the number of hits is none.
+    pub fn descriptor(&self, input: &RateLimitInput<'_>) -> Option<RateLimitDescriptor> {
+        let entries = self.entries(input)?;
         let limit = match &self.limit {
             None => None,
             Some(LimitSource::Fixed(unit)) => Some(unit.clone()),
@@ -199,10 +205,11 @@ impl RateLimitRule {
         let hits_addend = match self.hits.as_ref().map(|hits| &hits.amount) {
             None => None,
             Some(HitsAmount::Number(number)) => Some(*number),
-            // What is no number is a mistake, and there is no descriptor then.
+            // What is no such number is a mistake, and there is no descriptor then.
             Some(HitsAmount::Format(format)) => {
                 let text = format.to_bytes(input.context);
-                Some(std::str::from_utf8(&text).ok()?.parse().ok()?)
+                let number = dhow_base::parse_double(std::str::from_utf8(&text).ok()?)?;
+                Some((0.0..=MOST_HITS).contains(&number).then_some(number as u64)?)
             }
         };
         let negative_hits = self.hits.as_ref().is_some_and(|hits| hits.negative);

@@ -67,6 +67,20 @@ impl TokenBucket {
         }
     }
 
+    /// Puts tokens back at `now` since the start, as many as there is room for.
+    pub(crate) fn give_back(&self, count: u64, now: Duration) {
+        let now = now.as_secs_f64();
+        let mut bits = self.empty_at.load(Ordering::Relaxed);
+        loop {
+            let tokens = (self.tokens_at(now, f64::from_bits(bits)) + count as f64).min(self.max_tokens);
+            let empty_at = (now - tokens / self.tokens_per_second).to_bits();
+            match self.empty_at.compare_exchange_weak(bits, empty_at, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(other) => bits = other,
+            }
+        }
+    }
+
     /// What is in it at `now` since the start.
     pub(crate) fn level(&self, now: Duration) -> Level {
         let tokens = self.tokens_at(now.as_secs_f64(), f64::from_bits(self.empty_at.load(Ordering::Relaxed)));

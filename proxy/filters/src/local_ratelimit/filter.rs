@@ -106,20 +106,27 @@ impl Filter {
             route_metadata: route.and_then(|route| route.entry().metadata()),
             cluster_metadata: &|cluster| stream.clusters.metadata(cluster),
         };
-        let mut add = |rules: &[RateLimitRule], stage: Option<u32>| {
-            let of_stage = rules.iter().filter(|rule| {
-                stage.is_none_or(|stage| rule.stage() == stage && rule.disable_key().is_empty())
-            });
-            let found = of_stage.filter_map(|rule| Some((rule.descriptor(&input)?, rule.headers())));
-            descriptors.extend(found);
+        let mut add = |rules: &[RateLimitRule], stage: u32| {
+            let of_stage = rules.iter().filter(|rule| rule.stage() == stage && rule.disable_key().is_empty());
+            // How many hits a rule of a route stands for is not looked at.
+            descriptors.extend(of_stage.filter_map(|rule| {
+                let entries = rule.entries(&input)?;
+                Some((RateLimitDescriptor { entries, ..RateLimitDescriptor::default() }, rule.headers()))
+            }));
         };
         match actions {
-            Actions::Own(rules) => add(rules, None),
+            // A limit of this process is not counted when the stream is complete.
+            Actions::Own(rules) => descriptors.extend(
+                rules
+                    .iter()
+                    .filter(|rule| !rule.apply_on_stream_done())
+                    .filter_map(|rule| Some((rule.descriptor(&input)?, rule.headers()))),
+            ),
             Actions::OfRoute { stage, vh } => {
                 let Some((route, action)) = route.and_then(|route| Some((route, route.forward()?))) else {
                     return;
                 };
-                add(&action.rate_limits, Some(*stage));
+                add(&action.rate_limits, *stage);
                 let with_host = action.include_virtual_host_rate_limits
                     || match vh {
                         VhRateLimitsOptions::Override => action.rate_limits.is_empty(),
@@ -127,7 +134,7 @@ impl Filter {
                         VhRateLimitsOptions::Ignore => false,
                     };
                 if with_host {
-                    add(route.virtual_host().rate_limits(), Some(*stage));
+                    add(route.virtual_host().rate_limits(), *stage);
                 }
             }
         }
@@ -171,16 +178,27 @@ impl HttpFilter for Filter {
         self.refused = true;
         let mut reply = LocalReply::new(limit.status, &b"local_rate_limited"[..], "local_rate_limited")
             .flag(ResponseFlag::RateLimited);
-        reply.grpc_status = Some(if limit.resource_exhausted { RESOURCE_EXHAUSTED } else { UNAVAILABLE });
+        reply.grpc_status = limit.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
+        if !limit.response_headers.is_empty() {
+            // They see the details of the reply, and neither its status nor its flag.
+            stream.info.details = Some(reply.details.clone());
+            let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
+            let mut headers = HeaderMap::new();
+            limit.response_headers.apply_to_response(&mut headers, &context);
+            reply.headers = headers
+                .iter()
+                .map(|(_, name, value)| (HeaderName::new(&String::from_utf8_lossy(name)), value.to_vec()))
+                .collect();
+        }
         HeadersVerdict::LocalReply(reply)
     }
 
     fn encode_headers(
         &mut self,
-        request: &HeaderMap,
+        _request: &HeaderMap,
         response: &mut HeaderMap,
         _end_stream: bool,
-        stream: &mut FilterStream<'_>,
+        _stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
         let Some((bucket, headers)) = &self.told else { return HeadersVerdict::Continue };
         let tells = match headers {
@@ -192,12 +210,8 @@ impl HttpFilter for Filter {
             return HeadersVerdict::Continue;
         }
         let level = bucket.level();
-        if self.refused {
-            let context = StreamFormat { request: Some(request), ..StreamFormat::new(stream.info) };
-            self.limit.response_headers.apply_to_response(response, &context);
-            if self.limit.retry_after {
-                set_number(response, "retry-after", level.reset_seconds);
-            }
+        if self.refused && self.limit.retry_after {
+            set_number(response, "retry-after", level.reset_seconds);
         }
         if tells {
             set_number(response, "x-ratelimit-limit", level.limit.into());
@@ -215,9 +229,7 @@ impl HttpFilter for Filter {
 }
 
 /// gRPC's `RESOURCE_EXHAUSTED`.
-const RESOURCE_EXHAUSTED: u8 = 8;
-/// gRPC's `UNAVAILABLE`.
-const UNAVAILABLE: u8 = 14;
+const RESOURCE_EXHAUSTED: u32 = 8;
 
 fn set_number(headers: &mut HeaderMap, name: &str, number: u64) {
     headers.set(&HeaderName::new(name), format_decimal(number, &mut [0; 20]));

@@ -50,6 +50,17 @@ impl Bucket {
         self.tokens.take(count, self.start.elapsed())
     }
 
+    /// Counts the hits of a descriptor, each `weight` times; tells whether there was room. As in Envoy there is none
+    /// for no hits at all, and always for hits that give back.
+    fn count(&self, descriptor: &RateLimitDescriptor, weight: u64) -> bool {
+        let hits = descriptor.hits_addend.unwrap_or(1).saturating_mul(weight);
+        if descriptor.negative_hits {
+            self.tokens.give_back(hits, self.start.elapsed());
+            return true;
+        }
+        hits > 0 && self.take(hits)
+    }
+
     /// What is in it now.
     pub(super) fn level(&self) -> Level {
         self.tokens.level(self.start.elapsed())
@@ -156,12 +167,12 @@ impl Limiter {
             .iter()
             .filter_map(|(descriptor, headers)| {
                 let bucket = self.bucket_of(&descriptor.entries)?;
-                Some((bucket, descriptor.hits_addend.unwrap_or(1), *headers))
+                Some((bucket, descriptor, *headers))
             })
             .collect();
         matched.sort_by(|(one, ..), (other, ..)| one.tokens.rate().total_cmp(&other.tokens.rate()));
-        for (bucket, hits, headers) in &matched {
-            if !bucket.take(hits.saturating_mul(weight)) {
+        for (bucket, descriptor, headers) in &matched {
+            if !bucket.count(descriptor, weight) {
                 let shadow = bucket.shadow;
                 return Decision { allowed: false, shadow, bucket: Some(bucket.clone()), headers: *headers };
             }
