@@ -24,6 +24,14 @@ fn bits_of(ip: IpAddr) -> (u128, bool) {
     }
 }
 
+/// The address of an IPv6 address with a scope (`fe80::1%eth0`), which a range has not; anything else as it is.
+fn without_scope(text: &str) -> &str {
+    match text.split_once('%') {
+        Some((address, scope)) if address.contains(':') && !scope.is_empty() => address,
+        _ => text,
+    }
+}
+
 fn mask(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
@@ -42,7 +50,7 @@ impl Cidr {
     /// When the address is not one.
     pub fn compile(message: &CidrRange, path: &FieldPath) -> Result<Self, ConfigError> {
         let CidrRange { address_prefix, prefix_len } = message;
-        let ip: IpAddr = address_prefix
+        let ip = without_scope(address_prefix)
             .parse()
             .map_err(|_| ConfigError::new(path.clone(), format!("malformed IP address: {address_prefix}")))?;
         let length = prefix_len.as_ref().map_or(0, |wrapped| wrapped.value);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 /// Longest path of a Unix socket with the zero byte behind it, as the kernel stores it.
@@ -68,6 +68,19 @@ impl fmt::Display for StreamAddress {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Pipe(path) => f.write_str(path),
+        }
+    }
+}
+
+/// An IP address as it is written in a configuration, with a port: IPv6 may have a scope, which is an interface's name for
+/// link-local addresses, and a number for all of them (`fe80::1%eth0`).
+pub fn numeric_address(text: &str, port: u16) -> Option<SocketAddr> {
+    match text.split_once('%') {
+        None => Some(SocketAddr::new(text.parse().ok()?, port)),
+        // The C library knows the interfaces. It asks nobody for the name of what is an address, and says that there is no such.
+        Some((address, _)) => {
+            address.parse::<Ipv6Addr>().ok()?;
+            (text, port).to_socket_addrs().ok()?.next()
         }
     }
 }

@@ -9,5 +9,5 @@ pub mod socket_option;
 mod transfer;
 mod transport;
 
-pub use address::{StreamAddress, kernel_path};
+pub use address::{StreamAddress, kernel_path, numeric_address};
 pub use transport::{SecureStream, Transport};

@@ -41,6 +41,11 @@ pub fn is_known_type(type_url: &str) -> bool {
     MessageType::of_url(type_url).is_some()
 }
 
+/// True when `any` holds a structure that stands for a message.
+pub(crate) fn is_typed_struct(any: &Any) -> bool {
+    TYPED_STRUCTS.contains(&type_name(&any.type_url))
+}
+
 /// True when `any` holds an `M`, as itself or as a typed structure.
 pub fn is<M: Name>(any: &Any) -> bool {
     resolve(any).is_ok_and(|resolved| resolved.type_name == M::full_name())

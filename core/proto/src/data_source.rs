@@ -47,6 +47,22 @@ impl SourceData {
             None => Err(ConfigError::new(path.field("specifier"), "is required")),
         }
     }
+
+    /// As [`SourceData::read`], of a source that has to hold something.
+    ///
+    /// # Errors
+    /// The same, and one that is empty.
+    pub fn read_filled(source: &DataSource, path: &FieldPath) -> Result<Self, ConfigError> {
+        let data = Self::read(source, path)?;
+        if !data.bytes.is_empty() {
+            return Ok(data);
+        }
+        let reason = match &source.specifier {
+            Some(Specifier::Filename(name)) => format!("file {name} is empty"),
+            _ => "DataSource cannot be empty".to_owned(),
+        };
+        Err(ConfigError::new(path.clone(), reason))
+    }
 }
 
 /// Checks that `file` is named with its directory, without which Envoy does not watch it.
@@ -68,7 +84,11 @@ fn read_file(name: &str) -> Result<Vec<u8>, (String, Option<std::io::Error>)> {
     if is_device && !name.starts_with("/dev/fd/") {
         return Err((illegal(), None));
     }
-    std::fs::read(real).map_err(|error| (format!("unable to read file: {name}"), Some(error)))
+    match std::fs::read(real) {
+        // As in Envoy, nothing can be read from a directory, and that is all.
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => Ok(Vec::new()),
+        read => read.map_err(|error| (format!("unable to read file: {name}"), Some(error))),
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +106,21 @@ mod tests {
         for name in ["/dev/null", "/proc/self/status", "/tmp/../dev/null", "/proc"] {
             assert_eq!(of_file(name).unwrap_err(), format!("filename: Invalid path: {name}"));
         }
+    }
+
+    #[test]
+    fn a_directory_holds_nothing_which_is_not_always_enough() {
+        let name = env!("CARGO_MANIFEST_DIR");
+        let source =
+            DataSource { specifier: Some(Specifier::Filename(name.into())), watched_directory: None };
+        let path = FieldPath::root().field("trusted_ca");
+        assert_eq!(SourceData::read(&source, &path).unwrap().bytes, b"");
+        let error = SourceData::read_filled(&source, &path).unwrap_err();
+        assert_eq!(error.to_string(), format!("trusted_ca: file {name} is empty"));
+        let inline =
+            DataSource { specifier: Some(Specifier::InlineString(String::new())), watched_directory: None };
+        let error = SourceData::read_filled(&inline, &path).unwrap_err();
+        assert_eq!(error.reason, "DataSource cannot be empty");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod suggest;
 pub mod supplement;
 mod tables;
 mod text_format;
+mod typed_struct;
 mod wire;
 
 use dhow_base::{ConfigError, ConfigWarning};
@@ -30,6 +31,7 @@ pub use excerpts::Excerpts;
 pub use json::{FieldNames, PrintOptions};
 pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml, parse};
 pub use tables::{EnumType, EnumValue, FieldType, Kind, MessageType, enum_types, message_types, table_size};
+pub use typed_struct::open_typed_structs;
 
 /// Checks an encoded message, such as a resource from a management server: validation rules, durations, deprecated
 /// fields, and all of it again in every known type inside of an `Any`.

@@ -1,7 +1,7 @@
 //! Protobuf's merge, on the wire.
 
 use crate::tables::{FieldType, Kind, MessageType};
-use crate::wire::{Fields, Malformed, WireType, WireValue, put_bytes, put_tag, put_uint};
+use crate::wire::{Fields, Malformed, WireValue, put_bytes, put_value};
 
 /// Rewrites the concatenation of several encodings of a message so that each singular message field occurs once and of
 /// each oneof only the last member is left: what a decoder would make of it, unknown fields kept.
@@ -13,18 +13,18 @@ pub(crate) fn merge(message: MessageType, concatenated: &[u8]) -> Result<Vec<u8>
     for (index, &(number, field, value)) in occurrences.iter().enumerate() {
         let later = || occurrences[index + 1..].iter().filter_map(|&(_, later, _)| later);
         let Some(field) = field else {
-            put(&mut out, number, value);
+            put_value(&mut out, number, value);
             continue;
         };
         if later().any(|other| other != field && same_oneof(field, other)) {
             continue;
         }
         let Kind::Message(target) = field.kind() else {
-            put(&mut out, number, value);
+            put_value(&mut out, number, value);
             continue;
         };
         if field.is_repeated() {
-            put(&mut out, number, value);
+            put_value(&mut out, number, value);
         } else if later().all(|other| other != field) {
             let start = start_of(field, &occurrences[..index]);
             let parts = occurrences[start..=index].iter().filter(|(_, other, _)| *other == Some(field));
@@ -49,21 +49,6 @@ fn start_of(field: FieldType, before: &[(u32, Option<FieldType>, WireValue<'_>)]
 
 fn same_oneof(left: FieldType, right: FieldType) -> bool {
     left.oneof().is_some() && left.oneof() == right.oneof()
-}
-
-fn put(out: &mut Vec<u8>, number: u32, value: WireValue<'_>) {
-    match value {
-        WireValue::Varint(value) => put_uint(out, number, value),
-        WireValue::Bytes(bytes) => put_bytes(out, number, bytes),
-        WireValue::Fixed64(bits) => {
-            put_tag(out, number, WireType::Fixed64);
-            out.extend_from_slice(&bits.to_le_bytes());
-        }
-        WireValue::Fixed32(bits) => {
-            put_tag(out, number, WireType::Fixed32);
-            out.extend_from_slice(&bits.to_le_bytes());
-        }
-    }
 }
 
 #[cfg(test)]

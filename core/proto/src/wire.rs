@@ -120,6 +120,22 @@ pub(crate) fn put_uint(out: &mut Vec<u8>, number: u32, value: u64) {
     put_varint(out, value);
 }
 
+/// Appends a field with the value that another one has.
+pub(crate) fn put_value(out: &mut Vec<u8>, number: u32, value: WireValue<'_>) {
+    match value {
+        WireValue::Varint(value) => put_uint(out, number, value),
+        WireValue::Bytes(bytes) => put_bytes(out, number, bytes),
+        WireValue::Fixed64(bits) => {
+            put_tag(out, number, WireType::Fixed64);
+            out.extend_from_slice(&bits.to_le_bytes());
+        }
+        WireValue::Fixed32(bits) => {
+            put_tag(out, number, WireType::Fixed32);
+            out.extend_from_slice(&bits.to_le_bytes());
+        }
+    }
+}
+
 pub(crate) fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
 }

@@ -7,6 +7,7 @@
 
 mod bins;
 mod buckets;
+mod ecmascript;
 mod group;
 mod handle;
 mod json;

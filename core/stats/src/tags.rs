@@ -7,6 +7,8 @@
 
 use fancy_regex::Regex;
 
+use crate::ecmascript;
+
 /// A name without its tags, and the tags in the order in which they were found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagged {
@@ -144,6 +146,7 @@ impl CustomTag {
     /// # Errors
     /// What is wrong with the expression.
     pub fn regex(name: String, expression: &str) -> Result<Self, String> {
+        ecmascript::check(expression)?;
         let regex = Regex::new(expression).map_err(|error| error.to_string())?;
         Ok(Self::Regex { name, regex })
     }

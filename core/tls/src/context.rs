@@ -5,7 +5,7 @@ use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use crate::identity::Identity;
 use crate::parameters::{Parameters, Side};
 use crate::pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-use crate::pb::{CertificateValidationContext, CommonTlsContext, SdsSecretConfig};
+use crate::pb::{CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsCertificate};
 use crate::secrets::Secrets;
 use crate::validation::Validation;
 
@@ -56,6 +56,15 @@ impl Context {
         let mut identities = Vec::with_capacity(tls_certificates.len());
         for (index, certificate) in tls_certificates.iter().enumerate() {
             let path = path.field("tls_certificates").index(index);
+            if *certificate == TlsCertificate::default() {
+                match side {
+                    Side::Client => continue,
+                    Side::Server => {
+                        let reason = "Server TlsCertificates must have a certificate specified";
+                        return Err(ConfigError::new(path, reason));
+                    }
+                }
+            }
             identities.push(Identity::lower(certificate, &parameters.provider, &path, warnings)?);
         }
         for (index, config) in tls_certificate_sds_secret_configs.iter().enumerate() {

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::certificate::{CertificateFacts, server_names};
 use crate::listed::ListedCertificate;
-use crate::pb::TlsCertificate;
+use crate::pb::{TlsCertificate, data_source};
 use crate::source;
 
 /// The name that statistics give to certificates which are no secret: Envoy takes the digest of the name that they do not have, so
@@ -61,13 +61,19 @@ impl Identity {
         if watched_directory.is_some() {
             warnings.push(source::unwatched(path.field("watched_directory")));
         }
-        let chain_path = path.field("certificate_chain");
-        let chain =
-            certificate_chain.as_ref().ok_or_else(|| ConfigError::new(chain_path.clone(), "is required"))?;
-        let chain = source::read(chain, &chain_path, warnings)?;
         let key_path = path.field("private_key");
-        let key = private_key.as_ref().ok_or_else(|| ConfigError::new(key_path.clone(), "is required"))?;
-        let key = source::read(key, &key_path, warnings)?;
+        let key = source::read_part(private_key.as_ref(), &key_path, warnings).map_err(|missing| {
+            let reason = format!("Failed to load incomplete private key from path: {}", missing.name);
+            missing.error(&key_path, reason)
+        })?;
+        let chain_path = path.field("certificate_chain");
+        let chain = source::read_part(certificate_chain.as_ref(), &chain_path, warnings);
+        let chain = chain.map_err(|missing| {
+            let from = &missing.name;
+            let reason =
+                format!("Failed to load incomplete certificate from {from}: certificate chain not set");
+            missing.error(&chain_path, reason)
+        })?;
 
         let bad_chain = || {
             let reason = format!("Failed to load certificate chain from {}", chain.name);
@@ -93,6 +99,10 @@ impl Identity {
         }
         let mut certified = CertifiedKey::new(certificates, signing);
         if let Some(staple) = ocsp_staple {
+            if matches!(staple.specifier, Some(data_source::Specifier::InlineString(_))) {
+                let reason = "OCSP staple cannot be provided via inline_string";
+                return Err(ConfigError::new(path.field("ocsp_staple"), reason));
+            }
             certified.ocsp = Some(source::read(staple, &path.field("ocsp_staple"), warnings)?.bytes);
         }
         Ok(Self { key: Arc::new(certified), facts: Arc::new(facts), source: chain.name, secret: None, names })

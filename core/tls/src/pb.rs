@@ -1,8 +1,6 @@
 //! The messages that this crate lowers.
 
-pub(crate) use dhow_proto::envoy::config::core::v3::DataSource;
-#[cfg(test)]
-pub(crate) use dhow_proto::envoy::config::core::v3::data_source;
+pub(crate) use dhow_proto::envoy::config::core::v3::{DataSource, data_source};
 pub(crate) use dhow_proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
     SubjectAltNameMatcher, TlsCertificate, TlsParameters, TlsSessionTicketKeys, UpstreamTlsContext,

@@ -130,7 +130,7 @@ impl Validation {
         };
         if let Some(trusted) = trusted_ca {
             let path = path.field("trusted_ca");
-            let trusted = source::read(trusted, &path, warnings)?;
+            let trusted = source::read_filled(trusted, &path, warnings)?;
             let (roots, certificates) = read_roots(&trusted, &path)?;
             validation.roots = Some(Arc::new(roots));
             let first = certificates.first().and_then(CertificateFacts::of);
@@ -141,6 +141,10 @@ impl Validation {
         if let Some(crl) = crl {
             let path = path.field("crl");
             let crl = source::read(crl, &path, warnings)?;
+            if validation.roots.is_none() && !crl.bytes.is_empty() {
+                let reason = format!("Failed to load CRL from {} without trusted CA", crl.name);
+                return Err(ConfigError::new(path, reason));
+            }
             let lists = CertificateRevocationListDer::pem_slice_iter(&crl.bytes).collect::<Result<_, _>>();
             let failed = || ConfigError::new(path, format!("Failed to load CRL from {}", crl.name));
             validation.revocation_lists = lists.map_err(|_| failed())?;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dhow_base::{ConfigError, FieldPath};
-use dhow_net::StreamAddress;
+use dhow_net::{StreamAddress, numeric_address};
 use dhow_proto::envoy::config::core::v3::{Address, Pipe, SocketAddress, address, socket_address};
 
 /// An address to listen on (`envoy.config.core.v3.Address`).
@@ -75,7 +75,7 @@ impl ListenAddress {
 /// Other kinds of addresses, and what is not an address.
 pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
     let Some(Address { address: Some(address) }) = address else {
-        return Err(ConfigError::new(path.clone(), "error adding listener: an address is needed"));
+        return Err(ConfigError::new(path.clone(), "address is necessary"));
     };
     match address {
         address::Address::SocketAddress(socket) => {
@@ -92,14 +92,13 @@ pub fn socket_address(address: Option<&Address>, path: &FieldPath) -> Result<Soc
 
 fn ip_address(socket: &SocketAddress, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
     let SocketAddress {
-        protocol,
+        protocol: _, // what listens for connections looks at it, the others know theirs
         address,
         resolver_name,
         ipv4_compat: _, // what listens looks at it
         network_namespace_filepath,
         port_specifier,
     } = socket;
-    ConfigError::refuse_if(*protocol != 0, path, "protocol")?;
     ConfigError::refuse_if(!resolver_name.is_empty(), path, "resolver_name")?;
     ConfigError::refuse_if(!network_namespace_filepath.is_empty(), path, "network_namespace_filepath")?;
     let port = match port_specifier {
@@ -110,8 +109,6 @@ fn ip_address(socket: &SocketAddress, path: &FieldPath) -> Result<SocketAddr, Co
             return Err(ConfigError::unsupported(path.field("named_port")));
         }
     };
-    let ip = address
-        .parse()
-        .map_err(|_| ConfigError::new(path.field("address"), format!("malformed IP address: {address}")))?;
-    Ok(SocketAddr::new(ip, port))
+    numeric_address(address, port)
+        .ok_or_else(|| ConfigError::new(path.field("address"), format!("malformed IP address: {address}")))
 }

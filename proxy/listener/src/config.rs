@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_net::socket_option::{SocketOption, SocketState};
-use dhow_proto::envoy::config::core::v3::{Metadata, SocketOptionsOverride, TcpKeepalive, TransportSocket};
+use dhow_proto::envoy::config::core::v3::{
+    Address, Metadata, SocketOptionsOverride, TcpKeepalive, TransportSocket, address,
+};
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::config::listener::v3::listener::connection_balance_config::BalanceType;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
-use dhow_proto::{Excerpts, any};
+use dhow_proto::{Excerpts, any, open_typed_structs};
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
 use dhow_stats::Store;
@@ -147,6 +149,15 @@ pub struct ListenerConfig {
     pub chains: FilterChains,
 }
 
+fn refuse_datagrams(address: Option<&Address>, path: &FieldPath) -> Result<(), ConfigError> {
+    match address {
+        Some(Address { address: Some(address::Address::SocketAddress(socket)) }) => {
+            ConfigError::refuse_if(socket.protocol != 0, &path.field("socket_address"), "protocol")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lowers a listener, of which `encoded` is the message too. Chains whose message is among `previous` are taken over from there, so that their connections and
 /// state live on.
 ///
@@ -161,6 +172,11 @@ pub fn lower(
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<ListenerConfig, ConfigError> {
+    let listener = open_typed_structs(listener).map_err(|error| error.under(path))?;
+    if listener.address.is_none() {
+        let reason = format!("error adding listener named '{}': address is necessary", listener.name);
+        return Err(ConfigError::new(path.field("address"), reason));
+    }
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let pb::Listener {
         name,
@@ -235,6 +251,7 @@ pub fn lower(
     }
 
     let address_path = path.field("address");
+    refuse_datagrams(address.as_ref(), &address_path)?;
     let main = ListenAddress::lower(address.as_ref(), None, &address_path)?;
     let mut addresses = vec![main.clone()];
     let mut socket_options = vec![all_options(&options, tcp_keepalive.as_ref())];
@@ -249,6 +266,7 @@ pub fn lower(
             }
         };
         socket_options.push(all_options(&own, keepalive_of_additional(&own_keepalive, &tcp_keepalive)));
+        refuse_datagrams(address.as_ref(), &path.field("address"))?;
         addresses.push(ListenAddress::lower(address.as_ref(), Some(&main), &path.field("address"))?);
     }
     let name: Arc<str> =

@@ -16,6 +16,7 @@ use dhow_proto::envoy::config::core::v3::{ConfigSource, Node, config_source};
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proto::open_typed_structs;
 use dhow_proxy_listener::ListenAddress;
 use dhow_proxy_upstream::{ResolverOptions, check_source_file};
 use dhow_proxy_xds::{PathSource, Variant};
@@ -106,10 +107,14 @@ pub(crate) struct Bootstrap {
 
 /// Lowers the message; the command line overrides the node.
 pub(crate) fn lower(
-    message: pb::Bootstrap,
+    mut message: pb::Bootstrap,
     options: &Options,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Bootstrap, ConfigError> {
+    // Static resources are shown as they were written, and opened one by one.
+    let static_resources = message.static_resources.take();
+    message = open_typed_structs(message)?;
+    message.static_resources = static_resources;
     #[allow(deprecated, reason = "named so that nothing is dropped")]
     let pb::Bootstrap {
         node,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
+use dhow_proto::open_typed_structs;
 use dhow_proxy_api::RouteFilterContext;
 use dhow_proxy_http::{FilterRegistry, HttpConnectionManager, compile_routes};
 use dhow_proxy_xds::PathSource;
@@ -181,8 +182,9 @@ fn compile(
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Arc<dhow_proxy_http::RouteTable>, ConfigError> {
     let registry = FilterRegistry { filters: dhow_proxy_filters::all() };
+    let message = open_typed_structs(message.clone())?;
     // By RDS, clusters may come after the routes that name them.
-    compile_routes(message, registry, context, &|_| true, false, &FieldPath::root(), warnings)
+    compile_routes(&message, registry, context, &|_| true, false, &FieldPath::root(), warnings)
 }
 
 fn publish(

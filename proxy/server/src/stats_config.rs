@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_matching::{StatsMatcher, StringMatcher};
-use dhow_proto::envoy::config::core::v3::{Address, address};
 use dhow_proto::envoy::config::metrics::v3::{
     self as pb, dog_statsd_sink, stats_sink, statsd_sink, tag_specifier,
 };
@@ -154,7 +153,7 @@ fn lower_sink(sink: pb::StatsSink, path: &FieldPath) -> Result<StatsdConfig, Con
             let pb::StatsdSink { prefix, statsd_specifier } = message;
             let target = match statsd_specifier {
                 Some(statsd_sink::StatsdSpecifier::Address(address)) => {
-                    StatsdTarget::Udp(udp_address(address, &path.field("address"))?)
+                    StatsdTarget::Udp(socket_address(Some(&address), &path.field("address"))?)
                 }
                 Some(statsd_sink::StatsdSpecifier::TcpClusterName(cluster)) => StatsdTarget::Tcp(cluster),
                 None => return Err(ConfigError::new(path, "statsd_specifier: is required")),
@@ -167,7 +166,7 @@ fn lower_sink(sink: pb::StatsSink, path: &FieldPath) -> Result<StatsdConfig, Con
             let Some(dog_statsd_sink::DogStatsdSpecifier::Address(address)) = dog_statsd_specifier else {
                 return Err(ConfigError::new(path, "dog_statsd_specifier: is required"));
             };
-            let target = StatsdTarget::Udp(udp_address(address, &path.field("address"))?);
+            let target = StatsdTarget::Udp(socket_address(Some(&address), &path.field("address"))?);
             let datagram = max_bytes_per_datagram.map(|bytes| bytes.value as usize);
             Ok(StatsdConfig { prefix: prefixed(prefix), target, tagged: true, datagram })
         }
@@ -177,14 +176,6 @@ fn lower_sink(sink: pb::StatsSink, path: &FieldPath) -> Result<StatsdConfig, Con
             Err(ConfigError::new(path, reason))
         }
     }
-}
-
-/// The address that datagrams are sent to, whatever its protocol says.
-fn udp_address(mut address: Address, path: &FieldPath) -> Result<SocketAddr, ConfigError> {
-    if let Some(address::Address::SocketAddress(socket)) = &mut address.address {
-        socket.protocol = 0;
-    }
-    socket_address(Some(&address), path)
 }
 
 impl StatsSettings {

@@ -48,12 +48,17 @@ pub(super) fn check_string(rules: &StringRules, value: &str) -> Result<(), Strin
     if let Some(pattern) = pattern
         && compiled::matches(pattern, value) != Some(true)
     {
-        return Err(format!("value does not match regex pattern \"{pattern}\""));
+        return Err(mismatch(pattern));
     }
     match well_known {
         Some(well_known) => check_well_known(*well_known, strict.unwrap_or(true), value),
         None => Ok(()),
     }
+}
+
+/// The words for a value that a pattern does not match; the pattern as Go writes it, in which the validators are made.
+fn mismatch(pattern: &str) -> String {
+    format!("value does not match regex pattern \"{}\"", pattern.replace("\\x08", "\\b"))
 }
 
 pub(super) fn check_bytes(rules: &BytesRules, value: &[u8]) -> Result<(), String> {
@@ -97,7 +102,7 @@ pub(super) fn check_bytes(rules: &BytesRules, value: &[u8]) -> Result<(), String
     if let Some(pattern) = pattern {
         let matched = std::str::from_utf8(value).ok().and_then(|text| compiled::matches(pattern, text));
         if matched != Some(true) {
-            return Err(format!("value does not match regex pattern \"{pattern}\""));
+            return Err(mismatch(pattern));
         }
     }
     match well_known {
@@ -186,7 +191,7 @@ fn check_well_known(well_known: WellKnown, strict: bool, value: &str) -> Result<
                 r#"value does not match regex pattern "^:?[0-9a-zA-Z!#$%&'*+-.^_|~`]+$""#,
             ),
             Ok(KnownRegex::HttpHeaderValue) => {
-                (is_header_value(value), r#"value does not match regex pattern "^[^\x00-\x08\n-\x1f\x7f]*$""#)
+                (is_header_value(value), r#"value does not match regex pattern "^[^\x00-\b\n-\x1f\x7f]*$""#)
             }
             _ => (true, ""),
         },

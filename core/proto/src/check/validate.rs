@@ -14,29 +14,55 @@ const MAX_DEPTH: usize = 100;
 
 /// Validates a message, then the payload of each `Any` in it as a message of its own.
 pub(super) fn validate(message: MessageType, bytes: &[u8]) -> Result<(), ConfigError> {
-    let mut pending = vec![(FieldPath::root(), message, bytes, 0)];
+    let mut pending = vec![(Payload { path: FieldPath::root(), message, bytes, misplaced: None }, 0)];
     let mut next = 0;
-    while let Some((path, message, bytes, nesting)) = pending.get(next).cloned() {
+    while let Some((payload, nesting)) = pending.get(next).cloned() {
         next += 1;
+        let Payload { path, message, bytes, misplaced } = payload;
         let mut validator = Validator { path, depth: 0, payloads: Vec::new() };
         validator.message(message, bytes).map_err(|violation| {
+            // Envoy looks at what an extension says once it has found the extension.
+            if let Some((path, reason)) = misplaced {
+                return ConfigError::new(path, reason);
+            }
             let reason = format!("Proto constraint validation failed ({})", violation.text);
             ConfigError { path: violation.path, reason, hint: violation.hint }
         })?;
         if nesting < MAX_DEPTH {
-            let payloads = validator.payloads.into_iter();
-            pending.extend(payloads.map(|(path, message, bytes)| (path, message, bytes, nesting + 1)));
+            pending.extend(validator.payloads.into_iter().map(|payload| (payload, nesting + 1)));
         }
     }
     Ok(())
+}
+
+/// A message to validate on its own.
+#[derive(Clone)]
+struct Payload<'a> {
+    path: FieldPath,
+    message: MessageType,
+    bytes: &'a [u8],
+    /// Of an extension that cannot be where it is: where that is, and Envoy's words for it.
+    misplaced: Option<(FieldPath, String)>,
 }
 
 struct Validator<'a> {
     path: FieldPath,
     depth: usize,
     /// What was found in `Any` fields.
-    payloads: Vec<(FieldPath, MessageType, &'a [u8])>,
+    payloads: Vec<Payload<'a>>,
 }
+
+/// Messages that take an extension, and how the names of the types begin which may be one there.
+const SLOTS: [(&str, &str); 5] = [
+    ("envoy.config.accesslog.v3.AccessLog", "envoy.extensions.access_loggers."),
+    ("envoy.config.core.v3.TransportSocket", "envoy.extensions.transport_sockets."),
+    ("envoy.config.listener.v3.Filter", "envoy.extensions.filters.network."),
+    ("envoy.config.listener.v3.ListenerFilter", "envoy.extensions.filters."),
+    (
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+        "envoy.extensions.filters.http.",
+    ),
+];
 
 /// The occurrences of one field.
 type Values<'v, 'a> = &'v [WireValue<'a>];
@@ -47,7 +73,13 @@ impl<'a> Validator<'a> {
             Some(WellKnown::Any) => {
                 let (type_url, payload) = any_parts(bytes).map_err(|error| self.malformed(error))?;
                 if let Some(payload_type) = MessageType::of_url(type_url) {
-                    self.payloads.push((self.path.clone(), payload_type, payload));
+                    let path = self.path.clone();
+                    self.payloads.push(Payload {
+                        path,
+                        message: payload_type,
+                        bytes: payload,
+                        misplaced: None,
+                    });
                 }
                 return Ok(());
             }
@@ -73,6 +105,7 @@ impl<'a> Validator<'a> {
         for field in message.fields().filter(|&field| real_oneof(field).is_none()) {
             self.field(message, field, &of(field))?;
         }
+        let before = self.payloads.len();
         for position in (0..message.oneof_count()).filter(|&position| !message.oneof(position).synthetic) {
             let members = message.fields().filter(|field| field.oneof() == Some(position));
             let Some(field) = members.clone().find(|field| !of(*field).is_empty()) else {
@@ -86,6 +119,12 @@ impl<'a> Validator<'a> {
                 continue;
             };
             self.field(message, field, &of(field))?;
+        }
+        if let Some((_, prefix)) = SLOTS.iter().find(|(slot, _)| *slot == message.full_name()) {
+            let name = message.field_by_name("name").and_then(|name| of(name).last().copied());
+            for payload in &mut self.payloads[before..] {
+                payload.misplaced = misplaced(&self.path, prefix, name, payload.message);
+            }
         }
         self.depth -= 1;
         Ok(())
@@ -296,6 +335,22 @@ impl<'a> Validator<'a> {
     }
 }
 
+/// What Envoy says of an extension at `path` whose type does not begin with `prefix`.
+fn misplaced(
+    path: &FieldPath,
+    prefix: &str,
+    name: Option<WireValue<'_>>,
+    message: MessageType,
+) -> Option<(FieldPath, String)> {
+    let type_name = message.full_name();
+    if !type_name.starts_with("envoy.") || type_name.starts_with(prefix) {
+        return None;
+    }
+    let name = name.map(show_key).unwrap_or_default();
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+    Some((path.clone(), reason))
+}
+
 /// Where a rule is broken, in the words of the generated validators: `ClusterValidationError.Name`.
 struct Context {
     message: MessageType,
@@ -305,9 +360,14 @@ struct Context {
 impl Context {
     fn place(&self, suffix: &str) -> String {
         let mut field = String::new();
-        for part in self.field.name().split('_') {
+        for (index, part) in self.field.name().split('_').enumerate() {
             let mut letters = part.chars();
-            field.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+            let first = letters.next();
+            // An underscore stays where no letter can be made large in its place.
+            if index > 0 && !first.is_some_and(|letter| letter.is_ascii_lowercase()) {
+                field.push('_');
+            }
+            field.extend(first.map(|letter| letter.to_ascii_uppercase()));
             field.push_str(letters.as_str());
         }
         format!("{}ValidationError.{field}{suffix}", self.message.short_name())

@@ -3,9 +3,9 @@
 use dhow_base::{ConfigError, ConfigWarning, FieldPath, WarningTopic};
 use serde_json::{Map, Value as Json};
 
-use super::scalar::{ScalarError, expected, kind_name, put_scalar};
+use super::scalar::{ScalarError, expected, kind_name, put_scalar, unexpected};
 use crate::suggest::closest;
-use crate::tables::{FieldType, Kind, MessageType};
+use crate::tables::{FieldType, Kind, MessageType, WellKnown};
 use crate::wire::{WireType, put_tag, put_varint};
 
 /// As deep as protobuf itself goes.
@@ -202,10 +202,10 @@ impl JsonReader {
     }
 
     fn map(&mut self, message: MessageType, field: FieldType, value: &Json) -> Result<(), ConfigError> {
-        let Json::Object(object) = value else {
-            return Err(self.wrong(message, expected(value, '{')));
-        };
         let Kind::Message(entry) = field.kind() else { return Ok(()) };
+        let Json::Object(object) = value else {
+            return Err(self.wrong(entry, expected(value, '{')));
+        };
         let (Some(key_field), Some(value_field)) = (entry.field_by_number(1), entry.field_by_number(2))
         else {
             return Ok(());
@@ -221,6 +221,12 @@ impl JsonReader {
             match value_field.kind() {
                 Kind::Message(target) if value.is_null() && !takes_null(value_field.kind()) => {
                     self.embedded(2, target, &Json::Object(Map::new()))?;
+                }
+                // Envoy's parser says of what is no such value that the entry is wrong.
+                Kind::Message(target) if target.well_known() == Some(WellKnown::Any) => {
+                    let start = self.out.len();
+                    self.any(entry, value)?;
+                    self.wrap(start, 2);
                 }
                 Kind::Message(target) => self.embedded(2, target, value)?,
                 kind => {
@@ -329,6 +335,17 @@ impl JsonReader {
     /// The same for a value that should have been `what`.
     fn unreadable_as(&self, what: &str, reason: &str) -> ConfigError {
         let place = self.place(what);
+        let reason = format!("Unable to parse JSON as proto (INVALID_ARGUMENT: {place}: {reason})");
+        ConfigError::new(self.path.clone(), reason)
+    }
+
+    /// The error for what should have been a structure: the place is inside of it, and an entry is missed.
+    pub(super) fn no_structure(&self, value: &Json) -> ConfigError {
+        let reason = unexpected(value, '{');
+        let root = self.root.full_name();
+        let at = if self.path.is_root() { String::new() } else { format!("{}.", self.path) };
+        let place =
+            format!("invalid JSON in {root} @ {at}<struct>: message google.protobuf.Struct.FieldsEntry");
         let reason = format!("Unable to parse JSON as proto (INVALID_ARGUMENT: {place}: {reason})");
         ConfigError::new(self.path.clone(), reason)
     }

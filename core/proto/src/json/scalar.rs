@@ -229,6 +229,11 @@ fn float32(value: &Json) -> Result<f32, ScalarError> {
 
 /// Protobuf's wording for a value of the wrong JSON type.
 pub(super) fn expected(value: &Json, opening: char) -> ScalarError {
+    ScalarError::Wrong(unexpected(value, opening))
+}
+
+/// The words of [`expected`].
+pub(super) fn unexpected(value: &Json, opening: char) -> String {
     let found = match value {
         Json::Null => 'n',
         Json::Bool(true) => 't',
@@ -238,7 +243,7 @@ pub(super) fn expected(value: &Json, opening: char) -> ScalarError {
         Json::Object(_) => '{',
         Json::Number(number) => number.to_string().chars().next().unwrap_or('0'),
     };
-    ScalarError::Wrong(format!("unexpected character: '{found}'; expected '{opening}'"))
+    format!("unexpected character: '{found}'; expected '{opening}'")
 }
 
 /// What protobuf calls a field of this kind where it tells of a wrong value.

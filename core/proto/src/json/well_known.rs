@@ -30,7 +30,7 @@ impl JsonReader {
             WellKnown::Any => self.any(message, value),
             WellKnown::Struct => match value {
                 Json::Object(object) => self.structure(object),
-                _ => Err(self.wrong(message, expected(value, '{'))),
+                _ => Err(self.no_structure(value)),
             },
             WellKnown::ListValue => match value {
                 Json::Array(items) => self.list(items),
@@ -79,7 +79,8 @@ impl JsonReader {
         }
     }
 
-    fn any(&mut self, message: MessageType, value: &Json) -> Result<(), ConfigError> {
+    /// Reads an `Any`; `message` is the one that errors are about.
+    pub(super) fn any(&mut self, message: MessageType, value: &Json) -> Result<(), ConfigError> {
         let Json::Object(object) = value else {
             return Err(self.wrong(message, expected(value, '{')));
         };
@@ -108,8 +109,7 @@ impl JsonReader {
         put_bytes(&mut self.out, 1, type_url.as_bytes());
         let start = self.out.len();
         match payload.well_known() {
-            None => self.fields(payload, object, Some("@type"))?,
-            Some(WellKnown::Empty) => {}
+            None | Some(WellKnown::Empty) => self.fields(payload, object, Some("@type"))?,
             Some(_) => {
                 if object.keys().any(|key| !matches!(key.as_str(), "@type" | "value")) {
                     let reason = "fields in a well-known-typed Any must be @type or value";

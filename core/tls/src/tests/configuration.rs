@@ -43,7 +43,9 @@ fn certificates_and_keys_that_cannot_be_used_are_named() {
     let error = with(|c| c.private_key = Some(inline(&issued().key)));
     assert!(error.starts_with(&format!("{at}.private_key: Failed to load private key")), "{error}");
     let error = with(|c| c.private_key = None);
-    assert_eq!(error, format!("{at}.private_key: is required"));
+    assert_eq!(error, format!("{at}.private_key: Failed to load incomplete private key from path: "));
+    let error = with(|c| *c = TlsCertificate::default());
+    assert_eq!(error, format!("{at}: Server TlsCertificates must have a certificate specified"));
     let missing = |c: &mut TlsCertificate| {
         c.certificate_chain = Some(DataSource {
             specifier: Some(data_source::Specifier::Filename("/nonexistent/chain.pem".into())),
@@ -51,8 +53,13 @@ fn certificates_and_keys_that_cannot_be_used_are_named() {
         });
     };
     let error = with(missing);
-    let expected = format!("{at}.certificate_chain.filename: Invalid path: /nonexistent/chain.pem");
-    assert!(error.starts_with(&expected), "{error}");
+    let expected = format!(
+        "{at}.certificate_chain: Failed to load incomplete certificate from /nonexistent/chain.pem: certificate chain \
+         not set (No such file or directory (os error 2))"
+    );
+    assert_eq!(error, expected);
+    let error = with(|c| c.ocsp_staple = Some(inline("x")));
+    assert_eq!(error, format!("{at}.ocsp_staple: OCSP staple cannot be provided via inline_string"));
 }
 
 #[test]
@@ -93,15 +100,15 @@ fn names_without_an_authority_are_refused() {
 
 #[test]
 fn an_authority_that_cannot_be_read_is_named() {
-    for pem in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+    let unreadable = "Failed to load trusted CA certificates from <inline>";
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (pem, reason) in [("", "DataSource cannot be empty"), ("x", unreadable), (damaged, unreadable)] {
         let error = client_error(|message| {
             let validation =
                 CertificateValidationContext { trusted_ca: Some(inline(pem)), ..Default::default() };
             message.common_tls_context = Some(common(&[], Some(validation), &[]));
         });
-        let expected = "tls.common_tls_context.validation_context.trusted_ca: Failed to load trusted CA certificates \
-                        from <inline>";
-        assert_eq!(error, expected);
+        assert_eq!(error, format!("tls.common_tls_context.validation_context.trusted_ca: {reason}"));
     }
 }
 

@@ -1,11 +1,11 @@
 //! `ClusterLoadAssignment` -> the endpoints of a cluster, before names are resolved.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
-use dhow_net::StreamAddress;
+use dhow_net::{StreamAddress, numeric_address};
 use dhow_proto::envoy::config::core::v3::{
     Address, HealthStatus, Locality as ProtoLocality, Pipe, SocketAddress, address, socket_address,
 };
@@ -354,10 +354,10 @@ fn socket_target(
         }
         None => 0,
     };
-    match address.parse::<IpAddr>() {
-        Ok(ip) => Ok(EndpointTarget::Address(StreamAddress::Ip(SocketAddr::new(ip, port)))),
-        Err(_) if names => Ok(EndpointTarget::Name(address, port)),
-        Err(_) => {
+    match numeric_address(&address, port) {
+        Some(address) => Ok(EndpointTarget::Address(StreamAddress::Ip(address))),
+        None if names => Ok(EndpointTarget::Name(address, port)),
+        None => {
             let reason = format!("malformed IP address: {address}. {USE_DNS}");
             Err(ConfigError::new(path.field("address"), reason))
         }

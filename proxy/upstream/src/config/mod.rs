@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
 use dhow_matching::StatsMatcher;
-use dhow_proto::any;
 use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbPolicy as LegacyPolicy};
 use dhow_proto::envoy::config::cluster::v3::{Cluster, Filter, TrackClusterStats};
 use dhow_proto::envoy::config::core::v3::Metadata;
 use dhow_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use dhow_proto::{any, open_typed_structs};
 use dhow_tls::Secrets;
 
 pub(crate) use assignment::{AssignedEndpoint, Assignment, AssignmentPolicy, EndpointTarget};
@@ -106,6 +106,7 @@ pub(crate) fn lower_assignment(
 
 #[allow(deprecated, reason = "old fields of the message are still accepted by Envoy")]
 fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<ClusterConfig, ConfigError> {
+    let cluster = open_typed_structs(cluster).map_err(|error| error.under(path))?;
     let Cluster {
         transport_socket_matches,
         transport_socket_matcher,
