@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use dhow_http::HeaderMap;
-use dhow_http::h2::{Offence, RecvBody, StreamError};
+use dhow_http::h2::{MetadataPort, Offence, RecvBody, StreamError};
 
 use crate::body::{BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
@@ -24,6 +24,11 @@ impl ReceivedBody {
     pub(crate) fn new(body: RecvBody) -> Self {
         let ended = body.is_end();
         Self { body, frame: Bytes::new(), trailers: HeaderMap::new(), data_ended: ended, ended }
+    }
+
+    /// The metadata of the stream, where there can be any.
+    pub(crate) fn metadata_port(&self) -> Option<MetadataPort> {
+        self.body.metadata_port()
     }
 
     /// Whether everything was received and consumed.

@@ -118,6 +118,10 @@ pub struct Http2Options {
     pub custom_settings: Vec<(u16, u32)>,
     /// `allow_connect`: announce that extended CONNECT is known.
     pub allow_connect: bool,
+    /// `allow_metadata`: METADATA frames are passed on.
+    pub allow_metadata: bool,
+    /// `max_metadata_size`: bytes of METADATA that a response may bring; `None` for the default.
+    pub max_metadata_size: Option<usize>,
     /// `override_stream_error_on_invalid_http_message`: reset the stream instead of closing the connection.
     pub stream_error_on_invalid_message: bool,
     /// `connection_keepalive`.
@@ -135,6 +139,8 @@ impl Http2Options {
         initial_connection_window_size: None,
         custom_settings: Vec::new(),
         allow_connect: false,
+        allow_metadata: false,
+        max_metadata_size: None,
         stream_error_on_invalid_message: false,
         keepalive: None,
         limits: FrameLimits::DEFAULT,

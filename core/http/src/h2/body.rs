@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::shared::Handle;
-use super::{ResetCode, StreamError};
+use super::{MetadataPort, ResetCode, StreamError};
 use crate::HeaderMap;
 
 /// The direction that this side receives.
@@ -22,6 +22,7 @@ impl RecvBody {
 
     /// The next data, `None` behind the last. The peer may send as much again only after [`RecvBody::release`].
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        self.handle.pass_metadata(true);
         self.handle.core.borrow_mut().poll_data(self.handle.key, cx)
     }
 
@@ -42,6 +43,11 @@ impl RecvBody {
     /// Whether it is known that nothing more comes, neither data nor trailers.
     pub fn is_end(&self) -> bool {
         self.handle.core.borrow().is_received(self.handle.key)
+    }
+
+    /// The stream's metadata, where the connection has any.
+    pub fn metadata_port(&self) -> Option<MetadataPort> {
+        MetadataPort::new(&self.handle.core, self.handle.key)
     }
 
     /// [`RecvBody::poll_data`] as a future.
@@ -74,6 +80,11 @@ impl SendBody {
 
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// The stream's metadata, where the connection has any.
+    pub fn metadata_port(&self) -> Option<MetadataPort> {
+        MetadataPort::new(&self.handle.core, self.handle.key)
     }
 
     /// Waits until at least one of `wanted` bytes can be sent at once, and tells how many can.

@@ -159,7 +159,10 @@ impl PendingResponse {
         head: &mut HeaderMap,
     ) -> Poll<Result<bool, StreamError>> {
         match &self.handle {
-            Some(handle) => handle.core.borrow_mut().poll_interim(handle.key, cx, head),
+            Some(handle) => {
+                handle.pass_metadata(false);
+                handle.core.borrow_mut().poll_interim(handle.key, cx, head)
+            }
             None => Poll::Ready(Err(StreamError::LocalReset)),
         }
     }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use super::frame::{FrameHead, HEAD_LENGTH, code, kind};
 use super::hpack::Decoder;
 use super::limits::Violation;
+use super::metadata::on_metadata;
 use super::pool;
 use super::shared::{Core, Farewell, Key, PeerFarewell, SharedCore, Side};
 use super::{ConnectionError, Offence, StreamError};
@@ -282,6 +283,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 if violation == Violation::FirstFrame {
                     self.abrupt_farewell(code::PROTOCOL_ERROR);
                 }
+                if violation == Violation::OutboundFrames && self.core.borrow().side == Side::Client {
+                    // Found when something was sent, not by what came.
+                    self.fail(StreamError::ConnectionTermination(violation.to_string()));
+                }
                 ConnectionError::Violation(violation)
             }
         };
@@ -369,6 +374,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             kind::PING => on_ping(head, payload, core),
             kind::GOAWAY => on_goaway(head, payload, core),
             kind::WINDOW_UPDATE => on_window_update(head, payload, core),
+            kind::METADATA if core.settings.allow_metadata => {
+                on_metadata(head, payload, core).map_err(Fault::from)
+            }
             _ => Ok(()),
         };
         self.read.advance(head.total());

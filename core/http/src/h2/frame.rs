@@ -24,6 +24,8 @@ pub(super) mod kind {
     pub(in super::super) const GOAWAY: u8 = 7;
     pub(in super::super) const WINDOW_UPDATE: u8 = 8;
     pub(in super::super) const CONTINUATION: u8 = 9;
+    /// Envoy's own.
+    pub(in super::super) const METADATA: u8 = 0x4d;
 }
 
 /// Flags of frames.
@@ -31,6 +33,7 @@ pub(super) mod flag {
     pub(in super::super) const END_STREAM: u8 = 1;
     pub(in super::super) const ACK: u8 = 1;
     pub(in super::super) const END_HEADERS: u8 = 4;
+    pub(in super::super) const END_METADATA: u8 = 4;
     pub(in super::super) const PADDED: u8 = 8;
     pub(in super::super) const PRIORITY: u8 = 0x20;
 }

@@ -56,6 +56,9 @@ pub enum Violation {
     /// More frames than may wait, and they are not read.
     #[error("Too many frames in the outbound queue.")]
     OutboundFrames,
+    /// Metadata that cannot be read, or more of it than a stream may have.
+    #[error("The user callback function failed")]
+    Metadata,
 }
 
 /// What passed since it was last asked for.
@@ -73,6 +76,8 @@ pub struct FrameCounts {
     pub trailers: u32,
     /// Messages of the peer that were malformed.
     pub malformed: u32,
+    /// Metadata without any entry.
+    pub empty_metadata: u32,
 }
 
 impl std::ops::AddAssign for FrameCounts {
@@ -83,6 +88,7 @@ impl std::ops::AddAssign for FrameCounts {
         self.refused += more.refused;
         self.trailers += more.trailers;
         self.malformed += more.malformed;
+        self.empty_metadata += more.empty_metadata;
     }
 }
 

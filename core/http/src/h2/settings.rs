@@ -23,6 +23,10 @@ pub struct Settings {
     pub custom: Vec<(u16, u32)>,
     /// `allow_connect`: take CONNECT with `:protocol` (WebSocket over HTTP/2).
     pub allow_extended_connect: bool,
+    /// `allow_metadata`: METADATA frames are read and can be sent.
+    pub allow_metadata: bool,
+    /// `max_metadata_size`: bytes of METADATA payload that may come on a stream.
+    pub max_metadata: usize,
     /// Bytes per stream that may wait for the connection to send them before the stream is told to stop.
     pub send_buffer: usize,
     /// `override_stream_error_on_invalid_http_message`: a malformed message ends its stream instead of the connection.
@@ -44,6 +48,8 @@ impl Default for Settings {
             max_header_bytes: 60 * 1024,
             custom: Vec::new(),
             allow_extended_connect: false,
+            allow_metadata: false,
+            max_metadata: 1024 * 1024,
             send_buffer: 1024 * 1024,
             stream_errors: false,
             limits: FrameLimits::default(),

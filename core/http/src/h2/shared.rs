@@ -18,7 +18,7 @@ use super::hpack::Encoder;
 use super::limits::{FrameCounts, Watch};
 use super::outbox::Outbox;
 use super::state::{StreamState, keep_waker};
-use super::{Settings, StreamError};
+use super::{Settings, StreamError, metadata};
 use crate::HeaderMap;
 
 /// Which side of the connection this is.
@@ -235,6 +235,11 @@ impl Core {
         self.free.len() < self.streams.len()
     }
 
+    /// Most bytes of a frame's payload that the peer takes.
+    pub(super) fn peer_max_payload(&self) -> usize {
+        self.peer_max_payload
+    }
+
     /// Streams that the peer takes at a time.
     pub(super) fn peer_max_streams(&self) -> usize {
         self.peer_max_streams
@@ -308,6 +313,7 @@ impl Core {
         stream.serial = 0;
         let heads = [stream.head.take(), stream.trailers.take()];
         (stream.recv_task, stream.send_task, stream.reset_task, stream.meter) = (None, None, None, None);
+        stream.metadata = None;
         heads.into_iter().flatten().for_each(HeaderMap::recycle);
         if id != 0 {
             self.ids.remove(&id);
@@ -370,6 +376,14 @@ impl Handle {
 }
 
 impl Handle {
+    /// Passes on the metadata that is next ([`metadata::pass_on`]).
+    pub(super) fn pass_metadata(&self, behind_head: bool) {
+        let has_any = self.core.borrow().stream(self.key).metadata.is_some();
+        if has_any {
+            metadata::pass_on(&self.core, self.key, behind_head);
+        }
+    }
+
     /// The head of the request, once.
     pub(super) fn take_head(&self) -> Option<HeaderMap> {
         self.core.borrow_mut().stream_mut(self.key).head.take()

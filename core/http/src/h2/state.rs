@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::StreamError;
+use super::metadata::StreamMetadata;
 use crate::{ByteMeter, HeaderMap};
 
 /// What is to come behind the data that waits.
@@ -46,6 +47,8 @@ pub(super) struct StreamState {
     pub(super) interim: VecDeque<HeaderMap>,
     pub(super) data: VecDeque<Bytes>,
     pub(super) trailers: Option<HeaderMap>,
+    /// Metadata, where there is any.
+    pub(super) metadata: Option<Box<StreamMetadata>>,
     /// Bytes that the length announced and that have not come.
     pub(super) remaining: Option<u64>,
     /// Bytes that the peer may send.
@@ -92,6 +95,7 @@ impl StreamState {
             interim: VecDeque::new(),
             data: VecDeque::new(),
             trailers: None,
+            metadata: None,
             remaining: None,
             recv_window: recv_window.into(),
             held: 0,

@@ -130,10 +130,6 @@ fn lower_ignored_upgrades(
     Ok(Some(UpgradeFilter::new(move |value| compiled.iter().any(|one| one.matches(value)))))
 }
 
-/// Why frames of metadata are refused.
-const NO_METADATA: &str =
-    "is not supported: the HTTP/2 codec ignores METADATA frames, an extension of Envoy's own";
-
 /// What is said of fields that only another of Envoy's codecs reads.
 const NO_OGHTTP2: &str = "without effect, as in Envoy 1.40 with its default codec";
 
@@ -175,13 +171,6 @@ pub(super) fn lower_http2(
         stream_reset_burst,
         stream_reset_rate,
     } = options.unwrap_or_default();
-    let refused = [
-        (allow_metadata, "allow_metadata", NO_METADATA),
-        (max_metadata_size.is_some(), "max_metadata_size", NO_METADATA),
-    ];
-    if let Some((_, field, why)) = refused.into_iter().find(|(is_set, ..)| *is_set) {
-        return Err(ConfigError::new(path.field(field), why));
-    }
     let without_effect = [
         (enable_huffman_encoding.is_some(), "enable_huffman_encoding", NO_OGHTTP2),
         (stream_reset_burst.is_some(), "stream_reset_burst", "the codec has a limit of its own for this"),
@@ -208,6 +197,9 @@ pub(super) fn lower_http2(
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
         custom: lower_custom_settings(&custom_settings_parameters, &named, path)?,
         allow_extended_connect: allow_connect,
+        allow_metadata,
+        max_metadata: max_metadata_size
+            .map_or(defaults.max_metadata, |bytes| usize::try_from(bytes.value).unwrap_or(usize::MAX)),
         max_header_bytes: u32::try_from(max_head_bytes).unwrap_or(u32::MAX),
         stream_errors: override_stream_error_on_invalid_http_message
             .map_or(stream_error_on_invalid_http_messaging || stream_errors, |flag| flag.value),

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dhow_http::h2::{RecvBody, ResetCode, Responder, SendBody};
+use dhow_http::h2::{MetadataPort, RecvBody, ResetCode, Responder, SendBody};
 use dhow_http::{ByteDirection, ByteMeter, HeaderMap};
 use dhow_proxy_api::Protocol;
 
@@ -279,6 +279,10 @@ impl Downstream for H2Downstream {
 
     fn begin_drain(&mut self) -> bool {
         !self.siblings.draining.replace(true)
+    }
+
+    fn metadata_port(&self) -> Option<MetadataPort> {
+        self.body.metadata_port()
     }
 
     fn overlooked(&self) -> Option<&'static str> {

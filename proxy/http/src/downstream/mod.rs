@@ -6,6 +6,7 @@ mod h2;
 use std::task::{Context, Poll};
 
 use dhow_http::HeaderMap;
+use dhow_http::h2::MetadataPort;
 use dhow_proxy_api::Protocol;
 
 use crate::body::{BodySink, BodySource};
@@ -47,6 +48,11 @@ pub(crate) trait Downstream: BodySource + BodySink {
 
     /// Leaves the client a while to end the connection itself, should it end after this response.
     fn linger(&mut self) {}
+
+    /// Where the stream's metadata comes from and goes to, on a connection that has any.
+    fn metadata_port(&self) -> Option<MetadataPort> {
+        None
+    }
 
     /// What the codec overlooked in the request, and brings up should the stream be reset: `%RESPONSE_CODE_DETAILS%`.
     fn overlooked(&self) -> Option<&'static str> {

@@ -5,6 +5,7 @@ mod admission;
 mod attempt;
 mod hedge;
 mod host_selection;
+mod http2_metadata;
 mod internal_redirect;
 mod preparation;
 mod response;

@@ -285,6 +285,9 @@ impl Exchange {
         }
         match result {
             Ok(()) => {
+                if !request_done {
+                    guard.count_given_up(&upstream);
+                }
                 if grpc {
                     guard.on_grpc_status(upstream.trailers());
                 }

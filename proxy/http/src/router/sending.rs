@@ -119,6 +119,7 @@ impl Exchange {
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset(reset);
         }
+        self.join_metadata(down, &upstream);
         self.await_response(down, timer, forwarding, upstream, guard).await
     }
 

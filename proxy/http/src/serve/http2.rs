@@ -292,7 +292,15 @@ fn count_frames(manager: &Manager, counts: FrameCounts) {
     if counts == FrameCounts::default() {
         return;
     }
-    let FrameCounts { resets_received, resets_sent, goaways_sent, refused, trailers, malformed } = counts;
+    let FrameCounts {
+        resets_received,
+        resets_sent,
+        goaways_sent,
+        refused,
+        trailers,
+        malformed,
+        empty_metadata,
+    } = counts;
     let stats = manager.stats.http2();
     stats.rx_reset().add(resets_received.into());
     stats.tx_reset().add(resets_sent.into());
@@ -300,6 +308,7 @@ fn count_frames(manager: &Manager, counts: FrameCounts) {
     stats.stream_refused_errors().add(refused.into());
     stats.trailers().add(trailers.into());
     stats.rx_messaging_error().add(malformed.into());
+    stats.metadata_empty_frames().add(empty_metadata.into());
 }
 
 fn count_failure(manager: &Manager, error: &ConnectionError) {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dhow_http::h1::{BodyLength, ResponseInfo, Version};
-use dhow_http::h2::{PendingResponse, ResetCode, SendBody};
+use dhow_http::h2::{MetadataPort, PendingResponse, ResetCode, SendBody};
 use dhow_http::{ByteDirection, ByteMeter, HeaderMap, KnownHeader};
 use dhow_proxy_upstream::ConnectionGuard;
 
@@ -64,6 +64,11 @@ impl H2Upstream {
     /// Whether all of the request was sent.
     pub(crate) fn is_request_sent(&self) -> bool {
         self.request_done
+    }
+
+    /// The metadata of the stream, where there can be any.
+    pub(crate) fn metadata_port(&self) -> Option<MetadataPort> {
+        self.sending.as_ref()?.metadata_port()
     }
 
     /// Counts the bytes of the stream once it begins.

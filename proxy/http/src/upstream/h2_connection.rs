@@ -100,8 +100,10 @@ impl H2Connection {
             let end = driver.drive().await;
             if let Some(this) = driven.upgrade() {
                 this.closed.set(true);
-                this.guard.set_closed_by(if end == End::Ours { ClosedBy::Local } else { ClosedBy::Remote });
-                this.guard.set_requests_active(end != End::Peaceful && this.active.get() > 0);
+                let is_ours = matches!(end, End::Ours | End::Fault);
+                this.guard.set_closed_by(if is_ours { ClosedBy::Local } else { ClosedBy::Remote });
+                let cuts_off = matches!(end, End::Ours | End::Broken);
+                this.guard.set_requests_active(cuts_off && this.active.get() > 0);
             }
             on_end();
         });
@@ -164,8 +166,10 @@ enum End {
     Peaceful,
     /// The transport or the host broke it.
     Broken,
-    /// The host did what it may not, or nothing at all.
+    /// The host did nothing at all, or did not read.
     Ours,
+    /// The host sent what it may not. Its streams end before the connection, which then cuts nothing off.
+    Fault,
 }
 
 /// Moves the frames of a connection, and asks now and then whether the host is still there.
@@ -209,34 +213,43 @@ impl Driver {
         if counts == FrameCounts::default() {
             return;
         }
-        // Envoy says no farewell to hosts; hosts open no streams, and their trailers are counted as they are read.
-        let FrameCounts { resets_received, resets_sent, malformed, goaways_sent: _, refused: _, trailers: _ } =
-            counts;
+        let FrameCounts {
+            resets_received,
+            resets_sent,
+            malformed,
+            empty_metadata,
+            goaways_sent: _, // Envoy says no farewell to hosts
+            refused: _,      // hosts open no streams
+            trailers: _,     // counted as they are read
+        } = counts;
         let stats = self.cluster.stats.http2();
         stats.rx_reset().add(resets_received.into());
         stats.tx_reset().add(resets_sent.into());
         stats.rx_messaging_error().add(malformed.into());
+        stats.metadata_empty_frames().add(empty_metadata.into());
     }
 
     fn on_error(&self, error: &ConnectionError) -> End {
-        let stats = self.cluster.stats.http2();
-        let violation = match error {
-            ConnectionError::Violation(violation) => violation,
-            error if error.is_by_peer() => return End::Broken,
-            _ => {
-                self.cluster.stats.upstream_cx_protocol_error().inc();
-                return End::Ours;
-            }
-        };
-        match violation {
-            Violation::EmptyFrames => stats.inbound_empty_frames_flood().inc(),
-            Violation::Priorities => stats.inbound_priority_frames_flood().inc(),
-            Violation::WindowUpdates => stats.inbound_window_update_frames_flood().inc(),
-            Violation::ControlFrames => stats.outbound_control_flood().inc(),
-            Violation::OutboundFrames => stats.outbound_flood().inc(),
-            Violation::FirstFrame => {}
+        if error.is_by_peer() {
+            return End::Broken;
         }
-        End::Ours
+        let stats = self.cluster.stats.http2();
+        if let ConnectionError::Violation(violation) = error {
+            match violation {
+                Violation::EmptyFrames => stats.inbound_empty_frames_flood().inc(),
+                Violation::Priorities => stats.inbound_priority_frames_flood().inc(),
+                Violation::WindowUpdates => stats.inbound_window_update_frames_flood().inc(),
+                Violation::ControlFrames => stats.outbound_control_flood().inc(),
+                Violation::OutboundFrames => {
+                    // Found when something was sent, not by what came.
+                    stats.outbound_flood().inc();
+                    return End::Ours;
+                }
+                Violation::FirstFrame | Violation::Metadata => {}
+            }
+        }
+        self.cluster.stats.upstream_cx_protocol_error().inc();
+        End::Fault
     }
 }
 
@@ -291,6 +304,8 @@ fn settings(options: &Http2Options) -> Settings {
         connection_window: options.initial_connection_window_size.unwrap_or(defaults.connection_window),
         custom: options.custom_settings.clone(),
         allow_extended_connect: options.allow_connect,
+        allow_metadata: options.allow_metadata,
+        max_metadata: options.max_metadata_size.unwrap_or(defaults.max_metadata),
         limits: options.limits,
         stream_errors: options.stream_error_on_invalid_message,
         ..defaults

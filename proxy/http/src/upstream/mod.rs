@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use dhow_http::h1::ResponseInfo;
+use dhow_http::h2::MetadataPort;
 use dhow_http::{ByteMeter, HeaderMap};
 use dhow_proxy_api::Protocol;
 use dhow_proxy_upstream::ConnectionGuard;
@@ -54,6 +55,14 @@ impl UpstreamStream {
             Self::H1(stream) => stream.guard(),
             Self::H2(stream) => stream.guard(),
             Self::Tunnel(tunnel) => tunnel.guard(),
+        }
+    }
+
+    /// Where the stream's metadata comes from and goes to, on a connection that has any.
+    pub(crate) fn metadata_port(&self) -> Option<MetadataPort> {
+        match self {
+            Self::H2(stream) => stream.metadata_port(),
+            Self::H1(_) | Self::Tunnel(_) => None,
         }
     }
 

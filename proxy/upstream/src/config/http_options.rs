@@ -345,10 +345,8 @@ fn lower_http2(
         max_concurrent_streams: number(max_concurrent_streams),
         initial_stream_window_size: number(initial_stream_window_size),
     };
-    refuse(&allow_metadata, || path.field("allow_metadata"))?;
     let custom_settings = lower_custom_settings(&custom_settings_parameters, &named, path)?;
     for (field, is_set) in [
-        ("max_metadata_size", max_metadata_size.is_some()),
         ("enable_huffman_encoding", enable_huffman_encoding.is_some()),
         ("max_header_field_size_kb", max_header_field_size_kb.is_some()),
         ("disallow_obs_text", disallow_obs_text.is_some()),
@@ -366,6 +364,8 @@ fn lower_http2(
         initial_connection_window_size: number(initial_connection_window_size),
         custom_settings,
         allow_connect,
+        allow_metadata,
+        max_metadata_size: max_metadata_size.map(|bytes| usize::try_from(bytes.value).unwrap_or(usize::MAX)),
         stream_error_on_invalid_message: override_stream_error_on_invalid_http_message
             .map_or(stream_error_on_invalid_http_messaging, |value| value.value),
         keepalive: keepalive(connection_keepalive, &path.field("connection_keepalive"))?,

@@ -56,6 +56,7 @@ fn facts(observed: &Observed, awaited: &[u32], normaliser: &Normaliser) -> Frame
                 if !stream.body.is_empty() {
                     words.push(normaliser.body(&stream.body));
                 }
+                words.extend(stream.metadata.iter().cloned());
                 match &stream.reset {
                     Some(code) => words.push(format!("reset {code}")),
                     None if !stream.ended => words.push("unfinished".to_owned()),

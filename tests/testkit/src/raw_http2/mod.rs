@@ -61,6 +61,8 @@ mod kind {
     pub const GOAWAY: u8 = 7;
     pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
+    /// Envoy's own.
+    pub const METADATA: u8 = 0x4d;
 }
 
 /// Flags of frames.
@@ -68,5 +70,6 @@ mod flag {
     pub const END_STREAM: u8 = 0x1;
     pub const ACK: u8 = 0x1;
     pub const END_HEADERS: u8 = 0x4;
+    pub const END_METADATA: u8 = 0x4;
     pub const PADDED: u8 = 0x8;
 }

@@ -38,6 +38,8 @@ pub struct ObservedStream {
     pub reset: Option<String>,
     /// END_STREAM came.
     pub ended: bool,
+    /// METADATA frames (Envoy's), each with what came on the stream before it.
+    pub metadata: Vec<String>,
 }
 
 impl ObservedStream {
@@ -103,6 +105,16 @@ impl Observed {
             }
             kind::PING if flags & flag::ACK != 0 => self.pongs += 1,
             kind::PING => self.pings += 1,
+            kind::METADATA => {
+                let entry = self.streams.entry(stream).or_default();
+                let what = match payload.len() {
+                    0..100 => payload.escape_ascii().to_string(),
+                    length => format!("{length} bytes"),
+                };
+                let more = if flags == flag::END_METADATA { "" } else { "..." };
+                let (blocks, bytes) = (entry.blocks, entry.body.len());
+                entry.metadata.push(format!("[{blocks} heads, {bytes} bytes: {what}{more}]"));
+            }
             kind::GOAWAY => self.goaways.push(code_name(word(4))),
             // Windows are large enough for everything that is compared; pushes are refused by the settings.
             kind::WINDOW_UPDATE | kind::PRIORITY | kind::PUSH_PROMISE => {}

@@ -104,6 +104,20 @@ impl Encoder {
     }
 }
 
+/// Appends a field of a block that uses no dynamic table.
+pub(in super::super) fn append_literal(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let index = match static_table::find(KnownHeader::from_lower(name), name, value) {
+        Found::Field(index) => return number(index, 7, 0x80, out),
+        Found::Name(index) => index,
+        Found::Nothing => 0,
+    };
+    number(index, 4, 0, out);
+    if index == 0 {
+        text(name, out);
+    }
+    text(value, out);
+}
+
 /// Mixes bytes, eight at a time. Who chooses fields that collide only makes them longer on the wire.
 fn hash(seed: u32, bytes: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;

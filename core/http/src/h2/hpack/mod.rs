@@ -11,7 +11,7 @@ mod table;
 mod tests;
 
 pub(super) use decode::{Decoder, HpackError};
-pub(super) use encode::Encoder;
+pub(super) use encode::{Encoder, append_literal};
 
 /// Size of a dynamic table before anybody said otherwise.
 pub(super) const DEFAULT_TABLE_SIZE: usize = 4096;

@@ -61,6 +61,9 @@ impl Core {
     ) -> Poll<Option<Result<Bytes, StreamError>>> {
         let stream = self.stream_mut(key);
         if let Some(data) = stream.data.pop_front() {
+            if let Some(metadata) = &mut stream.metadata {
+                metadata.on_data_taken();
+            }
             return Poll::Ready(Some(Ok(data)));
         }
         if stream.trailers.is_some() {
@@ -102,7 +105,8 @@ impl Core {
     pub(in crate::h2) fn is_received(&self, key: Key) -> bool {
         let stream = self.stream(key);
         let is_whole = !stream.recv_open && (stream.error.is_none() || stream.was_whole);
-        is_whole && stream.data.is_empty() && stream.trailers.is_none()
+        let has_metadata = stream.metadata.as_ref().is_some_and(|metadata| metadata.is_due());
+        is_whole && stream.data.is_empty() && stream.trailers.is_none() && !has_metadata
     }
 
     /// Bytes of a stream are no longer held: the peer may send as many again, and is told once it is worth a frame.

@@ -65,6 +65,7 @@ impl Core {
             }
             let Some((head, end)) = self.stream_mut(key).unopened.take() else { continue };
             self.open_now(key, &head, end);
+            self.send_unsent_metadata(key);
             self.send_queued(key);
         }
         self.open_tasks.drain(..).for_each(Waker::wake);
