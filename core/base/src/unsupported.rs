@@ -124,10 +124,6 @@ const REASONS: &[(&str, &str)] = &[
     ("tls_params", "parameters belong to the context, not to one certificate"),
     ("tlv_as_pool_key", "connections with other entries in their PROXY header are not told apart by it"),
     ("tracing", "spans are not reported yet"),
-    (
-        "transport_socket_matcher",
-        "sockets are chosen by transport_socket_matches and the metadata of endpoints",
-    ),
     ("udp_listener_config", "listeners are of TCP; UDP is not supported yet"),
     ("upgrade_type", "datagrams are not proxied over HTTP"),
     ("upstream_config", REGISTRY_ONLY),

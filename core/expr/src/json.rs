@@ -208,7 +208,7 @@ fn compile_value(value: &Value, leaves: Leaves, path: &FieldPath) -> Result<Node
 }
 
 /// Appends a value as JSON.
-pub(crate) fn append_value(kind: Option<&Kind>, out: &mut Vec<u8>) {
+pub fn append_value(kind: Option<&Kind>, out: &mut Vec<u8>) {
     match kind {
         None | Some(Kind::NullValue(_)) => out.extend_from_slice(b"null"),
         Some(Kind::BoolValue(value)) => out.extend_from_slice(if *value { b"true" } else { b"false" }),

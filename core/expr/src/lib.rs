@@ -31,7 +31,7 @@ pub use context::{
 };
 pub use format::{DEFAULT_ACCESS_LOG_FORMAT, Format};
 pub use grpc_status::{grpc_status, grpc_status_name, grpc_to_http_status, http_to_grpc_status};
-pub use json::{JsonFormat, append_json_string};
+pub use json::{JsonFormat, append_json_string, append_value};
 pub use log_format::{FormatExtensions, LogFormat, check_formatters};
 pub use overlay::{WithRequestHeaders, WithResponseHeaders};
 pub use time::TimeFormat;

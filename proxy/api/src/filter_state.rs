@@ -102,6 +102,8 @@ pub struct FilterStateEntry {
     pub read_only: bool,
     /// Whether the upstream connection gets it.
     pub sharing: Sharing,
+    /// Connections to hosts that get objects of different values are not shared.
+    pub hashable: bool,
 }
 
 /// The filter state of a stream or connection. Allocates nothing until something is set.
@@ -149,9 +151,32 @@ impl FilterState {
         self.get(key)?.append_text(&mut out).then_some(out)
     }
 
+    /// Whether connections to hosts get any object.
+    pub fn shares_any(&self) -> bool {
+        self.iter().any(|entry| entry.sharing != Sharing::None)
+    }
+
+    /// An object that connections to hosts get, as text.
+    pub fn shared_text(&self, key: &str) -> Option<Vec<u8>> {
+        let shared = self.iter().find(|entry| *entry.key == *key && entry.sharing != Sharing::None)?;
+        let mut out = Vec::new();
+        shared.value.append_text(&mut out).then_some(out)
+    }
+
+    /// What tells connections to hosts apart, each object as text; nothing mostly, which allocates nothing.
+    pub fn shared_hashables(&self) -> Vec<Vec<u8>> {
+        let shared = self.iter().filter(|entry| entry.hashable && entry.sharing != Sharing::None);
+        let text = |entry: &FilterStateEntry| {
+            let mut out = Vec::new();
+            entry.value.append_text(&mut out).then_some(out)
+        };
+        shared.filter_map(text).collect()
+    }
+
     /// Sets an object that may be replaced and stays on this stream.
     pub fn set(&mut self, key: &str, value: FilterStateValue) -> bool {
-        self.insert(FilterStateEntry { key: key.into(), value, read_only: false, sharing: Sharing::None })
+        let sharing = Sharing::None;
+        self.insert(FilterStateEntry { key: key.into(), value, read_only: false, sharing, hashable: false })
     }
 
     /// Sets an object; false, and nothing changed, when there is a read-only one under its key.
@@ -216,6 +241,7 @@ mod tests {
             value: FilterStateValue::Number(2),
             read_only: true,
             sharing: Sharing::Once,
+            hashable: false,
         };
         assert!(state.insert(fixed));
         assert!(!state.set("a", FilterStateValue::Number(3)));

@@ -106,8 +106,13 @@ impl Handler {
         stream.upstream.attempts += 1;
         stream.upstream.host = Some(host.address().to_string().into());
         stream.upstream.host_metadata = Some(host.metadata().endpoint.clone());
-        let proxied = host.transport_socket().names_client().then(|| self.proxied(stream));
-        let options = SecureOptions { proxied, ..SecureOptions::default() };
+        let socket = (cluster.info().sockets_by_state() && stream.filter_state.shares_any())
+            .then(|| cluster.info().socket_by_state(host, &|key| stream.filter_state.shared_text(key)))
+            .flatten();
+        let names_client =
+            socket.as_ref().map_or(host.transport_socket(), |chosen| &chosen.socket).names_client();
+        let proxied = names_client.then(|| self.proxied(stream));
+        let options = SecureOptions { proxied, socket, ..SecureOptions::default() };
         match (&self.config.tunneling, &self.tunnels) {
             (Some(tunneling), Some(tunnels)) if !Tunneling::is_disabled(stream) => {
                 open_tunnel(tunneling, &**tunnels, (cluster, host), options, stream, self.worker.random())

@@ -9,9 +9,10 @@ use crate::circuit_breakers::Thresholds;
 use crate::cluster_info::{HttpOptions, TcpKeepalive, UpstreamBind};
 use crate::config::{LoadBalancing, TransportSockets};
 use crate::connection_options::ConnectionOptions;
+use crate::host::Host;
 use crate::outlier::OutlierConfig;
 use crate::tracked_stats::Tracking;
-use crate::transport_socket::TransportSocket;
+use crate::transport_socket::{ChosenSocket, TransportSocket};
 
 /// What a cluster message says beside its names, its hosts and how they are found and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,21 @@ impl ClusterSettings {
     /// `transport_socket`, for hosts that no entry of `transport_socket_matches` claims.
     pub fn transport_socket(&self) -> &TransportSocket {
         &self.sockets.default
+    }
+
+    /// Whether [`ClusterSettings::socket_by_state`] ever has an answer.
+    pub fn sockets_by_state(&self) -> bool {
+        self.sockets.matcher.as_ref().is_some_and(|matcher| matcher.reads_filter_state())
+    }
+
+    /// The transport socket of a connection to `host`, where `transport_socket_matcher` reads filter state: `state` gives, as
+    /// text, the objects that are shared with the connection.
+    pub fn socket_by_state(
+        &self,
+        host: &Host,
+        state: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Option<ChosenSocket> {
+        self.sockets.select_for_connection(host.metadata(), state)
     }
 
     /// `track_cluster_stats.per_endpoint_stats`: whether the counters of hosts are among the stats.

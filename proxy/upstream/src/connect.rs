@@ -98,9 +98,13 @@ pub async fn connect(
     permit: Option<Permit>,
 ) -> Result<UpstreamConnection, ConnectFailure> {
     let guard = ConnectionGuard::new(info.clone(), host.clone(), permit);
+    if let Some(chosen) = &options.socket {
+        info.stats.count_socket_match(&chosen.name);
+    }
+    let socket = options.socket_for(host);
     let outcome = match tokio::time::timeout(
         info.connect_timeout,
-        establish(info, host, (host.address(), host.transport_socket()), options, Some(&guard.connected)),
+        establish(info, host, (host.address(), socket), options, Some(&guard.connected)),
     )
     .await
     {

@@ -70,6 +70,6 @@ pub use snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
 pub use source_file::check_source_file;
 pub use stats::{ClusterStats, DiscoveryStats, EdsStats, ResponseTraits, TrafficStats};
 pub use tracked_stats::{AttemptSizes, HeadSize, TrackedStats};
-pub use transport_socket::{SecureOptions, TransportSocket};
+pub use transport_socket::{ChosenSocket, SecureOptions, TransportSocket};
 pub use tunnel::{HttpTunnel, HttpTunnels, OpeningTunnel, TunnelFailure, TunnelFailureKind};
 pub use worker::{ChosenHost, ClusterObserver, LbContext, WorkerCluster, WorkerClusters};

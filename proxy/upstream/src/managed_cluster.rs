@@ -561,6 +561,9 @@ fn cluster_info(config: &ClusterConfig, id: u64, store: &Store, reports: &Report
     if let Some(tls) = stats.tls() {
         config.sockets.count_in(tls);
     }
+    for entry in &config.sockets.matches {
+        stats.declare_socket_match(&entry.name);
+    }
     if config.sockets.default.names_client() {
         stats.long_tlvs();
     }

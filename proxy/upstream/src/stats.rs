@@ -362,6 +362,11 @@ impl ClusterStats {
         self.traffic.scope().gauge("lb_subsets_single_host_per_subset_duplicate").set(hosts);
     }
 
+    /// The counter of an entry of `transport_socket_matches` is there before it counts.
+    pub(crate) fn declare_socket_match(&self, entry: &str) {
+        self.traffic.scope().counter(format!("{entry}.total_match_count"));
+    }
+
     /// Counts a host that got the transport socket `entry` (`<entry>.total_match_count`).
     pub(crate) fn count_socket_match(&self, entry: &str) {
         match entry {

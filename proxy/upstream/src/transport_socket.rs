@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dhow_tls::{TlsStats, UpstreamTls};
 
 use crate::connection_options::ProxiedConnection;
+use crate::host::Host;
 use crate::proxy_protocol::ProxyProtocolSocket;
 
 /// `transport_socket` of a cluster, or the entry of `transport_socket_matches` that an endpoint's metadata selects.
@@ -56,9 +57,18 @@ impl TransportSocket {
     }
 }
 
+/// A transport socket that was chosen for a connection, instead of that of its host.
+#[derive(Clone, Debug)]
+pub struct ChosenSocket {
+    /// The entry of `transport_socket_matches`, or `default`.
+    pub name: Arc<str>,
+    /// The socket.
+    pub socket: TransportSocket,
+}
+
 /// What one request or protocol asks of the transport socket, over the cluster's configuration. Connections with different
 /// options are not shared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub struct SecureOptions {
     /// SNI instead of the configured one (`auto_sni`).
     pub server_name: Option<String>,
@@ -72,4 +82,32 @@ pub struct SecureOptions {
     pub proxied: Option<Arc<ProxiedConnection>>,
     /// The client connection that alone may use the connection (`connection_pool_per_downstream_connection`).
     pub client: Option<u64>,
+    /// Objects of the filter state that go along to the connection and tell it from others, as text.
+    pub shared: Vec<Vec<u8>>,
+    /// The transport socket in place of the host's, where a matcher reads the filter state of the request. It does not tell
+    /// connections apart: those of a pool have that of the request which came first, as in Envoy.
+    pub socket: Option<ChosenSocket>,
+}
+
+impl PartialEq for SecureOptions {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { server_name, verify_names, alpn_override, alpn, proxied, client, shared, socket: _ } =
+            self;
+        *server_name == other.server_name
+            && *verify_names == other.verify_names
+            && *alpn_override == other.alpn_override
+            && *alpn == other.alpn
+            && *proxied == other.proxied
+            && *client == other.client
+            && *shared == other.shared
+    }
+}
+
+impl Eq for SecureOptions {}
+
+impl SecureOptions {
+    /// The transport socket of connections to the host.
+    pub fn socket_for<'a>(&'a self, host: &'a Host) -> &'a TransportSocket {
+        self.socket.as_ref().map_or(host.transport_socket(), |chosen| &chosen.socket)
+    }
 }

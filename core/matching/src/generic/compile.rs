@@ -177,11 +177,12 @@ impl<A> MatchOptions<'_, A> {
         let malformed =
             |error: dhow_proto::prost::DecodeError| ConfigError::new(path.clone(), error.to_string());
         match type_name.as_str() {
-            "xds.type.matcher.v3.IPMatcher" => {
+            // Envoy has its maps for connections and requests alone.
+            "xds.type.matcher.v3.IPMatcher" if self.inputs != InputFamily::Host => {
                 let message = IpMatcher::decode(&*value).map_err(malformed)?;
                 Ok(TextMap::Address(self.addresses(&message, &path)?))
             }
-            "xds.type.matcher.v3.ServerNameMatcher" => {
+            "xds.type.matcher.v3.ServerNameMatcher" if self.inputs != InputFamily::Host => {
                 let message = ServerNameMatcher::decode(&*value).map_err(malformed)?;
                 Ok(TextMap::Domain(self.domains(&message, &path)?))
             }

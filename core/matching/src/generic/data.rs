@@ -20,6 +20,15 @@ pub enum CertificateName {
     Subject,
 }
 
+/// What metadata of a host belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPart {
+    /// The endpoint.
+    Endpoint,
+    /// Its locality.
+    Locality,
+}
+
 /// What is known of a request and its connection. Everything is optional; headers and trailers that are `None` have not come *yet*, so
 /// that a tree that needs them cannot be decided, while all other values that are `None` do not exist.
 pub trait MatchData {
@@ -80,6 +89,12 @@ pub trait MatchData {
     fn dynamic_metadata(&self, namespace: &str) -> Option<&Struct> {
         let _ = namespace;
         None
+    }
+    /// Appends the value at a path of a host's metadata: strings as they are, all else as JSON, and `null` where there is no such
+    /// value. False when there is no metadata at all.
+    fn host_metadata(&self, part: HostPart, namespace: &str, path: &[Box<str>], out: &mut Vec<u8>) -> bool {
+        let _ = (part, namespace, path, out);
+        false
     }
     /// Appends a filter-state object as text, or one field of it when `field` is not empty; false when there is none.
     fn filter_state(&self, key: &str, field: &str, out: &mut Vec<u8>) -> bool {

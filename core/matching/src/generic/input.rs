@@ -8,10 +8,11 @@ use dhow_http::{HeaderMap, HeaderName};
 use dhow_proto::any::{self, Resolved};
 use dhow_proto::envoy::extensions::matching::common_inputs::environment_variable::v3 as environment;
 use dhow_proto::envoy::extensions::matching::common_inputs::network::v3 as network;
+use dhow_proto::envoy::extensions::matching::common_inputs::transport_socket::v3 as host;
 use dhow_proto::supplement::HttpAttributesCelMatchInput;
 use dhow_proto::{Message, Name};
 
-use super::data::{CertificateName, MatchData};
+use super::data::{CertificateName, HostPart, MatchData};
 use crate::pb::matcher as http;
 use crate::pb::protobuf::{Value, value::Kind};
 use crate::pb::xds::core::v3::TypedExtensionConfig;
@@ -25,6 +26,8 @@ pub enum InputFamily {
     Network,
     /// Those of a connection, and those of requests and responses.
     Http,
+    /// Those of a host that a connection is made to.
+    Host,
 }
 
 /// Where a value comes from.
@@ -54,6 +57,11 @@ pub(super) enum Input {
         field: Box<str>,
     },
     DynamicMetadata {
+        namespace: Box<str>,
+        path: Box<[Box<str>]>,
+    },
+    HostMetadata {
+        part: HostPart,
         namespace: Box<str>,
         path: Box<[Box<str>]>,
     },
@@ -102,11 +110,15 @@ impl Input {
         if let Some(constant) = environment_variable(&resolved, &path)? {
             return Ok(constant);
         }
-        let input = match (network_input(&resolved, &path)?, family) {
-            (Some(input), _) => input,
-            (None, InputFamily::Http) => http_input(&resolved, &path)?.ok_or_else(unknown)?,
-            (None, InputFamily::Network) => return Err(unknown()),
+        let input = match family {
+            InputFamily::Host => host_input(&resolved, &path)?,
+            InputFamily::Network => network_input(&resolved, &path)?,
+            InputFamily::Http => match network_input(&resolved, &path)? {
+                None => http_input(&resolved, &path)?,
+                input => input,
+            },
         };
+        let input = input.ok_or_else(unknown)?;
         admit(&resolved.type_name).map_err(|reason| ConfigError::new(path, reason))?;
         Ok(input)
     }
@@ -166,6 +178,11 @@ impl Input {
                 text(found.then(|| out.into()))
             }
             Self::DynamicMetadata { namespace, path } => metadata(data, namespace, path),
+            Self::HostMetadata { part, namespace, path } => {
+                let mut out = Vec::new();
+                let found = data.host_metadata(*part, namespace, path, &mut out) && !out.is_empty();
+                text(found.then(|| out.into()))
+            }
             Self::Attributes => InputValue::Attributes,
             Self::Constant(value) => text(value.as_deref().map(Cow::Borrowed)),
         }
@@ -249,6 +266,30 @@ fn network_input(resolved: &Resolved<'_>, path: &FieldPath) -> Result<Option<Inp
         "ssl.v3.SubjectInput" => Input::Certificate(CertificateName::Subject),
         _ => return Ok(None),
     }))
+}
+
+fn host_input(resolved: &Resolved<'_>, path: &FieldPath) -> Result<Option<Input>, ConfigError> {
+    use host::{endpoint_metadata_input as of_endpoint, locality_metadata_input as of_locality};
+    let metadata = |part, filter: String, keys: Vec<String>| {
+        let namespace = if filter.is_empty() { "envoy.lb".into() } else { filter.into_boxed_str() };
+        let path = keys.into_iter().map(String::into_boxed_str).collect();
+        Ok(Some(Input::HostMetadata { part, namespace, path }))
+    };
+    // Segments without a key are passed over, as in Envoy.
+    if let Some(host::EndpointMetadataInput { filter, path: segments }) = decode(resolved, path)? {
+        let key = |of_endpoint::PathSegment { segment }| {
+            segment.map(|of_endpoint::path_segment::Segment::Key(key)| key)
+        };
+        return metadata(HostPart::Endpoint, filter, segments.into_iter().filter_map(key).collect());
+    }
+    if let Some(host::LocalityMetadataInput { filter, path: segments }) = decode(resolved, path)? {
+        let key = |of_locality::PathSegment { segment }| {
+            segment.map(|of_locality::path_segment::Segment::Key(key)| key)
+        };
+        return metadata(HostPart::Locality, filter, segments.into_iter().filter_map(key).collect());
+    }
+    let state: Option<host::FilterStateInput> = decode(resolved, path)?;
+    Ok(state.map(|host::FilterStateInput { key }| Input::FilterState { key: key.into(), field: "".into() }))
 }
 
 fn http_input(resolved: &Resolved<'_>, path: &FieldPath) -> Result<Option<Input>, ConfigError> {

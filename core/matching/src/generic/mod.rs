@@ -17,6 +17,6 @@ mod tests;
 mod tree;
 
 pub use compile::{CompileExpression, Expression, MatchOptions, from_older};
-pub use data::{CertificateName, MatchData};
+pub use data::{CertificateName, HostPart, MatchData};
 pub use input::{InputFamily, MatchInput};
 pub use tree::{MatchTree, Verdict};

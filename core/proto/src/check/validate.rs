@@ -12,6 +12,9 @@ use crate::wire::{Fields, Malformed, WireValue, read_varint};
 
 const MAX_DEPTH: usize = 100;
 
+/// Messages whose rules Envoy never looks at.
+const UNCHECKED: &str = "envoy.extensions.matching.common_inputs.transport_socket.v3.";
+
 /// Validates a message, then the payload of each `Any` in it as a message of its own.
 pub(super) fn validate(message: MessageType, bytes: &[u8]) -> Result<(), ConfigError> {
     let mut pending = vec![(Payload { path: FieldPath::root(), message, bytes, misplaced: None }, 0)];
@@ -29,7 +32,9 @@ pub(super) fn validate(message: MessageType, bytes: &[u8]) -> Result<(), ConfigE
             ConfigError { path: violation.path, reason, hint: violation.hint }
         })?;
         if nesting < MAX_DEPTH {
-            pending.extend(validator.payloads.into_iter().map(|payload| (payload, nesting + 1)));
+            let checked =
+                validator.payloads.into_iter().filter(|p| !p.message.full_name().starts_with(UNCHECKED));
+            pending.extend(checked.map(|payload| (payload, nesting + 1)));
         }
     }
     Ok(())

@@ -50,6 +50,7 @@ impl ReadFilter for Filter {
                 value: FilterStateValue::Name(name.into()),
                 read_only: false,
                 sharing: Sharing::None,
+                hashable: false,
             });
         }
         ReadVerdict::Continue

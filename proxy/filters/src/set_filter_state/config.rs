@@ -27,6 +27,7 @@ pub(crate) struct Object {
     pub(super) kind: ObjectKind,
     pub(super) format: LogFormat,
     pub(super) sharing: Sharing,
+    pub(super) hashable: bool,
     pub(super) skip_if_empty: bool,
 }
 
@@ -71,6 +72,7 @@ impl Object {
         let Some(Value::FormatString(format)) = value else {
             return Err(ConfigError::new(path.field("value"), "is required"));
         };
+        let hashable = ObjectKind::is_hashable(factory);
         let sharing = match SharedWithUpstream::try_from(shared_with_upstream) {
             Ok(SharedWithUpstream::Once) => Sharing::Once,
             Ok(SharedWithUpstream::Transitive) => Sharing::Transitive,
@@ -78,6 +80,6 @@ impl Object {
         };
         let unread = |_: &DataSource, path: &FieldPath| Err(ConfigError::unsupported(path.clone()));
         let (format, _) = LogFormat::compile(&format, &path.field("format_string"), &unread)?;
-        Ok(Self { key: key.into(), kind, format, sharing, skip_if_empty })
+        Ok(Self { key: key.into(), kind, format, sharing, hashable, skip_if_empty })
     }
 }

@@ -70,6 +70,12 @@ impl Object {
             tracing::debug!("'{}' is no value for the filter state's '{}'", text.escape_ascii(), self.key);
             return None;
         };
-        Some(FilterStateEntry { key: (&*self.key).into(), value, read_only: false, sharing: self.sharing })
+        Some(FilterStateEntry {
+            key: (&*self.key).into(),
+            value,
+            read_only: false,
+            sharing: self.sharing,
+            hashable: self.hashable,
+        })
     }
 }

@@ -54,6 +54,11 @@ impl ObjectKind {
         })
     }
 
+    /// Whether connections to hosts that get objects of this factory are told apart by them.
+    pub(super) fn is_hashable(factory: &str) -> bool {
+        factory.ends_with(".hashable_string") || Self::of_factory(factory) == Some(Self::Address)
+    }
+
     /// The object of a text; none when the text is not one.
     pub(super) fn make(self, text: &str) -> Option<FilterStateValue> {
         Some(match self {

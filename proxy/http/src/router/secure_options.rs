@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dhow_proxy_api::{FilterState, FilterStateValue};
-use dhow_proxy_upstream::{Host, HttpOptions, ProxiedConnection, SecureOptions, WorkerCluster};
+use dhow_proxy_upstream::{ChosenSocket, Host, HttpOptions, ProxiedConnection, SecureOptions, WorkerCluster};
 
 use super::Forwarding;
 use crate::stream::Exchange;
@@ -75,11 +75,13 @@ impl Exchange {
         cluster: &WorkerCluster,
         host: &Host,
     ) -> Option<Box<SecureOptions>> {
-        let socket = host.transport_socket();
+        let chosen = socket_by_state(cluster, host, &self.info.filter_state);
+        let socket = chosen.as_ref().map_or(host.transport_socket(), |chosen| &chosen.socket);
         let tls = forwarding.tls.as_deref().filter(|_| socket.is_secure());
         let by_client = cluster.info().connections.pool_per_client;
         let names_client = socket.names_client();
-        if tls.is_none() && !by_client && !names_client {
+        let shared = self.info.filter_state.shared_hashables();
+        if tls.is_none() && !by_client && !names_client && chosen.is_none() && shared.is_empty() {
             return None;
         }
         let mut options = Box::<SecureOptions>::default();
@@ -95,8 +97,18 @@ impl Exchange {
             options.proxied =
                 Some(Arc::new(ProxiedConnection { ends: self.info.connection.ends(), tlvs: Vec::new() }));
         }
+        options.shared = shared;
+        options.socket = chosen;
         Some(options)
     }
+}
+
+/// The transport socket that the cluster's matcher chooses by what the stream shares with connections to hosts.
+fn socket_by_state(cluster: &WorkerCluster, host: &Host, state: &FilterState) -> Option<ChosenSocket> {
+    if !cluster.info().sockets_by_state() || !state.shares_any() {
+        return None;
+    }
+    cluster.info().socket_by_state(host, &|key| state.shared_text(key))
 }
 
 /// A host without its port or brackets, and whether it is an IP address.

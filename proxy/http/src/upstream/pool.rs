@@ -73,7 +73,7 @@ impl HostPool {
         permit: Permit,
     ) -> Rc<Self> {
         let mut options = key.options.as_deref().cloned().unwrap_or_default();
-        if host.transport_socket().is_secure() {
+        if options.socket_for(host).is_secure() {
             options.alpn = info.http.protocol.alpn(key.http2);
         }
         Rc::new(Self {

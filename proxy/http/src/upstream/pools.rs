@@ -30,7 +30,7 @@ pub(crate) struct HttpPools {
 }
 
 /// What requests must have in common to share connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct PoolKey {
     pub(super) host: usize,
     pub(super) priority: RoutingPriority,
@@ -38,6 +38,20 @@ pub(super) struct PoolKey {
     /// What connections are asked for beyond the cluster's settings.
     pub(super) options: Option<Box<SecureOptions>>,
 }
+
+impl PartialEq for PoolKey {
+    fn eq(&self, other: &Self) -> bool {
+        let options = || match (&self.options, &other.options) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one == other,
+            // Some options leave it open what tells connections apart.
+            (Some(one), None) | (None, Some(one)) => **one == SecureOptions::default(),
+        };
+        self.host == other.host && self.priority == other.priority && self.http2 == other.http2 && options()
+    }
+}
+
+impl Eq for PoolKey {}
 
 impl Hash for PoolKey {
     /// A host has many pools only where connections belong to one client each: the other parts are left to the
@@ -51,6 +65,7 @@ impl Hash for PoolKey {
         if let Some(proxied) = &options.proxied {
             proxied.ends.hash(state);
         }
+        options.shared.iter().for_each(|text| state.write(text));
     }
 }
 

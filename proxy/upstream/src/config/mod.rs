@@ -12,6 +12,7 @@ mod key_format;
 mod load_balancing;
 mod outlier;
 mod resolver;
+mod socket_matcher;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -164,7 +165,6 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
     if name.is_empty() {
         return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
     }
-    refuse(&transport_socket_matcher, || path.field("transport_socket_matcher"))?;
     let stats_matcher =
         stats_matcher.map(|matcher| StatsMatcher::compile(&matcher, &path.field("stats_matcher")));
     refuse(&upstream_config, || path.field("upstream_config"))?;
@@ -275,7 +275,13 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         bind,
         tcp_keepalive,
         connections,
-        sockets: sockets::lower_transport_sockets(transport_socket, transport_socket_matches, path, notes)?,
+        sockets: sockets::lower_transport_sockets(
+            transport_socket,
+            transport_socket_matches,
+            transport_socket_matcher,
+            path,
+            notes,
+        )?,
         thresholds: Arc::new(thresholds::lower(circuit_breakers, &breakers_path, notes)?),
         tracking,
         outlier_detection: outlier_detection

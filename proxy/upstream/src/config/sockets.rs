@@ -9,9 +9,9 @@ use dhow_net::socket_option::SocketOption;
 use dhow_proto::any;
 use dhow_proto::envoy::config::cluster::v3::{UpstreamConnectionOptions, cluster::TransportSocketMatch};
 use dhow_proto::envoy::config::core::v3::{
-    BindConfig, ExtraSourceAddress, ProxyProtocolConfig, ProxyProtocolPassThroughTlVs, SocketAddress,
-    SocketOptionsOverride, TcpKeepalive as KeepaliveMessage, TlvEntry, TransportSocket as SocketMessage,
-    TypedExtensionConfig, proxy_protocol_config::Version,
+    BindConfig, ExtraSourceAddress, Metadata, ProxyProtocolConfig, ProxyProtocolPassThroughTlVs,
+    SocketAddress, SocketOptionsOverride, TcpKeepalive as KeepaliveMessage, TlvEntry,
+    TransportSocket as SocketMessage, TypedExtensionConfig, proxy_protocol_config::Version,
     proxy_protocol_pass_through_tl_vs::PassTlVsMatchType, transport_socket::ConfigType,
 };
 use dhow_proto::envoy::config::upstream::local_address_selector::v3::DefaultLocalAddressSelector;
@@ -19,22 +19,26 @@ use dhow_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyP
 use dhow_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use dhow_proto::google::protobuf::Struct;
+use dhow_proto::xds::r#type::matcher::v3::Matcher;
 use dhow_tls::{TlsStats, UpstreamTls};
 
 use super::assignment::source_address;
 use super::connections;
 use super::fields::{Notes, number, refuse, unpack};
+use super::socket_matcher::SocketMatcher;
 use crate::cluster_info::{BindSource, TcpKeepalive, UpstreamBind};
 use crate::happy_eyeballs::FamilyOrder;
 use crate::metadata::{HostMetadata, TRANSPORT_SOCKET_MATCH_FILTER};
 use crate::proxy_protocol::{PassedTlvs, ProxyProtocolSocket};
-use crate::transport_socket::TransportSocket;
+use crate::transport_socket::{ChosenSocket, TransportSocket};
 
 /// The sockets of a cluster and what selects them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TransportSockets {
     pub(crate) default: TransportSocket,
     pub(crate) matches: Vec<SocketMatch>,
+    /// `transport_socket_matcher`, which chooses instead of the criteria of `matches`.
+    pub(crate) matcher: Option<Arc<SocketMatcher>>,
 }
 
 /// One entry of `transport_socket_matches`.
@@ -57,16 +61,34 @@ impl TransportSockets {
         self.matches.iter().for_each(|entry| entry.socket.count_in(stats));
     }
 
-    /// The socket for an endpoint and the name of the entry, `default` when none matches: the first entry all of whose
-    /// criteria are in the metadata of the endpoint, or else of its locality.
+    /// The socket for an endpoint and the name of the entry, `default` when none matches: what the matcher says, or else the
+    /// first entry all of whose criteria are in the metadata of the endpoint, and then of its locality.
     pub(crate) fn select(&self, metadata: &HostMetadata) -> (&str, &TransportSocket) {
-        let found = self.matches.iter().find(|entry| {
-            entry
-                .criteria
-                .fields
-                .iter()
-                .all(|(key, wanted)| metadata.value(TRANSPORT_SOCKET_MATCH_FILTER, key) == Some(wanted))
-        });
+        if let Some(matcher) = &self.matcher {
+            return self.named(matcher.name(metadata, &|_| None));
+        }
+        let by = |metadata: &Metadata| {
+            let own = metadata.filter_metadata.get(TRANSPORT_SOCKET_MATCH_FILTER);
+            let has = |(key, wanted)| own.and_then(|own| own.fields.get(key)) == Some(wanted);
+            self.matches.iter().find(|entry| entry.criteria.fields.iter().all(has))
+        };
+        let found = by(&metadata.endpoint).or_else(|| by(&metadata.locality));
+        found.map_or(("default", &self.default), |entry| (&*entry.name, &entry.socket))
+    }
+
+    /// The socket for a connection whose request shares `state` with it; `None` where the one of the host is meant.
+    pub(crate) fn select_for_connection(
+        &self,
+        metadata: &HostMetadata,
+        state: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Option<ChosenSocket> {
+        let matcher = self.matcher.as_ref().filter(|matcher| matcher.reads_filter_state())?;
+        let (name, socket) = self.named(matcher.name(metadata, state));
+        Some(ChosenSocket { name: name.into(), socket: socket.clone() })
+    }
+
+    fn named(&self, name: Option<&str>) -> (&str, &TransportSocket) {
+        let found = name.and_then(|name| self.matches.iter().find(|entry| entry.name == name));
         found.map_or(("default", &self.default), |entry| (&*entry.name, &entry.socket))
     }
 
@@ -82,6 +104,7 @@ impl TransportSockets {
 pub(crate) fn lower_transport_sockets(
     socket: Option<SocketMessage>,
     matches: Vec<TransportSocketMatch>,
+    matcher: Option<Matcher>,
     path: &FieldPath,
     notes: &mut Notes,
 ) -> Result<TransportSockets, ConfigError> {
@@ -89,13 +112,21 @@ pub(crate) fn lower_transport_sockets(
         Some(socket) => transport_socket(socket, &path.field("transport_socket"), notes)?,
         None => TransportSocket::RawBuffer,
     };
-    let mut lowered = TransportSockets { default, matches: Vec::with_capacity(matches.len()) };
+    let mut lowered = TransportSockets { default, matches: Vec::with_capacity(matches.len()), matcher: None };
     for (index, entry) in matches.into_iter().enumerate() {
         let path = path.field("transport_socket_matches").index(index);
         let TransportSocketMatch { name, r#match: criteria, transport_socket: socket } = entry;
+        if matcher.is_some() && lowered.matches.iter().any(|other| other.name == name) {
+            let reason =
+                format!("Duplicate transport socket name '{name}' found in transport_socket_matches");
+            return Err(ConfigError::new(path.field("name"), reason));
+        }
         let socket = transport_socket(socket.unwrap_or_default(), &path.field("transport_socket"), notes)?;
         lowered.matches.push(SocketMatch { name, criteria: criteria.unwrap_or_default(), socket });
     }
+    let matcher_path = path.field("transport_socket_matcher");
+    lowered.matcher =
+        matcher.map(|message| SocketMatcher::compile(message, &matcher_path)).transpose()?.map(Arc::new);
     Ok(lowered)
 }
 
