@@ -8,6 +8,7 @@ use dhow_matching::percent_decoded;
 
 use crate::address::PrefixLength;
 use crate::cel::CelExpression;
+use crate::choices::{self, ServerNameChoice};
 use crate::context::{AddressFact, FormatContext, MetadataSource, NumberFact, TextFact};
 use crate::duration::DurationCommand;
 use crate::grpc_status::{self, GrpcStatusStyle};
@@ -132,7 +133,10 @@ pub(crate) enum Kind {
         field: Option<Box<str>>,
     },
     QueryParam(Box<[u8]>),
-    QueryParams,
+    QueryParams {
+        decoded: bool,
+    },
+    RequestedServerName(ServerNameChoice),
     Path {
         with_query: bool,
         choice: PathChoice,
@@ -147,13 +151,17 @@ pub(crate) enum Kind {
 impl Command {
     /// Appends the value as text; false, and nothing appended, when there is none.
     pub(crate) fn append(&self, context: &dyn FormatContext, out: &mut Vec<u8>) -> bool {
+        self.append_within(self.limit, context, out)
+    }
+
+    fn append_within(&self, limit: Option<usize>, context: &dyn FormatContext, out: &mut Vec<u8>) -> bool {
         let start = out.len();
         let any = self.kind.append(context, out);
         if !any {
             out.truncate(start);
             return false;
         }
-        if let Some(limit) = self.limit {
+        if let Some(limit) = limit {
             out.truncate(start + limit.min(out.len() - start));
         }
         true
@@ -163,16 +171,25 @@ impl Command {
     pub(crate) fn is_string(&self) -> bool {
         match &self.kind {
             kind if kind.is_number() => false,
-            Kind::Metadata(_) => self.limit.is_some(),
             Kind::FilterState { style, field, .. } => *style != FilterStateStyle::Typed || field.is_some(),
-            Kind::FirstOf(_) => false,
+            Kind::Metadata(_) | Kind::FirstOf(_) => false,
             _ => true,
         }
     }
 
-    /// Appends the value as JSON, numbers as numbers; false, and nothing appended, when there is none.
+    /// Appends the value as JSON, numbers as numbers; false, and nothing appended, when there is none. Only strings are cut.
     pub(crate) fn append_json(
         &self,
+        context: &dyn FormatContext,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.append_json_within(self.limit, context, scratch, out)
+    }
+
+    fn append_json_within(
+        &self,
+        limit: Option<usize>,
         context: &dyn FormatContext,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -182,19 +199,24 @@ impl Command {
                 let start = out.len();
                 return self.append(context, out) && out.len() > start;
             }
-            Kind::Metadata(command) if self.limit.is_none() => {
+            Kind::Metadata(command) => {
+                let limit = limit.unwrap_or(usize::MAX);
                 let found = command.find(context);
-                return found.is_some_and(|fields| append_struct_path_json(fields, &command.path, out));
+                return found
+                    .is_some_and(|fields| append_struct_path_json(fields, &command.path, limit, out));
             }
             Kind::FilterState { upstream, key, style: FilterStateStyle::Typed, field: None } => {
                 return context.filter_state(*upstream, key).is_some_and(|object| object.append_json(out));
             }
             Kind::FirstOf(commands) => {
-                return commands.iter().any(|command| command.append_json(context, scratch, out));
+                return commands.iter().any(|command| {
+                    let limit = command.limit.into_iter().chain(limit).min();
+                    command.append_json_within(limit, context, scratch, out)
+                });
             }
             _ => {}
         }
-        append_quoted(scratch, out, |out| self.append(context, out))
+        append_quoted(scratch, out, |out| self.append_within(limit, context, out))
     }
 }
 
@@ -278,9 +300,13 @@ impl Kind {
                 }
             }
             Self::QueryParam(name) => {
-                append_some(query_of(context).and_then(|q| query_param(q, name)).as_deref(), out)
+                append_some(query_of(context).and_then(|query| query_param(query, name)).as_deref(), out)
             }
-            Self::QueryParams => append_some(query_of(context), out),
+            Self::QueryParams { decoded: false } => append_some(query_of(context), out),
+            Self::QueryParams { decoded: true } => {
+                append_some(query_of(context).map(choices::visible_decoded).as_deref(), out)
+            }
+            Self::RequestedServerName(choice) => choice.append(context, out),
             Self::Path { with_query, choice } => append_path(context, *with_query, *choice, out),
             Self::UpstreamHostNameWithoutPort => {
                 let Some(name) = context.text(TextFact::UpstreamHostName) else { return false };
@@ -293,7 +319,7 @@ impl Kind {
     }
 }
 
-fn append_text(context: &dyn FormatContext, fact: TextFact, out: &mut Vec<u8>) -> bool {
+pub(crate) fn append_text(context: &dyn FormatContext, fact: TextFact, out: &mut Vec<u8>) -> bool {
     match context.text(fact) {
         // A reply without body has an empty one.
         Some(text) if !text.is_empty() || fact == TextFact::LocalReplyBody => {
@@ -381,9 +407,7 @@ fn append_flags(context: &dyn FormatContext, long: bool, out: &mut Vec<u8>) -> b
 fn query_of(context: &dyn FormatContext) -> Option<&[u8]> {
     let path = context.request_headers()?.get_known(KnownHeader::Path)?;
     let at = path.iter().position(|&b| b == b'?')?;
-    let query = &path[at + 1..];
-    let end = query.iter().position(|&b| b == b'#').unwrap_or(query.len());
-    Some(&query[..end])
+    Some(&path[at + 1..])
 }
 
 /// The first value of a parameter. Names and values are decoded, unlike where routes match by them.

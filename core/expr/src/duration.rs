@@ -32,8 +32,10 @@ impl DurationCommand {
 
     pub(crate) fn parse(args: &str) -> Result<Self, String> {
         let parts: Vec<&str> = args.split(':').collect();
-        let [from, to, precision] = parts[..] else {
-            return Err(format!("Invalid common duration configuration: {args}."));
+        let (from, to, precision) = match parts[..] {
+            [from, to] => (from, to, "ms"),
+            [from, to, precision] => (from, to, precision),
+            _ => return Err(format!("Invalid common duration configuration: {args}.")),
         };
         let precision = match precision {
             "ms" => Precision::Milliseconds,

@@ -7,6 +7,8 @@
 
 mod address;
 mod cel;
+mod choices;
+mod coalesce;
 mod command;
 mod context;
 mod duration;

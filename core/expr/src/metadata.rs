@@ -1,7 +1,7 @@
 //! Values inside metadata.
 
 use crate::context::{FormatContext, MetadataSource};
-use crate::json::append_value;
+use crate::json::{append_json_string, append_value};
 use crate::pb::protobuf::{Struct, Value, value::Kind};
 
 /// `%DYNAMIC_METADATA(namespace:key:...)%` and its kin.
@@ -51,13 +51,21 @@ pub(crate) fn append_struct_path(fields: &Struct, path: &[Box<str>], out: &mut V
             out.extend_from_slice(text.as_bytes());
             true
         }
-        _ => append_struct_path_json(fields, path, out),
+        _ => append_struct_path_json(fields, path, usize::MAX, out),
     }
 }
 
-/// Appends the value at a path as JSON.
-pub(crate) fn append_struct_path_json(fields: &Struct, path: &[Box<str>], out: &mut Vec<u8>) -> bool {
+/// Appends the value at a path as JSON; of a string no more than `limit` bytes.
+pub(crate) fn append_struct_path_json(
+    fields: &Struct,
+    path: &[Box<str>],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> bool {
     match find(fields, path) {
+        Some(Found::One(Kind::StringValue(text))) => {
+            append_json_string(&text.as_bytes()[..limit.min(text.len())], out);
+        }
         Some(Found::One(kind)) => append_value(Some(kind), out),
         Some(Found::All(fields)) => crate::json::append_struct(fields, out),
         None => return false,

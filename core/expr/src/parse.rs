@@ -61,7 +61,9 @@ impl<'a> Spelled<'a> {
             return Some(Self { name, args: None, limit, length: 1 + name_end + end });
         };
         // Arguments may hold anything, closing brackets too: they end at the first one after which the command ends.
-        inside.match_indices(')').find_map(|(close, _)| {
+        // They stay on one line.
+        let line = inside.split('\n').next().unwrap_or_default();
+        line.match_indices(')').find_map(|(close, _)| {
             let (limit, end) = ending(&inside[close + 1..])?;
             let length = 1 + name_end + 1 + close + 1 + end;
             Some(Self { name, args: Some(&inside[..close]), limit, length })
@@ -84,12 +86,4 @@ fn ending(rest: &str) -> Option<(Option<usize>, usize)> {
         return None;
     }
     Some((Some(digits[..end].parse().ok()?), end + 2))
-}
-
-/// Compiles one command from its parts, for commands inside commands.
-pub(crate) fn single(text: &str) -> Result<Command, String> {
-    match Spelled::read(text) {
-        Some(found) if found.length == text.len() => found.compile(CelOptions::default()),
-        _ => Err(format!("Incorrect configuration: {text}. Couldn't find valid command at position 0")),
-    }
 }

@@ -6,14 +6,13 @@ use dhow_http::{ByteDirection, ByteKind, ByteMeter, HeaderName};
 
 use crate::address::PrefixLength;
 use crate::cel::{CelExpression, CelOptions};
-use crate::command::{
-    AddressPart, AttemptedPart, Command, FilterStateStyle, Headers, Kind, PathChoice, metadata_source,
-};
+use crate::choices::{self, ServerNameChoice};
+use crate::coalesce;
+use crate::command::{AddressPart, AttemptedPart, Command, FilterStateStyle, Headers, Kind, metadata_source};
 use crate::context::{AddressFact, MetadataSource, NumberFact, StreamSide, TextFact, TimePoint, TlsFact};
 use crate::duration::DurationCommand;
 use crate::grpc_status::GrpcStatusStyle;
 use crate::metadata::MetadataCommand;
-use crate::parse;
 use crate::time::TimeFormat;
 
 /// Commands of Envoy that are known and not implemented, and why: refused by name.
@@ -81,7 +80,10 @@ fn can_be_cut(name: &str, kind: &Kind) -> bool {
         | Kind::StartTime { .. }
         | Kind::Validity(..) => false,
         // Unlike the same by way of METADATA.
-        _ => !matches!(name, "CLUSTER_METADATA" | "UPSTREAM_METADATA"),
+        _ => !matches!(
+            name,
+            "CLUSTER_METADATA" | "UPSTREAM_METADATA" | "REQUESTED_SERVER_NAME" | "RESPONSE_CODE_DETAILS"
+        ),
     }
 }
 
@@ -95,9 +97,6 @@ const REQUIRES_ARGS: &[&str] = &[
     "DYNAMIC_METADATA",
     "CLUSTER_METADATA",
     "UPSTREAM_METADATA",
-    "METADATA",
-    "FILTER_STATE",
-    "UPSTREAM_FILTER_STATE",
     "COMMON_DURATION",
     "ENVIRONMENT",
     "QUERY_PARAM",
@@ -139,7 +138,8 @@ fn with_args(name: &str, args: &str, cel: CelOptions) -> Result<Option<Kind>, St
         "UPSTREAM_METADATA" => Kind::Metadata(MetadataCommand::parse(MetadataSource::UpstreamHost, args)),
         "METADATA" => {
             let (source, rest) = args.split_once(':').unwrap_or((args, ""));
-            let source = metadata_source(source).ok_or_else(|| format!("{source} is not supported."))?;
+            let source = metadata_source(source)
+                .ok_or_else(|| format!("{source} is not supported type of metadata"))?;
             Kind::Metadata(MetadataCommand::parse(source, rest))
         }
         "FILTER_STATE" => filter_state(false, args)?,
@@ -150,20 +150,34 @@ fn with_args(name: &str, args: &str, cel: CelOptions) -> Result<Option<Kind>, St
             Kind::Fixed(Some(value.into()))
         }
         "QUERY_PARAM" => Kind::QueryParam(args.as_bytes().into()),
-        "PATH" => path(args)?,
-        "COALESCE" => coalesce(args)?,
+        "QUERY_PARAMS" => Kind::QueryParams { decoded: choices::decoded(args)? },
+        "PATH" => choices::path(args)?,
+        "REQUESTED_SERVER_NAME" => Kind::RequestedServerName(ServerNameChoice::parse(args)?),
+        // Whether blanks may stay in them makes no difference: there are none.
+        "RESPONSE_CODE_DETAILS" => Kind::Text(TextFact::ResponseCodeDetails),
+        "COALESCE" => coalesce::parse(args)?,
         _ => return Ok(address(name, args)?.map(|(fact, part)| Kind::Address(fact, part))),
     }))
 }
 
 fn header(headers: Headers, args: &str) -> Result<Kind, String> {
     let mut names = args.split('?');
-    let name = HeaderName::new(names.next().unwrap_or_default());
-    let otherwise = names.next().map(HeaderName::new);
+    let name = names.next().unwrap_or_default();
+    let otherwise = names.next();
     if names.next().is_some() {
         return Err(format!("More than 1 alternative header specified in token: {args}"));
     }
+    if !is_header_name(name) || !otherwise.is_none_or(is_header_name) {
+        return Err("Invalid header configuration. Format string contains invalid characters.".to_owned());
+    }
+    let (name, otherwise) = (HeaderName::new(name), otherwise.map(HeaderName::new));
     Ok(Kind::Header { headers, name, otherwise })
+}
+
+/// Whether it is nothing, or what may name a header, a pseudo header too.
+fn is_header_name(name: &str) -> bool {
+    let name = name.strip_prefix(':').unwrap_or(name);
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 fn validity(fact: NumberFact, format: &str) -> Kind {
@@ -181,59 +195,22 @@ fn expression(text: &str, options: CelOptions) -> Result<Kind, String> {
 fn filter_state(upstream: bool, args: &str) -> Result<Kind, String> {
     let mut parts = args.split(':');
     let key = parts.next().unwrap_or_default();
-    let (style, field) = match (parts.next(), parts.next()) {
-        (None | Some("TYPED"), None) => (FilterStateStyle::Typed, None),
-        (Some("PLAIN"), None) => (FilterStateStyle::Plain, None),
-        (Some("FIELD"), Some(field)) => (FilterStateStyle::Plain, Some(field.into())),
+    if key.is_empty() {
+        return Err("Invalid filter state configuration, key cannot be empty.".to_owned());
+    }
+    let (style, field) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let style = match style {
+        "" | "TYPED" => FilterStateStyle::Typed,
+        "PLAIN" | "FIELD" => FilterStateStyle::Plain,
         _ => return Err("Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.".to_owned()),
     };
-    Ok(Kind::FilterState { upstream, key: key.into(), style, field })
-}
-
-fn path(args: &str) -> Result<Kind, String> {
-    let (query, choice) = args.split_once(':').unwrap_or((args, ""));
-    let with_query = match query {
-        "" | "WQ" => true,
-        "NQ" => false,
-        other => return Err(format!("Invalid PATH option: '{other}', only 'WQ'/'NQ' are allowed")),
-    };
-    let choice = match choice {
-        "" | "ORIG_OR_PATH" => PathChoice::OriginalOrCurrent,
-        "ORIG" => PathChoice::Original,
-        "PATH" => PathChoice::Current,
-        other => {
-            return Err(format!(
-                "Invalid PATH option: '{other}', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed"
-            ));
-        }
-    };
-    Ok(Kind::Path { with_query, choice })
-}
-
-/// `{"operators": ["NAME", {"command": "REQ", "param": "x", "max_length": 10}]}`.
-fn coalesce(args: &str) -> Result<Kind, String> {
-    let config: serde_json::Value =
-        serde_json::from_str(args).map_err(|error| format!("COALESCE: failed to parse JSON: {error}"))?;
-    let operators = config
-        .get("operators")
-        .and_then(|operators| operators.as_array())
-        .ok_or("COALESCE: JSON configuration must contain 'operators' array")?;
-    if operators.is_empty() {
-        return Err("COALESCE: 'operators' array must not be empty".to_owned());
+    if field.is_empty() == args.split(':').nth(1).is_some_and(|style| style == "FIELD") {
+        return Err(
+            "Invalid filter state serialize type, FIELD should be used with the field name.".to_owned()
+        );
     }
-    let compile = |operator: &serde_json::Value| {
-        if let Some(name) = operator.as_str() {
-            return parse::single(&format!("%{name}%"));
-        }
-        let name = operator
-            .get("command")
-            .and_then(|name| name.as_str())
-            .ok_or("COALESCE: operator object must contain 'command' field")?;
-        let param = operator.get("param").and_then(|param| param.as_str()).unwrap_or_default();
-        let limit = operator.get("max_length").and_then(serde_json::Value::as_u64);
-        command(name, param, limit.and_then(|limit| usize::try_from(limit).ok()), CelOptions::default())
-    };
-    Ok(Kind::FirstOf(operators.iter().map(compile).collect::<Result<_, _>>()?))
+    let field = (!field.is_empty()).then(|| field.into());
+    Ok(Kind::FilterState { upstream, key: key.into(), style, field })
 }
 
 fn address(name: &str, args: &str) -> Result<Option<(AddressFact, AddressPart)>, String> {
@@ -372,7 +349,6 @@ fn text(name: &str) -> Option<TextFact> {
     Some(match name {
         "PROTOCOL" => TextFact::Protocol,
         "UPSTREAM_PROTOCOL" => TextFact::UpstreamProtocol,
-        "RESPONSE_CODE_DETAILS" => TextFact::ResponseCodeDetails,
         "CONNECTION_TERMINATION_DETAILS" => TextFact::ConnectionTerminationDetails,
         "UPSTREAM_CLUSTER" => TextFact::UpstreamCluster,
         "UPSTREAM_CLUSTER_RAW" => TextFact::UpstreamClusterRaw,
@@ -387,7 +363,6 @@ fn text(name: &str) -> Option<TextFact> {
         "VIRTUAL_CLUSTER_NAME" => TextFact::VirtualClusterName,
         "FILTER_CHAIN_NAME" => TextFact::FilterChainName,
         "LISTENER_NAME" => TextFact::ListenerName,
-        "REQUESTED_SERVER_NAME" => TextFact::RequestedServerName,
         "STREAM_ID" => TextFact::StreamId,
         "UNIQUE_ID" => TextFact::UniqueId,
         "UPSTREAM_SERVER_NAME" => TextFact::UpstreamServerName,
@@ -441,7 +416,6 @@ fn plain(name: &str) -> Option<Kind> {
         "GRPC_STATUS_NUMBER" => Kind::GrpcStatus(GrpcStatusStyle::Number),
         "UPSTREAM_HOST" => Kind::Address(AddressFact::UpstreamHost, AddressPart::WithPort),
         "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Kind::UpstreamHostNameWithoutPort,
-        "QUERY_PARAMS" => Kind::QueryParams,
         // No filter sets flags of its own.
         "CUSTOM_FLAGS" => Kind::Fixed(Some(Box::default())),
         "REQUEST_HEADERS_BYTES" => Kind::HeaderBytes(Headers::Request),

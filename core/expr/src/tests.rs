@@ -218,6 +218,43 @@ fn errors_are_envoys() {
         ("%PROTOCOL:3%", "PROTOCOL does not take any parameters or length"),
         ("%REQ(a?b?c)%", "More than 1 alternative header specified in token: a?b?c"),
         ("%FILTER_STATE(a:FOO)%", "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD."),
+        ("%REQ(a b)%", "Invalid header configuration. Format string contains invalid characters."),
+        ("%RESP(a?b:c)%", "Invalid header configuration. Format string contains invalid characters."),
+        (
+            "%START_TIME(%Y\n)%",
+            "Incorrect configuration: %START_TIME(%Y\n)%. Couldn't find valid command at position 0",
+        ),
+        ("%FILTER_STATE(:PLAIN)%", "Invalid filter state configuration, key cannot be empty."),
+        (
+            "%FILTER_STATE(a:FIELD:)%",
+            "Invalid filter state serialize type, FIELD should be used with the field name.",
+        ),
+        (
+            "%FILTER_STATE(a:PLAIN:x)%",
+            "Invalid filter state serialize type, FIELD should be used with the field name.",
+        ),
+        ("%METADATA(FOO:a)%", "FOO is not supported type of metadata"),
+        (
+            "%REQUESTED_SERVER_NAME(SNI_FIRST):3%",
+            "REQUESTED_SERVER_NAME does not allow length to be specified.",
+        ),
+        (
+            "%REQUESTED_SERVER_NAME(FOO)%",
+            "Invalid REQUESTED_SERVER_NAME option: 'FOO', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed",
+        ),
+        ("%QUERY_PARAMS(RAW)%", "Invalid QUERY_PARAMS option: 'RAW', only 'ORIG'/'DECODED' are allowed"),
+        (
+            r#"%COALESCE({"operators": ["PROTOCOL", "FOO"]})%"#,
+            "COALESCE: failed to parse operator at index 1: unknown command: 'FOO'",
+        ),
+        (
+            r#"%COALESCE({"operators": [{"command": "REQ", "param": "a", "max_length": 0}]})%"#,
+            "COALESCE: failed to parse operator at index 0: 'max_length' must be a positive integer",
+        ),
+        (
+            r#"%COALESCE({"operators": "PROTOCOL"})%"#,
+            "COALESCE: 'operators' must be an array: key 'operators' missing or not an array from lines 1-1",
+        ),
         ("%COMMON_DURATION(a)%", "Invalid common duration configuration: a."),
         ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:xx)%", "Invalid common duration precision: xx."),
         (
