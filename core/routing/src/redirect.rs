@@ -16,7 +16,8 @@ pub struct Redirect {
     status: u16,
     scheme: Option<Box<[u8]>>,
     host: Box<[u8]>,
-    port: Option<u16>,
+    /// Any number: as in Envoy it is not looked at.
+    port: Option<u32>,
     path: Option<RedirectPath>,
     strip_query: bool,
     /// The request's host is used with whatever port it has.
@@ -94,14 +95,11 @@ impl Redirect {
                 Some(RedirectPath::Rewrite(PathRewrite::Format(format.omitting_empty(true))))
             }
         };
-        let port = u16::try_from(*port_redirect).map_err(|_| {
-            ConfigError::new(path.field("port_redirect"), "value must be less than or equal to 65535")
-        })?;
         Ok(Self {
             status: status_of(*response_code, path)?,
             scheme,
             host: host_redirect.as_bytes().into(),
-            port: (port != 0).then_some(port),
+            port: (*port_redirect != 0).then_some(*port_redirect),
             path: redirect_path,
             strip_query: *strip_query,
             keeps_port: false,

@@ -7,6 +7,7 @@ use dhow_http::HeaderName;
 use dhow_matching::HeaderMatcher;
 use dhow_proto::any;
 use dhow_proto::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+use dhow_proto::envoy_types::pb::google::protobuf::Any;
 
 use crate::pb::protobuf::Struct;
 use crate::pb::route::RetryPolicy as Message;
@@ -180,14 +181,11 @@ pub struct RetryPolicy {
     pub host_selection_attempts: u32,
 }
 
-const PREVIOUS_HOSTS: &str =
-    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
-const OMIT_CANARY: &str =
-    "type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
-const OMIT_METADATA: &str =
-    "type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
+const PREVIOUS_HOSTS: &str = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+const OMIT_CANARY: &str = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
+const OMIT_METADATA: &str = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
 const PREVIOUS_PRIORITIES: &str =
-    "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
 impl RetryPolicy {
     /// Compiles the message.
@@ -214,9 +212,8 @@ impl RetryPolicy {
         } = message;
         // Envoy comes without any such extension.
         if let Some(predicate) = retry_options_predicates.first() {
-            let url = predicate.typed_config.as_ref().map(|any| any.type_url.as_str());
             let path = path.field("retry_options_predicates").index(0);
-            return Err(unknown_extension(&predicate.name, url, &path));
+            return Err(unknown_extension(&predicate.name, predicate.typed_config.as_ref(), &path));
         }
         let headers =
             |list: &[route::HeaderMatcher], field| HeaderMatcher::compile_all(list, &path.field(field));
@@ -255,9 +252,9 @@ impl RetryPolicy {
             let route::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any) = config;
             any
         });
-        let url = any.map(|any| any.type_url.as_str());
-        match (url, name.as_str()) {
-            (Some(OMIT_METADATA), _) => {
+        let type_name = any.map(|any| any::type_name(&any.type_url));
+        match type_name {
+            Some(OMIT_METADATA) => {
                 let OmitHostMetadataConfig { metadata_match } = match any {
                     Some(any) => {
                         any::unpack(any).map_err(|error| error.under(&path.field("typed_config")))?
@@ -273,13 +270,9 @@ impl RetryPolicy {
                     self.omit_host_metadata = all.into();
                 }
             }
-            (Some(PREVIOUS_HOSTS), _) | (None, "envoy.retry_host_predicates.previous_hosts") => {
-                self.avoid_previous_hosts = true;
-            }
-            (Some(OMIT_CANARY), _) | (None, "envoy.retry_host_predicates.omit_canary_hosts") => {
-                self.omit_canary_hosts = true;
-            }
-            (url, _) => return Err(unknown_extension(name, url, path)),
+            Some(PREVIOUS_HOSTS) => self.avoid_previous_hosts = true,
+            Some(OMIT_CANARY) => self.omit_canary_hosts = true,
+            _ => return Err(unknown_extension(name, any, path)),
         }
         Ok(())
     }
@@ -301,7 +294,7 @@ impl RetryPolicy {
             any
         });
         match any {
-            Some(any) if any.type_url == PREVIOUS_PRIORITIES => {
+            Some(any) if any::type_name(&any.type_url) == PREVIOUS_PRIORITIES => {
                 let config: PreviousPrioritiesConfig = dhow_proto::Message::decode(any.value.as_slice())
                     .map_err(|error| ConfigError::new(path.field("typed_config"), error.to_string()))?;
                 let PreviousPrioritiesConfig { update_frequency } = config;
@@ -309,14 +302,14 @@ impl RetryPolicy {
                 self.previous_priorities = Some(frequency);
                 Ok(())
             }
-            any => Err(unknown_extension(name, any.map(|any| any.type_url.as_str()), path)),
+            any => Err(unknown_extension(name, any, path)),
         }
     }
 }
 
-fn unknown_extension(name: &str, url: Option<&str>, path: &FieldPath) -> ConfigError {
-    let url = url.unwrap_or_default();
-    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{url}'");
+fn unknown_extension(name: &str, config: Option<&Any>, path: &FieldPath) -> ConfigError {
+    let type_name = config.map_or("", |any| any::type_name(&any.type_url));
+    let reason = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
     ConfigError::new(path.clone(), reason)
 }
 

@@ -73,19 +73,16 @@ pub(crate) fn lower_listener_filters(
             None => "",
         };
         let type_name = type_url.rsplit('/').next().unwrap_or_default();
-        match (type_name, name.as_str()) {
-            ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", _) => {
+        match type_name {
+            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
                 if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type {
                     found.only_tls = lower_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
                 }
                 found.tls = scope;
             }
-            ("", "envoy.filters.listener.tls_inspector") => found.tls = scope,
-            ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
-            | ("", "envoy.filters.listener.http_inspector") => found.http = scope,
-            ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
-            | ("", "envoy.filters.listener.original_dst") => found.original_dst = scope,
-            ("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", _) => {
+            "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => found.http = scope,
+            "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => found.original_dst = scope,
+            "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
                 let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type else { continue };
                 let path = path.field("typed_config");
                 if found.tls.is_there() || found.http.is_there() || found.proxy_protocol.is_some() {
@@ -94,7 +91,9 @@ pub(crate) fn lower_listener_filters(
                 }
                 let message = ProxyProtocol::decode(&*any.value)
                     .map_err(|error| ConfigError::new(path.clone(), error.to_string()))?;
-                found.proxy_protocol = Some((ProxyProtocolConfig::lower(message), scope));
+                let config = ProxyProtocolConfig::lower(message)
+                    .map_err(|reason| ConfigError::new(path.field("disallowed_versions"), reason))?;
+                found.proxy_protocol = Some((config, scope));
             }
             _ => {
                 return Err(ConfigError::new(

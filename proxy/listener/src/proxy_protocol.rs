@@ -95,7 +95,10 @@ const fn index(version: ProxyVersion) -> usize {
 
 impl ProxyProtocolConfig {
     /// Lowers the message.
-    pub(crate) fn lower(message: pb::ProxyProtocol) -> Self {
+    ///
+    /// # Errors
+    /// No version is allowed.
+    pub(crate) fn lower(message: pb::ProxyProtocol) -> Result<Self, &'static str> {
         let pb::ProxyProtocol {
             rules,
             allow_requests_without_proxy_protocol,
@@ -105,12 +108,18 @@ impl ProxyProtocolConfig {
             tlv_location,
         } = message;
         let to_filter_state = tlv_location == pb::proxy_protocol::TlvLocation::FilterState as i32;
-        Self {
+        let allowed = [0, 1].map(|version| !disallowed_versions.contains(&version));
+        if allowed == [false; 2] {
+            return Err(
+                "Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed.",
+            );
+        }
+        Ok(Self {
             extensions: ExtensionRules::lower(rules, to_filter_state, pass_through_tlvs),
             allow_without: allow_requests_without_proxy_protocol,
-            allowed: [0, 1].map(|version| !disallowed_versions.contains(&version)),
+            allowed,
             stat_prefix,
-        }
+        })
     }
 
     /// Takes the header off the connection: the addresses that it tells of, and what is kept of its extensions.

@@ -365,15 +365,16 @@ struct Context {
 impl Context {
     fn place(&self, suffix: &str) -> String {
         let mut field = String::new();
-        for (index, part) in self.field.name().split('_').enumerate() {
-            let mut letters = part.chars();
-            let first = letters.next();
-            // An underscore stays where no letter can be made large in its place.
-            if index > 0 && !first.is_some_and(|letter| letter.is_ascii_lowercase()) {
-                field.push('_');
+        let mut letters = self.field.name().chars().peekable();
+        let mut begins = true;
+        while let Some(letter) = letters.next() {
+            // An underscore stays where no letter can be made large in its place; a letter behind a digit is made large.
+            if letter == '_' && letters.peek().is_some_and(char::is_ascii_lowercase) {
+                begins = true;
+                continue;
             }
-            field.extend(first.map(|letter| letter.to_ascii_uppercase()));
-            field.push_str(letters.as_str());
+            field.push(if begins { letter.to_ascii_uppercase() } else { letter });
+            begins = !letter.is_ascii_alphabetic();
         }
         format!("{}ValidationError.{field}{suffix}", self.message.short_name())
     }

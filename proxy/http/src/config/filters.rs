@@ -16,7 +16,7 @@ use super::upstream_filters::lower_router_filters;
 use super::{ConfiguredFilter, RouterConfig, StrictHeader, UpstreamLogs};
 
 const ROUTER: &str = "envoy.filters.http.router";
-const ROUTER_TYPE: &str = "envoy.extensions.filters.http.router.v3.Router";
+pub(super) const ROUTER_TYPE: &str = "envoy.extensions.filters.http.router.v3.Router";
 
 /// The HTTP filters that exist.
 #[derive(Clone, Copy, Debug)]

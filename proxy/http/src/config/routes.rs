@@ -12,6 +12,7 @@ use dhow_proxy_api::RouteFilterContext;
 use dhow_proxy_upstream::check_source_file;
 use dhow_routing::{CompileOptions, RouteTable};
 
+use super::filters::ROUTER_TYPE;
 use super::{FilterRegistry, RouteFile, RouteSource};
 
 /// Default of `initial_fetch_timeout`.
@@ -36,9 +37,13 @@ pub fn compile_routes(
         compile_filter_config: &|name, config, path| {
             let type_name = dhow_proto::any::type_name(&config.type_url);
             let Some(filter) = registry.of_route_type(type_name) else {
-                let reason = format!(
-                    "Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"
-                );
+                let reason = if registry.of_type(type_name).is_some() || type_name == ROUTER_TYPE {
+                    format!("The filter {name} doesn't support virtual host or route specific configurations")
+                } else {
+                    format!(
+                        "Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"
+                    )
+                };
                 return Err(ConfigError::new(path.clone(), reason));
             };
             (filter.configure_route)(config, filter_context, path).map(Some)

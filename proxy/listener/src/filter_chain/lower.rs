@@ -75,6 +75,18 @@ impl ChainBuilder<'_> {
     /// Refuses what Envoy knows of and refuses.
     fn check_match(&self, chain: &pb::FilterChain, path: &FieldPath) -> Result<(), ConfigError> {
         let Some(matches) = &chain.filter_chain_match else { return Ok(()) };
+        // Wildcards stand for whole labels at the beginning.
+        let is_partial = |name: &String| name.contains('*') && !name.starts_with("*.");
+        if let Some(at) = matches.server_names.iter().position(is_partial) {
+            let listener = &self.address;
+            let reason = format!(
+                "error adding listener '{listener}': partial wildcards are not supported in \"server_names\""
+            );
+            return Err(ConfigError::new(
+                path.field("filter_chain_match").field("server_names").index(at),
+                reason,
+            ));
+        }
         let field = match (matches.address_suffix.is_empty(), matches.suffix_len) {
             (true, None) => return Ok(()),
             (false, _) => "address_suffix",
@@ -216,12 +228,6 @@ fn lower_match(message: pb::FilterChainMatch, path: &FieldPath) -> Result<Filter
         transport_protocol,
         application_protocols,
     } = message;
-    for (i, name) in server_names.iter().enumerate() {
-        if name.contains('*') && !name.starts_with("*.") && name != "*" {
-            let reason = "error adding listener: partial wildcards are not supported in \"server_names\"";
-            return Err(ConfigError::new(path.field("server_names").index(i), reason));
-        }
-    }
     Ok(FilterChainMatch {
         destination_port: destination_port.map(|port| port.value as u16),
         destination: cidr_ranges(&prefix_ranges, &path.field("prefix_ranges"))?,

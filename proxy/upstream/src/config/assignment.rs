@@ -266,7 +266,12 @@ fn lower_health_check(
     path: &FieldPath,
 ) -> Result<(Option<StreamAddress>, String, bool), ConfigError> {
     let HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = config;
-    let own = address.map(|address| target_of(address, false, &path.field("address"))).transpose()?;
+    let own = address.map(|address| target_of(address, false, &path.field("address"))).transpose();
+    // No name can be given here, whatever the cluster's type.
+    let own = own.map_err(|error| ConfigError {
+        reason: error.reason.replace(&format!(". {USE_DNS}"), ""),
+        ..error
+    })?;
     let as_address = |target: &EndpointTarget| match target {
         EndpointTarget::Address(address) => Some(address.clone()),
         EndpointTarget::Name(..) => None,

@@ -38,11 +38,14 @@ pub(crate) fn preconnect(
 }
 
 /// `per_host_thresholds.max_connections` by priority; the first entry of a priority counts, as in Envoy.
+///
+/// # Errors
+/// A limit of another kind.
 pub(crate) fn max_per_host(
     message: Option<&CircuitBreakers>,
     path: &FieldPath,
     notes: &mut Notes,
-) -> [u64; 2] {
+) -> Result<[u64; 2], ConfigError> {
     let mut limits = [None; 2];
     let thresholds = message.map_or(&[][..], |message| &message.per_host_thresholds);
     for (index, thresholds) in thresholds.iter().enumerate() {
@@ -62,19 +65,24 @@ pub(crate) fn max_per_host(
             ("max_requests", max_requests.is_some()),
             ("max_retries", max_retries.is_some()),
             ("retry_budget", retry_budget.is_some()),
-            ("track_remaining", *track_remaining),
             ("max_connection_pools", max_connection_pools.is_some()),
         ] {
             if is_set {
-                notes.warn(path.field(field), "Envoy has no such limit for hosts either");
+                return Err(ConfigError::new(path.field(field), "Unsupported field in per_host_thresholds"));
             }
+        }
+        if *track_remaining {
+            notes.warn(
+                path.field("track_remaining"),
+                "without effect: Envoy counts what remains for clusters only",
+            );
         }
         let limit = usize::try_from(*priority).ok().and_then(|priority| limits.get_mut(priority));
         if let Some(limit @ None) = limit {
             *limit = Some(max_connections.map_or(u64::MAX, |max| max.value.into()));
         }
     }
-    limits.map(|limit| limit.unwrap_or(u64::MAX))
+    Ok(limits.map(|limit| limit.unwrap_or(u64::MAX)))
 }
 
 /// `happy_eyeballs_config`.

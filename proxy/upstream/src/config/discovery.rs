@@ -289,7 +289,6 @@ fn lower_dns(
 
 fn check_logical(assignment: &Assignment, path: &FieldPath) -> Result<(), ConfigError> {
     match &*assignment.groups {
-        [] => Err(ConfigError::new(path.clone(), "LOGICAL_DNS clusters must have a single host")),
         [group] if group.endpoints.len() == 1 => Ok(()),
         _ => {
             let reason =

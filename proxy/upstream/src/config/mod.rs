@@ -194,13 +194,20 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
                       stay";
         notes.warn(path.field("close_connections_on_host_health_failure"), reason);
     }
+    let use_downstream_protocol =
+        protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32;
+    if http_protocol_options.is_some() && http2_protocol_options.is_some() && !use_downstream_protocol {
+        let reason = "cluster: Both HTTP1 and HTTP2 options may only be configured with non-default \
+                      'protocol_selection' values";
+        return Err(ConfigError::new(path.clone(), reason));
+    }
     let legacy = LegacyHttpFields {
         max_requests_per_connection,
         upstream: upstream_http_protocol_options,
         common: common_http_protocol_options,
         http1: http_protocol_options,
         http2: http2_protocol_options,
-        use_downstream_protocol: protocol_selection == ClusterProtocolSelection::UseDownstreamProtocol as i32,
+        use_downstream_protocol,
     };
     // A proxy to any host checks that it reached the one that was named, unless it is told how.
     let checks_by_default = typed_extension_protocol_options.is_empty()
@@ -253,7 +260,7 @@ fn lower(cluster: Cluster, path: &FieldPath, notes: &mut Notes) -> Result<Cluste
         predictive_ratio,
         preconnect_hosts,
         pool_per_client: connection_pool_per_downstream_connection,
-        max_per_host: connections::max_per_host(circuit_breakers.as_ref(), &breakers_path, notes),
+        max_per_host: connections::max_per_host(circuit_breakers.as_ref(), &breakers_path, notes)?,
         families,
         socket_options: socket_options.into(),
     };

@@ -79,7 +79,7 @@ fn refusals_use_envoy_s_words() {
         ),
         (
             "{name: a, type: LOGICAL_DNS}".to_owned(),
-            "load_assignment: LOGICAL_DNS clusters must have a single host",
+            "load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint",
         ),
         (
             "{name: a, type: ORIGINAL_DST}".to_owned(),

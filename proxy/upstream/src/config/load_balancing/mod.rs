@@ -232,14 +232,12 @@ fn slow_start(
 ) -> Result<Option<SlowStart>, ConfigError> {
     let SlowStartFields { window, aggression, min_weight_percent } = fields;
     let window = duration(window, || path.field("slow_start_window"))?.unwrap_or_default();
-    let aggression =
-        aggression.map_or(1.0, |value| runtime_double(value, path.field("aggression"), notes)).max(0.0);
+    let aggression = aggression.map_or(1.0, |value| runtime_double(value, path.field("aggression"), notes));
+    // As in Envoy, what cannot be is what it is without being told.
+    let aggression = if aggression > 0.0 { aggression } else { 1.0 };
     let min_weight = match min_weight_percent {
         Some(value) => percent(value, &path.field("min_weight_percent"))? / 100.0,
         None => 0.1,
     };
-    if aggression == 0.0 {
-        return Err(ConfigError::new(path.field("aggression"), "value must be greater than 0"));
-    }
     Ok((!window.is_zero()).then_some(SlowStart { window, aggression, min_weight }))
 }
