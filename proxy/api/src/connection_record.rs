@@ -67,6 +67,8 @@ pub struct ConnectionRecord {
     pub proxy_extensions: Option<Vec<Tlv>>,
     /// A network filter in front of the terminal one ended the connection.
     pub ended_by_filter: bool,
+    /// The proxy closed the connection while requests were under way on it, with its filter chain, its listener or the process.
+    pub cut_off: bool,
     /// What is left to do once the listener has logged the connection; none where it logs nothing.
     pub after_log: Option<AfterLog>,
 }

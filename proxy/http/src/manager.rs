@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dhow_http::HeaderMap;
 use dhow_proto::envoy::config::core::v3::Metadata;
-use dhow_proxy_api::{Clusters, ConnectionInfo, DrainState, HostResolution, Membership};
+use dhow_proxy_api::{Clusters, ConnectionInfo, Details, DrainState, HostResolution, Membership};
 use dhow_proxy_runtime::{LoadShedPoint, Worker, overload};
 use dhow_proxy_upstream::{Resolution, WorkerClusters};
 use dhow_routing::{RouteTable, SelectedRoute};
@@ -139,6 +139,17 @@ impl Manager {
         if chains.len() < POOLED_CHAINS {
             chains.push(chain);
         }
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%` of streams that were cut off because the proxy closed their connection; none where it did not.
+    pub(crate) fn cut_off_details(&self, connection: &ConnectionInfo) -> Option<Details> {
+        let record = connection.record()?;
+        let record = record.borrow();
+        record.cut_off.then(|| {
+            let reason = record.local_close_reason.as_deref();
+            let reason = reason.unwrap_or_else(|| self.draining.close_reason());
+            format!("downstream_local_disconnect({reason})").into()
+        })
     }
 }
 

@@ -173,6 +173,9 @@ impl Drop for ActiveConnection {
             Side::Remote => stats.downstream_cx_destroy_remote().inc(),
         }
         let cut_off = cut_off.map(|side| if by_filter { Side::Local } else { side });
+        // Envoy takes what it closes itself for something that the client did.
+        let cut_off_here = self.info.record().is_some_and(|record| record.borrow().cut_off);
+        let cut_off = cut_off.or(cut_off_here.then_some(Side::Remote));
         if let Some(side) = cut_off {
             stats.downstream_cx_destroy_active_rq().inc();
             match side {

@@ -15,7 +15,7 @@ use dhow_http::h1::{
 };
 use dhow_http::{ByteMeter, HeaderMap, KnownHeader};
 use dhow_proxy_access_log::Logged;
-use dhow_proxy_api::{ConnectionInfo, LocalReply, Protocol, StreamFormat, StreamInfo};
+use dhow_proxy_api::{ConnectionInfo, Details, LocalReply, Protocol, StreamFormat, StreamInfo};
 use dhow_proxy_runtime::{DeadlineTimer, LoadShedPoint, clock};
 
 use crate::config::Timeouts;
@@ -114,7 +114,7 @@ pub(super) async fn serve(
         Last::Closed(end) => {
             if end.cut_off.is_some() {
                 down.wire().meter_request(0);
-                abandoned_head(manager, info, down.wire().meter.clone());
+                abandoned_head(manager, info, down.wire().meter.clone(), None);
             }
             return end;
         }
@@ -250,17 +250,35 @@ struct PartialHead {
     begun: Instant,
 }
 
+/// A head that is awaited. One that is cut off with its connection, by the proxy, was a request.
+struct AwaitedHead<'a> {
+    manager: &'a Manager,
+    info: &'a Rc<ConnectionInfo>,
+    partial: Option<Box<PartialHead>>,
+}
+
+impl Drop for AwaitedHead<'_> {
+    fn drop(&mut self) {
+        if self.partial.is_some() {
+            self.info.record_mut().borrow_mut().cut_off = true;
+            let details = self.manager.cut_off_details(self.info);
+            abandoned_head(self.manager, self.info, None, details);
+        }
+    }
+}
+
 /// Waits for the next request head. Nothing is held while the connection is idle but its socket.
 async fn await_request(
     manager: &Rc<Manager>,
-    info: &ConnectionInfo,
+    info: &Rc<ConnectionInfo>,
     down: &mut H1Downstream,
     timer: &mut DeadlineTimer,
     aging: &mut Aging,
 ) -> Awaited {
     let timeouts = &manager.config.timeouts;
     let idle_since = clock::now();
-    let mut partial: Option<Box<PartialHead>> = None;
+    let mut waiting = AwaitedHead { manager, info, partial: None };
+    let partial = &mut waiting.partial;
     down.wire().expect_quiet();
     poll_fn(|cx| {
         loop {
@@ -268,9 +286,11 @@ async fn await_request(
             if !wire.read.is_empty() {
                 // The point is named after HTTP/2 alone, and is for all connections.
                 if manager.sheds(LoadShedPoint::Http2GoAwayAndClose, info) {
+                    *partial = None;
                     return Poll::Ready(Awaited::Nothing(Last::Drained));
                 }
                 if manager.sheds(LoadShedPoint::Http1Dispatch, info) {
+                    *partial = None;
                     return Poll::Ready(Awaited::Nothing(Last::Shed));
                 }
                 let (mut head, mut progress, begun) = match partial.take() {
@@ -293,7 +313,7 @@ async fn await_request(
                     }
                     Ok(Parsed::Partial) => {
                         let begun = begun.unwrap_or_else(clock::now);
-                        partial = Some(Box::new(PartialHead { head, progress, begun }));
+                        *partial = Some(Box::new(PartialHead { head, progress, begun }));
                     }
                     Err(error) => return Poll::Ready(Awaited::Nothing(Last::Refused(error))),
                 }
@@ -301,7 +321,7 @@ async fn await_request(
             match wire.poll_fill(cx) {
                 Poll::Ready(Ok(count)) if count > 0 => continue,
                 Poll::Ready(_) => {
-                    let end = End::REMOTE.cutting_off(partial.is_some());
+                    let end = End::REMOTE.cutting_off(partial.take().is_some());
                     return Poll::Ready(Awaited::Nothing(Last::Closed(end)));
                 }
                 Poll::Pending => {}
@@ -309,7 +329,7 @@ async fn await_request(
             let idle = wire.read.is_empty();
             let head_limit =
                 partial.as_deref().and_then(|partial| HeadExpired::first(timeouts, partial.begun));
-            let deadline = match &partial {
+            let deadline = match partial {
                 Some(_) => head_limit.map(|(at, _)| at),
                 None => timeouts.idle.filter(|_| !aging.reached).map(|idle| idle_since + idle),
             };
@@ -321,7 +341,10 @@ async fn await_request(
                     }
                 }
                 Poll::Ready(Deadline::First) => match head_limit {
-                    Some((_, what)) => return Poll::Ready(Awaited::Nothing(Last::HeadExpired(what))),
+                    Some((_, what)) => {
+                        *partial = None;
+                        return Poll::Ready(Awaited::Nothing(Last::HeadExpired(what)));
+                    }
                     None => {
                         aging.drain_idle();
                         down.drain_from(aging.end, false);
@@ -467,8 +490,13 @@ async fn answer(
     let _ = poll_fn(|cx| down.wire().poll_flush(cx)).await;
 }
 
-/// Counts and logs a request whose client went away within its head.
-fn abandoned_head(manager: &Manager, connection: &Rc<ConnectionInfo>, bytes: Option<Arc<ByteMeter>>) {
+/// Counts and logs a request whose client went away within its head, or that was cut off there, as `details` say.
+fn abandoned_head(
+    manager: &Manager,
+    connection: &Rc<ConnectionInfo>,
+    bytes: Option<Arc<ByteMeter>>,
+    details: Option<Details>,
+) {
     let stats = &manager.stats.manager;
     stats.downstream_rq_total().inc();
     stats.downstream_rq_http1_total().inc();
@@ -477,7 +505,7 @@ fn abandoned_head(manager: &Manager, connection: &Rc<ConnectionInfo>, bytes: Opt
     let mut info = StreamInfo::new(connection.clone(), Some(Protocol::Http11), now, manager.worker.random());
     info.count_bytes(bytes);
     info.flag(ResponseFlag::DownstreamConnectionTermination);
-    info.details = Some("downstream_remote_disconnect".into());
+    info.details = details.or(Some("downstream_remote_disconnect".into()));
     info.end = Some(now);
     let context = StreamFormat::new(&info);
     for log in &manager.config.access_logs {

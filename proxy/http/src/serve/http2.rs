@@ -62,6 +62,7 @@ pub(super) async fn serve(
         draining: false,
         given_up: false,
         cut_off: false,
+        ended: false,
         streams: Rc::new(Streams::new(clock::now())),
         max_duration,
         requests: 0,
@@ -114,6 +115,7 @@ pub(super) async fn serve(
                     Over::Ended => End::REMOTE,
                 };
                 server.shut_down().await;
+                server.ended = true;
                 family.set(server.streams.family.get());
                 return End { cut_off: cut_off.then_some(cut_off_by), ..end };
             }
@@ -143,11 +145,22 @@ struct Server {
     given_up: bool,
     /// The connection ends because of a stream that was refused.
     cut_off: bool,
+    /// The connection came to its end.
+    ended: bool,
     streams: Rc<Streams>,
     max_duration: Option<Instant>,
     requests: u32,
     /// Number of the last stream that was not given up.
     last_served: u32,
+}
+
+impl Drop for Server {
+    /// A connection that is closed in the middle cuts its streams off, which then have to say why.
+    fn drop(&mut self) {
+        if !self.ended && self.streams.active.get() > 0 {
+            self.info.record_mut().borrow_mut().cut_off = true;
+        }
+    }
 }
 
 impl Server {

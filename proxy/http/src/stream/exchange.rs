@@ -390,7 +390,11 @@ impl Exchange {
             self.info.details = Some(details.clone());
         } else if reset.kind == ResetKind::ConnectionTermination {
             self.info.flag(ResponseFlag::DownstreamConnectionTermination);
-            self.info.details = Some("downstream_remote_disconnect".into());
+            self.info.details = Some(
+                self.manager
+                    .cut_off_details(&self.info.connection)
+                    .unwrap_or("downstream_remote_disconnect".into()),
+            );
         } else {
             let (flag, details) = match reset.kind {
                 // Nothing is said of a client that takes nothing amiss.
@@ -405,6 +409,16 @@ impl Exchange {
             self.info.details = Some(reset.transport.clone().unwrap_or(details.into()));
         }
         Ending::Gone
+    }
+
+    /// Ends a stream in the middle of whatever it does, because the proxy closes its connection.
+    #[cold]
+    fn cut_off(&mut self) {
+        self.info.connection.record_mut().borrow_mut().cut_off = true;
+        self.manager.stats.manager.downstream_rq_rx_reset().inc();
+        self.info.flag(ResponseFlag::DownstreamConnectionTermination);
+        self.info.details = self.manager.cut_off_details(&self.info.connection);
+        self.complete();
     }
 
     async fn expired<D: Downstream>(
@@ -513,19 +527,22 @@ pub(crate) fn is_grpc(request: &HeaderMap) -> bool {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let manager = self.manager.clone();
+        if self.info.end.is_none() {
+            // The stream was cut off: its connection was closed under it.
+            match std::thread::panicking() {
+                true => {
+                    // The task ends with its panic and nothing else does.
+                    manager.stats.manager.downstream_rq_active().dec();
+                    manager.stats.count_panic();
+                    tracing::error!("a stream of '{}' panicked", manager.config.stat_prefix);
+                }
+                false => self.cut_off(),
+            }
+        }
         manager.give_head(std::mem::take(&mut self.request));
         manager.give_head(std::mem::take(&mut self.response));
         let usual = self.filters.usual && !std::thread::panicking();
         manager.give_chain(std::mem::take(&mut self.filters.slots), usual);
-        if self.info.end.is_none() {
-            // The stream was cut off: its connection was closed under it.
-            manager.stats.manager.downstream_rq_active().dec();
-            if std::thread::panicking() {
-                // The task ends with its panic and nothing else does.
-                manager.stats.count_panic();
-                tracing::error!("a stream of '{}' panicked", manager.config.stat_prefix);
-            }
-        }
     }
 }
 
