@@ -269,6 +269,8 @@ fn version_line(program: &str) -> String {
 
 /// Reads the arguments. The error is how the process is to end at once.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Options, ExitCode> {
+    // As in Envoy, what comes behind `--` is nobody's.
+    let arguments = arguments.into_iter().take_while(|argument| argument != "--");
     let arguments = std::iter::once(OsString::from("dhow-proxy")).chain(arguments);
     let mut options = match Options::try_parse_from(arguments) {
         Ok(options) => options,
@@ -387,6 +389,11 @@ mod tests {
         assert_eq!(options.mode, Mode::InitOnly);
         assert_eq!(options.workers(), 3);
         assert_eq!(options.drain_time_s, 5);
+    }
+
+    #[test]
+    fn what_is_behind_two_dashes_is_not_read() {
+        assert_eq!(parse_words(&["--concurrency", "2", "--", "--nope", "rest"]).unwrap().workers(), 2);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-use crate::cli::Options;
+use crate::cli::{Mode, Options};
 use crate::log_pattern::{self, Line, LogPattern};
 
 /// Envoy's names of components, in the order in which it lists them. Levels of those that have no counterpart here are accepted and do
@@ -126,13 +126,14 @@ pub(crate) fn start(options: &Options) -> Result<(), String> {
     let pattern = options.log_format.as_deref().unwrap_or(log_pattern::DEFAULT);
     set_pattern(LogPattern::compile(pattern, options.log_format_escaped));
     let output = match &options.log_path {
-        None => Output::Stderr,
-        Some(path) => {
+        Some(path) if options.mode != Mode::Validate => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            let file =
-                file.map_err(|error| format!("error initializing log file {}: {error}", path.display()))?;
+            let file = file.map_err(|error| {
+                format!("Failed to open log-file '{}'. e.what(): {error}", path.display())
+            })?;
             Output::File(Mutex::new(file))
         }
+        _ => Output::Stderr,
     };
     let lines = EnvoyLines { output };
     tracing_subscriber::registry().with(targets).with(lines).try_init().map_err(|error| error.to_string())
@@ -157,10 +158,11 @@ static STATE: OnceLock<Mutex<LogState>> = OnceLock::new();
 /// The level of every component, by the command line.
 fn initial_levels(options: &Options, default: LogLevel) -> Result<Vec<(&'static str, LogLevel)>, String> {
     let mut levels: Vec<_> = COMPONENTS.iter().map(|name| (*name, default)).collect();
-    for pair in options.component_log_level.split(',').filter(|pair| !pair.is_empty()) {
-        let (name, wanted) = pair.split_once(':').ok_or_else(|| {
-            format!("error: component log level not correctly specified '{}'", options.component_log_level)
-        })?;
+    let given = Some(options.component_log_level.as_str()).filter(|given| !given.is_empty());
+    for pair in given.into_iter().flat_map(|given| given.split(',')) {
+        let (name, wanted) = pair
+            .split_once(':')
+            .ok_or_else(|| format!("error: component log level not correctly specified '{pair}'"))?;
         let wanted = level(wanted)?;
         match levels.iter_mut().find(|(component, _)| *component == name) {
             Some((_, level)) => *level = wanted,
