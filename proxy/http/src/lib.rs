@@ -24,6 +24,7 @@ mod scoped_routes;
 mod serve;
 mod stats;
 mod stream;
+mod traffic;
 mod tunnels;
 mod upgrade;
 mod upstream;

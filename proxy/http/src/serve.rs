@@ -14,6 +14,7 @@ use crate::config::CodecType;
 use crate::downstream::H1Downstream;
 use crate::manager::Manager;
 use crate::stats::ClientFamily;
+use crate::traffic::Traffic;
 use crate::wire::Wire;
 
 /// What every HTTP/2 client sends first.
@@ -37,7 +38,8 @@ pub(crate) async fn serve(manager: Rc<Manager>, connection: Connection) {
         sheds
     };
     // It stays in this place: an idle connection has the room of one, and none for HTTP/2.
-    let wire = Wire::new(transport, manager.worker.buffers().clone(), info.buffer_limit);
+    let traffic = Traffic::of_clients(&manager.stats.manager);
+    let wire = Wire::new(transport, manager.worker.buffers().clone(), info.buffer_limit, traffic);
     let mut down = H1Downstream::new(wire, manager.config.http1_keys, manager.config.http1_trailers);
     let sniffed = match codec {
         CodecType::Http1 => Sniffed::Http1,

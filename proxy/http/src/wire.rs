@@ -15,6 +15,7 @@ use dhow_proxy_runtime::{BufferPool, ReadBuffer, clock, turn};
 
 use crate::body::{BodySource, BodyState};
 use crate::reset::{Reset, ResetKind};
+use crate::traffic::Traffic;
 use crate::watermarks::{Pressure, Watermarks};
 
 /// Body bytes up to this size are copied behind the head instead of being written from where they lie: the copy is
@@ -52,15 +53,15 @@ pub(crate) struct Wire {
     /// Nothing is expected to be there: whoever reads next asks the event loop first, which costs less than a buffer.
     quiet: bool,
     join: Join,
-    pub(crate) bytes_read: u64,
+    traffic: Traffic,
     pub(crate) bytes_written: u64,
     /// Counts the bytes of the message under way, where a format asks for them.
     pub(crate) meter: Option<Arc<ByteMeter>>,
 }
 
 impl Wire {
-    /// A connection on which up to `limit` bytes wait for a peer that is slow to read.
-    pub(crate) fn new(transport: Transport, pool: Rc<BufferPool>, limit: u32) -> Self {
+    /// A connection on which up to `limit` bytes wait for a peer that is slow to read, and whose bytes are counted.
+    pub(crate) fn new(transport: Transport, pool: Rc<BufferPool>, limit: u32, traffic: Traffic) -> Self {
         Self {
             transport,
             read: ReadBuffer::new(pool.clone()),
@@ -76,7 +77,7 @@ impl Wire {
             ended: false,
             quiet: false,
             join: Join::No,
-            bytes_read: 0,
+            traffic,
             bytes_written: 0,
             meter: None,
         }
@@ -107,7 +108,7 @@ impl Wire {
             Poll::Ready(Ok(count)) => {
                 clock::forget();
                 self.read.advance(count);
-                self.bytes_read += count as u64;
+                self.traffic.received.add(count as u64);
                 if let Some(meter) = &self.meter {
                     meter.add(ByteKind::Wire, ByteDirection::Received, count);
                 }
@@ -275,6 +276,7 @@ impl Wire {
 
     fn count_written(&mut self, count: usize) {
         self.bytes_written += count as u64;
+        self.traffic.sent.add(count as u64);
         if let Some(meter) = &self.meter {
             meter.add(ByteKind::Wire, ByteDirection::Sent, count);
         }

@@ -259,8 +259,11 @@ fn count_bytes(
         return false;
     }
     handler.stats.downstream_cx_rx_bytes_total().add(from_client);
-    cluster.upstream_cx_tx_bytes_total().add(to_host);
-    cluster.upstream_cx_rx_bytes_total().add(from_host);
+    // The connection of a tunnel counts its own, what is around the bytes among them.
+    if !matches!(upstream, Upstream::Tunnel(_)) {
+        cluster.upstream_cx_tx_bytes_total().add(to_host);
+        cluster.upstream_cx_rx_bytes_total().add(from_host);
+    }
     handler.stats.downstream_cx_tx_bytes_total().add(to_client);
     true
 }

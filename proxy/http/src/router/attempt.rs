@@ -225,13 +225,6 @@ impl RequestGuard {
         self.cluster.note_result(&self.host, HostResult::ConnectFailed);
     }
 
-    /// Counts what was received from the host and sent to it, on the cluster that the host is of.
-    pub(super) fn count_bytes(&self, received: u64, sent: u64) {
-        let stats = &self.cluster.info().stats;
-        stats.upstream_cx_rx_bytes_total().add(received);
-        stats.upstream_cx_tx_bytes_total().add(sent);
-    }
-
     /// There is a connection for the attempt.
     pub(super) fn on_connected(&self) {
         self.cluster.note_result(&self.host, HostResult::Connected);

@@ -279,7 +279,6 @@ impl Exchange {
         };
         self.log_attempt_end(forwarding, status, broken);
         let cluster = &forwarding.cluster.info().stats;
-        guard.count_bytes(self.info.bytes_sent, self.info.bytes_received);
         if let Err(interruption) = &result {
             guard.count_end(&upstream, interruption);
         }

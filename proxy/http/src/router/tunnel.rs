@@ -15,6 +15,7 @@ use crate::body::{BodySource, BodyState};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
 use crate::stream::{Direction, Exchange, Interruption};
+use crate::traffic::Traffic;
 use crate::upstream::{Tunnel, UpstreamStream, connect_failure};
 use crate::wire::Wire;
 
@@ -64,7 +65,9 @@ impl Exchange {
         });
         let connection = connected.await?;
         let limit = cluster.info().per_connection_buffer_limit;
-        let wire = Wire::new(connection.transport, self.manager.worker.buffers().clone(), limit);
+        let traffic = Traffic::of_hosts(&cluster.info().stats);
+        let buffers = self.manager.worker.buffers().clone();
+        let wire = Wire::new(connection.transport, buffers, limit, traffic);
         let greeting = self.tunnel_greeting();
         Ok(UpstreamStream::Tunnel(Box::new(Tunnel::new(wire, connection.guard, &greeting))))
     }

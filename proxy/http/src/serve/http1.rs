@@ -83,7 +83,6 @@ pub(super) async fn serve(
             Awaited::Nothing(last) => break last,
         };
         let ending = exchange.await;
-        count_bytes(manager, down);
         aging.on_time(clock::now());
         if down.drains() {
             aging.drain();
@@ -566,13 +565,6 @@ fn poll_ended(cx: &mut Context<'_>, wire: &mut Wire) -> Poll<()> {
             Poll::Pending => return Poll::Pending,
         }
     }
-}
-
-fn count_bytes(manager: &Manager, down: &mut H1Downstream) {
-    let wire = down.wire();
-    let stats = &manager.stats.manager;
-    stats.downstream_cx_rx_bytes_total().add(std::mem::take(&mut wire.bytes_read));
-    stats.downstream_cx_tx_bytes_total().add(std::mem::take(&mut wire.bytes_written));
 }
 
 struct Http1Gauge(Rc<Manager>);

@@ -26,6 +26,7 @@ use crate::keepalive::Keepalive;
 use crate::manager::Manager;
 use crate::stats::ClientFamily;
 use crate::stream::Exchange;
+use crate::traffic::{CountedTransport, Traffic};
 use crate::upgrade;
 
 use super::{End, Side};
@@ -40,7 +41,8 @@ pub(super) async fn serve(
 ) -> End {
     let stats = &manager.stats.manager;
     let _counted = Counted::new(&manager, &info);
-    let io = Rewound { read, at: 0, transport };
+    let traffic = Traffic::of_clients(&manager.stats.manager);
+    let io = Rewound { read, at: 0, transport: CountedTransport::new(transport, traffic) };
     let settings = manager.config.http2.clone().with_buffer_limit(info.buffer_limit);
     let mut connection = match ServerConnection::handshake(io, &settings).await {
         Ok(connection) => connection,
@@ -494,7 +496,7 @@ impl Drop for Counted {
 struct Rewound {
     read: Vec<u8>,
     at: usize,
-    transport: Transport,
+    transport: CountedTransport,
 }
 
 impl AsyncRead for Rewound {

@@ -20,6 +20,7 @@ use dhow_proxy_upstream::{ClosedBy, ClusterInfo, ConnectionGuard, Http2Options};
 
 use crate::keepalive::Keepalive;
 use crate::reset::{Reset, ResetKind};
+use crate::traffic::{CountedTransport, Traffic};
 
 /// A connection that streams can be opened on.
 pub(crate) struct H2Connection {
@@ -64,6 +65,7 @@ impl H2Connection {
         on_end: impl FnOnce() + 'static,
     ) -> Result<Rc<Self>, Reset> {
         let settings = settings(options).with_buffer_limit(cluster.per_connection_buffer_limit);
+        let transport = CountedTransport::new(transport, Traffic::of_hosts(&cluster.stats));
         let (sender, mut connection) = h2::connect(transport, &settings)
             .await
             .map_err(|error| Reset::with_transport(ResetKind::RemoteConnectionFailure, error.to_string()))?;
@@ -174,7 +176,7 @@ enum End {
 
 /// Moves the frames of a connection, and asks now and then whether the host is still there.
 struct Driver {
-    connection: ClientConnection<Transport>,
+    connection: ClientConnection<CountedTransport>,
     keepalive: Option<Keepalive>,
     timer: DeadlineTimer,
     cluster: Arc<ClusterInfo>,

@@ -28,6 +28,7 @@ use super::loan::{PendingGuard, PooledH1};
 use super::pools::{PoolKey, connect_failure};
 use super::preconnect::{CONNECTIONS_AT_ONCE, Load};
 use crate::reset::{Reset, ResetKind};
+use crate::traffic::Traffic;
 use crate::wire::Wire;
 
 /// Idle timeouts below this are kept to the millisecond, others to the second of the sweep.
@@ -360,7 +361,9 @@ impl HostPool {
             return;
         }
         self.connecting.set(self.connecting.get() - 1);
-        let wire = Wire::new(transport, self.worker.buffers().clone(), self.info.per_connection_buffer_limit);
+        let traffic = Traffic::of_hosts(&self.info.stats);
+        let limit = self.info.per_connection_buffer_limit;
+        let wire = Wire::new(transport, self.worker.buffers().clone(), limit, traffic);
         let settings = H1Settings::of(&self.info.http);
         self.put(Box::new(H1Upstream::new(wire, guard, settings, expired)));
     }
