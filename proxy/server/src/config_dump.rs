@@ -1,18 +1,21 @@
 //! The parts of `/config_dump`, and `/certs`.
 
+use dhow_net::StreamAddress;
 use dhow_proto::envoy::admin::v3 as pb;
 use dhow_proto::envoy::config::bootstrap::v3::Bootstrap;
 use dhow_proto::envoy::config::cluster::v3::Cluster;
-use dhow_proto::envoy::config::core::v3::Locality;
+use dhow_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use dhow_proto::envoy::config::core::v3::{Locality, Metadata};
 use dhow_proto::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
+    endpoint::HealthCheckConfig, lb_endpoint,
 };
 use dhow_proto::envoy::config::listener::v3::Listener;
 use dhow_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use dhow_proto::google::protobuf::{Timestamp, UInt32Value};
 use dhow_proto::{Message, Name, any};
 use dhow_proxy_listener::Origin as ListenerOrigin;
-use dhow_proxy_upstream::{ClusterDescription, Health, Origin as ClusterOrigin};
+use dhow_proxy_upstream::{ClusterDescription, Health, Host, Origin as ClusterOrigin};
 use dhow_tls::{ListedCertificate, ListedContext, days_until};
 
 use crate::admin_state::{address_message, timestamp};
@@ -77,7 +80,19 @@ pub(crate) fn endpoints(configuration: &Configuration) -> pb::EndpointsConfigDum
 /// The hosts of a cluster as an assignment: one group per priority and locality, in order of the hosts.
 fn assignment(cluster: &ClusterDescription) -> ClusterLoadAssignment {
     let mut groups: Vec<LocalityLbEndpoints> = Vec::new();
-    for host in cluster.cluster.hosts().hosts() {
+    let hosts = cluster.cluster.hosts();
+    // Envoy gives hosts behind names metadata of their own, also when they have none.
+    let resolved = Cluster::decode(cluster.message.clone()).is_ok_and(|message| {
+        message.cluster_discovery_type.is_some_and(|found| match found {
+            ClusterDiscoveryType::Type(found) => {
+                [DiscoveryType::StrictDns as i32, DiscoveryType::LogicalDns as i32].contains(&found)
+            }
+            ClusterDiscoveryType::ClusterType(found) => {
+                found.typed_config.is_some_and(|config| config.type_url.ends_with(".DnsCluster"))
+            }
+        })
+    });
+    for host in hosts.hosts() {
         let of_host = host.locality();
         let locality = Locality {
             region: of_host.region.clone(),
@@ -88,13 +103,16 @@ fn assignment(cluster: &ClusterDescription) -> ClusterLoadAssignment {
             group.priority == host.priority() && group.locality.as_ref() == Some(&locality)
         });
         let at = group.unwrap_or_else(|| {
+            let weight = hosts.locality_weight(host.priority(), of_host);
             groups.push(LocalityLbEndpoints {
                 locality: Some(locality),
                 priority: host.priority(),
+                load_balancing_weight: Some(UInt32Value { value: weight }),
                 ..Default::default()
             });
             groups.len() - 1
         });
+        let metadata = &host.metadata().endpoint;
         groups[at].lb_endpoints.push(LbEndpoint {
             health_status: match host.health() {
                 Health::Healthy => 1,
@@ -105,14 +123,30 @@ fn assignment(cluster: &ClusterDescription) -> ClusterLoadAssignment {
             host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
                 address: Some(address_message(host.address())),
                 hostname: host.hostname().to_owned(),
+                health_check_config: Some(check_config(host)),
                 ..Default::default()
             })),
-            ..Default::default()
+            metadata: (resolved || **metadata != Metadata::default()).then(|| (**metadata).clone()),
         });
     }
     let service = eds_service_name(&cluster.message);
     let cluster_name = if service.is_empty() { cluster.cluster.info().name.to_string() } else { service };
-    ClusterLoadAssignment { cluster_name, endpoints: groups, ..Default::default() }
+    let overprovisioning_factor = Some(UInt32Value { value: hosts.overprovisioning() });
+    let policy = Some(cluster_load_assignment::Policy { overprovisioning_factor, ..Default::default() });
+    ClusterLoadAssignment { cluster_name, endpoints: groups, policy, ..Default::default() }
+}
+
+/// Where and by which name a host is checked, as far as that is not where it is.
+fn check_config(host: &Host) -> HealthCheckConfig {
+    let port = match (host.address(), host.health_check_address()) {
+        (StreamAddress::Ip(own), StreamAddress::Ip(checked)) if own != checked => checked.port(),
+        _ => 0,
+    };
+    HealthCheckConfig {
+        port_value: port.into(),
+        hostname: host.health_check_hostname().to_owned(),
+        ..Default::default()
+    }
 }
 
 /// `ListenersConfigDump`.
