@@ -234,6 +234,12 @@ impl ManagedCluster {
                 group.endpoints.extend(addresses[..used].iter().map(|ip| AssignedEndpoint {
                     additional: others.clone(),
                     target: EndpointTarget::Address(StreamAddress::Ip((*ip, *port).into())),
+                    health_check_address: match endpoint.health_check_port {
+                        port @ 1.. if endpoint.health_check_address.is_none() => {
+                            Some(StreamAddress::Ip((*ip, port).into()))
+                        }
+                        _ => endpoint.health_check_address.clone(),
+                    },
                     hostname: if endpoint.hostname.is_empty() {
                         name.clone()
                     } else {

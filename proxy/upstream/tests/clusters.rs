@@ -212,7 +212,7 @@ fn names_are_resolved_and_a_failure_counts_as_an_answer() {
             let host =
                 cluster.choose_host(&LbContext::default()).unwrap_or_else(|| panic!("{name} has no host"));
             assert_eq!(host.address().to_string(), address, "{name}");
-            let hostname = if name == "literal" { "" } else { "localhost" };
+            let hostname = if name == "literal" { "127.0.0.9" } else { "localhost" };
             assert_eq!(host.hostname(), hostname, "{name}");
         }
         manager

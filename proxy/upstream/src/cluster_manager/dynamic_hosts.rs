@@ -25,7 +25,7 @@ pub(super) async fn resolve_on_request(
         tokio::select! {
             name = requests.recv() => match name {
                 Some(name) => {
-                    names.spawn(keep_resolved(inner.clone(), active.clone(), id, name));
+                    names.spawn_local(keep_resolved(inner.clone(), active.clone(), id, name));
                 }
                 None => return,
             },

@@ -63,7 +63,8 @@ impl ClusterManager {
             deliver_later: {
                 let this = this.clone();
                 DeliverLater(Arc::new(move |name, id, after| {
-                    tokio::spawn(tasks::deliver_later(this.clone(), name, id, after)).abort_handle()
+                    tokio::task::spawn_local(tasks::deliver_later(this.clone(), name, id, after))
+                        .abort_handle()
                 }))
             },
             outlier_events: Mutex::default(),

@@ -127,7 +127,7 @@ impl Inner {
         state.each_of_service(service, |cluster| cluster.info().stats.assignment_timeout_received().inc());
         if self.discovers {
             let task = tasks::expire_assignment(self.this.clone(), service.to_owned(), after);
-            state.staleness.insert(service.to_owned(), tokio::spawn(task).abort_handle());
+            state.staleness.insert(service.to_owned(), tokio::task::spawn_local(task).abort_handle());
         }
     }
 
@@ -260,13 +260,13 @@ impl Inner {
                     name,
                     (**dns).clone(),
                 );
-                managed.tasks.push(tokio::spawn(task).abort_handle());
+                managed.tasks.push(tokio::task::spawn_local(task).abort_handle());
             }
         }
         if let Some(requests) = managed.active.dns_cache().and_then(|cache| cache.take_requests()) {
             let (weak, active) = (Arc::downgrade(inner), managed.active.clone());
             let task = dynamic_hosts::resolve_on_request(weak, active, managed.id, requests);
-            managed.tasks.push(tokio::spawn(task).abort_handle());
+            managed.tasks.push(tokio::task::spawn_local(task).abort_handle());
         }
         if let Discovery::OriginalDst(interval) = &managed.discovery {
             let task = tasks::follow_original_hosts(
@@ -275,7 +275,7 @@ impl Inner {
                 managed.id,
                 (*interval).max(Duration::from_millis(1)),
             );
-            managed.tasks.push(tokio::spawn(task).abort_handle());
+            managed.tasks.push(tokio::task::spawn_local(task).abort_handle());
         }
         let (weak, name, id) = (Arc::downgrade(inner), managed.info().name.clone(), managed.id);
         let on_checked = move |host: &Arc<Host>, healthy: bool| {
@@ -297,7 +297,7 @@ impl Inner {
                 managed.id,
                 interval,
             );
-            managed.tasks.push(tokio::spawn(task).abort_handle());
+            managed.tasks.push(tokio::task::spawn_local(task).abort_handle());
         }
     }
 
@@ -318,7 +318,7 @@ impl Inner {
     pub(super) fn follow_reports(inner: &Arc<Self>, state: &mut State) {
         if let Some(mut reports) = state.reports.take() {
             let inner = Arc::downgrade(inner);
-            tokio::spawn(async move {
+            tokio::task::spawn_local(async move {
                 while let Some(report) = reports.recv().await {
                     let Some(inner) = inner.upgrade() else {
                         return;

@@ -65,6 +65,8 @@ pub(crate) struct AssignedEndpoint {
     pub(crate) metadata: Arc<HostMetadata>,
     pub(crate) health: HealthFlags,
     pub(crate) health_check_address: Option<StreamAddress>,
+    /// Port of health checks of the addresses behind a name, 0 for that of `target`.
+    pub(crate) health_check_port: u16,
     pub(crate) health_check_hostname: String,
     pub(crate) health_check_disabled: bool,
     /// `additional_addresses`, tried when `target` does not answer.
@@ -80,7 +82,7 @@ pub(crate) enum EndpointTarget {
     Name(String, u16),
 }
 
-/// Reads an assignment. Names are accepted when `names` is set (DNS clusters).
+/// Reads an assignment. What is in it are names when `names` is set (DNS clusters).
 pub(crate) fn lower(
     assignment: ClusterLoadAssignment,
     names: bool,
@@ -252,19 +254,28 @@ impl GroupReader<'_> {
             weight: number(load_balancing_weight).unwrap_or(1).max(1),
             metadata: HostMetadata::of_endpoint(metadata),
             health: health_flags(health_status),
-            health_check_address: health_check.0,
-            health_check_hostname: health_check.1,
-            health_check_disabled: health_check.2,
+            health_check_address: health_check.address,
+            health_check_port: health_check.port,
+            health_check_hostname: health_check.hostname,
+            health_check_disabled: health_check.disabled,
             additional,
         })
     }
+}
+
+/// `HealthCheckConfig`.
+struct CheckedAt {
+    address: Option<StreamAddress>,
+    port: u16,
+    hostname: String,
+    disabled: bool,
 }
 
 fn lower_health_check(
     config: HealthCheckConfig,
     target: &EndpointTarget,
     path: &FieldPath,
-) -> Result<(Option<StreamAddress>, String, bool), ConfigError> {
+) -> Result<CheckedAt, ConfigError> {
     let HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = config;
     let own = address.map(|address| target_of(address, false, &path.field("address"))).transpose();
     // No name can be given here, whatever the cluster's type.
@@ -292,7 +303,7 @@ fn lower_health_check(
         }
         (None, _) => None,
     };
-    Ok((address, hostname, disable_active_health_check))
+    Ok(CheckedAt { address, port, hostname, disabled: disable_active_health_check })
 }
 
 fn health_flags(status: i32) -> HealthFlags {
@@ -359,9 +370,12 @@ fn socket_target(
         }
         None => 0,
     };
+    // An address is a name too, which resolves to itself; but no answer has the scope of one.
+    if names && !address.contains('%') {
+        return Ok(EndpointTarget::Name(address, port));
+    }
     match numeric_address(&address, port) {
         Some(address) => Ok(EndpointTarget::Address(StreamAddress::Ip(address))),
-        None if names => Ok(EndpointTarget::Name(address, port)),
         None => {
             let reason = format!("malformed IP address: {address}. {USE_DNS}");
             Err(ConfigError::new(path.field("address"), reason))

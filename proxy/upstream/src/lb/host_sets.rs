@@ -226,6 +226,13 @@ impl PrioritySet {
         self.sets.iter().flat_map(|set| set.all.iter())
     }
 
+    /// `load_balancing_weight` of a locality at a priority level; 0 when it has none.
+    pub fn locality_weight(&self, priority: u32, locality: &Locality) -> u32 {
+        let set = self.sets.get(priority as usize);
+        let mut localities = set.into_iter().flat_map(|set| set.localities.iter());
+        localities.find(|one| *one.locality == *locality).map_or(0, |one| one.weight)
+    }
+
     /// `drop_overloads`: requests of a million to turn away before a host is chosen.
     pub fn drop_overload(&self) -> u32 {
         self.drop_overload
