@@ -2,7 +2,7 @@
 //! overshot by a few, as in Envoy.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -162,6 +162,8 @@ struct Limits {
     stats: TrafficStats,
     /// Where a priority has `track_remaining`.
     remaining: Option<Box<[Option<RemainingStats>; 2]>>,
+    /// A retry budget was asked, from when on `remaining_retries` says nothing.
+    budget_asked: [AtomicBool; 2],
     in_use: [[AtomicU32; 5]; 2],
     noted: [[AtomicU8; 5]; 2],
     /// Where a budget counts the requests of an interval.
@@ -218,6 +220,7 @@ impl CircuitBreakers {
         let limits = Limits {
             recent: counts_recent.then(Box::default),
             remaining: remaining.iter().any(Option::is_some).then(|| Box::new(remaining)),
+            budget_asked: Default::default(),
             stats: stats.clone(),
             in_use: Default::default(),
             noted: Default::default(),
@@ -339,6 +342,9 @@ impl Limits {
     }
 
     fn has_room(&self, priority: RoutingPriority, resource: Resource) -> bool {
+        if resource == Resource::Retries && self.remaining.is_some() {
+            self.clear_remaining_retries(priority);
+        }
         self.in_use(priority, resource) < self.max(priority, resource)
     }
 
@@ -366,7 +372,20 @@ impl Limits {
     /// The gauge of what is left, where it is kept.
     fn remaining(&self, priority: RoutingPriority, resource: Resource) -> Option<Gauge> {
         let stats = self.remaining.as_ref()?[priority as usize].as_ref()?;
-        Some(resource.remaining_gauge(stats))
+        let by_budget =
+            resource == Resource::Retries && self.thresholds[priority as usize].retry_budget.is_some();
+        (!by_budget).then(|| resource.remaining_gauge(stats))
+    }
+
+    /// With a retry budget the gauge says `max_retries` until the first retry, and zero from then on.
+    fn clear_remaining_retries(&self, priority: RoutingPriority) {
+        let thresholds = &self.thresholds[priority as usize];
+        let stats = self.remaining.as_ref().and_then(|stats| stats[priority as usize].as_ref());
+        if let (Some(stats), Some(_)) = (stats, thresholds.retry_budget)
+            && !self.budget_asked[priority as usize].swap(true, Ordering::Relaxed)
+        {
+            stats.remaining_retries().sub(thresholds.max_retries);
+        }
     }
 }
 

@@ -133,6 +133,10 @@ impl HashTable {
     /// The least and the greatest number of entries of any host: the gauges `ring_hash_lb.*_hashes_per_host` and
     /// `maglev_lb.*_entries_per_host`.
     pub fn entries_per_host(&self) -> (u64, u64) {
+        // Envoy has no table for a single host of Maglev.
+        if let (Entries::Maglev(_), [_]) = (&self.entries, &*self.hosts) {
+            return (1, 1);
+        }
         let mut counts = vec![0u64; self.hosts.len()];
         match &self.entries {
             Entries::Ring(points) => points.iter().for_each(|(_, host)| counts[*host as usize] += 1),

@@ -297,7 +297,7 @@ impl HostSet {
         }
     }
 
-    /// Hosts with their share of the table, summing up to 1.
+    /// Hosts with their share of the table, summing up to 1. Where localities count and none has a weight, there are none.
     fn table_weights(&self, panic: bool, locality_weighted: bool) -> Vec<(Arc<Host>, f64)> {
         let share = |hosts: &Hosts, of: f64, into: &mut Vec<(Arc<Host>, f64)>| {
             let sum: f64 = hosts.iter().map(|host| f64::from(host.weight())).sum();
@@ -305,7 +305,7 @@ impl HostSet {
         };
         let mut weights = Vec::new();
         let total: f64 = self.localities.iter().map(|locality| f64::from(locality.weight)).sum();
-        if !locality_weighted || total == 0.0 {
+        if !locality_weighted {
             share(if panic { &self.all } else { &self.healthy }, 1.0, &mut weights);
             return weights;
         }

@@ -138,7 +138,9 @@ impl ManagedCluster {
         stats.membership_healthy().set(sum(|set| set.healthy.len()));
         stats.membership_degraded().set(sum(|set| set.degraded.len()));
         stats.membership_excluded().set(sum(|set| set.excluded));
-        if let Some(table) = hosts.levels().first().and_then(|level| level.table.as_ref()) {
+        // Envoy builds the tables of all levels one after the other and writes down what each is like, if it has hosts.
+        let tables = || hosts.levels().iter().filter_map(|level| level.table.as_deref());
+        if let Some(table) = tables().rfind(|table| !table.is_empty()).or_else(|| tables().next()) {
             self.info().stats.describe_table(table);
         }
         hosts

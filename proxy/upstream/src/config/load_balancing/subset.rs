@@ -100,13 +100,26 @@ fn lower_fields(fields: Fields, flags: SubsetConfig, path: &FieldPath) -> Result
         .enumerate()
         .filter(|(_, selector)| !selector.keys.is_empty())
         .map(|(index, selector)| lower_selector(selector, &selectors_path.index(index)));
+    let mut selectors: Vec<SubsetSelector> = selectors.collect::<Result<_, _>>()?;
+    ignore_covered_fallbacks(&mut selectors);
     Ok(SubsetConfig {
         fallback,
         default_subset: default_subset.unwrap_or_default(),
-        selectors: selectors.collect::<Result<_, _>>()?,
+        selectors,
         fallback_list,
         ..flags
     })
+}
+
+/// Envoy files selectors by their keys in order, one key after the other, and finds the place of a selector taken when an
+/// earlier one begins with the same keys: its fallback is then the cluster's.
+fn ignore_covered_fallbacks(selectors: &mut [SubsetSelector]) {
+    for at in 1..selectors.len() {
+        let (earlier, rest) = selectors.split_at_mut(at);
+        if earlier.iter().any(|other| other.keys.starts_with(&rest[0].keys)) {
+            rest[0].fallback = None;
+        }
+    }
 }
 
 fn lower_selector(selector: LbSubsetSelector, path: &FieldPath) -> Result<SubsetSelector, ConfigError> {
