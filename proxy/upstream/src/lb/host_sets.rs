@@ -297,6 +297,11 @@ impl HostSet {
         }
     }
 
+    /// Number of localities that have hosts.
+    pub(super) fn spread(&self) -> usize {
+        self.localities.iter().filter(|locality| !locality.all.is_empty()).count()
+    }
+
     /// Hosts with their share of the table, summing up to 1. Where localities count and none has a weight, there are none.
     fn table_weights(&self, panic: bool, locality_weighted: bool) -> Vec<(Arc<Host>, f64)> {
         let share = |hosts: &Hosts, of: f64, into: &mut Vec<(Arc<Host>, f64)>| {

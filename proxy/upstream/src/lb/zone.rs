@@ -39,8 +39,10 @@ impl Default for ZoneAware {
 pub struct LocalCluster {
     /// Healthy hosts and their weights by locality, of the first priority.
     pub localities: Vec<(Locality, u64, u64)>,
-    /// Number of hosts, healthy or not.
-    pub total: usize,
+    /// Number of localities that have hosts, healthy or not.
+    pub spread: usize,
+    /// Whether this proxy's own locality is one of them.
+    pub has_own: bool,
     /// Percent of the hosts that count which are healthy or degraded.
     pub usable_percent: f64,
 }
@@ -62,9 +64,9 @@ pub enum ZoneRouting {
 /// Why requests are not routed by zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneObstacle {
-    /// There are less than two localities.
+    /// There are less than two localities, of the hosts or of the local cluster's.
     OneLocality,
-    /// The local cluster has no hosts: `lb_local_cluster_not_ok`.
+    /// The local cluster has no hosts in the own locality: `lb_local_cluster_not_ok`.
     NoLocalHosts,
     /// Less healthy hosts than `min_cluster_size`: `lb_zone_cluster_too_small`.
     TooSmall,
@@ -82,7 +84,8 @@ impl LocalCluster {
                     (Locality::clone(&locality.locality), measure(locality, false), measure(locality, true))
                 })
                 .collect(),
-            total: set.all.len(),
+            spread: set.spread(),
+            has_own: set.has_own_locality,
             usable_percent: if counted == 0 { 0.0 } else { 100.0 * usable as f64 / counted as f64 },
         }
     }
@@ -96,10 +99,10 @@ impl LocalCluster {
 impl ZoneAware {
     /// The routing of one host set, the first priority's.
     pub fn routing(&self, set: &HostSet, local: &LocalCluster) -> Result<ZoneRouting, ZoneObstacle> {
-        if set.localities.len() < 2 {
+        if set.spread() < 2 || (local.spread < 2 && self.force_local.is_none()) {
             return Err(ZoneObstacle::OneLocality);
         }
-        if local.total == 0 {
+        if !local.has_own {
             return Err(ZoneObstacle::NoLocalHosts);
         }
         let least = Current.number("upstream.zone_routing.min_cluster_size").unwrap_or(self.min_cluster_size);
