@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use dhow_http::h1::{
     Answering, BodyLength, HeadProgress, HeaderKeyFormat, Parsed, RequestWriteOptions, ResponseInfo,
-    ResponseOptions, TrailerLimits, is_upgrade, parse_response, write_request_head,
+    ResponseOptions, TrailerLimits, is_keep_alive, is_upgrade, parse_response, write_request_head,
 };
 use dhow_http::{ByteMeter, HeaderMap};
 use dhow_proxy_runtime::clock;
@@ -190,7 +190,7 @@ impl H1Upstream {
                             meter.on_http1_head_received(&self.wire.read.filled()[..consumed]);
                         }
                         self.wire.read.consume(consumed);
-                        self.on_head(info);
+                        self.on_head(info, head);
                         return Poll::Ready(Ok(info));
                     }
                     Ok(Parsed::Partial) => {}
@@ -222,7 +222,7 @@ impl H1Upstream {
         }
     }
 
-    fn on_head(&mut self, info: ResponseInfo) {
+    fn on_head(&mut self, info: ResponseInfo, head: &HeaderMap) {
         self.progress = HeadProgress::default();
         if info.informational {
             return;
@@ -230,7 +230,8 @@ impl H1Upstream {
         self.head_done = true;
         self.switched = self.switches(info);
         self.keep_alive = info.keep_alive;
-        if !info.keep_alive && !self.switched {
+        // What ends with its connection need not say so.
+        if !info.keep_alive && !self.switched && !is_keep_alive(info.version, head) {
             self.guard.info().stats.upstream_cx_close_notify().inc();
         }
         self.wire.begin_body(info.body, TrailerLimits::default());
