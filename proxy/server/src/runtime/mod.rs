@@ -148,13 +148,17 @@ impl RuntimeLoader {
         }
     }
 
-    /// `POST /runtime_modify`: an empty value takes an override back.
+    /// `POST /runtime_modify`: an empty value takes an override back. Either all values are taken or none.
     ///
     /// # Errors
-    /// Envoy's words when no layer is the operator's.
+    /// Envoy's words when no layer is the operator's; what is wrong with a value that is no YAML.
     pub(crate) fn modify(&self, values: &[(&str, &str)]) -> Result<(), String> {
         if !self.sources.iter().any(|source| matches!(source, LayerSource::Admin { .. })) {
             return Err("No admin layer specified".into());
+        }
+        // A directive leaves no content, and the text as it is.
+        for (_, text) in values.iter().filter(|(_, text)| !text.starts_with('%')) {
+            dhow_yaml::parse(text, dhow_yaml::Dialect::Envoy).map_err(|error| error.to_string())?;
         }
         for (key, text) in values {
             self.overrides.borrow_mut().set(key, text);
