@@ -40,7 +40,6 @@ const REASONS: &[(&str, &str)] = &[
     ("config_discovery", "the configuration of filters comes with their listener, not by ECDS"),
     ("config_sources", XDSTP),
     ("config_validators", REGISTRY_ONLY),
-    ("cors", "it is the deprecated form; use envoy.filters.http.cors in typed_per_filter_config"),
     ("custom", REGISTRY_ONLY),
     ("custom_handshaker", "handshakes are made by rustls alone"),
     ("custom_health_check", "health checks of Redis, Thrift and UDP speak protocols that the proxy does not"),

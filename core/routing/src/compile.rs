@@ -370,7 +370,6 @@ impl Compiler<'_, '_> {
             let reason = "cannot set both matcher and routes on virtual host";
             return Err(ConfigError::new(path.field("matcher"), reason));
         }
-        refuse(cors.is_some(), path, "cors")?;
         if retry_policy_typed_config.is_some() {
             self.warn(path.field("retry_policy_typed_config"), WITHOUT_EFFECT);
         }
@@ -389,7 +388,8 @@ impl Compiler<'_, '_> {
                 &self.filter_configs,
                 &path.field("typed_per_filter_config"),
                 self.options,
-            )?,
+            )?
+            .with_cors(cors.as_ref(), &path.field("cors"), self.options)?,
             retry_policy: self.retry_policy(retry_policy.as_ref(), path)?,
             hedge_policy: self.hedge_policy(hedge_policy.as_ref(), path),
             mirror_policies: if own_mirrors.is_empty() { self.mirror_policies.clone() } else { own_mirrors },
@@ -477,6 +477,11 @@ impl Compiler<'_, '_> {
         let match_path = path.field("match");
         let matched =
             r#match.as_ref().ok_or_else(|| ConfigError::new(match_path.clone(), "value is required"))?;
+        #[allow(deprecated, reason = "deprecated fields are honoured or refused like all others")]
+        let cors = match action {
+            Some(route::route::Action::Route(action)) => action.cors.as_ref(),
+            _ => None,
+        };
         let level = RouteLevel {
             host,
             headers: LevelHeaders::compile(
@@ -491,7 +496,8 @@ impl Compiler<'_, '_> {
                 &host.filter_configs,
                 &path.field("typed_per_filter_config"),
                 self.options,
-            )?,
+            )?
+            .with_cors(cors, &path.field("route").field("cors"), self.options)?,
         };
         let (request_headers, response_headers) = self.header_levels(&level, None);
         let matched = RouteMatch::compile(matched, &match_path)?;

@@ -13,7 +13,7 @@ use crate::action::{
     ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
 };
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
-use crate::compile::{Compiler, HostLevel, LevelHeaders, RouteLevel, WITHOUT_EFFECT, mirrors, refuse};
+use crate::compile::{Compiler, HostLevel, LevelHeaders, RouteLevel, WITHOUT_EFFECT, mirrors};
 use crate::filter_config::FilterConfigs;
 use crate::hash::HashPolicy;
 use crate::internal_redirect::InternalRedirectPolicy;
@@ -121,7 +121,7 @@ fn forward_settings(
         rate_limits,
         include_vh_rate_limits,
         hash_policy,
-        cors,
+        cors: _, // said to the filter
         max_grpc_timeout,
         grpc_timeout_offset,
         upgrade_configs,
@@ -136,7 +136,6 @@ fn forward_settings(
     if retry_policy_typed_config.is_some() {
         compiler.warn(path.field("retry_policy_typed_config"), WITHOUT_EFFECT);
     }
-    refuse(cors.is_some(), path, "cors")?;
     if let Some(core::TypedExtensionConfig { name, typed_config }) = early_data_policy {
         let type_name = typed_config.as_ref().map_or("", |config| any::type_name(&config.type_url));
         if type_name != "envoy.extensions.early_data.v3.DefaultEarlyDataPolicy" {

@@ -9,8 +9,9 @@ use dhow_base::{ConfigError, FieldPath};
 use dhow_proto::Message;
 
 use crate::compile::CompileOptions;
+use crate::cors_field::{self, CORS_FIELD};
 use crate::pb::protobuf;
-use crate::pb::route::FilterConfig;
+use crate::pb::route::{CorsPolicy, FilterConfig};
 
 /// A filter's compiled configuration; only the filter knows its type.
 pub type FilterConfigObject = Arc<dyn Any + Send + Sync>;
@@ -68,6 +69,24 @@ impl FilterConfigs {
         }
         let by_name = merged.into_iter().map(|(name, overrides)| (name, overrides.into())).collect();
         Ok(Self { by_name: Some(by_name) })
+    }
+
+    /// Adds what one level's deprecated field `cors` says to what less specific levels' say.
+    pub(crate) fn with_cors(
+        self,
+        cors: Option<&CorsPolicy>,
+        path: &FieldPath,
+        options: &CompileOptions<'_>,
+    ) -> Result<Self, ConfigError> {
+        let Some(cors) = cors else { return Ok(self) };
+        let own = cors_field::compile(cors, path, options)?;
+        let below = self.levels(CORS_FIELD);
+        let levels: Box<[_]> = std::iter::once(own).chain(below.iter().cloned()).collect();
+        let others = self.by_name.iter().flat_map(|named| named.iter().cloned());
+        let mut by_name: Vec<Named> = others.filter(|(name, _)| **name != *CORS_FIELD).collect();
+        by_name.push((CORS_FIELD.into(), levels));
+        by_name.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(Self { by_name: Some(by_name.into()) })
     }
 
     /// The overrides of a filter, the most specific level first; empty when there is none.

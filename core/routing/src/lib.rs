@@ -8,6 +8,7 @@ mod action;
 mod cluster;
 mod compile;
 mod compile_action;
+mod cors_field;
 mod direct_response;
 mod entry;
 mod explain;
@@ -35,6 +36,7 @@ pub use action::{
 };
 pub use cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
 pub use compile::{CompileFilterConfig, CompileOptions, ReadSource};
+pub use cors_field::CORS_FIELD;
 pub use dhow_runtime_config::{Fraction, NoRuntime, RuntimeFraction, RuntimeValues};
 pub use direct_response::DirectResponse;
 pub use entry::{Action, RouteEntry, SelectedRoute};

@@ -315,6 +315,12 @@ pub trait HttpFilterFactory: fmt::Debug + Send + Sync {
     /// its table say under the filter's configured name, the most specific first; empty when they say nothing. Whether there is a
     /// filter depends on nothing but them.
     fn create(&self, levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>>;
+
+    /// Another name under which routes speak to the filter: what they say there counts where they say nothing under the
+    /// configured one.
+    fn other_name(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What a filter is configured in.

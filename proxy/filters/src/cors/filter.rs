@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dhow_http::{HeaderMap, KnownHeader};
 use dhow_proxy_api::{FilterStream, HeadersVerdict, HttpFilter, HttpFilterFactory, LocalReply};
-use dhow_routing::FilterOverride;
+use dhow_routing::{CORS_FIELD, FilterOverride};
 
 use super::config::Policy;
 use crate::lots::lots;
@@ -30,6 +30,10 @@ impl HttpFilterFactory for Factory {
             return None;
         }
         Some(Box::new(Filter { policies, stats: self.stats.clone(), origin: None }))
+    }
+
+    fn other_name(&self) -> Option<&'static str> {
+        Some(CORS_FIELD)
     }
 }
 

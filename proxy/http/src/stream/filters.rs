@@ -5,11 +5,13 @@ use std::task::Poll;
 
 use dhow_proxy_api::{HeadersVerdict, LocalReply, Resumption};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
+use dhow_routing::{FilterOverride, SelectedRoute};
 
 use super::exchange::{Ending, Exchange};
 use super::filtering::{Direction, FilterSlot, StreamParts};
 use super::pump::{Interruption, Pump};
 use crate::body::BufferedBody;
+use crate::config::ConfiguredFilter;
 use crate::downstream::Downstream;
 use crate::router::AttemptLog;
 
@@ -19,6 +21,16 @@ pub(crate) enum Encoded {
     Done,
     /// This filter keeps it.
     Stopped(usize, HeadersVerdict),
+}
+
+/// What a route says to a filter, by the filter's name or else by its other one.
+fn levels_of<'a>(route: Option<&'a SelectedRoute>, filter: &ConfiguredFilter) -> &'a [FilterOverride] {
+    let Some(route) = route.filter(|route| !route.filter_configs().is_empty()) else { return &[] };
+    let other = || filter.factory.other_name().map(|name| route.filter_configs().levels(name));
+    match route.filter_configs().levels(&filter.name) {
+        [] => other().unwrap_or_default(),
+        levels => levels,
+    }
 }
 
 impl Exchange {
@@ -53,8 +65,7 @@ impl Exchange {
             return;
         }
         for (at, filter) in filters.iter().enumerate() {
-            let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
-            let levels = levels.unwrap_or_default();
+            let levels = levels_of(self.info.route.as_ref(), filter);
             if levels.first().map_or(filter.disabled, |level| level.disabled) {
                 self.filters.disabled |= 1u64.checked_shl(at as u32).unwrap_or(0);
                 continue;
@@ -75,14 +86,14 @@ impl Exchange {
         let usual = std::mem::take(&mut self.filters.usual);
         let filters = &manager.config.chain_of(self.upgrade_chain).filters;
         for (at, filter) in filters.iter().enumerate().skip(last + 1) {
-            let levels = self.info.route.as_ref().map(|route| route.filter_configs().levels(&filter.name));
+            let levels = levels_of(self.info.route.as_ref(), filter);
             // Which filters there are was decided by the first route.
             let disabled = match usual {
                 true => filter.disabled,
                 false => self.filters.disabled & 1u64.checked_shl(at as u32).unwrap_or(0) != 0,
             };
             if !disabled {
-                let created = filter.factory.create(levels.unwrap_or_default());
+                let created = filter.factory.create(levels);
                 self.filters.slots.extend(created.map(|filter| FilterSlot { filter, configured: at }));
             }
         }
