@@ -252,6 +252,8 @@ impl FormatContext for StreamFormat<'_> {
                     LogMoment::TcpConnected => "TcpUpstreamConnected",
                     LogMoment::TcpPeriodic => "TcpPeriodic",
                     LogMoment::ConnectionEnd => "NotSet",
+                    // What is made of a stream that goes on is no log.
+                    LogMoment::End if info.end.is_none() => "NotSet",
                     LogMoment::End if info.protocol.is_none() => "TcpConnectionEnd",
                     LogMoment::End => "DownstreamEnd",
                 };
