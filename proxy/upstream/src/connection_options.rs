@@ -84,11 +84,20 @@ impl PartialEq for PreconnectHosts {
     }
 }
 
-/// The client's connection as a PROXY protocol header tells the host about it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The client's connection as a PROXY protocol header tells the host about it. Those of the same addresses are equal: a connection
+/// carries requests whose clients sent other extensions too, as in Envoy.
+#[derive(Clone, Debug)]
 pub struct ProxiedConnection {
     /// The client's address and the one that it connected to; none where either is not of IP.
     pub ends: Option<(SocketAddr, SocketAddr)>,
     /// Extensions that came with the client's own header.
     pub tlvs: Vec<Tlv>,
 }
+
+impl PartialEq for ProxiedConnection {
+    fn eq(&self, other: &Self) -> bool {
+        self.ends == other.ends
+    }
+}
+
+impl Eq for ProxiedConnection {}

@@ -94,8 +94,10 @@ impl Exchange {
             options.client = Some(self.info.connection.id);
         }
         if names_client {
-            options.proxied =
-                Some(Arc::new(ProxiedConnection { ends: self.info.connection.ends(), tlvs: Vec::new() }));
+            let connection = &self.info.connection;
+            let own = connection.record().and_then(|record| record.borrow().proxy_extensions.clone());
+            let tlvs = own.unwrap_or_default();
+            options.proxied = Some(Arc::new(ProxiedConnection { ends: connection.ends(), tlvs }));
         }
         options.shared = shared;
         options.socket = chosen;

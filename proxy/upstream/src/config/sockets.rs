@@ -174,8 +174,13 @@ fn proxy_protocol(
         allow_unspecified_address,
         tlv_as_pool_key,
     } = message;
-    refuse(&allow_unspecified_address, || path.field("allow_unspecified_address"))?;
-    refuse(&tlv_as_pool_key, || path.field("tlv_as_pool_key"))?;
+    for (is_set, field) in
+        [(allow_unspecified_address, "allow_unspecified_address"), (tlv_as_pool_key, "tlv_as_pool_key")]
+    {
+        if is_set {
+            notes.warn(path.field(field), "it has no effect, as in Envoy");
+        }
+    }
     let ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } = config.unwrap_or_default();
     let path_of_config = path.field("config");
     let passed = match pass_through_tlvs {
