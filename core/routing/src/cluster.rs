@@ -1,10 +1,13 @@
 //! Which cluster a route forwards to.
 
+use std::sync::Arc;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::{Address, AddressFact};
 use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::MetadataCriteria;
 
+use crate::cluster_matcher::MatchedClusters;
 use crate::compile::CompileOptions;
 use crate::filter_config::FilterConfigs;
 use crate::hash::{HashInput, HashPolicy};
@@ -54,6 +57,8 @@ pub enum ClusterChoice {
     One(ClusterSource),
     /// By weight.
     Weighted(Box<WeightedClusters>),
+    /// By what the request is like (`cluster_specifier_plugin`).
+    Matched(Arc<MatchedClusters>),
 }
 
 /// `WeightedCluster`.

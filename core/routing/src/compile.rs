@@ -8,6 +8,7 @@ use dhow_matching::{DomainIndex, HeaderMatcher};
 use dhow_proto::xds::r#type::matcher::v3::Matcher;
 
 use crate::action::HedgePolicy;
+use crate::cluster_matcher::MatchedClusters;
 use crate::compile_action;
 use crate::direct_response::DirectResponse;
 use crate::entry::{Action, RouteEntry};
@@ -67,6 +68,8 @@ pub(crate) struct Compiler<'a, 'b> {
     headers: LevelHeaders,
     filter_configs: FilterConfigs,
     mirror_policies: Arc<[MirrorPolicy]>,
+    /// `cluster_specifier_plugins` by name; of one name the first counts.
+    pub(crate) plugins: Vec<(Box<str>, Arc<MatchedClusters>)>,
     /// What routes with the same settings share.
     pub(crate) last_forward: Option<compile_action::LastForward>,
 }
@@ -152,12 +155,16 @@ impl RouteTable {
             route_specifiers,
         } = message;
         refuse(vhds.is_some(), path, "vhds")?;
-        refuse(!cluster_specifier_plugins.is_empty(), path, "cluster_specifier_plugins")?;
         refuse(!route_specifiers.is_empty(), path, "route_specifiers")?;
         let validates =
             validate_clusters.as_ref().map_or(options.validate_clusters_by_default, |wrapped| wrapped.value);
         let validate = validates.then_some(options);
         let mirror_policies = mirrors(request_mirror_policies, path, validate, warnings)?;
+        let plugins_path = path.field("cluster_specifier_plugins");
+        let plugins = cluster_specifier_plugins.iter().enumerate().map(|(at, plugin)| {
+            MatchedClusters::compile(plugin, &plugins_path.index(at))
+                .map(|(name, plugin)| (name, Arc::new(plugin)))
+        });
         let filter_path = path.field("typed_per_filter_config");
         let mut compiler = Compiler {
             options,
@@ -179,6 +186,7 @@ impl RouteTable {
                 options,
             )?,
             mirror_policies,
+            plugins: plugins.collect::<Result<_, _>>()?,
             last_forward: None,
         };
         let hosts_path = path.field("virtual_hosts");

@@ -13,6 +13,7 @@ use crate::action::{
     ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
 };
 use crate::cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
+use crate::cluster_matcher::MatchedClusters;
 use crate::compile::{Compiler, HostLevel, LevelHeaders, RouteLevel, WITHOUT_EFFECT, mirrors};
 use crate::filter_config::FilterConfigs;
 use crate::hash::HashPolicy;
@@ -335,11 +336,17 @@ fn cluster(
             ClusterChoice::Weighted(Box::new(weighted))
         }
         Some(ClusterSpecifier::ClusterSpecifierPlugin(name)) => {
-            let reason = format!("Unknown cluster specifier plugin name: {name} is used in the route");
-            return Err(ConfigError::new(path.field("cluster_specifier_plugin"), reason));
+            let plugin = compiler.plugins.iter().find(|(known, _)| **known == **name);
+            let (_, plugin) = plugin.ok_or_else(|| {
+                let reason = format!("Unknown cluster specifier plugin name: {name} is used in the route");
+                ConfigError::new(path.field("cluster_specifier_plugin"), reason)
+            })?;
+            ClusterChoice::Matched(plugin.clone())
         }
-        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
-            return Err(ConfigError::unsupported(path.field("inline_cluster_specifier_plugin")));
+        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(plugin)) => {
+            let path = path.field("inline_cluster_specifier_plugin");
+            let (_, plugin) = MatchedClusters::compile(plugin, &path)?;
+            ClusterChoice::Matched(Arc::new(plugin))
         }
     })
 }

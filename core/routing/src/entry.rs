@@ -96,12 +96,13 @@ impl RouteEntry {
     }
 }
 
-/// A route selected for a request, with its weighted cluster if it has some. Holding it keeps what it needs of the table alive.
+/// A route selected for a request, with its cluster if it has several. Holding it keeps what it needs of the table alive.
 #[derive(Clone, Debug)]
 pub struct SelectedRoute {
     pub(crate) entry: Arc<RouteEntry>,
     pub(crate) virtual_host: Arc<VirtualHost>,
-    pub(crate) weighted: Option<u32>,
+    /// Which of several clusters it is.
+    pub(crate) chosen: Option<u32>,
 }
 
 impl SelectedRoute {
@@ -128,8 +129,8 @@ impl SelectedRoute {
     /// The weighted cluster that was picked.
     pub fn weighted_cluster(&self) -> Option<&WeightedCluster> {
         match &self.forward()?.cluster {
-            ClusterChoice::Weighted(clusters) => clusters.clusters.get(self.weighted? as usize),
-            ClusterChoice::One(_) => None,
+            ClusterChoice::Weighted(clusters) => clusters.clusters.get(self.chosen? as usize),
+            ClusterChoice::One(_) | ClusterChoice::Matched(_) => None,
         }
     }
 
@@ -138,10 +139,11 @@ impl SelectedRoute {
         match &self.forward()?.cluster {
             ClusterChoice::One(source) => Some(source),
             ClusterChoice::Weighted(_) => self.weighted_cluster().map(|weighted| &weighted.cluster),
+            ClusterChoice::Matched(clusters) => clusters.get(self.chosen?),
         }
     }
 
-    /// The cluster's name; `None` when a header should name it and does not, or the route does not forward.
+    /// The cluster's name; `None` when a header should name it and does not, when no cluster matched, or the route does not forward.
     pub fn cluster<'a>(&'a self, headers: &'a HeaderMap) -> Option<&'a str> {
         self.cluster_source()?.name(headers)
     }

@@ -6,6 +6,7 @@
 
 mod action;
 mod cluster;
+mod cluster_matcher;
 mod compile;
 mod compile_action;
 mod cors_field;
@@ -35,6 +36,7 @@ pub use action::{
     ForwardAction, ForwardSettings, HedgePolicy, HostRewrite, Priority, ProxyProtocol, UpgradeConfig,
 };
 pub use cluster::{ClusterChoice, ClusterSource, WeightedCluster, WeightedClusters};
+pub use cluster_matcher::MatchedClusters;
 pub use compile::{CompileFilterConfig, CompileOptions, ReadSource};
 pub use cors_field::CORS_FIELD;
 pub use dhow_runtime_config::{Fraction, NoRuntime, RuntimeFraction, RuntimeValues};

@@ -157,20 +157,17 @@ impl RouteTable {
         headers: &HeaderMap,
         input: &RouteInput<'_>,
     ) -> Decision {
-        let weighted = match &entry.action {
+        let chosen = match &entry.action {
             Action::Forward(action) => match &action.cluster {
                 ClusterChoice::Weighted(clusters) => {
                     Some(clusters.pick(headers, &action.hash_policies, input) as u32)
                 }
+                ClusterChoice::Matched(clusters) => clusters.choose(headers),
                 ClusterChoice::One(_) => None,
             },
             _ => None,
         };
-        Decision::Selected(SelectedRoute {
-            entry: entry.clone(),
-            virtual_host: virtual_host.clone(),
-            weighted,
-        })
+        Decision::Selected(SelectedRoute { entry: entry.clone(), virtual_host: virtual_host.clone(), chosen })
     }
 }
 

@@ -348,7 +348,9 @@ fn misplaced(
     message: MessageType,
 ) -> Option<(FieldPath, String)> {
     let type_name = message.full_name();
-    if !type_name.starts_with("envoy.") || type_name.starts_with(prefix) {
+    // What is common wraps others and may be anywhere.
+    let may_be = ["envoy.extensions.common.", prefix].iter().any(|prefix| type_name.starts_with(prefix));
+    if may_be || !type_name.starts_with("envoy.") {
         return None;
     }
     let name = name.map(show_key).unwrap_or_default();

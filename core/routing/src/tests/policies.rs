@@ -59,8 +59,11 @@ fn errors_are_envoys() {
         cluster_specifier: Some(ClusterSpecifier::InlineClusterSpecifierPlugin(Default::default())),
         ..Default::default()
     };
-    let unsupported = error(&any(older)).to_string();
-    assert!(unsupported.starts_with(&format!("{route_path}.inline_cluster_specifier_plugin: ")));
+    let incomplete = error(&any(older)).to_string();
+    assert_eq!(
+        incomplete,
+        format!("{route_path}.inline_cluster_specifier_plugin.extension: value is required")
+    );
 }
 
 #[test]
