@@ -144,11 +144,9 @@ impl Exchange {
         if suppressed {
             return;
         }
-        match expected {
-            Some(millis) => self.request.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis),
-            None => {
-                self.request.remove_known(KnownHeader::XEnvoyExpectedRqTimeoutMs);
-            }
+        // Without a limit of its own the router leaves what an internal request says as it is.
+        if let Some(millis) = expected {
+            self.request.set_known_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis);
         }
     }
 

@@ -64,12 +64,15 @@ impl RequestTimeouts {
         Self { global, per_try, per_try_idle, stream, hedging }
     }
 
-    /// What upstream is told to expect (`x-envoy-expected-rq-timeout-ms`), `elapsed` since the limit began to count.
+    /// What upstream is told to expect (`x-envoy-expected-rq-timeout-ms`), in milliseconds, `elapsed` since the limit
+    /// began to count: the time of an attempt, but no more than what is left of the whole, and at least 1.
     pub(super) fn expected_millis(&self, elapsed: Duration) -> Option<u64> {
-        let remaining = self.global.map(|global| global.saturating_sub(elapsed).as_millis().max(1) as u64);
-        match self.per_try.filter(|_| !self.hedging) {
-            Some(per_try) => Some(per_try.as_millis() as u64),
-            None => remaining,
+        let millis = |timeout: Duration| timeout.as_millis() as u64;
+        // What elapsed counts whole milliseconds, so that parts of one are not missing from what is left.
+        let remaining = self.global.map(|global| millis(global).saturating_sub(millis(elapsed)).max(1));
+        match (self.per_try.filter(|_| !self.hedging).map(millis), remaining) {
+            (Some(per_try), Some(remaining)) => Some(per_try.min(remaining)),
+            (per_try, remaining) => per_try.or(remaining),
         }
     }
 }
@@ -153,6 +156,11 @@ mod tests {
             hedging: false,
         };
         assert_eq!(both.expected_millis(second), Some(1000));
+        assert_eq!(both.expected_millis(Duration::from_millis(14_600)), Some(400));
+        assert_eq!(both.expected_millis(20 * second), Some(1));
+        assert_eq!(RequestTimeouts { global: None, ..both }.expected_millis(20 * second), Some(1000));
+        assert_eq!(RequestTimeouts { hedging: true, ..both }.expected_millis(second), Some(14_000));
+        assert_eq!(RequestTimeouts { hedging: true, global: None, ..both }.expected_millis(second), None);
         let global = RequestTimeouts {
             global: Some(15 * second),
             per_try: None,
