@@ -44,6 +44,11 @@ pub fn decode_standard(text: &str) -> Option<Vec<u8>> {
     (encode(&bytes).trim_end_matches('=') == text.trim_end_matches('=')).then_some(bytes)
 }
 
+/// As [`decode_standard`], and padded to groups of four.
+pub fn decode_padded(text: &str) -> Option<Vec<u8>> {
+    decode_standard(text).filter(|_| text.len().is_multiple_of(4))
+}
+
 fn digit_value(digit: u8) -> Option<u32> {
     let value = match digit {
         b'A'..=b'Z' => digit - b'A',
@@ -58,7 +63,7 @@ fn digit_value(digit: u8) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, decode_standard, encode};
+    use super::{decode, decode_padded, decode_standard, encode};
 
     #[test]
     fn the_vectors_of_rfc_4648() {
@@ -75,6 +80,13 @@ mod tests {
     fn both_alphabets_are_read() {
         assert_eq!(decode("-_8="), decode("+/8="));
         assert_eq!(encode(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
+    fn padding_may_have_to_be_there() {
+        assert_eq!(decode_padded("YQ=="), decode("YQ"));
+        assert_eq!(decode_padded("YQ"), None);
+        assert_eq!(decode_padded("YQ="), None);
     }
 
     #[test]

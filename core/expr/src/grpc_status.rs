@@ -72,8 +72,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     matches!(rest, Some([] | [b'+', ..]))
 }
 
+/// The status that headers name; -1 for what is no number, as in Envoy.
 fn status_in(headers: Option<&HeaderMap>) -> Option<i64> {
-    std::str::from_utf8(headers?.get_known(KnownHeader::GrpcStatus)?).ok()?.parse().ok()
+    let value = headers?.get_known(KnownHeader::GrpcStatus).filter(|value| !value.is_empty())?;
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+    Some(number.and_then(|number| i64::try_from(number).ok()).unwrap_or(-1))
 }
 
 /// The gRPC status of a response: of its trailers, its headers, or what its HTTP status stands for.

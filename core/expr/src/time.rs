@@ -16,6 +16,21 @@ pub struct TimeFormat {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
+    /// What comes next has no padding.
+    Unpadded,
+    /// What comes next has large letters.
+    Capitals,
+    /// Week of the year by ISO 8601.
+    Week,
+    /// The year of that week.
+    WeekYear {
+        short: bool,
+    },
+    /// Weeks that began since the year did, on a weekday (0 is Sunday).
+    WeekSince {
+        weekday: u32,
+    },
+    SmallAmPm,
     Byte(u8),
     Year,
     ShortYear,
@@ -197,8 +212,14 @@ impl TimeFormat {
 
     fn append_in(&self, zone: Zone<'_>, seconds: i64, nanos: u32, out: &mut Vec<u8>) {
         let civil = Civil::from_epoch(seconds + i64::from(zone.offset), nanos);
+        let mut flag = None;
         for item in &self.items {
+            let start = out.len();
             match item {
+                Item::Unpadded | Item::Capitals => {
+                    flag = Some(item);
+                    continue;
+                }
                 Item::Offset { colon } => append_offset(zone.offset, *colon, out),
                 Item::ZoneName => out.extend_from_slice(zone.name.as_bytes()),
                 Item::EpochSeconds => {
@@ -206,6 +227,15 @@ impl TimeFormat {
                     let _ = write!(out, "{seconds}");
                 }
                 item => civil.append(*item, out),
+            }
+            match flag.take() {
+                Some(Item::Unpadded) => {
+                    let text = &out[start..];
+                    let padding = text.iter().take_while(|&&byte| byte == b'0' || byte == b' ').count();
+                    out.drain(start..start + padding.min(text.len() - 1));
+                }
+                Some(_) => out[start..].make_ascii_uppercase(),
+                None => {}
             }
         }
     }
@@ -225,9 +255,31 @@ fn conversion(tail: &[u8], items: &mut Vec<Item>) -> Option<usize> {
             items.extend([Item::Second, Item::ShortFraction]);
             return Some(3);
         }
-        [b'E', b'z', ..] => {
+        [b'E' | b':', b'z', ..] => {
             items.push(Item::Offset { colon: true });
             return Some(2);
+        }
+        // The seconds of an offset, of which no zone of today has any.
+        [b'E', b'*', b'z', ..] | [b':', b':', b'z', ..] => {
+            items.push(Item::Offset { colon: true });
+            items.extend(b":00".map(Item::Byte));
+            return Some(3);
+        }
+        [b'E', b'4', b'Y', ..] => {
+            items.push(Item::Year);
+            return Some(3);
+        }
+        [b'E', b'T', ..] => {
+            items.push(Item::Byte(b'T'));
+            return Some(2);
+        }
+        [b'-', number @ (b'd' | b'e' | b'H' | b'I' | b'j' | b'k' | b'l' | b'm' | b'M' | b'S' | b'y'), ..] => {
+            items.push(Item::Unpadded);
+            return conversion(&[*number], items).map(|taken| taken + 1);
+        }
+        [b'^', name @ (b'a' | b'A' | b'b' | b'B' | b'h' | b'p'), ..] => {
+            items.push(Item::Capitals);
+            return conversion(&[*name], items).map(|taken| taken + 1);
         }
         [digit @ b'1'..=b'9', b'f', ..] => {
             items.push(Item::Fraction(digit - b'0'));
@@ -254,6 +306,12 @@ fn conversion(tail: &[u8], items: &mut Vec<Item>) -> Option<usize> {
         b'I' => Item::Hour12 { pad: b'0' },
         b'l' => Item::Hour12 { pad: b' ' },
         b'p' => Item::AmPm,
+        b'P' => Item::SmallAmPm,
+        b'G' => Item::WeekYear { short: false },
+        b'g' => Item::WeekYear { short: true },
+        b'V' => Item::Week,
+        b'U' => Item::WeekSince { weekday: 0 },
+        b'W' => Item::WeekSince { weekday: 1 },
         b'M' => Item::Minute,
         b'S' => Item::Second,
         b'f' => Item::Fraction(9),
@@ -320,6 +378,24 @@ impl Civil {
         }
     }
 
+    /// The year and number of the week by ISO 8601: a week belongs to the year that has its Thursday.
+    fn iso_week(&self) -> (i64, u32) {
+        let since_monday = (self.weekday + 6) % 7;
+        let week = (self.day_of_year + 9 - since_monday) / 7;
+        let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        // A year has 53 weeks when it begins on a Thursday, or on a Wednesday and is a leap year.
+        let weeks_of = |year: i64, first_weekday: u32| {
+            if first_weekday == 4 || (first_weekday == 3 && is_leap(year)) { 53 } else { 52 }
+        };
+        let first_weekday = (self.weekday + 7 * 53 - (self.day_of_year - 1)) % 7;
+        if week == 0 {
+            let days_before = if is_leap(self.year - 1) { 366 } else { 365 };
+            let first_before = (first_weekday + 7 * 53 - days_before) % 7;
+            return (self.year - 1, weeks_of(self.year - 1, first_before));
+        }
+        if week > weeks_of(self.year, first_weekday) { (self.year + 1, 1) } else { (self.year, week) }
+    }
+
     fn append(&self, item: Item, out: &mut Vec<u8>) {
         let hour = self.second_of_day / 3600;
         let hour12 = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
@@ -342,6 +418,16 @@ impl Civil {
             }
             Item::Hour24 { pad } => digits(hour, 2, pad, out),
             Item::Hour12 { pad } => digits(hour12, 2, pad, out),
+            Item::Week => digits(self.iso_week().1, 2, b'0', out),
+            Item::WeekYear { short: true } => digits(self.iso_week().0.rem_euclid(100) as u32, 2, b'0', out),
+            Item::WeekYear { short: false } => {
+                let _ = write!(out, "{}", self.iso_week().0);
+            }
+            Item::WeekSince { weekday } => {
+                let since = (self.weekday + 7 - weekday) % 7;
+                digits((self.day_of_year + 6 - since) / 7, 2, b'0', out);
+            }
+            Item::SmallAmPm => out.extend_from_slice(if hour < 12 { b"am" } else { b"pm" }),
             Item::AmPm => out.extend_from_slice(if hour < 12 { b"AM" } else { b"PM" }),
             Item::Minute => digits(self.second_of_day / 60 % 60, 2, b'0', out),
             Item::Second => digits(self.second_of_day % 60, 2, b'0', out),
@@ -356,8 +442,8 @@ impl Civil {
                     out.pop();
                 }
             }
-            // These depend on the zone and not on the calendar.
-            Item::EpochSeconds | Item::Offset { .. } | Item::ZoneName => {}
+            // These depend on the zone and not on the calendar, or are about what follows.
+            Item::EpochSeconds | Item::Offset { .. } | Item::ZoneName | Item::Unpadded | Item::Capitals => {}
         }
     }
 }

@@ -24,6 +24,8 @@ impl MessageCounter {
             }
             if self.head > 0 {
                 self.length = self.length << 8 | u32::from(data[0]);
+            } else {
+                self.messages += 1;
             }
             self.head += 1;
             data = &data[1..];
@@ -31,7 +33,6 @@ impl MessageCounter {
                 self.rest = self.length;
                 self.head = 0;
                 self.length = 0;
-                self.messages += 1;
             }
         }
         self.messages - before

@@ -20,10 +20,13 @@ pub(super) fn write(address: &str, expires: u64) -> String {
     base64::encode(&SessionCookie { address: address.to_owned(), expires }.encode_to_vec())
 }
 
-/// The host that a cookie's value names, unless it ended before `now` since 1970.
+/// The host that a cookie's value names, unless it ended before `now` since 1970. What is no message is the address itself, as in
+/// cookies of long ago.
 pub(super) fn read(value: &[u8], now: Duration) -> Option<String> {
-    let bytes = base64::decode(std::str::from_utf8(value).ok()?)?;
-    let SessionCookie { address, expires } = SessionCookie::decode(&*bytes).ok()?;
+    let bytes = base64::decode_padded(std::str::from_utf8(value).ok()?)?;
+    let Ok(SessionCookie { address, expires }) = SessionCookie::decode(&*bytes) else {
+        return String::from_utf8(bytes).ok();
+    };
     let over = expires != 0 && now.as_secs() > expires;
     (!over && !address.is_empty()).then_some(address)
 }

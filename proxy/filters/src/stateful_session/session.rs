@@ -25,7 +25,7 @@ pub(super) enum SessionState {
     Cookie {
         name: Box<str>,
         path: Box<str>,
-        /// How long a cookie counts; zero: as long as the browser keeps it.
+        /// How long a cookie counts, in whole seconds; zero: as long as the browser keeps it.
         ttl: Duration,
         /// `; name="value"` of further attributes.
         attributes: Box<str>,
@@ -80,8 +80,7 @@ impl SessionState {
         if name.is_empty() {
             return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
         }
-        let ttl = ttl
-            .map_or(Duration::ZERO, |ttl| Duration::new(ttl.seconds.max(0) as u64, ttl.nanos.max(0) as u32));
+        let ttl = ttl.map_or(Duration::ZERO, |ttl| Duration::from_secs(ttl.seconds.max(0) as u64));
         let attribute = |CookieAttribute { name, value }: CookieAttribute| {
             if value.is_empty() { format!("; {name}") } else { format!("; {name}={value}") }
         };
@@ -107,7 +106,7 @@ impl SessionState {
     /// The host that the request brings; `now` is since 1970. An envelope is replaced by the application's part.
     pub(super) fn take_host(&self, request: &mut HeaderMap, now: Duration) -> Option<String> {
         let text = |bytes: &[u8]| {
-            let bytes = base64::decode(std::str::from_utf8(bytes).ok()?)?;
+            let bytes = base64::decode_padded(std::str::from_utf8(bytes).ok()?)?;
             String::from_utf8(bytes).ok().filter(|address| !address.is_empty())
         };
         match self {
@@ -118,8 +117,9 @@ impl SessionState {
                 let at = value.windows(SEPARATOR.len()).position(|part| part == SEPARATOR)?;
                 let host = text(&value[..at])?;
                 let origin = &value[at + SEPARATOR.len()..];
-                let origin = base64::decode(std::str::from_utf8(origin).ok()?)?;
-                request.set(name, &origin);
+                let origin = base64::decode_padded(std::str::from_utf8(origin).ok()?)?;
+                request.remove(name);
+                request.append_name(name, &origin);
                 Some(host)
             }
         }
@@ -160,7 +160,8 @@ impl SessionState {
                 let mut value = base64::encode(host.as_bytes()).into_bytes();
                 value.extend_from_slice(SEPARATOR);
                 value.extend_from_slice(base64::encode(origin).as_bytes());
-                response.set(name, &value);
+                response.remove(name);
+                response.append_name(name, &value);
             }
         }
     }
