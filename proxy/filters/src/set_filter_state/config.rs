@@ -64,10 +64,9 @@ impl Object {
         }
         let factory = if factory_key.is_empty() { &key } else { &factory_key };
         let Some(kind) = ObjectKind::of_factory(factory) else {
-            return Err(ConfigError::new(
-                path.clone(),
-                format!("'{factory}' does not have an object factory"),
-            ));
+            // Envoy names the object.
+            let reason = format!("'{key}' does not have an object factory");
+            return Err(ConfigError::new(path.clone(), reason));
         };
         let Some(Value::FormatString(format)) = value else {
             return Err(ConfigError::new(path.field("value"), "is required"));

@@ -36,5 +36,5 @@ fn formatted_values_become_objects_of_their_kind() {
 fn unknown_factories_are_refused() {
     let yaml = format!("on_request_headers: [{}]", object("k", "no.such", "x"));
     let error = configure::<Config>(&yaml, &Store::new()).unwrap_err();
-    assert!(error.reason.contains("'no.such' does not have an object factory"), "{error}");
+    assert!(error.reason.contains("'k' does not have an object factory"), "{error}");
 }
