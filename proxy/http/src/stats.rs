@@ -59,7 +59,7 @@ stat_group! {
 }
 
 stat_group! {
-    /// Why requests are traced or not, `http.<stat_prefix>.tracing.*`. Nothing is traced, so nothing is counted.
+    /// Why requests are traced or not, `http.<stat_prefix>.tracing.*`. Nothing is traced, so only health checks are counted.
     pub struct TracingStats {
         counters { client_enabled, health_check, not_traceable, random_sampling, service_forced }
     }
@@ -108,8 +108,10 @@ pub(crate) struct HttpStats {
     pub(crate) redirects: RedirectStats,
     /// `http.async-client.*`, shared by all connection managers.
     pub(crate) async_client: RouterStats,
-    /// These exist and stay what they are: `http.<stat_prefix>.tracing.*`, `http.async-client.passthrough_*`.
-    _unused: (TracingStats, RedirectStats),
+    /// `http.<stat_prefix>.tracing.*`.
+    pub(crate) tracing: TracingStats,
+    /// These exist and stay what they are: `http.async-client.passthrough_*`.
+    _unused: RedirectStats,
     /// `http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
     pub(crate) codes: ResponseCodeStats,
     /// `listener.<address>.http.<stat_prefix>.downstream_rq_{1xx..5xx,completed}`.
@@ -134,7 +136,8 @@ impl HttpStats {
             router: of_router.group(),
             redirects: of_router.group(),
             async_client: of_client.group(),
-            _unused: (routed.scope(&format!("http.{stat_prefix}.tracing.")).group(), of_client.group()),
+            tracing: routed.scope(&format!("http.{stat_prefix}.tracing.")).group(),
+            _unused: of_client.group(),
             codes: scope.response_codes("downstream_rq"),
             listener_codes: listener.response_codes("downstream_rq"),
             ios: OnceLock::new(),

@@ -17,7 +17,7 @@ pub(super) struct Settings {
     /// Checks are passed on, as far as the cache does not answer them.
     pub(super) passes_through: bool,
     pub(super) cache: Option<AnswerCache>,
-    /// Clusters, and the percentage of their hosts that must be usable.
+    /// Clusters, and the percentage of their hosts that must be usable. Of no use when checks are passed on, as in Envoy.
     pub(super) clusters: Box<[(Box<str>, u64)]>,
 }
 
@@ -31,14 +31,10 @@ impl Settings {
         };
         let cache_time =
             cache_time.map(|time| Duration::new(time.seconds.max(0) as u64, time.nanos.max(0) as u32));
-        let cache_time = cache_time.filter(|time| !time.is_zero());
-        if !passes_through.value && cache_time.is_some() {
+        let cache = cache_time.and_then(AnswerCache::new);
+        if !passes_through.value && cache.is_some() {
             let reason = "cache_time_ms must not be set when path_through_mode is disabled";
             return Err(ConfigError::new(path.field("cache_time"), reason));
-        }
-        if passes_through.value && !cluster_min_healthy_percentages.is_empty() {
-            let reason = "cluster_min_healthy_percentages must not be set when path_through_mode is enabled";
-            return Err(ConfigError::new(path.field("cluster_min_healthy_percentages"), reason));
         }
         let mut clusters: Vec<(Box<str>, u64)> = cluster_min_healthy_percentages
             .into_iter()
@@ -48,7 +44,7 @@ impl Settings {
         Ok(Self {
             headers: HeaderMatcher::compile_all(&headers, &path.field("headers"))?,
             passes_through: passes_through.value,
-            cache: cache_time.map(AnswerCache::new),
+            cache,
             clusters: clusters.into(),
         })
     }

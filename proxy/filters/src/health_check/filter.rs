@@ -15,18 +15,29 @@ use dhow_routing::FilterOverride;
 use super::cache::Answer;
 use super::config::Settings;
 
+dhow_stats::stat_group! {
+    /// What is counted of the checks that the filter answers, `http.<stat_prefix>.health_check.*`.
+    pub(super) struct AnswerStats {
+        counters {
+            cached_response, degraded, failed, failed_cluster_empty, failed_cluster_not_found,
+            failed_cluster_unhealthy, ok, request_total,
+        }
+    }
+}
+
 /// The configured filter.
 #[derive(Debug)]
 pub(super) struct Factory {
     settings: Arc<Settings>,
+    stats: AnswerStats,
     node_cluster: Arc<str>,
     start: Instant,
 }
 
 impl Factory {
     /// The filter of a configuration, in a node of the cluster `node_cluster`.
-    pub(super) fn new(settings: Settings, node_cluster: &str) -> Self {
-        Self { settings: Arc::new(settings), node_cluster: node_cluster.into(), start: Instant::now() }
+    pub(super) fn new(settings: Settings, stats: AnswerStats, node_cluster: &str) -> Self {
+        Self { settings: Arc::new(settings), stats, node_cluster: node_cluster.into(), start: Instant::now() }
     }
 }
 
@@ -34,6 +45,7 @@ impl HttpFilterFactory for Factory {
     fn create(&self, _levels: &[FilterOverride]) -> Option<Box<dyn HttpFilter>> {
         Some(Box::new(Filter {
             settings: self.settings.clone(),
+            stats: self.stats.clone(),
             node_cluster: self.node_cluster.clone(),
             start: self.start,
             check: Check::None,
@@ -55,6 +67,7 @@ enum Check {
 /// The filter of one stream.
 struct Filter {
     settings: Arc<Settings>,
+    stats: AnswerStats,
     node_cluster: Arc<str>,
     start: Instant,
     check: Check,
@@ -72,8 +85,8 @@ impl HttpFilter for Filter {
             return HeadersVerdict::Continue;
         }
         stream.info.health_check = true;
-        let cached = settings.cache.as_ref().and_then(|cache| cache.get(self.start.elapsed()));
-        if settings.passes_through && cached.is_none() {
+        let has_answer = || settings.cache.as_ref().is_some_and(|cache| cache.is_valid(self.start.elapsed()));
+        if settings.passes_through && !stream.clusters.is_failing_health_checks() && !has_answer() {
             self.check = Check::Passed;
             return HeadersVerdict::Continue;
         }
@@ -117,58 +130,75 @@ impl HttpFilter for Filter {
         _end_stream: bool,
         stream: &mut FilterStream<'_>,
     ) -> HeadersVerdict {
+        if self.check != Check::None {
+            // The filter's own answers are kept too, as in Envoy: a failure that the operator asked for is repeated
+            // until the end of the period, even after it was called off.
+            if let Some(cache) = &self.settings.cache {
+                let degraded = response.contains_known(KnownHeader::XEnvoyDegraded);
+                let status = response.status().unwrap_or(503);
+                cache.set(Answer { status, degraded }, self.start.elapsed());
+            }
+            let name = KnownHeader::XEnvoyUpstreamHealthcheckedCluster;
+            response.set(&name.into(), self.node_cluster.as_bytes());
+        }
         if stream.clusters.is_failing_health_checks() {
             response.set(&KnownHeader::XEnvoyImmediateHealthCheckFail.into(), b"true");
         }
-        if self.check == Check::None {
-            return HeadersVerdict::Continue;
-        }
-        if let (Check::Passed, Some(cache)) = (self.check, &self.settings.cache) {
-            let degraded = response.contains_known(KnownHeader::XEnvoyDegraded);
-            let status = response.status().unwrap_or(503);
-            cache.set(Answer { status, degraded }, self.start.elapsed());
-        }
-        let name = KnownHeader::XEnvoyUpstreamHealthcheckedCluster;
-        response.set(&name.into(), self.node_cluster.as_bytes());
         HeadersVerdict::Continue
     }
 }
 
 impl Filter {
+    /// Answers the check, and counts it.
     fn answer(&self, clusters: &dyn Clusters) -> LocalReply {
-        let failed = |details: &'static str| {
-            LocalReply::new(503, &b""[..], details).flag(ResponseFlag::FailedLocalHealthCheck)
-        };
+        let stats = &self.stats;
+        stats.request_total().inc();
+        let (answer, details) = self.judge(clusters);
+        let Answer { status, degraded } = answer;
+        let mut reply = LocalReply::new(status, &b""[..], details);
+        if (200..300).contains(&status) {
+            stats.ok().inc();
+        } else {
+            stats.failed().inc();
+            reply = reply.flag(ResponseFlag::FailedLocalHealthCheck);
+        }
+        if !degraded {
+            return reply;
+        }
+        stats.degraded().inc();
+        reply.header(KnownHeader::XEnvoyDegraded, &b""[..])
+    }
+
+    /// The answer, with its reason.
+    fn judge(&self, clusters: &dyn Clusters) -> (Answer, &'static str) {
+        let failed = |details| (Answer { status: 503, degraded: false }, details);
+        let stats = &self.stats;
         if clusters.is_failing_health_checks() {
             return failed("health_check_failed");
         }
         if let Some(cache) = &self.settings.cache {
-            return match cache.get(self.start.elapsed()) {
-                Some(Answer { status, degraded }) => {
-                    let mut reply = LocalReply::new(status, &b""[..], "health_check_cached");
-                    if !(200..300).contains(&status) {
-                        reply = reply.flag(ResponseFlag::FailedLocalHealthCheck);
-                    }
-                    if degraded { reply.header(KnownHeader::XEnvoyDegraded, &b""[..]) } else { reply }
-                }
-                // The answer ran out while the body of the check came.
-                None => LocalReply::new(200, &b""[..], "health_check_cached"),
-            };
+            stats.cached_response().inc();
+            return (cache.last(), "health_check_cached");
         }
         for (name, wanted) in &self.settings.clusters {
             let Some(hosts) = clusters.membership(name) else {
+                stats.failed_cluster_not_found().inc();
                 return failed("health_check_failed_no_cluster_found");
             };
             if hosts.total == 0 {
                 if *wanted > 0 {
+                    stats.failed_cluster_empty().inc();
                     return failed("health_check_failed_cluster_empty");
                 }
                 continue;
             }
             if 100 * (hosts.healthy + hosts.degraded) < hosts.total * wanted {
+                stats.failed_cluster_unhealthy().inc();
                 return failed("health_check_failed_cluster_unhealthy");
             }
         }
-        LocalReply::new(200, &b""[..], "health_check_ok")
+        let of_clusters = !self.settings.clusters.is_empty();
+        let details = if of_clusters { "health_check_ok_cluster_healthy" } else { "health_check_ok" };
+        (Answer { status: 200, degraded: false }, details)
     }
 }

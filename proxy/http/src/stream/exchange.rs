@@ -473,6 +473,9 @@ impl Exchange {
             let millis = now.duration_since(self.info.start).as_millis() as u64;
             stats.manager.downstream_rq_time().record(millis);
         }
+        if self.info.health_check {
+            stats.tracing.health_check().inc();
+        }
         for slot in &mut self.filters.slots {
             slot.filter.on_stream_complete(&self.info);
         }
