@@ -112,6 +112,11 @@ impl Exchange {
         let input = RouteInput { context: &context, runtime: &Current, ..RouteInput::new(self.random) };
         let table = self.manager.routes(&self.request);
         let target = table.and_then(|table| table.select(&self.request, &input).selected());
+        // From here on the request is reported under the route it was to go on with, even if it is not let.
+        self.info.route = target.clone();
+        let upstream = &mut self.info.upstream;
+        (upstream.cluster, upstream.cluster_name, upstream.cluster_metadata) = (None, None, None);
+        self.name_cluster();
         let Some(target) = target else {
             stats.redirects.passthrough_internal_redirect_no_route().inc();
             self.request = original;

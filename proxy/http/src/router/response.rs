@@ -68,7 +68,7 @@ impl Exchange {
                     return ending;
                 }
                 if self.fails_handshake(head.status) {
-                    return self.refuse_handshake(down, upstream).await;
+                    return self.refuse_handshake(down, forwarding, upstream).await;
                 }
                 self.relay(down, timer, forwarding, (head, upstream, guard, request_done)).await
             }
@@ -175,13 +175,18 @@ impl Exchange {
         self.upgrade && (200..400).contains(&status) && upgrade::kind(&self.request) == "websocket"
     }
 
-    async fn refuse_handshake<D: Downstream>(&mut self, down: &mut D, upstream: UpstreamStream) -> Ending {
+    async fn refuse_handshake<D: Downstream>(
+        &mut self,
+        down: &mut D,
+        forwarding: &Forwarding,
+        upstream: UpstreamStream,
+    ) -> Ending {
         drop(upstream);
         self.info.details = Some("websocket_handshake_unsuccessful".into());
         self.info.response_code = self.response.status();
         self.response.remove_known(KnownHeader::ContentLength);
         self.response.remove_known(KnownHeader::TransferEncoding);
-        self.apply_route_response_headers();
+        self.apply_response_headers_of(&forwarding.route);
         self.send_response_head(down, true, true);
         match poll_fn(|cx| down.poll_finish(cx, None)).await {
             Ok(()) => Ending::Complete,
@@ -217,7 +222,7 @@ impl Exchange {
         self.info.response_code = Some(status);
         self.info.details = Some("via_upstream".into());
         let upgraded = self.is_upgraded();
-        self.apply_route_response_headers();
+        self.apply_response_headers_of(&forwarding.route);
         if forwarding.route.virtual_host().include_attempt_count_in_response() {
             self.set_response_number(KnownHeader::XEnvoyAttemptCount, self.info.upstream.attempts.into());
         }

@@ -491,6 +491,9 @@ impl Exchange {
         {
             let info = cluster.info();
             self.info.upstream.cluster = Some(info.observability_name.clone());
+            if info.observability_name != info.name {
+                self.info.upstream.cluster_name = Some(info.name.clone());
+            }
             if let Some(metadata) = &info.metadata {
                 self.info.upstream.cluster_metadata = Some(metadata.clone());
             }

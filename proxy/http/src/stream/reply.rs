@@ -7,7 +7,7 @@ use std::task::Poll;
 use dhow_http::{HeaderName, KnownHeader, format_decimal};
 use dhow_proxy_api::{LocalReply, LogMoment, Protocol, StreamFormat};
 use dhow_proxy_runtime::{DeadlineTimer, OverloadAction, clock, overload};
-use dhow_routing::DirectResponse;
+use dhow_routing::{DirectResponse, SelectedRoute};
 
 use super::exchange::{BoxedEnding, Ending, Exchange};
 use super::filtering::FilteredResponse;
@@ -219,11 +219,17 @@ impl Exchange {
     }
 
     /// Adds what the selected route, its virtual host and its table say about response headers.
-    pub(crate) fn apply_route_response_headers(&mut self) {
-        if let Some(route) = &self.info.route {
-            let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
-            route.apply_response_headers(&mut self.response, &context);
+    fn apply_route_response_headers(&mut self) {
+        if let Some(route) = self.info.route.clone() {
+            self.apply_response_headers_of(&route);
         }
+    }
+
+    /// The same for the route that the request was forwarded by, which need not be the selected one: an internal redirect that
+    /// was not followed leaves the one it would have led to.
+    pub(crate) fn apply_response_headers_of(&mut self, route: &SelectedRoute) {
+        let context = StreamFormat { request: Some(&self.request), ..StreamFormat::new(&self.info) };
+        route.apply_response_headers(&mut self.response, &context);
     }
 
     /// Sends the response head as the connection manager leaves it.
