@@ -5,7 +5,9 @@
 //! [`outcome::Outcome`] whose volatile parts are replaced in one place ([`normalise`]); expectations are checked on it, and the
 //! outcomes of the two targets are compared.
 
+mod accepted;
 pub mod ads;
+pub mod ask;
 #[cfg(test)]
 mod behaviours;
 mod certificates;
@@ -21,6 +23,7 @@ mod shorthand;
 pub mod steps;
 pub mod target;
 mod traffic;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +35,11 @@ pub use run::{Options, Summary, Targets};
 /// The folder that holds the scenario files of this repository.
 pub fn scenario_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+/// The folder of this repository with lists of values to ask both proxies for ([`ask`]).
+pub fn question_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("questions")
 }
 
 /// Runs every scenario against the proxy binary `ours` and, where it can be had, against the real Envoy.

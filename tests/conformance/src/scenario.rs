@@ -213,8 +213,7 @@ impl Scenario {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut scenario: Self =
             serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-        let name = path.strip_prefix(root).unwrap_or(path).with_extension("");
-        scenario.name = name.to_string_lossy().into_owned();
+        scenario.name = name_of(root, path);
         scenario.check().with_context(|| scenario.name.clone())?;
         Ok(scenario)
     }
@@ -226,15 +225,13 @@ impl Scenario {
 
     /// The scenarios under `root` whose `area/name` contains `filter`, sorted by name; the others are not even read.
     pub fn read_matching(root: &Path, filter: &str) -> Result<Vec<Self>> {
-        let mut files = Vec::new();
-        collect(root, &mut files)?;
-        files.sort();
-        let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).with_extension("");
-        files.retain(|path| name(path).to_string_lossy().contains(filter));
+        let mut files = files(root)?;
+        files.retain(|path| name_of(root, path).contains(filter));
         files.iter().map(|path| Self::read(root, path)).collect()
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails when parts of it contradict each other or are missing.
+    pub fn check(&self) -> Result<()> {
         ensure!(!self.about.trim().is_empty(), "`about` is empty");
         if self.bootstrap_text.is_some() && (self.http.is_some() || !self.listeners.is_empty()) {
             bail!("`bootstrap_text` is the whole configuration; `http` and `listeners` would be ignored");
@@ -249,6 +246,19 @@ impl Scenario {
         }
         Ok(())
     }
+}
+
+/// The `area/name` of the file at `path` below `root`.
+pub fn name_of(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).with_extension("").to_string_lossy().into_owned()
+}
+
+/// Every YAML file under `root`, in order.
+pub fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(root, &mut files)?;
+    files.sort();
+    Ok(files)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 
-use super::accepted;
 use super::area::Area;
 use super::case::Case;
 use super::compare::{Difference, compare};
 use super::verdicts;
 use super::written::yaml;
+use crate::accepted;
 use crate::outcome::Outcome;
 use crate::run::{self, Targets};
 use crate::target::Target;
@@ -125,14 +125,14 @@ fn judge(options: &Options, seed: u64, ours: &Target, envoy: &Target) -> Result<
     };
     let (steady, unsteady): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| again.contains(one));
     let (accepted, left): (Vec<_>, Vec<_>) =
-        steady.into_iter().partition(|one| accepted::reason(one).is_some());
+        steady.into_iter().partition(|one| accepted::reason(&one.text).is_some());
     let mut text = format!("seed {seed}: {} differences", left.len());
     if !unsteady.is_empty() {
         text.push_str(&format!(", {} that did not come again", unsteady.len()));
     }
     text.push('\n');
     for one in &accepted {
-        text.push_str(&format!("  accepted: {}\n", accepted::reason(one).unwrap_or_default()));
+        text.push_str(&format!("  accepted: {}\n", accepted::reason(&one.text).unwrap_or_default()));
     }
     let mut last = None;
     for one in &left {

@@ -4,7 +4,6 @@
 //! A case is a scenario like any other, only made by dice: it runs on the machinery of scenarios, and a difference can be written
 //! down as the beginning of one. The same seed makes the same case.
 
-mod accepted;
 mod area;
 mod case;
 mod compare;

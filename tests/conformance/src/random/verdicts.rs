@@ -1,27 +1,20 @@
 //! The area `invalid`: what both proxies say in `--mode validate` to a configuration that was changed in one place.
-//!
-//! Both have to accept it or both refuse it, and then with the same reason. Ours puts the path of the field in front of it. Envoy
-//! puts the position in the file into it, and behind it the message or the file as a whole, with blanks that change from run to run.
 
 use std::path::Path;
-use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
-use regex::Regex;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::compare::Difference;
+use super::Area;
 use super::driver::Options;
 use super::generate::{self, Mutant};
 use super::written::yaml;
-use super::{Area, accepted};
+use crate::accepted;
 use crate::environment::Environment;
 use crate::scenario::Scenario;
 use crate::shorthand;
 use crate::target::Target;
-
-/// What one proxy says: nothing when it accepts the configuration, otherwise the reason.
-type Said = Option<String>;
+use crate::verdict::{self, Said, short};
 
 /// Judges the mutants of one seed, prints what came of them, and says whether both sides agree about all.
 pub fn judge(options: &Options, seed: u64, ours: &Target, envoy: &Target) -> Result<bool> {
@@ -43,9 +36,9 @@ pub fn judge(options: &Options, seed: u64, ours: &Target, envoy: &Target) -> Res
         if options.show {
             println!("{}", serde_json::to_string_pretty(&mutant.value)?);
         }
-        let (mine, theirs) = both(&environment, &mutant.value, ours, envoy)?;
+        let (mine, theirs) = verdict::both(&environment, &mutant.value, ours, envoy)?;
         refused += usize::from(theirs.is_some());
-        let Some(found) = difference(number, &mine, &theirs) else { continue };
+        let Some(found) = verdict::difference(&mine, &theirs) else { continue };
         if accepted::reason(&found).is_some() {
             continue;
         }
@@ -53,7 +46,7 @@ pub fn judge(options: &Options, seed: u64, ours: &Target, envoy: &Target) -> Res
         let (area, requests) = (options.area.name(), options.requests);
         text.push_str(&format!(
             "  mutant {number}: {}\n    conformance random --area {area} --seed {seed} --requests {requests} --only {number}\n  - {}\n",
-            short(&mutant.title), found.text
+            short(&mutant.title), found
         ));
         if let Some(folder) = &options.write {
             write(folder, options.area, seed, number, &mutant, theirs)?;
@@ -63,68 +56,6 @@ pub fn judge(options: &Options, seed: u64, ours: &Target, envoy: &Target) -> Res
     Ok(differing == 0)
 }
 
-fn both(environment: &Environment, value: &Value, ours: &Target, envoy: &Target) -> Result<(Said, Said)> {
-    let text = serde_json::to_string_pretty(value)?;
-    let said = |target: &Target| -> Result<Said> {
-        let (exit, log) = target.validate_text(environment, &text)?;
-        Ok((exit != Some(0)).then(|| reason(&log)))
-    };
-    let (mine, theirs) = std::thread::scope(|scope| {
-        let mine = scope.spawn(|| said(ours));
-        let theirs = said(envoy);
-        (mine.join(), theirs)
-    });
-    let mine = mine.map_err(|_| anyhow::anyhow!("the run of ours panicked"))?;
-    Ok((mine?, theirs?))
-}
-
-fn difference(number: usize, mine: &Said, theirs: &Said) -> Option<Difference> {
-    let what = match (mine, theirs) {
-        (None, None) => return None,
-        (Some(mine), Some(theirs)) if mine.contains(theirs.as_str()) => return None,
-        (Some(_), Some(_)) => "reason",
-        _ => "verdict",
-    };
-    let said = |said: &Said| said.as_deref().map_or("accepts".to_owned(), short);
-    let text = format!("{what}\n    ours:  {}\n    envoy: {}", said(mine), said(theirs));
-    Some(Difference { request: Some(number), text })
-}
-
-/// Longest text that is shown.
-const SHOWN: usize = 600;
-
-fn short(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(SHOWN).collect()
-}
-
-/// A literal pattern of this file. They are exercised by the tests below.
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("the pattern is a literal of this file and compiles")
-}
-
-static INTRODUCTION: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"error initializing configuration '[^']*': "));
-static NEXT_LINE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\n\[\d{4}-\d\d-\d\d \d\d:"));
-static POSITION: LazyLock<Regex> = LazyLock::new(|| pattern(r",? near \d+:\d+ \(offset \d+\)"));
-static BLANKS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+"));
-static DUMP_BEFORE: LazyLock<Regex> = LazyLock::new(|| pattern(r"goo\.gle/debug\w* .*: (Proto constraint)"));
-static DUMP_BEHIND: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?:(as proto \(.*\)): \{|: goo\.gle/debug|\. duplicate matcher is: ).*$"));
-static KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\["[^"]*"\]"#));
-
-/// The reason in what a proxy printed, without what belongs to the one run or the one program.
-fn reason(log: &str) -> String {
-    let Some(start) = INTRODUCTION.find(log) else { return BLANKS.replace_all(log.trim(), " ").into_owned() };
-    let text = &log[start.end()..];
-    let text = NEXT_LINE.find(text).map_or(text, |next| &text[..next.start()]);
-    let text = BLANKS.replace_all(text.trim(), " ");
-    // An entry of a map has a number there and its key here, and a step into a packed message is none here.
-    let text = POSITION.replace_all(&text, "").replace(".<any>", "");
-    let text = KEY.replace_all(&text, "[0]");
-    let text = DUMP_BEFORE.replace(&text, "$1");
-    DUMP_BEHIND.replace(&text, "$1").into_owned()
-}
-
 fn write(folder: &Path, area: Area, seed: u64, number: usize, mutant: &Mutant, theirs: Said) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let path = folder.join(format!("{}_{seed}_{number}.yaml", area.name()));
@@ -132,31 +63,4 @@ fn write(folder: &Path, area: Area, seed: u64, number: usize, mutant: &Mutant, t
         json!({ "exit": i32::from(theirs.is_some()), "says": theirs.into_iter().collect::<Vec<_>>() });
     let scenario = json!({ "about": mutant.title, "bootstrap": mutant.value, "validate": validate });
     std::fs::write(&path, yaml(&scenario)).with_context(|| path.display().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_blanks_and_dumps_are_no_part_of_the_reason() {
-        let log = "[2026-11-22 00:36:30.279][1][critical][main] [source/server/config_validation/server.cc:76] \
-                   error initializing configuration 'c.json': Unable to parse JSON as proto (INVALID_ARGUMENT: invalid JSON   in \
-                   a.B @ x[0].y:  message C, near  16:25 (offset 286):  no  good): {\n  \"admin\": 1\n}\n[2026-11-22 00:36:31.000] x";
-        let expected = "Unable to parse JSON as proto (INVALID_ARGUMENT: invalid JSON in a.B @ x[0].y: message C: no good)";
-        assert_eq!(reason(log), expected);
-        let log = "error initializing configuration 'c.json': goo.gle/debugstr  \na { b: 1 }\n: Proto constraint validation failed (A.B: c)\n";
-        assert_eq!(reason(log), "Proto constraint validation failed (A.B: c)");
-        let log = r#"error initializing configuration 'c.json': a.b["k"].c: Invalid: goo.gle/debugproto seconds: 1"#;
-        assert_eq!(reason(log), "a.b[0].c: Invalid");
-    }
-
-    #[test]
-    fn a_path_in_front_of_the_reason_is_no_difference() {
-        let said = |text: &str| Some(text.to_owned());
-        assert_eq!(difference(0, &said("a.b: no"), &said("no")), None);
-        assert_eq!(difference(0, &None, &None), None);
-        assert!(difference(0, &said("a.b: no"), &said("yes")).is_some());
-        assert!(difference(0, &None, &said("no")).is_some());
-    }
 }

@@ -1,6 +1,4 @@
-//! The differences that a random run passes over, each with its reason. There should be few: what can be mended is mended.
-
-use super::compare::Difference;
+//! The differences that random cases and lists of values pass over, each with its reason. There should be few: what can be mended is mended.
 
 /// Differences of one kind.
 struct Accepted {
@@ -33,7 +31,7 @@ const ACCEPTED: &[Accepted] = &[
     },
 ];
 
-/// Why `difference` is accepted, if it is.
-pub fn reason(difference: &Difference) -> Option<&'static str> {
-    ACCEPTED.iter().find(|accepted| difference.text.contains(accepted.says)).map(|accepted| accepted.why)
+/// Why the difference that `text` tells is accepted, if it is.
+pub fn reason(text: &str) -> Option<&'static str> {
+    ACCEPTED.iter().find(|accepted| text.contains(accepted.says)).map(|accepted| accepted.why)
 }
