@@ -67,7 +67,7 @@ fn haproxy(job: &Job, setting: &Setting<'_>) -> String {
         format!(" ssl crt {} ssl-min-ver TLSv1.3 no-tls-tickets", tls.both.display())
     });
     let client = if job.downstream == Http::Two { " proto h2" } else { "" };
-    let server = if job.upstream == Http::Two { " proto h2" } else { "" };
+    let server = if job.server.speaks() == Http::Two { " proto h2" } else { "" };
     format!(
         "global\n  nbthread 1\n  maxconn 9700\n  no strict-limits\n  tune.ssl.cachesize 0\ndefaults\n  mode http\n  timeout connect 5s\n  \
          timeout client 60s\n  timeout server 60s\n  option http-keep-alive\n  http-reuse always\nfrontend f\n  \
@@ -141,7 +141,7 @@ fn bootstrap(job: &Job, setting: &Setting<'_>) -> Value {
         });
     }
     let mut upstream = cluster("upstream", setting.upstream);
-    if job.upstream == Http::Two {
+    if job.server.speaks() == Http::Two {
         upstream["typed_extension_protocol_options"] = json!({
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

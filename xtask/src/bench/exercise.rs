@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 
-use super::job::{Arrival, Http, Job, RowName};
+use super::job::{Arrival, Job, RowName, Server};
 use super::lab::Lab;
 use super::{Options, Programs};
 use crate::build::installed;
@@ -26,12 +26,12 @@ pub fn exercise(ours: &Path, load: &Path) -> Result<()> {
     let options = Line::try_parse_from(["bench", "all", "--peers", "ours"])?.options;
     let programs = Programs { ours: Some(ours.to_owned()), load: load.to_owned() };
     for job in RowName::value_variants().iter().filter_map(|row| row.job()) {
-        if job.arrival == Arrival::FixedRate {
-            // The same requests as those of the closed loop.
+        if job.arrival == Arrival::FixedRate || job.server == Server::NginxHttp2 {
+            // The same requests as those of another row.
             continue;
         }
-        if job.upstream == Http::Two && installed("nginx").is_none() {
-            eprintln!("{} is left out: nginx is not installed", job.name);
+        if job.server == Server::Nghttpd && installed("nghttpd").or_else(|| installed("nginx")).is_none() {
+            eprintln!("{} is left out: neither nghttpd nor nginx is installed", job.name);
             continue;
         }
         eprintln!("counting {}", job.name);

@@ -22,6 +22,9 @@ pub enum RowName {
     /// HTTP/2 to HTTP/2.
     #[value(name = "h2-h2")]
     H2H2,
+    /// The same with an upstream that takes more time than the proxy and sends each response by itself.
+    #[value(name = "h2-h2-nginx")]
+    H2H2Nginx,
     /// A new connection per request.
     Connections,
     /// TLS 1.3, keep-alive.
@@ -45,6 +48,24 @@ pub enum Http {
     Two,
 }
 
+/// The program that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// nginx, over HTTP/1.1.
+    Nginx,
+    /// nginx, over HTTP/2: it needs more time for a request than a proxy, and writes each response by itself.
+    NginxHttp2,
+    /// nghttpd, over HTTP/2; nginx where it is not installed.
+    Nghttpd,
+}
+
+impl Server {
+    /// What it speaks.
+    pub fn speaks(self) -> Http {
+        if self == Self::Nginx { Http::One } else { Http::Two }
+    }
+}
+
 /// How requests come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
@@ -65,8 +86,8 @@ pub struct Job {
     pub about: &'static str,
     /// The side of the clients.
     pub downstream: Http,
-    /// The side of the upstream.
-    pub upstream: Http,
+    /// The upstream.
+    pub server: Server,
     /// TLS with this key exchange on the side of the clients.
     pub tls: Option<KeyExchange>,
     /// An Istio-like chain of filters and a JSON access log.
@@ -120,7 +141,7 @@ const PLAIN: Job = Job {
     name: "http1",
     about: "HTTP/1.1 keep-alive, router only",
     downstream: Http::One,
-    upstream: Http::One,
+    server: Server::Nginx,
     tls: None,
     chain: false,
     arrival: Arrival::ClosedLoop,
@@ -165,7 +186,16 @@ impl RowName {
                 name: "h2-h2",
                 about: "HTTP/2 to HTTP/2",
                 downstream: Http::Two,
-                upstream: Http::Two,
+                server: Server::Nghttpd,
+                peers: HTTP2_BOTH_SIDES,
+                targets: &[(Figure::CpuOfEnvoy, 0.55)],
+                ..PLAIN
+            },
+            Self::H2H2Nginx => Job {
+                name: "h2-h2-nginx",
+                about: "HTTP/2 to HTTP/2 of an upstream that is busier than the proxy",
+                downstream: Http::Two,
+                server: Server::NginxHttp2,
                 peers: HTTP2_BOTH_SIDES,
                 targets: &[(Figure::CpuOfEnvoy, 0.55)],
                 ..PLAIN

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use dhow_load::{Pass, Spec};
 use dhow_testkit::certs::TestCa;
 use dhow_testkit::{ChildGuard, ChildSpec, HeldPort, TempDir, poll_until};
@@ -14,8 +14,7 @@ use super::config::{self, Setting, TlsFiles};
 use super::job::{Arrival, Http, Job};
 use super::load::Tools;
 use super::peer::Peer;
-use super::{Options, Programs, START_LIMIT, WRAPPED_START_LIMIT, chain, pinned};
-use crate::build::installed;
+use super::{Options, Programs, START_LIMIT, WRAPPED_START_LIMIT, chain, pinned, upstream};
 
 /// How long a proxy may take to end.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -59,7 +58,7 @@ impl Lab {
         let upstream_port = HeldPort::new()?;
         let port = upstream_port.port();
         let mut notes = Vec::new();
-        let mut upstream = start_upstream(&dir, port, job.upstream, options.body, programs, &mut notes)?;
+        let mut upstream = upstream::start(&dir, port, job.server, options.body, programs, &mut notes)?;
         upstream.wait_listening(upstream_port.address(), START_LIMIT).map_err(|e| anyhow!("upstream {e}"))?;
         let mut lab = Self {
             job: job.clone(),
@@ -233,33 +232,4 @@ pub fn get(address: SocketAddr) -> Result<()> {
     // The rest is read so that the proxy does not see a reset.
     stream.read_to_end(&mut Vec::new())?;
     Ok(())
-}
-
-/// Starts the upstream that answers `body` bytes from memory.
-pub fn start_upstream(
-    dir: &TempDir,
-    port: u16,
-    speaks: Http,
-    body: usize,
-    programs: &Programs,
-    notes: &mut Vec<String>,
-) -> Result<ChildGuard> {
-    let log = dir.path().join("upstream.log");
-    if let Some(nginx) = installed("nginx") {
-        let http2 = if speaks == Http::Two { " http2" } else { "" };
-        let answer = format!(
-            "server {{ listen 127.0.0.1:{port}{http2}; location / {{ default_type text/plain; return 200 \"{}\"; }} }}\n",
-            "x".repeat(body)
-        );
-        let config = dir.write("upstream.conf", config::nginx(dir.path(), "upstream", &answer))?;
-        let (program, mut args) = pinned(1, &nginx);
-        args.extend(Peer::Nginx.args(&config, dir.path()));
-        return Ok(ChildSpec::new(program, log).args(args).spawn()?);
-    }
-    ensure!(speaks == Http::One, "nginx is not installed, and our own upstream speaks HTTP/1 only");
-    notes.push("nginx is not installed: the upstream is our own".to_owned());
-    let (program, mut args) = pinned(1, &programs.load);
-    args.push("upstream".to_owned());
-    args.extend(["--port".to_owned(), port.to_string(), "--body".to_owned(), body.to_string()]);
-    ChildSpec::new(program, log).args(args).spawn().context("upstream")
 }

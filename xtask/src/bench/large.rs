@@ -7,10 +7,10 @@ use anyhow::Result;
 use dhow_testkit::{ChildGuard, ChildSpec, HeldPort, TempDir};
 use serde_json::{Value, json};
 
-use super::job::Http;
-use super::lab::{get, serving, start_upstream};
+use super::job::Server;
+use super::lab::{get, serving};
 use super::peer::Peer;
-use super::{Programs, START_LIMIT, config, pinned};
+use super::{Programs, START_LIMIT, config, pinned, upstream};
 
 /// The upstream and the configuration.
 pub struct Large {
@@ -27,7 +27,7 @@ impl Large {
         let dir = TempDir::new("bench-large")?;
         let (port, upstream_port) = (HeldPort::new()?, HeldPort::new()?);
         let mut upstream =
-            start_upstream(&dir, upstream_port.port(), Http::One, 16, programs, &mut Vec::new())?;
+            upstream::start(&dir, upstream_port.port(), Server::Nginx, 16, programs, &mut Vec::new())?;
         upstream
             .wait_listening(upstream_port.address(), START_LIMIT)
             .map_err(|e| anyhow::anyhow!("upstream {e}"))?;

@@ -18,6 +18,7 @@ mod report;
 mod rounds;
 mod start;
 mod syscalls;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
