@@ -540,10 +540,10 @@ impl HeaderMap {
         self.remove_where(0, |_, e| e.id == name as u8)
     }
 
-    /// Removes all entries of a header; tells whether there was one.
+    /// Removes all entries of a header; tells whether there was one. `host` of a request is found.
     pub fn remove(&mut self, name: &HeaderName) -> bool {
         match name {
-            HeaderName::Known(known) => self.remove_known(*known),
+            HeaderName::Known(known) => self.remove_known(self.slot_of(*known)),
             HeaderName::Other(_) => self.remove_where(0, |map, e| map.is_named(e, name)),
         }
     }

@@ -2,7 +2,7 @@
 
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::FormatContext;
-use dhow_http::HeaderMap;
+use dhow_http::{HeaderMap, HeaderName};
 use dhow_matching::StringMatcher;
 
 use crate::headers::HeaderMutations;
@@ -12,8 +12,10 @@ use crate::pb::mutation::header_mutation::{Action, RemoveOnMatch};
 /// One edit; a list of them is applied in order, each seeing what the ones before left.
 #[derive(Debug)]
 pub enum HeaderEdit {
-    /// `append` or `remove`.
-    Edit(HeaderMutations),
+    /// `append`.
+    Append(HeaderMutations),
+    /// `remove`. What a message cannot be sent without may be named as well; that it is missing shows where it is sent.
+    Remove(HeaderName),
     /// `remove_on_match`: removes the headers whose names match.
     RemoveOnMatch(StringMatcher),
 }
@@ -34,18 +36,12 @@ impl HeaderEdit {
     pub fn compile(message: &HeaderMutation, path: &FieldPath) -> Result<Self, ConfigError> {
         let HeaderMutation { action } = message;
         match action {
-            Some(Action::Remove(name)) => {
-                let names = std::slice::from_ref(name);
-                let field = path.field("remove");
-                HeaderMutations::compile(&[], path, names, &field)
-                    .map(Self::Edit)
-                    .map_err(|error| of_single(error, &field))
-            }
+            Some(Action::Remove(name)) => Ok(Self::Remove(HeaderName::new(name))),
             Some(Action::Append(option)) => {
                 let options = std::slice::from_ref(option);
                 let field = path.field("append");
                 HeaderMutations::compile(options, &field, &[], path)
-                    .map(Self::Edit)
+                    .map(Self::Append)
                     .map_err(|error| of_single(error, &field))
             }
             Some(Action::RemoveOnMatch(RemoveOnMatch { key_matcher })) => {
@@ -62,7 +58,10 @@ impl HeaderEdit {
     /// Edits a request.
     pub fn apply_to_request(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
         match self {
-            Self::Edit(edit) => edit.apply_to_request(headers, context),
+            Self::Append(edit) => edit.apply_to_request(headers, context),
+            Self::Remove(name) => {
+                headers.remove(name);
+            }
             Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
         }
     }
@@ -70,7 +69,10 @@ impl HeaderEdit {
     /// Edits a response.
     pub fn apply_to_response(&self, headers: &mut HeaderMap, context: &dyn FormatContext) {
         match self {
-            Self::Edit(edit) => edit.apply_to_response(headers, context),
+            Self::Append(edit) => edit.apply_to_response(headers, context),
+            Self::Remove(name) => {
+                headers.remove(name);
+            }
             Self::RemoveOnMatch(matcher) => remove_matching(headers, matcher),
         }
     }
@@ -78,7 +80,10 @@ impl HeaderEdit {
     /// Edits trailers; formats see the heads that `context` has.
     pub fn apply_to_trailers(&self, trailers: &mut HeaderMap, context: &dyn FormatContext) {
         match self {
-            Self::Edit(edit) => edit.apply_to_trailers(trailers, context),
+            Self::Append(edit) => edit.apply_to_trailers(trailers, context),
+            Self::Remove(name) => {
+                trailers.remove(name);
+            }
             Self::RemoveOnMatch(matcher) => remove_matching(trailers, matcher),
         }
     }
@@ -92,7 +97,7 @@ fn of_single(mut error: ConfigError, field: &FieldPath) -> ConfigError {
     error
 }
 
-/// Pseudo headers stay: a request or response is none without them.
+/// Names are those that headers are kept under: `host` of a request is `:authority`.
 fn remove_matching(headers: &mut HeaderMap, matcher: &StringMatcher) {
-    headers.retain(|_, name, _| name.starts_with(b":") || !matcher.matches(name));
+    headers.retain(|_, name, _| !matcher.matches(name));
 }

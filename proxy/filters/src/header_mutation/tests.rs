@@ -74,12 +74,24 @@ fn the_levels_of_the_route_follow_in_the_order_that_is_asked_for() {
 }
 
 #[test]
-fn pseudo_headers_are_never_removed_by_a_pattern() {
-    let yaml =
-        "mutations: {request_mutations: [{remove_on_match: {key_matcher: {safe_regex: {regex: '.*'}}}}]}";
-    let mut head = request("/", &[("x-a", "1")]);
-    run(yaml, None, &mut head, &mut HeaderMap::new());
-    assert_eq!(lines(&head), [":method: GET", ":scheme: http", ":authority: a.test", ":path: /"]);
+fn what_a_request_is_none_without_is_removed_like_the_rest() {
+    let left = |mutation: &str| {
+        let mut head = request("/", &[("x-a", "1")]);
+        run(
+            &format!("mutations: {{request_mutations: [{mutation}]}}"),
+            None,
+            &mut head,
+            &mut HeaderMap::new(),
+        );
+        lines(&head)
+    };
+    let by_regex = "{remove_on_match: {key_matcher: {safe_regex: {regex: '.*'}}}}";
+    assert!(left(by_regex).is_empty());
+    assert_eq!(left("{remove: Host}"), [":method: GET", ":scheme: http", ":path: /", "x-a: 1"]);
+    assert_eq!(left("{remove: ':path'}"), [":method: GET", ":scheme: http", ":authority: a.test", "x-a: 1"]);
+    // Patterns see the name that the host is kept under.
+    let by_name = "{remove_on_match: {key_matcher: {exact: host}}}";
+    assert_eq!(left(by_name).len(), 5);
 }
 
 #[test]

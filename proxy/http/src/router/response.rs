@@ -240,7 +240,10 @@ impl Exchange {
                 attempt: forwarding.log.as_deref_mut(),
             };
             if let Err(interruption) = Box::pin(self.encode_stopped(setup, encoded)).await {
-                guard.count_end(&upstream, &interruption);
+                match interruption {
+                    Interruption::Answered(..) => guard.count_discarded(&upstream, &head),
+                    _ => guard.count_end(&upstream, &interruption),
+                }
                 self.log_attempt_end(forwarding, status, None);
                 return self.interrupted(down, timer, interruption).await;
             }

@@ -15,7 +15,10 @@ use super::host_selection::no_healthy_upstream;
 use super::{Forwarding, Outcome};
 use crate::downstream::Downstream;
 use crate::reset::{Reset, ResetKind};
-use crate::stream::{Exchange, Expired, Interruption, Pump, RequestBody};
+use crate::stream::{
+    Direction, Exchange, Expired, Interruption, Pump, RequestBody, incomplete_request, incomplete_response,
+    missing_header,
+};
 use crate::upstream::UpstreamStream;
 
 impl Exchange {
@@ -116,6 +119,13 @@ impl Exchange {
         if let Some(meter) = &self.info.upstream_bytes {
             upstream.set_meter(meter);
         }
+        if !matches!(upstream, UpstreamStream::Tunnel(_))
+            && let Some(missing) = missing_header(&self.request)
+        {
+            upstream.abandon();
+            let reply = Box::new(incomplete_request(missing));
+            return broken_off(&upstream, &guard, Interruption::Answered(reply, Direction::Request));
+        }
         if let Err(reset) = upstream.begin(&self.request, self.end_stream) {
             return Outcome::Reset(reset);
         }
@@ -203,6 +213,11 @@ impl Exchange {
                 self.deadlines.on_response_head(now);
                 self.info.upstream.first_rx = Some(now);
                 self.filter_upstream_response(head.body == BodyLength::None);
+                if !self.response.contains_known(KnownHeader::Status) {
+                    guard.count_discarded(&upstream, &head);
+                    let reply = Box::new(incomplete_response());
+                    return Outcome::Interrupted(Interruption::Answered(reply, Direction::Request));
+                }
                 guard.on_head(&self.response, self.is_grpc());
                 return Outcome::Response(head, upstream, guard, request_done);
             }

@@ -26,7 +26,7 @@ use crate::body::{BodySource, BodyState, BufferedBody, TransferError, poll_trans
 use crate::body_copy::{self, CopyReader, CopyWriter};
 use crate::manager::Manager;
 use crate::reset::Reset;
-use crate::stream::{Exchange, KeptBody};
+use crate::stream::{Exchange, KeptBody, missing_header};
 use crate::upstream::{Acquired, Foresight, UpstreamStream};
 
 /// One copy of a request.
@@ -213,6 +213,12 @@ impl Shadow {
         };
         let mut upstream = stream.map_err(|_| 503_u16)?;
         let guard = RequestGuard::begin(cluster, &host, self.priority).ok_or(503_u16)?;
+        if missing_header(&self.head).is_some() {
+            upstream.abandon();
+            guard.count_given_up(&upstream);
+            self.answered.set(true);
+            return Err(503);
+        }
         let driven = match body {
             Some(mut body) => self.drive(&mut upstream, &guard, &mut body, false).await,
             None => self.drive(&mut upstream, &guard, &mut BufferedBody::new(b"", None), true).await,

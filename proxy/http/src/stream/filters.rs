@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use dhow_http::KnownHeader;
 use dhow_proxy_api::{HeadersVerdict, LocalReply, Resumption};
 use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::{FilterOverride, SelectedRoute};
@@ -10,6 +11,7 @@ use dhow_routing::{FilterOverride, SelectedRoute};
 use super::exchange::{Ending, Exchange};
 use super::filtering::{Direction, FilterSlot, StreamParts};
 use super::pump::{Interruption, Pump};
+use super::required::incomplete_response;
 use crate::body::BufferedBody;
 use crate::config::ConfiguredFilter;
 use crate::downstream::Downstream;
@@ -215,6 +217,9 @@ impl Exchange {
                 HeadersVerdict::Hold if end_stream => {}
                 verdict => return Encoded::Stopped(at, verdict),
             }
+        }
+        if !self.response.contains_known(KnownHeader::Status) {
+            return Encoded::Stopped(0, HeadersVerdict::LocalReply(incomplete_response()));
         }
         Encoded::Done
     }

@@ -9,6 +9,7 @@ mod filters;
 mod pump;
 mod reply;
 mod request_body;
+mod required;
 mod responding;
 
 pub(crate) use deadlines::{Deadlines, Expired};
@@ -17,4 +18,5 @@ pub(crate) use filtering::{AttemptFilters, Direction, FilterSlot, UPSTREAM};
 pub(crate) use filters::{Encoded, PumpSetup};
 pub(crate) use pump::{Interruption, Pump};
 pub(crate) use request_body::{KeptBody, RequestBody};
+pub(crate) use required::{incomplete_request, incomplete_response, missing_header};
 pub use responding::{Responder, Response};

@@ -84,9 +84,10 @@ impl H1Settings {
 }
 
 impl H1Upstream {
-    /// The connection is not used again.
-    pub(super) fn close_after(&mut self) {
+    /// The request that has the connection is given up before anything of it is sent, and the connection ends with it.
+    pub(super) fn abandon(&mut self) {
         self.keep_alive = false;
+        self.request_done = false;
     }
 
     /// The connection ends here with the request, whoever ended its direction before.

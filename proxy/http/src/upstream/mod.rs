@@ -104,7 +104,7 @@ impl UpstreamStream {
     /// Gives the stream up before anything was sent on it; a connection that is for one request at a time goes with it.
     pub(crate) fn abandon(&mut self) {
         if let Self::H1(stream) = self {
-            stream.close_after();
+            stream.abandon();
         }
     }
 
