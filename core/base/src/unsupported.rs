@@ -111,8 +111,6 @@ const REASONS: &[(&str, &str)] = &[
     ("signature_algorithms", "rustls chooses them; they cannot be limited"),
     ("signed_certificate_timestamp", "Envoy does not implement it either"),
     ("source", "metadata of the request, of the route and of the cluster can be read"),
-    ("sub_cluster_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
-    ("sub_clusters_config", "all hosts are of one cluster; sub_clusters_config needs a cluster for each"),
     ("system_root_certs", "Envoy does not implement it and would verify nothing; name them in trusted_ca"),
     ("tls_certificate_certificate_provider", CERTIFICATE_PROVIDERS),
     ("tls_certificate_certificate_provider_instance", CERTIFICATE_PROVIDERS),

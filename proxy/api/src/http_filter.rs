@@ -187,6 +187,12 @@ pub enum HostResolution {
     Failed(Arc<str>),
     /// It is being looked for. The future ends with an error as in [`HostResolution::Failed`].
     Wait(LocalFuture<Result<(), Arc<str>>>),
+    /// The request names no host.
+    Unnamed,
+    /// A cluster is being made for it. The future ends when that is there.
+    ClusterWarms(LocalFuture<()>),
+    /// As many clusters were made for hosts as there may be, and none is for this one.
+    TooManyClusters,
     /// As many hosts are known as there may be, and this is not one of them.
     CacheFull,
     /// As many requests wait as may.

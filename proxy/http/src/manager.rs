@@ -193,6 +193,10 @@ impl Clusters for Manager {
             Some(Resolution::Ready(host)) => HostResolution::Ready(host.address().as_ip()),
             Some(Resolution::Failed(why)) => HostResolution::Failed(why),
             Some(Resolution::Wait(answer)) => HostResolution::Wait(answer),
+            Some(Resolution::Unnamed) => HostResolution::Unnamed,
+            Some(Resolution::HasCluster) => HostResolution::Ready(None),
+            Some(Resolution::ClusterWarms(there)) => HostResolution::ClusterWarms(there),
+            Some(Resolution::TooManyClusters) => HostResolution::TooManyClusters,
             Some(Resolution::CacheFull) => HostResolution::CacheFull,
             Some(Resolution::TooManyPending) => HostResolution::TooManyPending,
         }

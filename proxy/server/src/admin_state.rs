@@ -354,7 +354,7 @@ fn cluster_status(cluster: &dhow_proxy_upstream::ClusterDescription) -> ClusterS
             local_origin_success_rate_average: connections.average,
             local_origin_success_rate_ejection_threshold: connections.threshold,
         }),
-        added_via_api: cluster.origin == Origin::Dynamic,
+        added_via_api: cluster.origin != Origin::Static,
         eds_service_name: config_dump::eds_service_name(&cluster.message),
         hosts: cluster.cluster.hosts().hosts().map(|host| host_status(host)).collect(),
     }

@@ -111,6 +111,14 @@ pub enum Resolution {
     Failed(Arc<str>),
     /// It is being resolved. The future ends with an error as in [`Resolution::Failed`].
     Wait(Pin<Box<dyn Future<Output = Result<(), Arc<str>>>>>),
+    /// The request names none.
+    Unnamed,
+    /// It has a cluster of its own.
+    HasCluster,
+    /// A cluster of its own is being made. The future ends when it is there.
+    ClusterWarms(Pin<Box<dyn Future<Output = ()>>>),
+    /// There are as many clusters as there may be, and none is for this host.
+    TooManyClusters,
     /// `max_hosts` names are known already, and this is not one of them.
     CacheFull,
     /// As many requests wait as `max_pending_requests` allows.
@@ -156,7 +164,10 @@ impl Drop for Pending {
 
 impl DnsCache {
     pub(crate) fn new(settings: DnsCacheSettings, store: &Store) -> Arc<Self> {
-        let scope: Scope = store.scope(&format!("dns_cache.{}", settings.name));
+        let scope: Scope = match &*settings.name {
+            "" => store.scope("dns_cache"),
+            name => store.scope(&format!("dns_cache.{name}")),
+        };
         let (wanted, requests) = mpsc::unbounded_channel();
         let cache = Self {
             stats: scope.group(),

@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod snapshot;
 mod source_file;
 mod stats;
+mod sub_clusters;
 mod tracked_stats;
 mod transport_socket;
 mod tunnel;

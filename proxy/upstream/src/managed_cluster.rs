@@ -28,6 +28,7 @@ use crate::original_hosts::OriginalHosts;
 use crate::outlier::{Ejections, HostReports, OutlierDetector, ReportSender};
 use crate::snapshot::ActiveCluster;
 use crate::stats::ClusterStats;
+use crate::sub_clusters::SubClusters;
 pub(crate) use delivery::{DeliverLater, Delivery};
 
 /// Where a cluster's configuration came from.
@@ -37,6 +38,8 @@ pub enum Origin {
     Static,
     /// CDS.
     Dynamic,
+    /// A request, to a dynamic forward proxy with a cluster for each host.
+    Requested,
 }
 
 /// What warming still waits for.
@@ -83,6 +86,9 @@ pub(crate) struct ManagedCluster {
 impl Drop for ManagedCluster {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
+        if let Some(sub_clusters) = self.active.sub_clusters() {
+            sub_clusters.close();
+        }
     }
 }
 
@@ -142,15 +148,18 @@ impl ManagedCluster {
                 if names.is_empty() { Warming::Done } else { Warming::Names(names) }
             }
         };
-        let dns_cache = match &discovery {
-            Discovery::DynamicForwardProxy(settings) => Some(DnsCache::new((**settings).clone(), store)),
-            _ => None,
+        let (dns_cache, sub_clusters) = match &discovery {
+            Discovery::DynamicForwardProxy(hosts) => (
+                Some(DnsCache::new(hosts.cache.clone(), store)),
+                hosts.sub_clusters.clone().map(SubClusters::new),
+            ),
+            _ => (None, None),
         };
         let policy = AssignmentPolicy::default();
         let hosts = PrioritySet::new(&[], &host_set_options(&info, policy, site));
         let mut cluster = Self {
             id: from.id,
-            active: ActiveCluster::new(info, hosts, dns_cache),
+            active: ActiveCluster::new(info, hosts, dns_cache, sub_clusters),
             ejections,
             health_check,
             health: None,

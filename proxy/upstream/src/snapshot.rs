@@ -9,8 +9,10 @@ use tokio::sync::watch;
 
 use crate::cluster_info::{ClusterInfo, DiscoveryType};
 use crate::dns_cache::DnsCache;
+use crate::host::uptime_millis;
 use crate::lb::PrioritySet;
 use crate::original_hosts::OriginalHosts;
+use crate::sub_clusters::SubClusters;
 
 /// A cluster that routes may use: settings that never change, and the hosts of the moment.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub struct ActiveCluster {
     original: Option<Box<OriginalHosts>>,
     /// Of a dynamic forward proxy.
     dns_cache: Option<Arc<DnsCache>>,
+    /// Of a dynamic forward proxy with a cluster for each host.
+    sub_clusters: Option<Arc<SubClusters>>,
+    /// When a request last asked for this cluster, of those that requests ask for, on the clock of `uptime_millis`.
+    last_used: AtomicU64,
 }
 
 impl ActiveCluster {
@@ -29,6 +35,7 @@ impl ActiveCluster {
         info: Arc<ClusterInfo>,
         hosts: PrioritySet,
         dns_cache: Option<Arc<DnsCache>>,
+        sub_clusters: Option<Arc<SubClusters>>,
     ) -> Arc<Self> {
         let original = (info.discovery == DiscoveryType::OriginalDst).then(Box::default);
         Arc::new(Self {
@@ -37,6 +44,8 @@ impl ActiveCluster {
             generation: AtomicU64::new(1),
             original,
             dns_cache,
+            sub_clusters,
+            last_used: AtomicU64::new(0),
         })
     }
 
@@ -63,6 +72,21 @@ impl ActiveCluster {
     /// The names that requests asked for, of a dynamic forward proxy.
     pub(crate) fn dns_cache(&self) -> Option<&Arc<DnsCache>> {
         self.dns_cache.as_ref()
+    }
+
+    /// The clusters that requests asked for, of a dynamic forward proxy that makes such.
+    pub(crate) fn sub_clusters(&self) -> Option<&Arc<SubClusters>> {
+        self.sub_clusters.as_ref()
+    }
+
+    /// A request asks for this cluster.
+    pub(crate) fn touch(&self) {
+        self.last_used.store(uptime_millis(), Ordering::Relaxed);
+    }
+
+    /// When a request last did.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn replace_hosts(&self, hosts: PrioritySet) {

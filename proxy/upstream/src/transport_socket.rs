@@ -89,13 +89,16 @@ pub struct SecureOptions {
     pub socket: Option<ChosenSocket>,
 }
 
+/// Names and protocols in other letters are the same, as in Envoy.
 impl PartialEq for SecureOptions {
     fn eq(&self, other: &Self) -> bool {
         let Self { server_name, verify_names, alpn_override, alpn, proxied, client, shared, socket: _ } =
             self;
-        *server_name == other.server_name
-            && *verify_names == other.verify_names
-            && *alpn_override == other.alpn_override
+        let same = |a: &[u8], b: &[u8]| a.eq_ignore_ascii_case(b);
+        all_alike(server_name.as_slice(), other.server_name.as_slice(), |a, b| {
+            same(a.as_bytes(), b.as_bytes())
+        }) && all_alike(verify_names, &other.verify_names, |a, b| same(a.as_bytes(), b.as_bytes()))
+            && all_alike(alpn_override, &other.alpn_override, |a, b| same(a, b))
             && *alpn == other.alpn
             && *proxied == other.proxied
             && *client == other.client
@@ -104,6 +107,10 @@ impl PartialEq for SecureOptions {
 }
 
 impl Eq for SecureOptions {}
+
+fn all_alike<T>(one: &[T], other: &[T], alike: impl Fn(&T, &T) -> bool) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| alike(a, b))
+}
 
 impl SecureOptions {
     /// The transport socket of connections to the host.

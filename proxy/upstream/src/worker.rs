@@ -19,6 +19,7 @@ use crate::lb::{Cursors, Outcome, Pick, PreviousPriorities, PrioritySet};
 use crate::outlier::{Finding, HostResult};
 use crate::override_host::{LbRequest, text};
 use crate::snapshot::{ActiveCluster, ClustersSnapshot, PublishedClusters};
+use crate::sub_clusters::{RequestedHost, SubClusters};
 
 /// What the choice of a host takes into account. [`LbContext::default`] takes nothing.
 #[derive(Clone, Copy, Default)]
@@ -63,7 +64,8 @@ impl fmt::Debug for LbContext<'_> {
 pub struct ChosenHost {
     /// The host.
     pub host: Arc<Host>,
-    /// The cluster that connections to the host count for, when it is not the one that was asked: that was an aggregate.
+    /// The cluster that connections to the host count for, when it is not the one that was asked: that was an aggregate, or a
+    /// dynamic forward proxy with a cluster for each host.
     pub member: Option<Rc<WorkerCluster>>,
 }
 
@@ -181,6 +183,12 @@ impl WorkerClusters {
         while published.changed().await {
             self.refresh();
         }
+    }
+
+    /// Ends when there is a cluster of this name, or no more will come.
+    fn appearance(&self, name: String) -> impl Future<Output = ()> + use<> {
+        let mut published = self.published.borrow().clone();
+        async move { while !published.snapshot().contains_key(&*name) && published.changed().await {} }
     }
 
     fn take_published(&self) {
@@ -304,6 +312,9 @@ impl WorkerCluster {
         match &self.info().discovery {
             DiscoveryType::OriginalDst => self.original_destination(context).map(ChosenHost::own),
             DiscoveryType::Aggregate => self.choose_from_members(context),
+            DiscoveryType::DynamicForwardProxy if self.active.sub_clusters().is_some() => {
+                self.choose_from_sub_cluster(context)
+            }
             DiscoveryType::DynamicForwardProxy => {
                 self.dynamic_host(&self.requested_name(context.request?)?).map(ChosenHost::own)
             }
@@ -316,6 +327,9 @@ impl WorkerCluster {
         let info = self.info();
         if info.balancing.lb.is_consistent() {
             return true;
+        }
+        if let Some(clusters) = self.active.sub_clusters() {
+            return clusters.settings.reads_hash();
         }
         let Some((names, clusters)) = info.aggregate.as_deref().zip(self.siblings.upgrade()) else {
             return false;
@@ -484,6 +498,12 @@ impl WorkerCluster {
     /// other clusters.
     pub fn resolve(&self, authority: &str, port: Option<u16>) -> Option<Resolution> {
         let cache = self.active.dns_cache()?;
+        if let Some(clusters) = self.active.sub_clusters() {
+            return Some(self.resolve_sub_cluster(clusters, authority, port));
+        }
+        if authority.is_empty() {
+            return Some(Resolution::Unnamed);
+        }
         self.take_hosts();
         let name = self.dynamic_name(authority, port);
         if let Some(host) = self.state.borrow().dynamic.get(&name) {
@@ -495,6 +515,10 @@ impl WorkerCluster {
     /// What a dynamic forward proxy knows of the host for a request, where no filter has asked for it; `None` for other
     /// clusters.
     pub fn resolve_requested(&self, request: &dyn LbRequest) -> Option<Resolution> {
+        // Only the filter has clusters made.
+        if self.active.sub_clusters().is_some() {
+            return None;
+        }
         Some(self.active.dns_cache()?.resolve(&self.requested_name(request)?))
     }
 
@@ -506,8 +530,37 @@ impl WorkerCluster {
 
     /// The name of a host with the port that it has unless it says otherwise.
     fn dynamic_name(&self, authority: &str, port: Option<u16>) -> String {
-        let usual = || if self.info().transport_socket().is_secure() { 443 } else { 80 };
-        default_port_appended(authority, port.unwrap_or_else(usual))
+        default_port_appended(authority, port.unwrap_or_else(|| self.usual_port()))
+    }
+
+    fn usual_port(&self) -> u16 {
+        if self.info().transport_socket().is_secure() { 443 } else { 80 }
+    }
+
+    /// Asks for the cluster of a host where each has its own.
+    fn resolve_sub_cluster(&self, clusters: &SubClusters, authority: &str, port: Option<u16>) -> Resolution {
+        let host = RequestedHost::new(authority, port.unwrap_or_else(|| self.usual_port()));
+        let name = host.cluster_name();
+        let Some(siblings) = self.siblings.upgrade() else {
+            return Resolution::TooManyClusters;
+        };
+        if let Some(cluster) = siblings.get(&name) {
+            cluster.active.touch();
+            return Resolution::HasCluster;
+        }
+        match clusters.want(host) {
+            true => Resolution::ClusterWarms(Box::pin(siblings.appearance(name))),
+            false => Resolution::TooManyClusters,
+        }
+    }
+
+    /// Lets the cluster of the host that a request names choose, where each has its own.
+    fn choose_from_sub_cluster(&self, context: &LbContext<'_>) -> Option<ChosenHost> {
+        let name = self.requested_name(context.request?)?;
+        let name = RequestedHost::new(&name, self.usual_port()).cluster_name();
+        let cluster = self.siblings.upgrade()?.get(&name)?;
+        let host = cluster.choose_own(context, None)?;
+        Some(ChosenHost { host, member: Some(cluster) })
     }
 
     fn dynamic_host(&self, name: &str) -> Option<Arc<Host>> {

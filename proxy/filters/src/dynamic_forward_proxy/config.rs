@@ -1,9 +1,11 @@
 //! `FilterConfig` and `PerRouteConfig` validated.
 
+use std::time::Duration;
+
 use dhow_base::{ConfigError, FieldPath};
 use dhow_http::HeaderName;
 use dhow_proto::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
-    FilterConfig, PerRouteConfig, filter_config::ImplementationSpecifier,
+    FilterConfig, PerRouteConfig, SubClusterConfig, filter_config::ImplementationSpecifier,
     per_route_config::HostRewriteSpecifier,
 };
 use dhow_proto::google::protobuf::Any;
@@ -25,6 +27,8 @@ pub(super) enum HostRewrite {
 pub(super) struct Settings {
     /// `save_upstream_address`: the address of the host is left on the stream.
     pub(super) saves_address: bool,
+    /// `cluster_init_timeout`: how long a request waits for the cluster of its host.
+    pub(super) init_timeout: Duration,
     /// `allow_dynamic_host_from_filter_state`: the filter state may name the host.
     pub(super) host_of_filter_state: bool,
 }
@@ -40,17 +44,23 @@ pub(super) fn read(
         allow_dynamic_host_from_filter_state,
         implementation_specifier,
     } = dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
+    let mut init_timeout = Duration::from_secs(5);
     match implementation_specifier {
         Some(ImplementationSpecifier::DnsCacheConfig(cache)) => {
             (context.check_dns_cache)(cache, &path.field("dns_cache_config"), context.warnings)?;
         }
-        Some(ImplementationSpecifier::SubClusterConfig(_)) => {
-            return Err(ConfigError::unsupported(path.field("sub_cluster_config")));
+        Some(ImplementationSpecifier::SubClusterConfig(SubClusterConfig {
+            cluster_init_timeout: Some(time),
+        })) => {
+            // The rules of the message have refused what is not positive.
+            init_timeout = Duration::new(time.seconds.unsigned_abs(), time.nanos.unsigned_abs());
         }
-        None => return Err(ConfigError::new(path.field("dns_cache_config"), "is required")),
+        Some(ImplementationSpecifier::SubClusterConfig(SubClusterConfig { cluster_init_timeout: None }))
+        | None => {}
     }
     Ok(Settings {
         saves_address: save_upstream_address,
+        init_timeout,
         host_of_filter_state: allow_dynamic_host_from_filter_state,
     })
 }

@@ -91,6 +91,26 @@ impl HttpFilter for Filter {
                     Err(why) => Resumption::LocalReply(unresolved(&why)),
                 }
             })),
+            HostResolution::Unnamed => HeadersVerdict::LocalReply(LocalReply::new(
+                400,
+                &b"Empty host header"[..],
+                "empty_host_header",
+            )),
+            HostResolution::ClusterWarms(there) => {
+                let time = self.settings.init_timeout;
+                HeadersVerdict::Wait(Box::pin(async move {
+                    match tokio::time::timeout(time, there).await {
+                        Ok(()) => Resumption::Continue,
+                        Err(_) => Resumption::LocalReply(overflow(
+                            "Sub cluster warming timeout",
+                            "sub_cluster_warming_timeout",
+                        )),
+                    }
+                }))
+            }
+            HostResolution::TooManyClusters => {
+                HeadersVerdict::LocalReply(overflow("Sub cluster overflow", "sub_cluster_overflow"))
+            }
             HostResolution::CacheFull => {
                 HeadersVerdict::LocalReply(overflow("DNS cache overflow", "dns_cache_overflow"))
             }

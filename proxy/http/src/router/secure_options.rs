@@ -77,7 +77,8 @@ impl Exchange {
     ) -> Option<Box<SecureOptions>> {
         let chosen = socket_by_state(cluster, host, &self.info.filter_state);
         let socket = chosen.as_ref().map_or(host.transport_socket(), |chosen| &chosen.socket);
-        let tls = forwarding.tls.as_deref().filter(|_| socket.is_secure());
+        // Envoy keeps connections apart by these even where they are not encrypted.
+        let tls = forwarding.tls.as_deref();
         let by_client = cluster.info().connections.pool_per_client;
         let names_client = socket.names_client();
         let shared = self.info.filter_state.shared_hashables();

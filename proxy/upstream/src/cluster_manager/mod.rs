@@ -1,6 +1,7 @@
 //! The main thread's side: every cluster, its discovery and its warming, and what workers get to see.
 
 mod description;
+mod dynamic_clusters;
 mod dynamic_hosts;
 mod state;
 mod tasks;
@@ -190,9 +191,18 @@ impl ClusterManager {
 
     /// Removes a dynamic cluster; false when there is none of this name. Static clusters stay.
     pub fn remove(&self, name: &str) -> bool {
+        self.remove_of(Origin::Dynamic, name)
+    }
+
+    /// Removes a cluster that a request asked for.
+    fn remove_requested(&self, name: &str) {
+        self.remove_of(Origin::Requested, name);
+    }
+
+    fn remove_of(&self, origin: Origin, name: &str) -> bool {
         let mut state = self.inner.state.lock();
         let removable = |clusters: &HashMap<Arc<str>, Box<ManagedCluster>>| {
-            clusters.get(name).is_some_and(|cluster| cluster.origin == Origin::Dynamic)
+            clusters.get(name).is_some_and(|cluster| cluster.origin == origin)
         };
         if !removable(&state.active) && !removable(&state.warming) {
             return false;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::description::{ClusterManagerStats, Initialization};
-use super::{dynamic_hosts, tasks};
+use super::{dynamic_clusters, dynamic_hosts, tasks};
 use crate::cluster_settings::KnownSettings;
 use crate::config::{Assignment, ClusterConfig, Discovery};
 use crate::connect::system_text;
@@ -268,6 +268,16 @@ impl Inner {
             let task = dynamic_hosts::resolve_on_request(weak, active, managed.id, requests);
             managed.tasks.push(tokio::task::spawn_local(task).abort_handle());
         }
+        if let Some(requests) = managed.active.sub_clusters().and_then(|clusters| clusters.take_requests()) {
+            // It outlives the cluster for as long as it takes to remove what it made.
+            let (weak, active) = (Arc::downgrade(inner), managed.active.clone());
+            tokio::task::spawn_local(dynamic_clusters::make_on_request(
+                weak,
+                active,
+                managed.message.clone(),
+                requests,
+            ));
+        }
         if let Discovery::OriginalDst(interval) = &managed.discovery {
             let task = tasks::follow_original_hosts(
                 Arc::downgrade(inner),
@@ -412,11 +422,12 @@ impl Inner {
 impl State {
     /// Refuses a cluster whose DNS cache is known with other settings.
     pub(super) fn check_dns_cache(&mut self, config: &ClusterConfig) -> Result<(), ConfigError> {
-        let Discovery::DynamicForwardProxy(settings) = &config.discovery else {
+        let Discovery::DynamicForwardProxy(hosts) = &config.discovery else {
             return Ok(());
         };
-        let known = self.dns_caches.entry(settings.name.clone()).or_insert_with(|| (**settings).clone());
-        if known == &**settings {
+        let settings = &hosts.cache;
+        let known = self.dns_caches.entry(settings.name.clone()).or_insert_with(|| settings.clone());
+        if known == settings {
             return Ok(());
         }
         let path = FieldPath::root().field("cluster_type").field("typed_config").field("dns_cache_config");

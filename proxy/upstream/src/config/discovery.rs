@@ -24,6 +24,7 @@ use super::resolver::{resolver_of, typed_resolver};
 use crate::dns::{LookupError, LookupFamily, ResolverOptions};
 use crate::dns_cache::DnsCacheSettings;
 use crate::source_file::check_source_file;
+use crate::sub_clusters::SubClusterSettings;
 
 /// `cleanup_interval` unless configured.
 const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ pub(crate) enum Discovery {
     /// `envoy.clusters.aggregate`: the clusters in order of preference.
     Aggregate(Vec<String>),
     /// `envoy.clusters.dynamic_forward_proxy`.
-    DynamicForwardProxy(Box<DnsCacheSettings>),
+    DynamicForwardProxy(Box<DynamicHosts>),
 }
 
 impl Discovery {
@@ -55,6 +56,14 @@ impl Discovery {
             Self::DynamicForwardProxy(_) => "envoy.clusters.dynamic_forward_proxy",
         }
     }
+}
+
+/// How the hosts that requests name are found.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DynamicHosts {
+    pub(crate) cache: DnsCacheSettings,
+    /// `sub_clusters_config`: each host has a cluster of its own, and the cache is idle.
+    pub(crate) sub_clusters: Option<SubClusterSettings>,
 }
 
 /// `STRICT_DNS`, `LOGICAL_DNS` and `envoy.cluster.dns`.
@@ -359,13 +368,13 @@ fn lower_custom(
     if let Some(any) = &typed_config
         && let Some(message) = unpack::<DynamicForwardProxy>(any, || type_path.clone())?
     {
-        let (cache, insecure) = dns_cache::lower_cluster(message, &type_path, notes)?;
+        let (hosts, insecure) = dns_cache::lower_cluster(message, &type_path, notes)?;
         if !insecure && !fields.checks_names {
             let reason = "dynamic_forward_proxy cluster must have auto_sni and auto_san_validation true unless \
                           allow_insecure_cluster_options is set.";
             return Err(ConfigError::new(type_path, reason));
         }
-        return Ok(Discovery::DynamicForwardProxy(Box::new(cache)));
+        return Ok(Discovery::DynamicForwardProxy(Box::new(hosts)));
     }
     let dns = match &typed_config {
         Some(any) => unpack::<DnsCluster>(any, || type_path.clone())?,

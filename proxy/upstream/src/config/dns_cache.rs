@@ -3,40 +3,70 @@
 use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::envoy::config::cluster::v3::cluster::RefreshRate;
+use dhow_proto::envoy::config::cluster::v3::cluster::{LbPolicy, RefreshRate};
 use dhow_proto::envoy::config::core::v3::{SocketAddress, socket_address::PortSpecifier};
 use dhow_proto::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
-    ClusterConfig, cluster_config::ClusterImplementationSpecifier,
+    ClusterConfig, SubClustersConfig, cluster_config::ClusterImplementationSpecifier,
 };
 use dhow_proto::envoy::extensions::common::dynamic_forward_proxy::v3::{
     DnsCacheCircuitBreakers, DnsCacheConfig,
 };
 
-use super::discovery::{failure_rate, lookup_family};
+use super::discovery::{DynamicHosts, failure_rate, lookup_family};
 use super::fields::{Notes, duration, number, refuse};
 use super::resolver::resolver_of;
 use crate::dns_cache::{DeniedAddresses, DnsCacheSettings, default_port_appended};
+use crate::sub_clusters::SubClusterSettings;
 
-/// Reads the cluster type: the cache, and whether names of certificates may go unchecked.
+/// Reads the cluster type: how hosts are found, and whether names of certificates may go unchecked.
 pub(super) fn lower_cluster(
     message: ClusterConfig,
     path: &FieldPath,
     notes: &mut Notes,
-) -> Result<(DnsCacheSettings, bool), ConfigError> {
+) -> Result<(DynamicHosts, bool), ConfigError> {
     let ClusterConfig {
         allow_insecure_cluster_options,
         allow_coalesced_connections,
         cluster_implementation_specifier,
     } = message;
     refuse(&allow_coalesced_connections, || path.field("allow_coalesced_connections"))?;
-    let cache = match cluster_implementation_specifier {
-        Some(ClusterImplementationSpecifier::DnsCacheConfig(config)) => config,
-        Some(ClusterImplementationSpecifier::SubClustersConfig(_)) => {
-            return Err(ConfigError::unsupported(path.field("sub_clusters_config")));
+    let cache_path = path.field("dns_cache_config");
+    let (cache, sub_clusters) = match cluster_implementation_specifier {
+        Some(ClusterImplementationSpecifier::DnsCacheConfig(config)) => {
+            (lower(config, &cache_path, notes)?, None)
         }
-        None => return Err(ConfigError::new(path.field("dns_cache_config"), "is required")),
+        // Envoy has a cache without a name then.
+        Some(ClusterImplementationSpecifier::SubClustersConfig(config)) => {
+            let settings = lower_sub_clusters(config, &path.field("sub_clusters_config"))?;
+            (lower_unnamed(DnsCacheConfig::default(), &cache_path, notes)?, Some(settings))
+        }
+        None => (lower_unnamed(DnsCacheConfig::default(), &cache_path, notes)?, None),
     };
-    Ok((lower(cache, &path.field("dns_cache_config"), notes)?, allow_insecure_cluster_options))
+    Ok((DynamicHosts { cache, sub_clusters }, allow_insecure_cluster_options))
+}
+
+fn lower_sub_clusters(
+    message: SubClustersConfig,
+    path: &FieldPath,
+) -> Result<SubClusterSettings, ConfigError> {
+    let SubClustersConfig {
+        lb_policy,
+        max_sub_clusters,
+        sub_cluster_ttl,
+        // Envoy checks these and makes no cluster for them.
+        preresolve_clusters: _,
+        dns_cluster_config,
+    } = message;
+    if lb_policy == LbPolicy::ClusterProvided as i32 {
+        let reason = "unsupported lb_policy 'CLUSTER_PROVIDED' in sub_cluster_config";
+        return Err(ConfigError::new(path.field("lb_policy"), reason));
+    }
+    Ok(SubClusterSettings {
+        lb_policy,
+        max: number(max_sub_clusters).unwrap_or(1024) as usize,
+        ttl: duration(sub_cluster_ttl, || path.field("sub_cluster_ttl"))?.unwrap_or(Duration::from_secs(300)),
+        dns: dns_cluster_config,
+    })
 }
 
 /// Checks the settings of a cache that something else than a cluster names; the cluster's own are in force.
@@ -54,8 +84,19 @@ pub fn check_dns_cache(
     checked
 }
 
-#[allow(deprecated, reason = "old fields of the message are still accepted by Envoy")]
 fn lower(
+    message: DnsCacheConfig,
+    path: &FieldPath,
+    notes: &mut Notes,
+) -> Result<DnsCacheSettings, ConfigError> {
+    if message.name.is_empty() {
+        return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
+    }
+    lower_unnamed(message, path, notes)
+}
+
+#[allow(deprecated, reason = "old fields of the message are still accepted by Envoy")]
+fn lower_unnamed(
     message: DnsCacheConfig,
     path: &FieldPath,
     notes: &mut Notes,
@@ -78,9 +119,6 @@ fn lower(
         key_value_config,
         resolved_address_filter,
     } = message;
-    if name.is_empty() {
-        return Err(ConfigError::new(path.field("name"), "value length must be at least 1 characters"));
-    }
     refuse(&key_value_config, || path.field("key_value_config"))?;
     let failure = dns_failure_refresh_rate
         .map(|RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
