@@ -60,34 +60,58 @@ impl Transport {
         result.map_ok(|()| buffer.filled().len())
     }
 
-    /// Looks at the first bytes that wait, once there are some, and leaves them; 0 is the end of the stream.
+    /// Looks at the first bytes that wait, once there are more than `seen`, and leaves them.
+    ///
+    /// Waiting costs nothing, however many bytes were seen before. Who gives up waiting has to [renew](Self::renewed) the
+    /// connection, which otherwise learns of bytes only with the next ones.
     ///
     /// # Errors
-    /// What the socket reports; there is nothing to look at where bytes do not pass as they are.
-    pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.peek(buffer).await,
-            Self::Unix(stream) => {
-                stream.async_io(Interest::READABLE, || transfer::peek(stream, buffer)).await
+    /// `UnexpectedEof` when the other side ends before that, or what the socket reports; there is nothing to look at where
+    /// bytes do not pass as they are.
+    pub async fn peek_beyond(&self, seen: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let ready = match self {
+                Self::Tcp(stream) => stream.ready(Interest::READABLE).await?,
+                Self::Unix(stream) => stream.ready(Interest::READABLE).await?,
+                Self::Secure(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            // Bytes that were seen leave the socket readable. Called not ready for them, it is told of only when more come.
+            let more = |count| if count > seen { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            let count = match self {
+                Self::Tcp(stream) => {
+                    stream.try_io(Interest::READABLE, || transfer::peek(stream, buffer).and_then(more))
+                }
+                Self::Unix(stream) => {
+                    stream.try_io(Interest::READABLE, || transfer::peek(stream, buffer).and_then(more))
+                }
+                Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match count {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                count => return count,
             }
-            Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    /// Whether the other side has ended its direction, be it behind bytes that wait. To be asked while some do.
-    pub async fn is_ended(&self) -> bool {
-        let ready = match self {
-            Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
-            Self::Unix(stream) => stream.ready(Interest::READABLE).await,
-            Self::Secure(_) => return false,
-        };
-        ready.is_ok_and(|ready| ready.is_read_closed())
+    /// The same connection, ready for whatever waits on it.
+    ///
+    /// # Errors
+    /// What the system reports of the socket.
+    pub fn renewed(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Self::Secure(stream) => Self::Secure(stream),
+        })
     }
 
     /// Takes bytes that wait, without waiting for them.
     ///
     /// # Errors
-    /// As for [`peek`](Self::peek), and `WouldBlock` when nothing waits.
+    /// As for [`peek_beyond`](Self::peek_beyond), and `WouldBlock` when nothing waits.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(buffer),

@@ -22,6 +22,8 @@ pub struct ConnectionInfo {
     pub remote_address: StreamAddress,
     /// Address that the peer connected to, after original-destination recovery.
     pub local_address: StreamAddress,
+    /// The ends of the socket itself, where a listener filter put others in their place.
+    pub direct: Option<Box<DirectEnds>>,
     /// Whether `local_address` is where the peer wanted to go before the connection was redirected here.
     pub local_address_restored: bool,
     /// `bypass_overload_manager` of the listener.
@@ -46,7 +48,26 @@ pub struct ConnectionInfo {
     pub objects: ConnectionObjects,
 }
 
+/// The ends of a socket, as the system knows them.
+#[derive(Clone, Debug)]
+pub struct DirectEnds {
+    /// Address of the peer.
+    pub remote: StreamAddress,
+    /// Address that it is connected to.
+    pub local: StreamAddress,
+}
+
 impl ConnectionInfo {
+    /// Address of the peer of the socket, whatever a PROXY protocol header said of another one.
+    pub fn direct_remote_address(&self) -> &StreamAddress {
+        self.direct.as_ref().map_or(&self.remote_address, |direct| &direct.remote)
+    }
+
+    /// Address that the socket is connected to, whatever the peer was said to have connected to.
+    pub fn direct_local_address(&self) -> &StreamAddress {
+        self.direct.as_ref().map_or(&self.local_address, |direct| &direct.local)
+    }
+
     /// Both ends, the peer's first, when they are of IP.
     pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         Some((self.remote_address.as_ip()?, self.local_address.as_ip()?))

@@ -15,7 +15,7 @@ mod stream_format;
 mod stream_info;
 mod stream_match;
 
-pub use connection::{Connection, ConnectionInfo};
+pub use connection::{Connection, ConnectionInfo, DirectEnds};
 pub use connection_objects::ConnectionObjects;
 pub use connection_record::{AfterLog, CloseType, ConnectionRecord};
 pub use connection_tls::ConnectionTls;

@@ -303,11 +303,10 @@ impl FormatContext for StreamFormat<'_> {
             AddressFact::UpstreamHost => self.upstream_address(),
             AddressFact::UpstreamRemote => self.info.upstream.connection_id.and(self.upstream_address()),
             AddressFact::UpstreamLocal => self.info.upstream.local_address.map(Address::Ip),
-            AddressFact::DownstreamLocal | AddressFact::DownstreamDirectLocal => {
-                Some(printed(&connection.local_address))
-            }
+            AddressFact::DownstreamLocal => Some(printed(&connection.local_address)),
+            AddressFact::DownstreamDirectLocal => Some(printed(connection.direct_local_address())),
             AddressFact::DownstreamRemote => Some(printed(&self.info.client_address)),
-            AddressFact::DownstreamDirectRemote => Some(printed(&connection.remote_address)),
+            AddressFact::DownstreamDirectRemote => Some(printed(connection.direct_remote_address())),
         }
     }
 

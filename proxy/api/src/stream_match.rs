@@ -30,7 +30,7 @@ impl MatchData for StreamFormat<'_> {
     }
 
     fn direct_source(&self) -> Option<SocketAddr> {
-        self.info.connection.remote_address.as_ip()
+        self.info.connection.direct_remote_address().as_ip()
     }
 
     fn server_name(&self) -> Option<&str> {

@@ -106,6 +106,7 @@ impl Stream {
     pub(crate) fn new(random: u64) -> Self {
         let local = "127.0.0.1:80".parse().expect("an address");
         let connection = ConnectionInfo {
+            direct: None,
             local_address_restored: false,
             bypass_overload_manager: false,
             id: 1,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dhow_net::{StreamAddress, Transport};
-use dhow_proxy_api::{ConnectionHandler, Drain, DrainEvent, DrainState};
+use dhow_proxy_api::{ConnectionHandler, DirectEnds, Drain, DrainEvent, DrainState};
 use dhow_proxy_runtime::{ConnectionPlace, LoadShedPoint, OverloadAction, Worker, overload};
 use dhow_stats::Store;
 use dhow_tls::TlsStats;
@@ -358,7 +358,8 @@ impl WorkerListener {
         let heir =
             restored.filter(|_| self.shared.config.original_destination == OriginalDestination::HandedOff);
         let heir = heir.and_then(|address| self.siblings.upgrade()?.bound_to(address));
+        let direct = restored.map(|_| Box::new(DirectEnds { remote: peer.clone(), local: own.clone() }));
         let local = Local { address: restored.map_or(own, StreamAddress::Ip), restored: restored.is_some() };
-        heir.unwrap_or(self).admit(transport, Accepted { id, peer, local, start, place });
+        heir.unwrap_or(self).admit(transport, Accepted { id, peer, local, direct, start, place });
     }
 }

@@ -21,6 +21,7 @@ use dhow_tls::DownstreamTls;
 use crate::address::ListenAddress;
 use crate::filter_chain::{ChainBuilder, FilterChains};
 use crate::filter_disabled::FilterScope;
+use crate::inspect::TlsInspection;
 use crate::listener_filters::lower_listener_filters;
 use crate::proxy_protocol::ProxyProtocolConfig;
 
@@ -133,8 +134,8 @@ pub struct ListenerConfig {
     pub bypass_overload_manager: bool,
     /// Of which connections to look for a TLS hello.
     pub(crate) inspect_tls: FilterScope,
-    /// `close_connection_on_client_hello_parsing_errors`: a connection of those that does not begin with one is closed.
-    pub(crate) refuse_other_than_tls: bool,
+    /// How it is looked for.
+    pub(crate) tls_inspection: TlsInspection,
     /// Of which connections to look for HTTP.
     pub(crate) inspect_http: FilterScope,
     /// The listener filter `proxy_protocol`.
@@ -311,7 +312,7 @@ pub fn lower(
         drain_on_modify_only: drain_type == 1,
         bypass_overload_manager,
         inspect_tls: inspections.tls,
-        refuse_other_than_tls: inspections.only_tls,
+        tls_inspection: inspections.tls_inspection,
         inspect_http: inspections.http,
         proxy_protocol: inspections.proxy_protocol,
         inspection_timeout: match listener_filters_timeout {

@@ -30,6 +30,8 @@ pub struct ConnectionFacts<'a> {
     pub destination: &'a StreamAddress,
     /// Address of the peer.
     pub source: &'a StreamAddress,
+    /// Address of the peer of the socket itself.
+    pub direct_source: &'a StreamAddress,
     /// Server name from the TLS hello, lower-case.
     pub server_name: Option<&'a str>,
     /// `raw_buffer` or `tls`.
@@ -50,7 +52,7 @@ impl MatchData for ConnectionFacts<'_> {
     }
 
     fn direct_source(&self) -> Option<SocketAddr> {
-        self.source.as_ip()
+        self.direct_source.as_ip()
     }
 
     fn server_name(&self) -> Option<&str> {
@@ -216,7 +218,7 @@ const STAGES: [Stage; 9] = [
         let at = c.application_protocols.iter().position(|p| m.application_protocols.contains(p))?;
         Some(u32::MAX - at as u32)
     },
-    |m, c| longest_prefix(&m.direct_source, matched_ip(c.source)),
+    |m, c| longest_prefix(&m.direct_source, matched_ip(c.direct_source)),
     |m, c| {
         let local = match c.source.ip() {
             Some(source) => Some(source) == c.destination.ip() || is_loopback(source),

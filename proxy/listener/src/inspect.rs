@@ -4,12 +4,16 @@ use std::io;
 
 use dhow_http::h1::{Beginning, Version, recognise};
 use dhow_net::Transport;
-use dhow_net::inspect::{Hello, inspect_hello};
+use dhow_net::inspect::{Hello, HelloFault, inspect_hello};
 use dhow_proxy_api::ConnectionRecord;
-use dhow_stats::{Store, stat_group};
+use dhow_stats::{Counter, Store, stat_group};
 
-/// Most bytes that inspection looks at, as the TLS inspector's default `initial_read_buffer_size`.
+/// Most bytes that the HTTP inspector looks at.
 const MAX_INSPECTED: usize = 64 * 1024;
+
+/// The namespace of dynamic metadata where the TLS inspector says why a connection is none of TLS, and the key.
+const NAMESPACE: &str = "envoy.filters.listener.tls_inspector";
+const REASON: &str = "failure_reason";
 
 /// What the first bytes told.
 #[derive(Debug, Default)]
@@ -20,19 +24,45 @@ pub(crate) struct Inspected {
     pub(crate) server_name: Option<String>,
     /// Protocols offered in the hello, or what plain HTTP looks like (`http/1.1`, `h2c`).
     pub(crate) application_protocols: Vec<String>,
-    /// What a PROXY protocol header told beside addresses.
+    /// What a PROXY protocol header told beside addresses, and what is wrong with the first bytes.
     pub(crate) record: Option<Box<ConnectionRecord>>,
+}
+
+impl Inspected {
+    fn record_mut(&mut self) -> &mut ConnectionRecord {
+        self.record.get_or_insert_default()
+    }
+
+    /// Notes why the connection is not one of TLS.
+    fn note_failure(&mut self, reason: &str, fault: Option<HelloFault>) {
+        let record = self.record_mut();
+        record.dynamic_metadata.set_text(NAMESPACE, REASON, reason);
+        record.transport_failure = fault.map(|fault| fault.to_string().into());
+    }
 }
 
 /// What to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sought {
     /// A TLS hello.
-    pub(crate) tls: bool,
-    /// Whether a connection that does not begin with one is refused.
-    pub(crate) only_tls: bool,
+    pub(crate) tls: Option<TlsInspection>,
     /// HTTP.
     pub(crate) http: bool,
+}
+
+/// How to look for a TLS hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TlsInspection {
+    /// `close_connection_on_client_hello_parsing_errors`: a connection that does not begin with one is refused.
+    pub(crate) only_tls: bool,
+    /// `max_client_hello_size`: the connection is refused when a hello has not ended by then.
+    pub(crate) max_size: usize,
+}
+
+impl Default for TlsInspection {
+    fn default() -> Self {
+        Self { only_tls: false, max_size: 16 * 1024 }
+    }
 }
 
 stat_group! {
@@ -69,7 +99,7 @@ impl InspectionStats {
     }
 }
 
-/// Peeks until the protocols asked for are recognised or ruled out, TLS before HTTP.
+/// Peeks until the protocols asked for are recognised or ruled out, TLS before HTTP, and notes what was found.
 ///
 /// # Errors
 /// `UnexpectedEof` when the peer closed before that, `InvalidData` when the connection is refused, or what the socket reports.
@@ -77,29 +107,28 @@ pub(crate) async fn inspect(
     stream: &Transport,
     sought: Sought,
     stats: &InspectionStats,
-) -> io::Result<Inspected> {
+    inspected: &mut Inspected,
+) -> io::Result<()> {
     let mut first = FirstBytes { buffer: vec![0; 1024], seen: 0 };
     first.read(stream).await?;
-    if sought.tls {
+    if let Some(tls) = sought.tls {
         let hello = loop {
-            match inspect_hello(first.bytes()) {
-                Hello::Incomplete if !first.is_all() => first.read(stream).await?,
+            let bytes = first.bytes();
+            match inspect_hello(&bytes[..bytes.len().min(tls.max_size)]) {
+                Hello::Incomplete if first.seen < tls.max_size => first.read(stream).await?,
                 hello => break hello,
             }
         };
-        count_hello(&hello, stats.tls.as_ref(), first.seen);
-        match hello {
-            Hello::Found { server_name, application_protocols } => {
-                return Ok(Inspected { tls: true, server_name, application_protocols, record: None });
-            }
-            Hello::Incomplete | Hello::NotTls if sought.only_tls => {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            Hello::Incomplete | Hello::NotTls => {}
+        let served = take_hello(hello, tls, stats.tls.as_ref(), first.seen, inspected);
+        if !served {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if inspected.tls {
+            return Ok(());
         }
     }
     if !sought.http {
-        return Ok(Inspected::default());
+        return Ok(());
     }
     let beginning = loop {
         match recognise(first.bytes()) {
@@ -121,30 +150,56 @@ pub(crate) async fn inspect(
         Beginning::Http2 => Some("h2c"),
         Beginning::Incomplete | Beginning::NotHttp => None,
     };
-    Ok(Inspected {
-        application_protocols: protocol.map(Into::into).into_iter().collect(),
-        ..Inspected::default()
-    })
+    inspected.application_protocols = protocol.map(Into::into).into_iter().collect();
+    Ok(())
 }
 
-fn count_hello(hello: &Hello, stats: Option<&TlsStats>, bytes: usize) {
-    let Some(stats) = stats else { return };
+/// Counts and notes what the TLS inspector found after so many bytes; `false` when the connection is refused.
+fn take_hello(
+    hello: Hello,
+    tls: TlsInspection,
+    stats: Option<&TlsStats>,
+    seen: usize,
+    inspected: &mut Inspected,
+) -> bool {
+    let count = |counter: fn(&TlsStats) -> Counter| stats.into_iter().for_each(|stats| counter(stats).inc());
+    if let Some(stats) = stats {
+        stats.bytes_processed().record(seen.min(tls.max_size) as u64);
+    }
     match hello {
         Hello::Found { server_name, application_protocols } => {
-            stats.tls_found().inc();
-            match server_name {
-                Some(_) => stats.sni_found().inc(),
-                None => stats.sni_not_found().inc(),
-            }
-            match application_protocols.is_empty() {
-                true => stats.alpn_not_found().inc(),
-                false => stats.alpn_found().inc(),
-            }
+            count(TlsStats::tls_found);
+            count(if server_name.is_some() { TlsStats::sni_found } else { TlsStats::sni_not_found });
+            let offers = !application_protocols.is_empty();
+            count(if offers { TlsStats::alpn_found } else { TlsStats::alpn_not_found });
+            inspected.tls = true;
+            inspected.server_name = server_name;
+            inspected.application_protocols = application_protocols;
+            true
         }
-        Hello::NotTls => stats.tls_not_found().inc(),
-        Hello::Incomplete => stats.client_hello_too_large().inc(),
+        Hello::NotTls(fault) if tls.only_tls && seen >= tls.max_size => {
+            count(TlsStats::client_hello_too_large);
+            inspected.note_failure("ClientHelloTooLarge", Some(fault));
+            false
+        }
+        Hello::NotTls(fault) => {
+            count(TlsStats::tls_not_found);
+            inspected.note_failure("ClientHelloNotDetected", Some(fault));
+            !tls.only_tls
+        }
+        Hello::TooOld => {
+            count(TlsStats::sni_not_found);
+            count(TlsStats::tls_not_found);
+            inspected.note_failure("ClientHelloInvalidTlsVersion", Some(HelloFault::TOO_OLD));
+            false
+        }
+        Hello::Incomplete => {
+            count(TlsStats::client_hello_too_large);
+            inspected.note_failure("ClientHelloTooLarge", None);
+            false
+        }
+        Hello::Closed => false,
     }
-    stats.bytes_processed().record(bytes as u64);
 }
 
 /// The bytes that a connection begins with.
@@ -163,22 +218,12 @@ impl FirstBytes {
         self.seen == MAX_INSPECTED
     }
 
-    /// Looks again until there are more.
+    /// Looks again once there are more.
     async fn read(&mut self, stream: &Transport) -> io::Result<()> {
-        loop {
-            if self.seen == self.buffer.len() {
-                self.buffer.resize((self.buffer.len() * 4).min(MAX_INSPECTED), 0);
-            }
-            let count = stream.peek(&mut self.buffer).await?;
-            if count > self.seen {
-                self.seen = count;
-                return Ok(());
-            }
-            if count == 0 || stream.is_ended().await {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        if self.seen == self.buffer.len() {
+            self.buffer.resize((self.buffer.len() * 4).min(MAX_INSPECTED), 0);
         }
+        self.seen = stream.peek_beyond(self.seen, &mut self.buffer).await?;
+        Ok(())
     }
 }

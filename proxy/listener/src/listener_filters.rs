@@ -8,25 +8,26 @@ use dhow_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInsp
 
 use crate::config::warn;
 use crate::filter_disabled::FilterScope;
+use crate::inspect::TlsInspection;
 use crate::proxy_protocol::ProxyProtocolConfig;
 
 /// What listener filters come to.
 #[derive(Default)]
 pub(crate) struct Inspections {
     pub(crate) tls: FilterScope,
-    /// Whether a connection without a TLS hello is closed.
-    pub(crate) only_tls: bool,
+    /// How a TLS hello is looked for.
+    pub(crate) tls_inspection: TlsInspection,
     pub(crate) http: FilterScope,
     pub(crate) original_dst: FilterScope,
     pub(crate) proxy_protocol: Option<(ProxyProtocolConfig, FilterScope)>,
 }
 
-/// Whether a connection without a TLS hello is closed. Says what of the inspector's settings has no effect. What a client says first is read as it comes, and kept by TLS alone.
+/// How a TLS hello is looked for. Says what of the inspector's settings has no effect.
 fn lower_tls_inspector(
     message: &[u8],
     path: &FieldPath,
     warnings: &mut Vec<ConfigWarning>,
-) -> Result<bool, ConfigError> {
+) -> Result<TlsInspection, ConfigError> {
     let TlsInspector {
         enable_ja3_fingerprinting,
         enable_ja4_fingerprinting,
@@ -45,10 +46,14 @@ fn lower_tls_inspector(
     if initial_read_buffer_size.is_some() {
         warn(warnings, path, "initial_read_buffer_size", "without effect: the buffer grows as bytes come");
     }
-    if max_client_hello_size.is_some() {
-        warn(warnings, path, "max_client_hello_size", "without effect: the limit is that of one TLS record");
+    let mut inspection = TlsInspection {
+        only_tls: close_connection_on_client_hello_parsing_errors,
+        ..TlsInspection::default()
+    };
+    if let Some(size) = max_client_hello_size {
+        inspection.max_size = size.value as usize;
     }
-    Ok(close_connection_on_client_hello_parsing_errors)
+    Ok(inspection)
 }
 
 /// Lowers the filters in their order.
@@ -76,7 +81,8 @@ pub(crate) fn lower_listener_filters(
         match type_name {
             "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
                 if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &config_type {
-                    found.only_tls = lower_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
+                    found.tls_inspection =
+                        lower_tls_inspector(&any.value, &path.field("typed_config"), warnings)?;
                 }
                 found.tls = scope;
             }

@@ -135,11 +135,8 @@ impl ProxyProtocolConfig {
         let mut buffer = vec![0; FIRST_LOOK];
         let mut seen = 0;
         loop {
-            let count = stream.peek(&mut buffer).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            match self.look(&buffer[..count]) {
+            seen = stream.peek_beyond(seen, &mut buffer).await?;
+            match self.look(&buffer[..seen]) {
                 Decoded::Incomplete => {}
                 Decoded::NotFound if self.allow_without => {
                     stats.found.not_found_allowed().inc();
@@ -166,13 +163,9 @@ impl ProxyProtocolConfig {
                     return Ok(TakenHeader { ends, record: Some(self.extensions.keep(tlvs)) });
                 }
             }
-            if count == buffer.len() {
+            if seen == buffer.len() {
                 buffer.resize((buffer.len() * 4).min(MAX_HEADER), 0);
-            } else if count == seen {
-                // Peeked bytes stay readable, so readiness cannot say that more came: look again after a pause.
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
-            seen = count;
         }
     }
 

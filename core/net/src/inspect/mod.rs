@@ -2,4 +2,4 @@
 
 mod hello;
 
-pub use hello::{Hello, inspect_hello};
+pub use hello::{Hello, HelloFault, inspect_hello};

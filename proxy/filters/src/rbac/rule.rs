@@ -321,7 +321,7 @@ impl Principal {
                 let peer = tls.peer.as_ref().filter(|_| tls.peer_verified);
                 peer.is_some_and(|peer| names.as_ref().is_none_or(|names| names.fits(peer)))
             }),
-            Self::DirectRemoteIp(range) => contains(range, &facts.info.connection.remote_address),
+            Self::DirectRemoteIp(range) => contains(range, facts.info.connection.direct_remote_address()),
             Self::RemoteIp(range) => contains(range, &facts.info.client_address),
             Self::FilterState { key, rule } => {
                 facts.info.filter_state.get(key).is_some_and(|object| rule.matches(object))

@@ -52,6 +52,7 @@ fn edge(hops: u32) -> impl FnOnce(&mut pb::HttpConnectionManager) {
 
 fn connection(peer: &str, tls: Option<TlsInfo>) -> ConnectionInfo {
     ConnectionInfo {
+        direct: None,
         local_address_restored: false,
         bypass_overload_manager: false,
         id: 1,

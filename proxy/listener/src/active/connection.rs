@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use dhow_base::ResponseFlag;
 use dhow_net::{StreamAddress, Transport};
-use dhow_proxy_api::{Connection, ConnectionInfo, ConnectionObjects, ConnectionTls};
+use dhow_proxy_api::{Connection, ConnectionInfo, ConnectionObjects, ConnectionTls, DirectEnds};
 use dhow_proxy_runtime::ConnectionPlace;
 
 use super::{WorkerChain, WorkerListener};
@@ -29,6 +29,8 @@ pub(super) struct Accepted {
     pub(super) id: u64,
     pub(super) peer: StreamAddress,
     pub(super) local: Local,
+    /// The ends of the socket, once one of them is another.
+    pub(super) direct: Option<Box<DirectEnds>>,
     pub(super) start: Instant,
     /// Its place among all connections of clients.
     pub(super) place: ConnectionPlace,
@@ -49,9 +51,10 @@ impl WorkerListener {
             return;
         }
         tokio::task::spawn_local(async move {
-            match self.inspect(&stream, &mut accepted).await {
-                Some(inspected) => self.choose_and_start(stream, accepted, inspected),
-                None => self.log_unserved(accepted, Inspected::default(), None),
+            let mut inspected = Inspected::default();
+            match self.inspect(stream, &mut accepted, &mut inspected).await {
+                Some(stream) => self.choose_and_start(stream, accepted, inspected),
+                None => self.log_unserved(accepted, inspected, None),
             }
         });
     }
@@ -60,6 +63,7 @@ impl WorkerListener {
         let facts = ConnectionFacts {
             destination: &accepted.local.address,
             source: &accepted.peer,
+            direct_source: accepted.direct.as_ref().map_or(&accepted.peer, |direct| &direct.remote),
             server_name: inspected.server_name.as_deref(),
             transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
             application_protocols: &inspected.application_protocols,
@@ -87,36 +91,42 @@ impl WorkerListener {
     }
 
     /// Looks at the first bytes; `None` when the connection ended or told nothing in time.
-    async fn inspect(&self, stream: &Transport, accepted: &mut Accepted) -> Option<Inspected> {
+    async fn inspect(
+        &self,
+        stream: Transport,
+        accepted: &mut Accepted,
+        inspected: &mut Inspected,
+    ) -> Option<Transport> {
         let config = &self.shared.config;
         let stats = &self.shared.stats;
         stats.downstream_pre_cx_active().inc();
         let work = async {
-            let mut record = None;
             if let (Some((filter, scope)), Some(stats)) =
                 (&config.proxy_protocol, &self.shared.proxy_protocol_stats)
                 && scope.includes(&accepted.local.address)
             {
-                let header = filter.take_header(stream, stats).await?;
+                let header = filter.take_header(&stream, stats).await?;
                 if let Some((source, destination)) = header.ends {
+                    accepted.direct.get_or_insert_with(|| {
+                        let local = accepted.local.address.clone();
+                        Box::new(DirectEnds { remote: accepted.peer.clone(), local })
+                    });
                     accepted.peer = source.into();
                     let address = StreamAddress::Ip(destination);
                     let restored = address != accepted.local.address;
                     accepted.local = Local { address, restored };
                 }
-                record = header.record;
+                inspected.record = header.record;
             }
             let local = &accepted.local.address;
             let sought = Sought {
-                tls: config.inspect_tls.includes(local),
-                only_tls: config.refuse_other_than_tls,
+                tls: config.inspect_tls.includes(local).then_some(config.tls_inspection),
                 http: config.inspect_http.includes(local),
             };
-            let found = match sought.tls || sought.http {
-                true => inspect(stream, sought, &self.shared.inspection_stats).await?,
-                false => Inspected::default(),
-            };
-            Ok::<_, io::Error>(Inspected { record, ..found })
+            if sought.tls.is_some() || sought.http {
+                inspect(&stream, sought, &self.shared.inspection_stats, inspected).await?;
+            }
+            Ok::<_, io::Error>(())
         };
         let result = match config.inspection_timeout {
             Some(timeout) => tokio::time::timeout(timeout, work).await,
@@ -124,7 +134,7 @@ impl WorkerListener {
         };
         stats.downstream_pre_cx_active().dec();
         match result {
-            Ok(Ok(inspected)) => Some(inspected),
+            Ok(Ok(())) => Some(stream),
             Ok(Err(error)) => {
                 match error.kind() {
                     io::ErrorKind::UnexpectedEof => {
@@ -138,7 +148,7 @@ impl WorkerListener {
             }
             Err(_) => {
                 stats.downstream_pre_cx_timeout().inc();
-                config.continue_on_timeout.then(Inspected::default)
+                if config.continue_on_timeout { stream.renewed().ok() } else { None }
             }
         }
     }
@@ -155,7 +165,7 @@ impl WorkerListener {
     /// What is known of a connection before the handshake.
     fn info(&self, chain: Option<&FilterChain>, accepted: &Accepted, inspected: Inspected) -> ConnectionInfo {
         let config = &self.shared.config;
-        let Accepted { id, peer, local, start, .. } = accepted;
+        let Accepted { id, peer, local, direct, start, .. } = accepted;
         let objects = ConnectionObjects::default();
         if let Some(record) = inspected.record {
             objects.get_or_insert_with(|| RefCell::new(*record));
@@ -165,6 +175,7 @@ impl WorkerListener {
             id: *id,
             remote_address: peer.clone(),
             local_address: local.address.clone(),
+            direct: direct.clone(),
             local_address_restored: local.restored,
             bypass_overload_manager: config.bypass_overload_manager,
             start: *start,

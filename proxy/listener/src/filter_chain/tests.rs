@@ -54,6 +54,7 @@ fn facts<'a>() -> ConnectionFacts<'a> {
         record: None,
         destination: address("10.0.0.1:443"),
         source: address("192.0.2.7:5000"),
+        direct_source: address("192.0.2.7:5000"),
         server_name: None,
         transport_protocol: "tls",
         application_protocols: &[],
@@ -105,8 +106,8 @@ fn every_stage_prefers_the_closer_match_and_falls_back_to_not_asking() {
         (
             "direct_source_prefix_ranges",
             with(|m| m.direct_source = cidrs(&["192.0.2.0/24"])),
-            facts(),
             ConnectionFacts { source: address("198.51.100.1:5000"), ..facts() },
+            ConnectionFacts { direct_source: address("198.51.100.1:5000"), ..facts() },
         ),
         (
             "source_type",

@@ -33,6 +33,7 @@ fn connection() -> Rc<ConnectionInfo> {
         id: 1,
         remote_address: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
         local_address: SocketAddr::from(([127, 0, 0, 1], 2)).into(),
+        direct: None,
         local_address_restored: false,
         bypass_overload_manager: false,
         start: Instant::now(),

@@ -43,7 +43,7 @@ pub async fn exchange(
     let normaliser = environment.normaliser();
     let connection = match connection {
         Some(connection) => connection,
-        None => match open(environment, step).await {
+        None => match open_in_time(environment, step, limit).await {
             Ok(connection) => connection,
             Err(error) => return (Seen::Failure(connect_failure(&error)), None),
         },
@@ -55,7 +55,7 @@ pub async fn exchange(
     for _ in 0..count {
         let current = match connection.take() {
             Some(open) => open,
-            None => match open(environment, step).await {
+            None => match open_in_time(environment, step, limit).await {
                 Ok(open) => open,
                 Err(error) => return (Seen::Failure(connect_failure(&error)), None),
             },
@@ -220,6 +220,12 @@ async fn open(environment: &Environment, step: &Step) -> io::Result<Connection> 
     poll_until_async(CONNECT_LIMIT, attempt).await.unwrap_or(Err(io::ErrorKind::ConnectionRefused.into()))
 }
 
+/// Opens a connection; who does not answer its handshake for as long as a step may take is given up.
+async fn open_in_time(environment: &Environment, step: &Step, limit: Duration) -> io::Result<Connection> {
+    let opened = tokio::time::timeout(CONNECT_LIMIT + limit, open(environment, step)).await;
+    opened.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
 async fn connect(
     address: std::net::SocketAddr,
     step: &Step,
@@ -240,6 +246,7 @@ fn connect_failure(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset while connecting".to_owned(),
         io::ErrorKind::UnexpectedEof => "connection closed while connecting".to_owned(),
+        io::ErrorKind::TimedOut => "no answer while connecting".to_owned(),
         _ => format!("connecting: {error}"),
     }
 }
