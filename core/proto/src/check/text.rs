@@ -132,9 +132,10 @@ fn check_length(
         return Err(format!("value length must be {exact} {unit}"));
     }
     match (min, max) {
-        (Some(min), Some(max)) if !(min..=max).contains(&length) => {
-            Err(format!("value length must be between {min} and {max} {unit}, inclusive"))
-        }
+        (Some(min), Some(max)) if !(min..=max).contains(&length) => Err(match unit {
+            "characters" => format!("value must have between {min} and {max} characters inclusive"),
+            _ => format!("value length must be between {min} and {max} {unit}, inclusive"),
+        }),
         (Some(min), None) if length < min => Err(format!("value length must be at least {min} {unit}")),
         (None, Some(max)) if length > max => Err(format!("value length must be at most {max} {unit}")),
         _ => Ok(()),

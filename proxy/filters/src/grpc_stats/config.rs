@@ -62,13 +62,14 @@ impl Settings {
     /// call's, which is not counted.
     pub(super) fn name_of(&self, path: &[u8]) -> Option<String> {
         let (service, method) = call_of(std::str::from_utf8(path).ok()?)?;
+        // The parts that a statistic's name is put together from have no dots at their end.
+        let name =
+            |service: &str| format!("{}.{}.", service.trim_end_matches('.'), method.trim_end_matches('.'));
         Some(match &self.names {
-            Names::Paths(paths) if paths.contains(format!("/{service}/{method}").as_str()) => {
-                format!("{service}.{method}.")
-            }
+            Names::Paths(paths) if paths.contains(format!("/{service}/{method}").as_str()) => name(service),
             Names::None | Names::Paths(_) => String::new(),
-            Names::All { dots_replaced: true } => format!("{}.{method}.", service.replace('.', "_")),
-            Names::All { dots_replaced: false } => format!("{service}.{method}."),
+            Names::All { dots_replaced: true } => name(&service.replace('.', "_")),
+            Names::All { dots_replaced: false } => name(service),
         })
     }
 }

@@ -83,7 +83,8 @@ pub(super) fn lower_filters(
                 context.warn(path.field("typed_config"), why);
             }
             let path = path.field("typed_config");
-            router = Some(lower_router(config, registry, log_writer, &path, context)?);
+            let lowered = lower_router(config, registry, log_writer, &path, context)?;
+            router = Some(RouterConfig { name: name.into(), ..lowered });
             continue;
         }
         let descriptor =
@@ -148,6 +149,7 @@ fn lower_router(
     let strict = strict_check_headers.iter().enumerate();
     let strict = strict.map(|(at, name)| strict_header(name, &strict_path.index(at)));
     Ok(RouterConfig {
+        name: "".into(),
         dynamic_stats: dynamic_stats.is_none_or(|wrapped| wrapped.value),
         suppress_grpc_failure_stats: suppress_grpc_request_failure_code_stats,
         strict_headers: strict.collect::<Result<_, _>>()?,

@@ -135,6 +135,8 @@ pub enum StrictHeader {
 /// The router filter's configuration.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
+    /// The filter's name in the chain, by which routes can disable it.
+    pub name: Arc<str>,
     /// `dynamic_stats`: whether responses are counted by code; true.
     pub dynamic_stats: bool,
     /// `suppress_grpc_request_failure_code_stats`: gRPC requests that fail are not counted by code.
@@ -167,6 +169,7 @@ pub struct UpstreamLogs {
 impl Default for RouterConfig {
     fn default() -> Self {
         Self {
+            name: "".into(),
             dynamic_stats: true,
             suppress_grpc_failure_stats: false,
             strict_headers: [].into(),

@@ -230,6 +230,9 @@ impl Exchange {
         if self.chain().router.is_none() {
             return self.respond(down, timer).await;
         }
+        if self.is_router_disabled() {
+            return self.never_routed(down, timer).await;
+        }
         let manager = self.manager.clone();
         let stats = &manager.stats.router;
         stats.rq_total().inc();

@@ -11,6 +11,7 @@ mod reply;
 mod request_body;
 mod required;
 mod responding;
+mod unrouted;
 
 pub(crate) use deadlines::{Deadlines, Expired};
 pub(crate) use exchange::{Ending, Exchange, is_grpc, upstream_duration_reply};

@@ -237,13 +237,15 @@ fn lower_ranges(ranges: &[Int64Range], kind: &str, path: &FieldPath) -> Result<V
                 format!("Invalid http {kind} status range: expecting {what}"),
             ))
         };
+        // As Envoy reads them, negative bounds are beyond all statuses.
+        let (start, end) = (start.cast_unsigned(), end.cast_unsigned());
         if start >= end {
             return refused(format!("start < end, but found start={start} and end={end}"));
         }
-        match (u16::try_from(*start), u16::try_from(*end)) {
-            (Err(_) | Ok(..100), _) => refused(format!("start >= 100, but found start={start}")),
-            (_, Err(_) | Ok(601..)) => refused(format!("end <= 600, but found end={end}")),
-            (Ok(start), Ok(end)) => Ok(start..end),
+        match (u16::try_from(start), u16::try_from(end)) {
+            (Ok(..100), _) => refused(format!("start >= 100, but found start={start}")),
+            (Ok(start), Ok(end @ ..=600)) => Ok(start..end),
+            _ => refused(format!("end <= 600, but found end={end}")),
         }
     };
     ranges.iter().enumerate().map(lower).collect()
@@ -325,6 +327,8 @@ mod tests {
             (300, 200, "expecting start < end, but found start=300 and end=200"),
             (99, 200, "expecting start >= 100, but found start=99"),
             (200, 700, "expecting end <= 600, but found end=700"),
+            (200, -1, "expecting end <= 600, but found end=18446744073709551615"),
+            (-1, 200, "expecting start < end, but found start=18446744073709551615 and end=200"),
         ] {
             let error = lower(start, end).expect_err("refused");
             assert_eq!(error.reason, format!("Invalid http expected status range: {why}"));
