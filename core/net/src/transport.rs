@@ -66,7 +66,7 @@ impl Transport {
     /// connection, which otherwise learns of bytes only with the next ones.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the other side ends before that, or what the socket reports; there is nothing to look at where
+    /// `UnexpectedEof` once the other side has ended its direction, or what the socket reports; there is nothing to look at where
     /// bytes do not pass as they are.
     pub async fn peek_beyond(&self, seen: usize, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -75,6 +75,10 @@ impl Transport {
                 Self::Unix(stream) => stream.ready(Interest::READABLE).await?,
                 Self::Secure(_) => return Err(io::ErrorKind::Unsupported.into()),
             };
+            // As in Envoy the end counts before whatever bytes came with it.
+            if ready.is_read_closed() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             // Bytes that were seen leave the socket readable. Called not ready for them, it is told of only when more come.
             let more = |count| if count > seen { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) };
             let count = match self {
@@ -87,9 +91,6 @@ impl Transport {
                 Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
             };
             match count {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 count => return count,
             }

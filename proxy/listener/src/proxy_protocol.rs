@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use dhow_net::Transport;
-use dhow_net::proxy_protocol::{Decoded, ProxyHeader, ProxyVersion, decode};
+use dhow_net::proxy_protocol::{Decoded, ProxyHeader, ProxyVersion, Wanted, decode};
 use dhow_proto::envoy::extensions::filters::listener::proxy_protocol::v3 as pb;
 use dhow_proxy_api::ConnectionRecord;
 use dhow_stats::{Store, stat_group};
@@ -19,10 +19,8 @@ const MAX_HEADER: usize = 16 + u16::MAX as usize;
 /// The filter as configured.
 #[derive(Debug)]
 pub(crate) struct ProxyProtocolConfig {
-    /// `allow_requests_without_proxy_protocol`.
-    allow_without: bool,
-    /// Whether versions 1 and 2 are not in `disallowed_versions`.
-    allowed: [bool; 2],
+    /// `allow_requests_without_proxy_protocol` and `disallowed_versions`.
+    wanted: Wanted,
     /// `stat_prefix`.
     stat_prefix: String,
     /// What becomes of extensions.
@@ -108,16 +106,15 @@ impl ProxyProtocolConfig {
             tlv_location,
         } = message;
         let to_filter_state = tlv_location == pb::proxy_protocol::TlvLocation::FilterState as i32;
-        let allowed = [0, 1].map(|version| !disallowed_versions.contains(&version));
-        if allowed == [false; 2] {
+        let [v1, v2] = [0, 1].map(|version| !disallowed_versions.contains(&version));
+        if !v1 && !v2 {
             return Err(
                 "Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed.",
             );
         }
         Ok(Self {
             extensions: ExtensionRules::lower(rules, to_filter_state, pass_through_tlvs),
-            allow_without: allow_requests_without_proxy_protocol,
-            allowed,
+            wanted: Wanted { v1, v2, without: allow_requests_without_proxy_protocol },
             stat_prefix,
         })
     }
@@ -136,15 +133,20 @@ impl ProxyProtocolConfig {
         let mut seen = 0;
         loop {
             seen = stream.peek_beyond(seen, &mut buffer).await?;
-            match self.look(&buffer[..seen]) {
+            match decode(&buffer[..seen], self.wanted) {
                 Decoded::Incomplete => {}
-                Decoded::NotFound if self.allow_without => {
+                Decoded::NotFound if self.wanted.without => {
                     stats.found.not_found_allowed().inc();
                     return Ok(TakenHeader::default());
                 }
-                Decoded::NotFound => {
+                Decoded::NotFound | Decoded::Endless => {
                     stats.found.not_found_disallowed().inc();
                     stats.legacy.downstream_cx_proxy_proto_error().inc();
+                    return Err(refused());
+                }
+                Decoded::Disallowed(version) => {
+                    stats.of(version).found().inc();
+                    stats.of(version).disallowed().inc();
                     return Err(refused());
                 }
                 Decoded::Malformed(version) => {
@@ -153,11 +155,6 @@ impl ProxyProtocolConfig {
                     return Err(refused());
                 }
                 Decoded::Found(ProxyHeader { version, length, ends, tlvs }) => {
-                    if !self.allowed[index(version)] {
-                        stats.of(version).disallowed().inc();
-                        stats.legacy.downstream_cx_proxy_proto_error().inc();
-                        return Err(refused());
-                    }
                     stats.of(version).found().inc();
                     skip(stream, &mut buffer[..length])?;
                     return Ok(TakenHeader { ends, record: Some(self.extensions.keep(tlvs)) });
@@ -167,12 +164,6 @@ impl ProxyProtocolConfig {
                 buffer.resize((buffer.len() * 4).min(MAX_HEADER), 0);
             }
         }
-    }
-
-    /// Where connections without a header are let through, one of a version that is not allowed is none.
-    fn look(&self, bytes: &[u8]) -> Decoded {
-        let [v1, v2] = self.allowed.map(|allowed| allowed || !self.allow_without);
-        decode(bytes, v1, v2)
     }
 }
 

@@ -94,6 +94,8 @@ impl Session {
         of_stream.tls = connection.tls().cloned();
         of_stream.connect = Some((connection.begun(), connection.connected()));
         if handler.config.logs_connected {
+            // There are some where the first bytes were waited for.
+            self.stream.bytes_received = self.sent.taken();
             self.log_at(LogMoment::TcpConnected);
         }
         let upstream = self.upstream.insert(upstream);

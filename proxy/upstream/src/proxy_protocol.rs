@@ -75,7 +75,9 @@ impl ProxyProtocolSocket {
                     append_v2(&mut header, *source, *destination, &[]);
                 }
             }
-            (ProxyVersion::V2, _) => append_v2_local(&mut header),
+            // Nothing can be told of a client of a Unix socket, and Envoy leaves the header out.
+            (ProxyVersion::V2, Some(ProxiedConnection { ends: None, .. })) => {}
+            (ProxyVersion::V2, None) => append_v2_local(&mut header),
         }
         header
     }

@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{ProxyVersion, Tlv, V2_SIGNATURE};
 
-/// Longest header of version 1, its end included.
-const V1_MAX: usize = 107;
+/// What version 1 begins with.
+const V1_SIGNATURE: &[u8] = b"PROXY ";
+
+/// Most bytes among which a header of version 1 has to end.
+const V1_MAX: usize = 108;
 /// Bytes of a header of version 2 before the addresses.
 const V2_FIXED: usize = 16;
 
@@ -16,6 +19,10 @@ pub enum Decoded {
     Incomplete,
     /// Not a header, or not one of a version that is looked for.
     NotFound,
+    /// What might have been a header of version 1 and does not end.
+    Endless,
+    /// A header of a version that is not allowed, whatever is in it.
+    Disallowed(ProxyVersion),
     /// A header that breaks the rules of its version.
     Malformed(ProxyVersion),
     /// A header.
@@ -35,76 +42,111 @@ pub struct ProxyHeader {
     pub tlvs: Vec<Tlv>,
 }
 
-/// Looks for a header of the versions `v1` and `v2`.
-pub fn decode(bytes: &[u8], v1: bool, v2: bool) -> Decoded {
+/// Which connections are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Those with a header of version 1.
+    pub v1: bool,
+    /// Those with a header of version 2.
+    pub v2: bool,
+    /// Those without a header; one of a version that is not wanted is none then.
+    pub without: bool,
+}
+
+/// Looks for a header. What is none is told from one as late as Envoy does: where every connection has to have one, what does
+/// not begin like it may still be a line that is told of as malformed.
+pub fn decode(bytes: &[u8], wanted: Wanted) -> Decoded {
     let begins = |signature: &[u8]| {
         let common = bytes.len().min(signature.len());
         bytes[..common] == signature[..common]
     };
-    if v2 && begins(&V2_SIGNATURE) {
-        return if bytes.len() < V2_FIXED { Decoded::Incomplete } else { decode_v2(bytes) };
+    let (like_v1, like_v2) = (begins(V1_SIGNATURE), begins(&V2_SIGNATURE));
+    if wanted.without && !(wanted.v1 && like_v1) && !(wanted.v2 && like_v2) {
+        return Decoded::NotFound;
     }
-    if v1 && begins(b"PROXY ") {
-        return if bytes.len() < 6 { Decoded::Incomplete } else { decode_v1(bytes) };
+    match bytes.len() >= V2_FIXED {
+        true if like_v2 && !wanted.v2 => Decoded::Disallowed(ProxyVersion::V2),
+        true if like_v2 => decode_v2(bytes),
+        true if !like_v1 => Decoded::NotFound,
+        _ => decode_v1(bytes, wanted.v1),
     }
-    Decoded::NotFound
 }
 
-fn decode_v1(bytes: &[u8]) -> Decoded {
+fn decode_v1(bytes: &[u8], allowed: bool) -> Decoded {
     let malformed = Decoded::Malformed(ProxyVersion::V1);
-    let line = &bytes[..bytes.len().min(V1_MAX)];
-    let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
-        return if bytes.len() < V1_MAX { Decoded::Incomplete } else { malformed };
+    // An empty line may be the beginning of version 2.
+    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n").filter(|end| *end > 0) else {
+        return if bytes.len() <= V1_MAX { Decoded::Incomplete } else { Decoded::Endless };
     };
-    let Ok(text) = std::str::from_utf8(&line[6..end]) else { return malformed };
+    if !allowed {
+        return Decoded::Disallowed(ProxyVersion::V1);
+    }
+    if end + 2 > V1_MAX {
+        return malformed;
+    }
     let found = |ends| {
         let version = ProxyVersion::V1;
         Decoded::Found(ProxyHeader { version, length: end + 2, ends, tlvs: Vec::new() })
     };
-    let words: Vec<&str> = text.split(' ').collect();
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    let words: Vec<&str> = text.trim_end().split(' ').collect();
     let ipv4 = match words[..] {
-        ["UNKNOWN", ..] => return found(None),
-        ["TCP4", _, _, _, _] => true,
-        ["TCP6", _, _, _, _] => false,
+        ["PROXY", "UNKNOWN", ..] => return found(None),
+        ["PROXY", "TCP4", _, _, _, _] => true,
+        ["PROXY", "TCP6", _, _, _, _] => false,
         _ => return malformed,
     };
     let end_of = |address: &str, port: &str| {
         let address: IpAddr = address.parse().ok()?;
         (address.is_ipv4() == ipv4).then_some(SocketAddr::new(address, port.parse().ok()?))
     };
-    match (end_of(words[1], words[3]), end_of(words[2], words[4])) {
-        (Some(source), Some(destination)) => found(Some((source, destination))),
+    match (end_of(words[2], words[4]), end_of(words[3], words[5])) {
+        (Some(source), Some(destination)) if is_unicast(source) && is_unicast(destination) => {
+            found(Some((source, destination)))
+        }
         _ => malformed,
     }
 }
 
+/// Whether the address can be an end of a connection.
+fn is_unicast(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 fn decode_v2(bytes: &[u8]) -> Decoded {
     let malformed = Decoded::Malformed(ProxyVersion::V2);
-    let (command, family) = (bytes[12], bytes[13]);
-    let local = match command {
-        0x20 => true,
-        0x21 => false,
+    let (version, command) = (bytes[12] >> 4, bytes[12] & 0xf);
+    let (family, transport) = (bytes[13] >> 4, bytes[13] & 0xf);
+    let local = command == 0;
+    let address_length = match family {
+        _ if version != 2 => return malformed,
+        _ if local => 0,
+        1 => 12,
+        2 => 36,
+        // Unix sockets and families that nobody knows cannot be told of further on.
         _ => return malformed,
     };
     let length = V2_FIXED + usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
-    let Some(rest) = bytes.get(V2_FIXED..length) else { return Decoded::Incomplete };
-    let address_length = match family {
-        _ if local => 0,
-        0x11 => 12,
-        0x21 => 36,
-        // Datagrams, Unix sockets and families that nobody knows cannot be told of further on.
-        _ => return malformed,
-    };
-    let Some((addresses, extensions)) = rest.split_at_checked(address_length) else { return malformed };
+    if length < V2_FIXED + address_length {
+        return malformed;
+    }
+    let Some(addresses) = bytes.get(V2_FIXED..V2_FIXED + address_length) else { return Decoded::Incomplete };
+    // Streams and datagrams.
+    if !local && (command != 1 || !matches!(transport, 1 | 2)) {
+        return malformed;
+    }
+    let Some(extensions) = bytes.get(V2_FIXED + address_length..length) else { return Decoded::Incomplete };
     let ends = match family {
         _ if local => None,
-        0x11 => ends_v4(addresses),
+        1 => ends_v4(addresses),
         _ => ends_v6(addresses),
     };
     let tlvs = if local { Some(Vec::new()) } else { decode_tlvs(extensions) };
-    match tlvs {
-        Some(tlvs) => Decoded::Found(ProxyHeader { version: ProxyVersion::V2, length, ends, tlvs }),
-        None => malformed,
+    match (ends, tlvs) {
+        (Some((source, destination)), _) if !is_unicast(source) || !is_unicast(destination) => malformed,
+        (_, None) => malformed,
+        (ends, Some(tlvs)) => Decoded::Found(ProxyHeader { version: ProxyVersion::V2, length, ends, tlvs }),
     }
 }
 
@@ -147,7 +189,7 @@ mod tests {
     }
 
     fn both(bytes: &[u8]) -> Decoded {
-        decode(bytes, true, true)
+        decode(bytes, Wanted { v1: true, v2: true, without: false })
     }
 
     #[test]
@@ -191,16 +233,21 @@ mod tests {
             "PROXY TCP4 ::1 ::2 1000 80\r\n",
             "PROXY TCP4 10.0.0.1 10.0.0.2 1000 99999\r\n",
             "PROXY UDP4 10.0.0.1 10.0.0.2 1000 80\r\n",
-            &format!("PROXY UNKNOWN{}", "x".repeat(120)),
+            "PROXY TCP4 0.0.0.0 10.0.0.2 1000 80\r\n",
+            "PROXY TCP6 ff02::1 ::2 1000 80\r\n",
+            &format!("PROXY UNKNOWN {}\r\n", "x".repeat(120)),
+            "hi\r\n",
         ] {
             assert_eq!(both(line.as_bytes()), Decoded::Malformed(ProxyVersion::V1), "{line}");
         }
         let v2 = |bytes: &[u8]| [&V2_SIGNATURE[..], bytes].concat();
         for bytes in [
             v2(&[0x31, 0x11, 0, 0]),
-            v2(&[0x22, 0x11, 0, 0]),
+            v2(&[0x22, 0x11, 0, 12, 1, 2, 3, 4, 1, 2, 3, 4, 0, 1, 0, 2]),
             v2(&[0x21, 0x11, 0, 4, 1, 2, 3, 4]),
-            v2(&[0x21, 0x12, 0, 0]),
+            v2(&[0x21, 0x31, 0, 0]),
+            v2(&[0x21, 0x13, 0, 12, 1, 2, 3, 4, 1, 2, 3, 4, 0, 1, 0, 2]),
+            v2(&[0x21, 0x11, 0, 12, 224, 2, 3, 4, 1, 2, 3, 4, 0, 1, 0, 2]),
             v2(&[0x21, 0x11, 0, 14, 1, 2, 3, 4, 1, 2, 3, 4, 0, 1, 0, 2, 9, 9]),
         ] {
             assert_eq!(both(&bytes), Decoded::Malformed(ProxyVersion::V2), "{bytes:?}");
@@ -208,12 +255,39 @@ mod tests {
     }
 
     #[test]
-    fn only_versions_that_are_looked_for_are_found() {
+    fn versions_that_are_not_allowed_are_refused_or_no_headers() {
         let mut v1 = Vec::new();
         append_v1(&mut v1, address("10.0.0.1:1"), address("10.0.0.2:2"));
-        assert_eq!(decode(&v1, false, true), Decoded::NotFound);
+        let without_v1 = Wanted { v1: false, v2: true, without: false };
+        assert_eq!(decode(&v1, without_v1), Decoded::Disallowed(ProxyVersion::V1));
+        assert_eq!(decode(&v1[..20], without_v1), Decoded::Incomplete);
+        assert_eq!(decode(&v1, Wanted { without: true, ..without_v1 }), Decoded::NotFound);
+        let v2 = [&V2_SIGNATURE[..], &[0x31, 0, 0, 0]].concat();
+        let without_v2 = Wanted { v1: true, v2: false, without: false };
+        assert_eq!(decode(&v2, without_v2), Decoded::Disallowed(ProxyVersion::V2));
+        assert_eq!(decode(&v2, Wanted { without: true, ..without_v2 }), Decoded::NotFound);
+    }
+
+    #[test]
+    fn what_is_no_header_is_told_early_where_it_is_let_through() {
+        let lenient = Wanted { v1: true, v2: true, without: true };
+        for bytes in [&b"hi"[..], b"hello, world", b"PUT", b"GET / HTTP/1.1\r\n"] {
+            assert_eq!(decode(bytes, lenient), Decoded::NotFound);
+        }
+        for bytes in [&b"hi"[..], b"hello, world", b"P", b"\r\n", b""] {
+            assert_eq!(both(bytes), Decoded::Incomplete);
+        }
+        assert_eq!(decode(b"PROXY", lenient), Decoded::Incomplete);
         assert_eq!(both(b"GET / HTTP/1.1\r\n"), Decoded::NotFound);
-        assert_eq!(both(b"P"), Decoded::Incomplete);
-        assert_eq!(both(b"PUT"), Decoded::NotFound);
+        assert_eq!(decode(&[V1_SIGNATURE, &[b'x'; 103]].concat(), lenient), Decoded::Endless);
+        assert_eq!(both(&[V1_SIGNATURE, &[b'x'; 102]].concat()), Decoded::Incomplete);
+    }
+
+    #[test]
+    fn datagrams_and_blanks_behind_a_line_are_taken() {
+        let v2 = [&V2_SIGNATURE[..], &[0x21, 0x12, 0, 12, 1, 2, 3, 4, 1, 2, 3, 4, 0, 1, 0, 2]].concat();
+        assert!(matches!(both(&v2), Decoded::Found(header) if header.ends.is_some()));
+        let v1 = b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2 \r\n";
+        assert!(matches!(both(v1), Decoded::Found(header) if header.length == v1.len()));
     }
 }

@@ -4,7 +4,7 @@ mod decode;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use decode::{Decoded, ProxyHeader, decode};
+pub use decode::{Decoded, ProxyHeader, Wanted, decode};
 
 /// First bytes of a header of version 2.
 pub const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use dhow_base::Rng;
 use dhow_http::h1::{Beginning, recognise};
 use dhow_net::inspect::{Hello, inspect_hello};
-use dhow_net::proxy_protocol::{Decoded, Tlv, append_v1, append_v2, append_v2_local, decode};
+use dhow_net::proxy_protocol::{
+    Decoded, ProxyVersion, Tlv, Wanted, append_v1, append_v2, append_v2_local, decode,
+};
 
 use super::Target;
 use crate::input::{Input, assemble};
@@ -120,15 +122,24 @@ fn proxy_headers(rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
+const EVERY: Wanted = Wanted { v1: true, v2: true, without: false };
+
 fn proxy_protocol(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choice = input.byte();
-    let (v1, v2) = (choice & 1 == 0, choice & 2 == 0);
+    let wanted = Wanted { v1: choice & 1 == 0, v2: choice & 2 == 0, without: choice & 4 == 0 };
     let bytes = input.rest();
     let mut verdict: Option<Decoded> = None;
     for length in 0..=bytes.len() {
-        let now = decode(&bytes[..length], v1, v2);
+        let now = decode(&bytes[..length], wanted);
         match &verdict {
+            // A line that is no header is one no longer once there might have been a header of version 2 instead.
+            Some(Decoded::Malformed(ProxyVersion::V1) | Decoded::Disallowed(ProxyVersion::V1))
+                if now == Decoded::NotFound =>
+            {
+                assert!(length >= 16 && !bytes.starts_with(b"PROXY "), "after {length} bytes");
+            }
+            Some(Decoded::Endless) => assert!(now != Decoded::Incomplete, "after {length} bytes"),
             Some(before) => assert_eq!(*before, now, "after {length} bytes"),
             None if now != Decoded::Incomplete => verdict = Some(now),
             None => {}
@@ -142,7 +153,7 @@ fn proxy_protocol(bytes: &[u8]) {
     }
     let mut local = Vec::new();
     append_v2_local(&mut local);
-    assert!(matches!(decode(&local, true, true), Decoded::Found(header) if header.ends.is_none()));
+    assert!(matches!(decode(&local, EVERY), Decoded::Found(header) if header.ends.is_none()));
 }
 
 /// Both versions of a header bring the same ends back.
@@ -155,7 +166,7 @@ fn written_again(source: SocketAddr, destination: SocketAddr, value: &[u8]) {
         if !wanted {
             continue;
         }
-        let Decoded::Found(header) = decode(&wire, true, true) else {
+        let Decoded::Found(header) = decode(&wire, EVERY) else {
             panic!("what was written is not read: {}", wire.escape_ascii());
         };
         assert_eq!(header.length, wire.len(), "{}", wire.escape_ascii());

@@ -247,7 +247,8 @@ fn chain(dice: &mut Dice, listener: usize, number: usize, wanted: Value) -> Valu
     }
     filters.push(match dice.below(12) {
         0 => json!({ "name": "echo", "typed_config": typed("envoy.extensions.filters.network.echo.v3.Echo", json!({})) }),
-        1 => {
+        // Envoy never ends a handshake behind which there is nothing but a response.
+        1 if !secure => {
             let kind = "envoy.extensions.filters.network.direct_response.v3.Config";
             json!({ "name": "direct", "typed_config": typed(kind, json!({ "response": { "inline_string": "direct" } })) })
         }
