@@ -6,6 +6,7 @@
 pub mod any;
 mod check;
 mod data_source;
+mod duration;
 mod excerpts;
 mod json;
 mod load;
@@ -27,6 +28,7 @@ use serde_json::Value as Json;
 pub use any::is_known_type;
 pub use check::{CheckOptions, DecideDeprecated, Deprecated};
 pub use data_source::{SourceData, check_watched_path};
+pub use duration::whole_millis;
 pub use excerpts::Excerpts;
 pub use json::{FieldNames, PrintOptions};
 pub use load::{Format, LoadOptions, Loaded, encode_json, load, load_json, load_yaml, parse};

@@ -130,7 +130,8 @@ impl Addition {
         #[allow(deprecated, reason = "the older field is still accepted, as in Envoy")]
         let HeaderValueOption { header, append, append_action, keep_empty_value } = option;
         let field = path.field("header");
-        let Some(HeaderValue { key, value, raw_value }) = header else {
+        // As in Envoy, nothing but `value` is added here.
+        let Some(HeaderValue { key, value, raw_value: _ }) = header else {
             return Err(ConfigError::new(field, "value is required"));
         };
         if key.is_empty() {
@@ -153,14 +154,7 @@ impl Addition {
             Some(append) if !append.value => HeaderAppendAction::OverwriteIfExistsOrAdd,
             _ => action,
         };
-        let text = if value.is_empty() {
-            std::str::from_utf8(raw_value).map_err(|_| {
-                ConfigError::new(field.field("raw_value"), "only UTF-8 values are supported yet")
-            })?
-        } else {
-            value
-        };
-        let value = Format::parse(&current_syntax(text)).map_err(|e| e.under(&field.field("value")))?;
+        let value = Format::parse(&current_syntax(value)).map_err(|e| e.under(&field.field("value")))?;
         let value = value.omitting_empty(true);
         Ok(Self { name: HeaderName::new(key), value, action, keep_empty: *keep_empty_value })
     }

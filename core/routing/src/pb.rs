@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dhow_base::{ConfigError, FieldPath};
+use dhow_proto::whole_millis;
 
 pub(crate) use dhow_proto::envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 pub(crate) use dhow_proto::envoy_types::pb::envoy::config::core::v3 as core;
@@ -10,7 +11,7 @@ pub(crate) use dhow_proto::envoy_types::pb::envoy::config::route::v3 as route;
 pub(crate) use dhow_proto::envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub(crate) use dhow_proto::envoy_types::pb::google::protobuf;
 
-/// A duration field.
+/// A duration field, in whole milliseconds.
 ///
 /// # Errors
 /// When it is negative.
@@ -19,11 +20,10 @@ pub(crate) fn duration(
     path: &FieldPath,
     field: &str,
 ) -> Result<Option<Duration>, ConfigError> {
-    let Some(message) = message else { return Ok(None) };
-    let seconds = u64::try_from(message.seconds).ok();
-    let nanos = u32::try_from(message.nanos).ok().filter(|&nanos| nanos < 1_000_000_000);
-    match (seconds, nanos) {
-        (Some(seconds), Some(nanos)) => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(ConfigError::new(path.field(field), "value must be a duration that is not negative")),
+    match message {
+        Some(protobuf::Duration { seconds: ..0, .. } | protobuf::Duration { nanos: ..0, .. }) => {
+            Err(ConfigError::new(path.field(field), "value must be a duration that is not negative"))
+        }
+        message => Ok(message.map(whole_millis)),
     }
 }

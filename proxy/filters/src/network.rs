@@ -9,10 +9,9 @@ mod sni_cluster;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath};
-use dhow_proto::google::protobuf::{Any, Duration as DurationMessage};
+use dhow_proto::google::protobuf::Any;
 use dhow_proxy_api::ReadFilterFactory;
 use dhow_stats::Store;
 
@@ -37,8 +36,3 @@ pub const NETWORK_FILTERS: [NetworkFilterDescriptor; 5] = [
     set_filter_state::DESCRIPTOR,
     sni_cluster::DESCRIPTOR,
 ];
-
-/// A duration that passed validation.
-fn duration(message: &DurationMessage) -> Duration {
-    Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32)
-}

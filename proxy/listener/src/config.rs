@@ -11,7 +11,7 @@ use dhow_proto::envoy::config::core::v3::{
 };
 use dhow_proto::envoy::config::listener::v3 as pb;
 use dhow_proto::envoy::config::listener::v3::listener::connection_balance_config::BalanceType;
-use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proto::whole_millis;
 use dhow_proto::{Excerpts, any, open_typed_structs};
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_api::{NetworkFilter, ReadFilterFactory};
@@ -317,7 +317,7 @@ pub fn lower(
         proxy_protocol: inspections.proxy_protocol,
         inspection_timeout: match listener_filters_timeout {
             None => Some(INSPECTION_TIMEOUT),
-            Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
+            Some(timeout) => Some(whole_millis(&timeout)).filter(|t| !t.is_zero()),
         },
         continue_on_timeout: continue_on_listener_filters_timeout,
         access_logs: dhow_proxy_access_log::lower(
@@ -344,11 +344,6 @@ fn keepalive_of_additional<'a>(
 /// Says what a field does not do.
 pub(crate) fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
     warnings.push(ConfigWarning::new(path.field(field), why));
-}
-
-/// A duration that passed validation.
-pub(crate) fn duration(message: &ProtoDuration) -> Duration {
-    Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32)
 }
 
 #[cfg(test)]

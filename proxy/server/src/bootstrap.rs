@@ -489,8 +489,8 @@ fn lower_source(config: ConfigSource, path: &FieldPath) -> Result<TypeSource, Co
         Some(Specifier::Self_(_)) => return Err(ConfigError::unsupported(path.field("self"))),
         None => return Err(ConfigError::new(path.clone(), "config_source_specifier: is required")),
     };
-    let initial_fetch_timeout = initial_fetch_timeout
-        .map_or(Duration::from_secs(15), |d| Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32));
+    let initial_fetch_timeout =
+        initial_fetch_timeout.map_or(Duration::from_secs(15), |time| dhow_proto::whole_millis(&time));
     Ok(TypeSource { source, initial_fetch_timeout })
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn lower(
     }
     let interval = flush_interval.map_or(FLUSH_INTERVAL, |duration| {
         // The rules of the message keep it within a millisecond and five minutes.
-        Duration::new(duration.seconds.unsigned_abs(), duration.nanos.unsigned_abs())
+        dhow_proto::whole_millis(&duration)
     });
     let path = root.field("stats_config");
     let pb::StatsConfig {

@@ -17,7 +17,7 @@ use dhow_proto::envoy::extensions::filters::network::tcp_proxy::v3::{
 };
 use dhow_proto::envoy::r#type::v3::HashPolicy;
 use dhow_proto::envoy::r#type::v3::hash_policy::{FilterState, PolicySpecifier, SourceIp};
-use dhow_proto::google::protobuf::Duration as ProtoDuration;
+use dhow_proto::whole_millis;
 use dhow_proxy_access_log::{AccessLog, LogWriter};
 use dhow_proxy_upstream::LB_FILTER;
 
@@ -236,7 +236,7 @@ pub fn lower(
         hash: lower_hash_policy(hash_policy, &path.field("hash_policy"))?,
         logs_connected,
         logs_start,
-        log_interval: log_interval.map(|interval| duration(&interval)),
+        log_interval: log_interval.map(|interval| whole_millis(&interval)),
         backoff: backoff_options
             .map(|options| lower_backoff(options, &path.field("backoff_options")))
             .transpose()?,
@@ -253,10 +253,10 @@ pub fn lower(
         },
         idle_timeout: match idle_timeout {
             None => Some(IDLE_TIMEOUT),
-            Some(timeout) => Some(duration(&timeout)).filter(|t| !t.is_zero()),
+            Some(timeout) => Some(whole_millis(&timeout)).filter(|t| !t.is_zero()),
         },
         max_connect_attempts: max_connect_attempts.map_or(1, |max| max.value),
-        max_duration: max_downstream_connection_duration.map(|d| duration(&d)),
+        max_duration: max_downstream_connection_duration.map(|d| whole_millis(&d)),
         max_duration_jitter: max_downstream_connection_duration_jitter_percentage
             .map_or(0.0, |percent| percent.value),
         access_logs: dhow_proxy_access_log::lower(access_log, log_writer, &path.field("access_log"))?,
@@ -308,8 +308,8 @@ fn lower_hash_policy(policies: Vec<HashPolicy>, path: &FieldPath) -> Result<Opti
 
 fn lower_backoff(message: BackoffStrategy, path: &FieldPath) -> Result<(Duration, Duration), ConfigError> {
     let BackoffStrategy { base_interval, max_interval } = message;
-    let base = base_interval.as_ref().map_or(Duration::ZERO, duration);
-    let max = max_interval.as_ref().map_or(base * 10, duration);
+    let base = base_interval.as_ref().map_or(Duration::ZERO, whole_millis);
+    let max = max_interval.as_ref().map_or(base * 10, whole_millis);
     if max < base {
         let reason = "max_backoff_interval must be greater or equal to base_backoff_interval";
         return Err(ConfigError::new(path.clone(), reason));
@@ -337,10 +337,6 @@ fn lower_extensions(messages: Vec<TlvEntry>, path: &FieldPath) -> Result<Vec<Ext
         extensions.extend(u8::try_from(kind).map(|kind| Extension { kind, value }));
     }
     Ok(extensions)
-}
-
-fn duration(message: &ProtoDuration) -> Duration {
-    Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32)
 }
 
 #[cfg(test)]

@@ -180,11 +180,10 @@ impl Delay {
         let FaultDelay { percentage, fault_delay_secifier } = message;
         let (fixed, header) = match fault_delay_secifier {
             Some(FaultDelaySecifier::FixedDelay(delay)) => {
-                let delay = positive(delay);
-                let Some(delay) = delay else {
+                if delay.seconds < 0 || delay.nanos < 0 || delay == protobuf::Duration::default() {
                     return Err(ConfigError::new(path.field("fixed_delay"), "value must be greater than 0s"));
-                };
-                (Some(delay), None)
+                }
+                (Some(dhow_proto::whole_millis(&delay)), None)
             }
             Some(FaultDelaySecifier::HeaderDelay(HeaderDelay {})) => {
                 (None, Some(HeaderName::control("fault-delay-request-percentage")))
@@ -236,13 +235,6 @@ impl Share {
             asked.map_or(self.fraction.numerator, |asked| asked.min(self.fraction.numerator.into()) as u32);
         runtime.fraction(key).unwrap_or(Fraction { numerator, ..self.fraction }).contains(lot)
     }
-}
-
-/// A duration above zero.
-fn positive(message: protobuf::Duration) -> Option<Duration> {
-    let seconds = u64::try_from(message.seconds).ok()?;
-    let nanos = u32::try_from(message.nanos).ok().filter(|&nanos| nanos < 1_000_000_000)?;
-    Some(Duration::new(seconds, nanos)).filter(|delay| !delay.is_zero())
 }
 
 /// A decimal header value.

@@ -1,7 +1,4 @@
 //! `HealthCheck` validated.
-
-use std::time::Duration;
-
 use dhow_base::{ConfigError, FieldPath};
 use dhow_matching::HeaderMatcher;
 use dhow_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
@@ -29,8 +26,7 @@ impl Settings {
         let Some(passes_through) = pass_through_mode else {
             return Err(ConfigError::new(path.field("pass_through_mode"), "value is required"));
         };
-        let cache_time =
-            cache_time.map(|time| Duration::new(time.seconds.max(0) as u64, time.nanos.max(0) as u32));
+        let cache_time = cache_time.map(|time| dhow_proto::whole_millis(&time));
         let cache = cache_time.and_then(AnswerCache::new);
         if !passes_through.value && cache.is_some() {
             let reason = "cache_time_ms must not be set when path_through_mode is disabled";

@@ -198,12 +198,12 @@ pub(crate) fn read_bucket(
     if tokens_per_fill == 0 {
         return error("tokens_per_fill", "value must be greater than 0");
     }
-    let Some(DurationMessage { seconds, nanos }) = fill_interval else {
-        return error("fill_interval", "value is required");
-    };
-    let interval = match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) => Duration::new(seconds, nanos),
-        _ => return error("fill_interval", "value must be greater than 0s"),
+    let interval = match fill_interval {
+        None => return error("fill_interval", "value is required"),
+        Some(DurationMessage { seconds: ..0, .. } | DurationMessage { nanos: ..0, .. }) => {
+            return error("fill_interval", "value must be greater than 0s");
+        }
+        Some(interval) => dhow_proto::whole_millis(&interval),
     };
     if interval < SHORTEST_FILL {
         return error("fill_interval", too_short);

@@ -14,7 +14,7 @@ use dhow_proxy_api::{ConnectionInfo, ReadFilter, ReadFilterFactory, ReadVerdict}
 use dhow_runtime_config::{Current, RuntimeFlag};
 use dhow_stats::Store;
 
-use super::{NetworkFilterDescriptor, duration};
+use super::NetworkFilterDescriptor;
 
 pub(super) const DESCRIPTOR: NetworkFilterDescriptor = NetworkFilterDescriptor {
     type_name: "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
@@ -52,7 +52,7 @@ fn configure(
         dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
     Ok(Arc::new(Factory(Arc::new(Limit {
         max: max_connections.map_or(0, |max| max.value),
-        delay: delay.as_ref().map_or(Duration::ZERO, duration),
+        delay: delay.as_ref().map_or(Duration::ZERO, dhow_proto::whole_millis),
         enabled: runtime_enabled.as_ref().map(RuntimeFlag::from),
         connections: AtomicU64::new(0),
         stats: store.scope(&format!("connection_limit.{stat_prefix}.")).group(),

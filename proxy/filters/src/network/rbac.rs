@@ -17,7 +17,7 @@ use dhow_proto::xds::r#type::matcher::v3::Matcher;
 use dhow_proxy_api::{ConnectionInfo, ReadFilter, ReadFilterFactory, ReadVerdict, StreamInfo};
 use dhow_stats::{Counter, Scope, Store};
 
-use super::{NetworkFilterDescriptor, duration};
+use super::NetworkFilterDescriptor;
 use crate::rbac::{Engine, Facts, Notes, compile_tree, denial, read_rules, under};
 
 pub(super) const DESCRIPTOR: NetworkFilterDescriptor =
@@ -83,7 +83,7 @@ fn configure(
         shadow_notes: Notes::of(NAMESPACE, shadow.as_ref(), &shadow_rules_stat_prefix, "shadow"),
         enforced,
         continuous: enforcement_type == EnforcementType::Continuous as i32,
-        delay: delay_deny.as_ref().map_or(Duration::ZERO, duration),
+        delay: delay_deny.as_ref().map_or(Duration::ZERO, dhow_proto::whole_millis),
         allowed: scope.counter("allowed"),
         denied: scope.counter("denied"),
         shadow_allowed: shadow_counter("shadow_allowed"),

@@ -8,6 +8,7 @@ use dhow_http::h2::{FrameLimits, Settings};
 use dhow_matching::StringMatcher;
 use dhow_proto::envoy::config::core::v3 as core;
 use dhow_proto::envoy::r#type::matcher::v3::StringMatcher as StringMatcherMessage;
+use dhow_proto::whole_millis;
 use dhow_proxy_upstream::{
     HeaderKeyFormat as KeyFormat, Http2Keepalive, NamedSettings, lower_custom_settings,
 };
@@ -47,7 +48,8 @@ pub(super) fn lower_common(
     }
     Ok(Common {
         idle: timeout_or(idle_timeout, Some(Duration::from_secs(3600))),
-        max_connection_duration: timeout_or(max_connection_duration, None),
+        // Zero is no exception: the connection ends with its first response.
+        max_connection_duration: max_connection_duration.map(|duration| whole_millis(&duration)),
         max_connection_duration_jitter: max_connection_duration_jitter.map_or(0.0, |percent| percent.value),
         max_stream_duration: timeout_or(max_stream_duration, None),
         max_requests_per_connection: max_requests_per_connection.map_or(0, |max| max.value),

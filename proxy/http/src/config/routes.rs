@@ -86,9 +86,8 @@ pub(super) fn lower_rds(rds: Rds, path: &FieldPath) -> Result<RouteSource, Confi
         }
         None => return Err(ConfigError::new(path, "config_source_specifier: is required")),
     };
-    let initial_fetch_timeout = initial_fetch_timeout.map_or(INITIAL_FETCH_TIMEOUT, |timeout| {
-        Duration::new(timeout.seconds.max(0) as u64, timeout.nanos.max(0) as u32)
-    });
+    let initial_fetch_timeout =
+        initial_fetch_timeout.map_or(INITIAL_FETCH_TIMEOUT, |timeout| dhow_proto::whole_millis(&timeout));
     Ok(RouteSource::Rds { name: route_config_name.into(), file, initial_fetch_timeout })
 }
 

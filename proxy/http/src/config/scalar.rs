@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dhow_base::{ConfigWarning, FieldPath};
 use dhow_proto::google::protobuf::{BoolValue, Duration as ProtoDuration};
+use dhow_proto::whole_millis;
 
 /// Appends a warning about a field.
 pub(super) fn warn(warnings: &mut Vec<ConfigWarning>, path: &FieldPath, field: &str, why: &str) {
@@ -19,8 +20,6 @@ pub(super) fn is_true(value: Option<BoolValue>) -> bool {
 pub(super) fn timeout_or(message: Option<ProtoDuration>, default: Option<Duration>) -> Option<Duration> {
     match message {
         None => default,
-        Some(d) => {
-            Some(Duration::new(d.seconds.max(0) as u64, d.nanos.max(0) as u32)).filter(|d| !d.is_zero())
-        }
+        Some(time) => Some(whole_millis(&time)).filter(|time| !time.is_zero()),
     }
 }

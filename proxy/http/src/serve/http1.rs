@@ -98,6 +98,7 @@ pub(super) async fn serve(
     let at_once = match last {
         Last::Answered { at_once } => at_once,
         Last::Refused(error) => {
+            reaches_limit(manager, requests + 1);
             Box::pin(refuse(manager, info, down, &mut timer, error)).await;
             false
         }
@@ -106,12 +107,14 @@ pub(super) async fn serve(
             false
         }
         Last::HeadExpired(what) => {
+            reaches_limit(manager, requests + 1);
             Box::pin(head_expired(manager, info, down, &mut timer, what)).await;
             false
         }
         Last::Drained => false,
         Last::Closed(end) => {
             if end.cut_off.is_some() {
+                reaches_limit(manager, requests + 1);
                 down.wire().meter_request(0);
                 abandoned_head(manager, info, down.wire().meter.clone(), None);
             }
@@ -119,6 +122,17 @@ pub(super) async fn serve(
         }
     };
     Box::pin(close_gently(manager, down, at_once)).await
+}
+
+/// Whether the request with this number, counted from 1, is the last that its connection may have; counts it if so, also where
+/// the request comes to nothing.
+fn reaches_limit(manager: &Manager, number: u32) -> bool {
+    let max = manager.config.max_requests_per_connection;
+    let reaches = max > 0 && number >= max;
+    if reaches {
+        manager.stats.manager.downstream_cx_max_requests_reached().inc();
+    }
+    reaches
 }
 
 /// Boxed so that an idle connection does not hold the room that a request under way needs; made in the box, as it is large.
@@ -150,9 +164,7 @@ async fn one_exchange(
         manager.stats.charge_interim(100);
         down.send_continue();
     }
-    let max = manager.config.max_requests_per_connection;
-    if max > 0 && requests >= max {
-        manager.stats.manager.downstream_cx_max_requests_reached().inc();
+    if reaches_limit(manager, requests) {
         down.close_after_response();
     }
     // The point is named after HTTP/2 alone, and is for all connections.

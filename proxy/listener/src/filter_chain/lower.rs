@@ -14,7 +14,7 @@ use dhow_proto::{Excerpts, Message};
 
 use super::empty::Nothing;
 use super::{FilterChain, FilterChainMatch, FilterChains, SourceType};
-use crate::config::{FilterContext, NetworkFilters, duration};
+use crate::config::{FilterContext, NetworkFilters};
 
 /// Lowers the filter chains of a listener.
 pub(crate) struct ChainBuilder<'a> {
@@ -161,7 +161,9 @@ fn lower_chain(
         encoded: context.encoded.clone(),
         matches,
         tls,
-        handshake_timeout: transport_socket_connect_timeout.map(|t| duration(&t)).filter(|t| !t.is_zero()),
+        handshake_timeout: transport_socket_connect_timeout
+            .map(|t| dhow_proto::whole_millis(&t))
+            .filter(|t| !t.is_zero()),
         in_front: in_front.into(),
         filter,
     }))

@@ -167,8 +167,7 @@ pub(crate) fn lower(
 }
 
 fn duration_or(message: Option<DurationMessage>, default: Duration) -> Duration {
-    let read =
-        message.map(|message| Duration::new(message.seconds.max(0) as u64, message.nanos.max(0) as u32));
+    let read = message.map(|message| dhow_proto::whole_millis(&message));
     read.filter(|duration| !duration.is_zero()).unwrap_or(default)
 }
 

@@ -11,6 +11,7 @@ use dhow_proto::envoy::r#type::metadata::v3::{
     metadata_key::{PathSegment as MetadataPathSegment, path_segment::Segment},
 };
 use dhow_proto::google::protobuf::{Any, Duration as ProtoDuration, UInt32Value};
+use dhow_proto::whole_millis;
 use dhow_proto::{Message, Name, any};
 use dhow_tls::Secrets;
 
@@ -56,12 +57,11 @@ pub(crate) fn duration(
     value: Option<ProtoDuration>,
     path: impl FnOnce() -> FieldPath,
 ) -> Result<Option<Duration>, ConfigError> {
-    let Some(ProtoDuration { seconds, nanos }) = value else {
-        return Ok(None);
-    };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(ConfigError::new(path(), "value must be a duration of zero or more")),
+    match value {
+        Some(ProtoDuration { seconds: ..0, .. } | ProtoDuration { nanos: ..0, .. }) => {
+            Err(ConfigError::new(path(), "value must be a duration of zero or more"))
+        }
+        value => Ok(value.map(|value| whole_millis(&value))),
     }
 }
 

@@ -330,12 +330,13 @@ fn connect_timeout_of(
     value: Option<dhow_proto::google::protobuf::Duration>,
     path: &FieldPath,
 ) -> Result<Duration, ConfigError> {
+    let zero = dhow_proto::google::protobuf::Duration::default();
     match duration(value, || path.field("connect_timeout"))? {
         None => Ok(Duration::from_secs(5)),
-        Some(Duration::ZERO) => {
+        Some(_) if value == Some(zero) => {
             Err(ConfigError::new(path.field("connect_timeout"), "value must be greater than 0s"))
         }
-        Some(timeout) => Ok(timeout),
+        Some(timeout) => Ok(timeout.max(Duration::from_millis(1))),
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Options {
     pub envoy: Option<PathBuf>,
 }
 
+/// How many differences of one variant are printed; the first tell most.
+const SHOWN: usize = 6;
+
 /// What came of a variant.
 enum Answer {
     /// Both refuse it, for this reason.
@@ -161,14 +164,22 @@ fn whole(scenario: &Scenario) -> Result<Value> {
     }
 }
 
+/// What is compared of statistics. Those of the admin interface are not: asking changes them.
+const COMPARED: [&str; 9] = [
+    "cluster.",
+    "http.ingress",
+    "listener.0.",
+    "listener.127.",
+    "listener.[",
+    "listener./",
+    "tcp.",
+    "vhost.",
+    "runtime.",
+];
+
 /// What differs in how both serve the scenario, expectations of it included.
 fn served(scenario: &Scenario, ours: &Target, envoy: &Target) -> Result<Vec<String>> {
-    let everything = AllStats {
-        of: ["cluster.", "http.ingress", "listener.", "tcp.", "vhost.", "runtime."]
-            .map(str::to_owned)
-            .to_vec(),
-        ..AllStats::default()
-    };
+    let everything = AllStats { of: COMPARED.map(str::to_owned).to_vec(), ..AllStats::default() };
     let options = run::Options { all_stats: Some(everything), ..run::Options::default() };
     let one = |target: &Target| match run::run_one(scenario, target, &options) {
         Ok((outcome, faults)) => (Some(outcome), faults),
@@ -195,8 +206,12 @@ fn text(options: &Options, question: &Question, variants: &[Variant], answers: &
         match answer {
             Answer::Differs(lines) => {
                 text.push_str(&format!("  {}\n", variant.title));
-                for line in lines {
+                let shown = if options.all { lines.len() } else { SHOWN };
+                for line in lines.iter().take(shown) {
                     text.push_str(&format!("  - {}\n", line.replace('\n', "\n  ")));
+                }
+                if lines.len() > shown {
+                    text.push_str(&format!("  - and {} more (--all)\n", lines.len() - shown));
                 }
             }
             Answer::Refused(why) if options.all => {
