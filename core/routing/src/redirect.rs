@@ -83,9 +83,9 @@ impl Redirect {
                 let reason = "Cannot use redirect.prefix_rewrite with path_match_policy";
                 return Err(ConfigError::new(path.field("prefix_rewrite"), reason));
             }
-            Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
-                Some(RedirectPath::Rewrite(PathRewrite::Prefix(prefix.as_bytes().into())))
-            }
+            // Unlike that of a route, an empty one leaves the path as it is.
+            Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => (!prefix.is_empty())
+                .then(|| RedirectPath::Rewrite(PathRewrite::Prefix(prefix.as_bytes().into()))),
             Some(PathRewriteSpecifier::RegexRewrite(regex)) => {
                 let regex = RegexRewrite::compile(regex, &path.field("regex_rewrite"))?;
                 Some(RedirectPath::Rewrite(PathRewrite::Regex(regex)))

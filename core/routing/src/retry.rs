@@ -318,7 +318,8 @@ fn back_off(message: Option<&RetryBackOff>, path: &FieldPath) -> Result<Option<B
     let field = path.field("retry_back_off");
     // Intervals below a millisecond count as one, as in Envoy.
     let whole = |interval: Duration| interval.max(Duration::from_millis(1));
-    let base = duration(base_interval.as_ref(), &field, "base_interval")?.filter(|base| !base.is_zero());
+    let given = base_interval.as_ref().filter(|base| base.seconds != 0 || base.nanos != 0);
+    let base = duration(given, &field, "base_interval")?;
     let base =
         whole(base.ok_or_else(|| ConfigError::new(field.field("base_interval"), "value is required"))?);
     let max = duration(max_interval.as_ref(), &field, "max_interval")?.map_or(base * 10, whole);

@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn the_longest_wait_is_not_shorter_than_the_shortest() {
-        let seconds = |seconds| Some(ProtoDuration { seconds, nanos: 0 });
+        let seconds = |seconds| Some(dhow_proto::google::protobuf::Duration { seconds, nanos: 0 });
         let path = FieldPath::root();
         let backoff =
             |base, max| lower_backoff(BackoffStrategy { base_interval: base, max_interval: max }, &path);
