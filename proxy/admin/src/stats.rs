@@ -27,9 +27,16 @@ enum Histograms {
     Native,
 }
 
+/// Which statistics are wanted.
+struct Selected {
+    query: Query,
+    /// Those alone that are hidden otherwise, which none is.
+    hidden_only: bool,
+}
+
 /// What `/stats` is asked for.
 struct Asked {
-    selected: Query,
+    selected: Selected,
     histograms: Histograms,
     format: Format,
 }
@@ -60,6 +67,11 @@ impl Asked {
                 None => return Err(Reply::error(400, "invalid &type= param")),
             },
         };
+        let hidden_only = match query.non_empty("hidden") {
+            None | Some("include" | "exclude") => false,
+            Some("only") => true,
+            Some(_) => return Err(Reply::error(400, "usage: /stats?hidden=(include|only|exclude)\n\n")),
+        };
         let format = match query.non_empty("format") {
             None | Some("text") => Format::Text,
             Some("json") => Format::Json,
@@ -72,7 +84,8 @@ impl Asked {
             }
         };
         let (used_only, invert_filter) = (query.has("usedonly"), query.has("invert_filter"));
-        Ok(Self { selected: Query { used_only, filter, invert_filter, kind }, histograms, format })
+        let query = Query { used_only, filter, invert_filter, kind };
+        Ok(Self { selected: Selected { query, hidden_only }, histograms, format })
     }
 }
 
@@ -121,7 +134,7 @@ pub(crate) fn prometheus(state: &dyn AdminState, query: &QueryParams) -> Reply {
 
 fn in_prometheus_form(
     state: &dyn AdminState,
-    selected: Query,
+    mut selected: Selected,
     histograms: &Histograms,
     text_readouts: bool,
 ) -> Reply {
@@ -136,14 +149,18 @@ fn in_prometheus_form(
         }
     };
     // All kinds are shown, whatever was asked for.
-    let selected = Query { kind: None, ..selected };
+    selected.query.kind = None;
     state.refresh_stats();
     Reply::later(TEXT, move |state| {
         render_prometheus(state.stats(), &snapshot(state, &selected), mode, text_readouts)
     })
 }
 
-fn snapshot(state: &dyn AdminState, query: &Query) -> Snapshot {
+fn snapshot(state: &dyn AdminState, selected: &Selected) -> Snapshot {
+    let Selected { query, hidden_only } = selected;
+    if *hidden_only {
+        return Snapshot::default();
+    }
     let mut snapshot = state.stats().snapshot(query);
     snapshot.add_unstored(query, state.endpoint_stats());
     snapshot

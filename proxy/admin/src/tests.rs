@@ -344,6 +344,7 @@ fn stats_in_all_forms() {
     let ask = |path: &str| ask(&server, "GET", path);
     assert_eq!(ask("/stats").1, "cluster.u1.unused: 0\ncluster.u1.upstream_rq_200: 4\n");
     assert_eq!(ask("/stats?usedonly").1, "cluster.u1.upstream_rq_200: 4\n");
+    assert_eq!(ask("/stats?hidden=only").1, "");
     assert_eq!(ask("/stats?filter=un&type=Gauges").1, "cluster.u1.unused: 0\n");
     assert_eq!(
         ask("/stats?format=json&usedonly").1,
@@ -356,6 +357,7 @@ fn stats_in_all_forms() {
     for (path, start) in [
         ("/stats?type=Foo", "invalid &type= param"),
         ("/stats?format=foo", "usage: /stats?format=("),
+        ("/stats?format=foo&hidden=foo", "usage: /stats?hidden=("),
         ("/stats?histogram_buckets=foo", "usage: /stats?histogram_buckets=("),
         ("/stats?filter=nope(", "Invalid re2 regex: "),
     ] {
