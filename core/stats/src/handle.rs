@@ -39,6 +39,11 @@ impl Counter {
     pub fn reset(self) {
         shard::reset(self.slot);
     }
+
+    /// Shows it among those that are used, though it counted nothing.
+    pub fn mark_used(self) {
+        shard::add_marked(self.slot, 0);
+    }
 }
 
 /// A number that goes up and down.

@@ -95,8 +95,17 @@ fn bins(bins: &Bins) -> String {
     each.collect::<Vec<_>>().join(",")
 }
 
+/// A number in the shorter of its two forms, plain and with an exponent.
 fn number(number: f64) -> String {
-    if number.is_finite() { shortest(number) } else { "null".to_owned() }
+    if !number.is_finite() {
+        return "null".to_owned();
+    }
+    let plain = shortest(number);
+    let scientific = format!("{number:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return plain };
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+    let scientific = format!("{digits}e{sign}{exponent:0>2}");
+    if scientific.len() < plain.len() { scientific } else { plain }
 }
 
 fn string(text: &str) -> String {

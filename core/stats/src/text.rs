@@ -30,6 +30,10 @@ pub fn render_text(store: &Store, snapshot: &Snapshot, mode: HistogramBuckets) -
 
 fn histogram(store: &Store, name: &str, value: &HistogramValue, mode: HistogramBuckets, out: &mut String) {
     out.push_str(name);
+    if value.cumulative.is_empty() {
+        out.push_str(": No recorded values\n");
+        return;
+    }
     match mode {
         HistogramBuckets::Summary => {
             out.push_str(": ");
@@ -63,10 +67,6 @@ fn bins(bins: &Bins) -> String {
 }
 
 fn summary(value: &HistogramValue, out: &mut String) {
-    if value.cumulative.is_empty() {
-        out.push_str("No recorded values");
-        return;
-    }
     for (at, (q, label)) in QUANTILES.into_iter().enumerate() {
         let blank = if at == 0 { "" } else { " " };
         let interval = shortest(quantile(value, &value.interval, q));

@@ -16,21 +16,28 @@ pub(crate) fn print(tree: &Value) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Adds the scalar and repeated fields that are not set, with their defaults, in the order of declaration, also in the messages inside.
+/// Adds the scalar and repeated fields that are not set, with their defaults, also in the messages inside.
 pub(crate) fn with_defaults(tree: Value, message: MessageType) -> Value {
     let Value::Object(mut given) = tree else { return tree };
     let mut full = Map::new();
-    for field in message.fields() {
+    // As in Envoy: in the order of their numbers, and of those that exclude one another only the one that is set.
+    let mut fields: Vec<_> = message.fields().collect();
+    fields.sort_unstable_by_key(|field| field.number());
+    for field in fields {
         let name = field.name();
         let set = given.remove(name);
         let value = match (field.kind(), set) {
             (Kind::Message(inner), Some(Value::Object(fields))) if !field.is_map() && is_plain(inner) => {
                 with_defaults(Value::Object(fields), inner)
             }
+            (Kind::Message(inner), Some(Value::Array(items))) if is_plain(inner) => {
+                items.into_iter().map(|item| with_defaults(item, inner)).collect()
+            }
             (_, Some(set)) => set,
             (_, None) if field.is_map() => Value::Object(Map::new()),
             (_, None) if field.is_repeated() => Value::Array(Vec::new()),
             (Kind::Message(_), None) => continue,
+            (_, None) if field.oneof().is_some() => continue,
             (Kind::Bool, None) => Value::Bool(false),
             (Kind::String | Kind::Bytes, None) => Value::String(String::new()),
             (Kind::Enum(kind), None) => first_value(kind),
@@ -47,7 +54,7 @@ pub(crate) fn with_defaults(tree: Value, message: MessageType) -> Value {
 
 /// Types such as `Struct` and `Any` have a form of their own.
 fn is_plain(message: MessageType) -> bool {
-    !message.full_name().starts_with("google.protobuf.") && message.full_name() != "envoy.config.core.v3.Node"
+    !message.full_name().starts_with("google.protobuf.")
 }
 
 fn first_value(kind: EnumType) -> Value {

@@ -26,7 +26,7 @@ use dhow_stats::{Query, Store, UnstoredStat};
 use dhow_tls::Secrets;
 use tokio::sync::Notify;
 
-use crate::cli::{Mode, Options};
+use crate::cli::{DrainStrategy, Mode, Options};
 use crate::config_dump;
 use crate::configuration::Configuration;
 use crate::endpoint_stats;
@@ -305,6 +305,7 @@ fn command_line(options: &Options) -> pb::CommandLineOptions {
         config_path: options.config_path.clone(),
         config_yaml: options.config_yaml.clone(),
         allow_unknown_static_fields: options.allow_unknown_static_fields,
+        reject_unknown_dynamic_fields: options.reject_unknown_dynamic_fields,
         ignore_unknown_dynamic_fields: options.ignore_unknown_dynamic_fields,
         admin_address_path: path(&options.admin_address_path),
         local_address_ip_version: i32::from(options.local_address_ip_version == "v6"),
@@ -318,7 +319,6 @@ fn command_line(options: &Options) -> pb::CommandLineOptions {
             seconds: (options.file_flush_interval_msec / 1000) as i64,
             nanos: (options.file_flush_interval_msec % 1000 * 1_000_000) as i32,
         }),
-        file_flush_min_size: options.file_flush_min_size_kb as u32,
         drain_time: seconds(options.drain_time_s),
         parent_shutdown_time: seconds(options.parent_shutdown_time_s),
         mode: match options.mode {
@@ -328,6 +328,20 @@ fn command_line(options: &Options) -> pb::CommandLineOptions {
         },
         disable_hot_restart: options.disable_hot_restart,
         restart_epoch: options.restart_epoch,
+        skip_hot_restart_on_no_parent: options.skip_hot_restart_on_no_parent,
+        skip_hot_restart_parent_stats: options.skip_hot_restart_parent_stats,
+        base_id_path: path(&options.base_id_path),
+        skip_deprecated_logs: options.skip_deprecated_logs,
+        log_format: options.log_format.as_deref().unwrap_or(crate::log_pattern::DEFAULT).to_owned(),
+        log_format_escaped: options.log_format_escaped,
+        drain_strategy: match options.drain_strategy {
+            DrainStrategy::Gradual => pb::command_line_options::DrainStrategy::Gradual,
+            DrainStrategy::Immediate => pb::command_line_options::DrainStrategy::Immediate,
+        } as i32,
+        cpuset_threads: options.cpuset_threads,
+        log_stacktrace_single_entry: options.log_stacktrace_single_entry,
+        socket_path: options.socket_path.clone(),
+        stats_tag: options.stats_tag.iter().map(|tag| format!("{}:{}", tag.name, tag.value)).collect(),
         ..pb::CommandLineOptions::default()
     }
 }

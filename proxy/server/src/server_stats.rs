@@ -30,12 +30,16 @@ stat_group! {
 }
 
 impl ServerStats {
-    /// The stats, with the version that the bootstrap wants to be told.
+    /// The stats, with the version that the bootstrap wants to be told. What stays zero is told, too, where Envoy sets it.
     pub(crate) fn new(store: &Store, version: Option<u64>) -> Self {
         let stats: Self = store.scope("server.").group();
-        if let Some(version) = version {
-            stats.version().set(version);
+        stats.version().set(version.unwrap_or(0));
+        for zero in [stats.fips_mode(), stats.stats_recent_lookups(), stats.total_connections()] {
+            zero.set(0);
         }
+        stats.dynamic_unknown_fields().mark_used();
+        stats.static_unknown_fields().mark_used();
+        stats.wip_protos().mark_used();
         stats
     }
 
