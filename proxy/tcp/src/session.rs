@@ -157,6 +157,10 @@ impl Session {
 
     fn note_upstream_failure(&mut self, error: &io::Error, downstream: &Transport) {
         match &self.upstream {
+            // A host that had ended its direction before resets nothing: the kernel calls that a broken pipe.
+            Some(upstream @ Upstream::Plain(_)) if error.kind() != io::ErrorKind::ConnectionReset => {
+                upstream.set_closed_by_host();
+            }
             Some(upstream @ Upstream::Plain(_)) => {
                 upstream.set_closed_by_host();
                 self.stream.flag(ResponseFlag::UpstreamRemoteReset);
