@@ -303,7 +303,8 @@ fn grpc_status(headers: &HeaderMap) -> Option<u64> {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        // Who sees that the cluster has no request finds none at its hosts either.
+        self.host.stats().rq_active.fetch_sub(1, Ordering::Release);
         self.cluster.info().stats.upstream_rq_active().dec();
-        self.host.stats().rq_active.fetch_sub(1, Ordering::Relaxed);
     }
 }

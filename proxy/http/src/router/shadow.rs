@@ -251,9 +251,10 @@ impl Shadow {
             loop {
                 match upstream.poll_head(cx, &mut response) {
                     Poll::Ready(Ok(head)) if head.informational => {
-                        // One at most is looked at, whatever the host sends.
+                        // One at most is looked at, whatever the host sends. It counts as the answer if no other comes.
                         if interim.replace(head.status).is_none() {
                             self.charge(head.status);
+                            self.answered.set(true);
                         }
                     }
                     Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head.status)),
