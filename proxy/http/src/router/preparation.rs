@@ -83,7 +83,7 @@ impl Exchange {
         let hashed = !policies.is_empty() && cluster.reads_hash();
         let hash = if hashed { self.hash(policies, &mut cookies) } else { None };
         let tls = self.requested_tls(&cluster);
-        let retry = RetryState::of(route, &cluster, &mut self.request);
+        let retry = RetryState::of(route, &cluster, &mut self.request, timeouts.hedging);
         let previous_priorities = retry.as_ref().and_then(RetryState::previous_priorities).map(RefCell::new);
         let timeout_status = if self.takes_timeout_as_success() { 204 } else { 504 };
         if let Some(complete) = self.info.request_complete {

@@ -87,10 +87,12 @@ pub(super) struct RetryState {
 
 impl RetryState {
     /// Reads the policy of the cluster or route and the `x-envoy-retry-*` headers, which are consumed. None when nothing is retried.
+    /// With `hedging`, attempts that take too long have successors even where the request is none that the policy is for.
     pub(super) fn of(
         route: &SelectedRoute,
         cluster: &Rc<WorkerCluster>,
         request: &mut HeaderMap,
+        hedging: bool,
     ) -> Option<Self> {
         let of_cluster = ClusterOptions::of(cluster).and_then(|options| options.retry_policy.as_ref());
         let policy = of_cluster.or_else(|| route.forward()?.retry_policy.as_deref());
@@ -117,7 +119,11 @@ impl RetryState {
         for list in on.iter().chain(&grpc_on) {
             conditions = conditions.union(RetryOn::parse(list));
         }
-        if excluded || conditions.is_empty() {
+        let is_asked_for = on.is_some() || grpc_on.is_some() || !conditions.is_empty();
+        if excluded {
+            conditions = RetryOn::NONE;
+        }
+        if !is_asked_for || (conditions.is_empty() && !hedging) {
             return None;
         }
         let mut status_codes = policy.map_or_else(Vec::new, |policy| policy.retriable_status_codes.to_vec());
@@ -125,7 +131,7 @@ impl RetryState {
             status_codes.extend(codes.split(',').filter_map(|code| code.trim().parse::<u16>().ok()));
         }
         let names = names.as_deref().unwrap_or_default().split(',').map(str::trim);
-        let asked = max.and_then(|max| max.trim().parse().ok());
+        let asked = max.filter(|_| !conditions.is_empty()).and_then(|max| max.trim().parse().ok());
         let conditions = RetryConditions {
             on: conditions,
             policy: policy.is_some().then(|| match of_cluster {
