@@ -2,7 +2,7 @@
 
 use dhow_base::{ConfigError, ConfigWarning, FieldPath, WarningTopic};
 
-use super::{CheckOptions, any_parts};
+use super::{CheckOptions, any_parts, is_unchecked};
 use crate::json::{duration_parts, format_duration};
 use crate::tables::{EnumType, EnumValue, FieldType, Kind, MessageType, WellKnown};
 use crate::wire::{Fields, Malformed, WireValue};
@@ -48,7 +48,8 @@ impl Inspector<'_> {
         match message.well_known() {
             Some(WellKnown::Any) => {
                 let (type_url, payload) = any_parts(bytes).map_err(|error| self.malformed(message, error))?;
-                if let Some(payload_type) = MessageType::of_url(type_url) {
+                let payload_type = MessageType::of_url(type_url);
+                if let Some(payload_type) = payload_type.filter(|payload_type| !is_unchecked(*payload_type)) {
                     self.message(payload_type, payload)?;
                 }
             }

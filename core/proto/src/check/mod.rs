@@ -58,6 +58,14 @@ pub(crate) fn check_encoded(
     Ok(warnings)
 }
 
+/// Whether Envoy never looks at what is wrong with these messages, and reads them as they are.
+fn is_unchecked(message: MessageType) -> bool {
+    let name = message.full_name();
+    let policy = name.strip_prefix("envoy.extensions.load_balancing_policies.");
+    policy.is_some_and(|policy| !policy.starts_with("override_host."))
+        || name.starts_with("envoy.extensions.matching.common_inputs.transport_socket.v3.")
+}
+
 /// Type URL and payload of an encoded `Any`.
 pub(crate) fn any_parts(bytes: &[u8]) -> Result<(&str, &[u8]), Malformed> {
     use crate::wire::{Fields, WireValue};

@@ -6,14 +6,11 @@ use dhow_base::{ConfigError, FieldPath};
 use envoy_types::pb::validate::{FieldRules, MapRules, RepeatedRules, field_rules::Type as Rule};
 
 use super::rules::{Violation, check_value, default_value, is_required, is_skipped};
-use super::{any_parts, compiled};
+use super::{any_parts, compiled, is_unchecked};
 use crate::tables::{FieldType, Kind, MessageType, WellKnown};
 use crate::wire::{Fields, Malformed, WireValue, read_varint};
 
 const MAX_DEPTH: usize = 100;
-
-/// Messages whose rules Envoy never looks at.
-const UNCHECKED: &str = "envoy.extensions.matching.common_inputs.transport_socket.v3.";
 
 /// Validates a message, then the payload of each `Any` in it as a message of its own.
 pub(super) fn validate(message: MessageType, bytes: &[u8]) -> Result<(), ConfigError> {
@@ -32,8 +29,7 @@ pub(super) fn validate(message: MessageType, bytes: &[u8]) -> Result<(), ConfigE
             ConfigError { path: violation.path, reason, hint: violation.hint }
         })?;
         if nesting < MAX_DEPTH {
-            let checked =
-                validator.payloads.into_iter().filter(|p| !p.message.full_name().starts_with(UNCHECKED));
+            let checked = validator.payloads.into_iter().filter(|payload| !is_unchecked(payload.message));
             pending.extend(checked.map(|payload| (payload, nesting + 1)));
         }
     }

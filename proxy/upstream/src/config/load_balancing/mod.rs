@@ -151,7 +151,7 @@ fn lower_common(
         locality_config_specifier,
     } = common;
     if let Some(threshold) = healthy_panic_threshold {
-        into.panic_threshold = percent(threshold, &path.field("healthy_panic_threshold"))? as u32;
+        into.panic_threshold = threshold.value as u32;
     }
     if let Some(window) = duration(update_merge_window, || path.field("update_merge_window"))? {
         into.update_merge_window = window;
@@ -168,10 +168,9 @@ fn lower_common(
         }
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
             let ZoneAwareLbConfig { routing_enabled, min_cluster_size, fail_traffic_on_panic } = zone;
-            let path = path.field("zone_aware_lb_config");
             let mut zone = ZoneAware { fail_on_panic: fail_traffic_on_panic, ..ZoneAware::default() };
             if let Some(enabled) = routing_enabled {
-                zone.routing_enabled = percent(enabled, &path.field("routing_enabled"))?.round() as u32;
+                zone.routing_enabled = enabled.value.round() as u32;
             }
             if let Some(size) = min_cluster_size {
                 zone.min_cluster_size = size.value;
@@ -184,29 +183,10 @@ fn lower_common(
     else {
         return Ok(ConsistentHashing::default());
     };
-    let path = path.field("consistent_hashing_lb_config");
     Ok(ConsistentHashing {
         by_hostname: use_hostname_for_hashing,
-        balance_factor: balance_factor(number(hash_balance_factor), &path)?,
+        balance_factor: number(hash_balance_factor).filter(|factor| *factor > 0),
     })
-}
-
-fn balance_factor(factor: Option<u32>, path: &FieldPath) -> Result<Option<u32>, ConfigError> {
-    match factor {
-        Some(factor) if factor < 100 => Err(ConfigError::new(
-            path.field("hash_balance_factor"),
-            "value must be greater than or equal to 100",
-        )),
-        factor => Ok(factor),
-    }
-}
-
-fn percent(value: Percent, path: &FieldPath) -> Result<f64, ConfigError> {
-    let Percent { value } = value;
-    match (0.0..=100.0).contains(&value) {
-        true => Ok(value),
-        false => Err(ConfigError::new(path.field("value"), "value must be inside range [0, 100]")),
-    }
 }
 
 fn override_statuses(set: &HealthStatusSet) -> OverrideStatuses {
@@ -236,7 +216,7 @@ fn slow_start(
     // As in Envoy, what cannot be is what it is without being told.
     let aggression = if aggression > 0.0 { aggression } else { 1.0 };
     let min_weight = match min_weight_percent {
-        Some(value) => percent(value, &path.field("min_weight_percent"))? / 100.0,
+        Some(Percent { value }) => value / 100.0,
         None => 0.1,
     };
     Ok((!window.is_zero()).then_some(SlowStart { window, aggression, min_weight }))

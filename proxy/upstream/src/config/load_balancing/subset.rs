@@ -80,19 +80,14 @@ struct Fields {
 
 fn lower_fields(fields: Fields, flags: SubsetConfig, path: &FieldPath) -> Result<SubsetConfig, ConfigError> {
     let Fields { fallback_policy, default_subset, metadata_fallback_policy, selectors } = fields;
-    let bad =
-        |field: &str| ConfigError::new(path.field(field), "value must be one of the defined enum values");
+    // The rules of `load_balancing_policy` are not looked at: of numbers without a name Envoy does what is written last here.
     let fallback = match LbSubsetFallbackPolicy::try_from(fallback_policy) {
         Ok(LbSubsetFallbackPolicy::NoFallback) => SubsetFallback::None,
         Ok(LbSubsetFallbackPolicy::AnyEndpoint) => SubsetFallback::Any,
-        Ok(LbSubsetFallbackPolicy::DefaultSubset) => SubsetFallback::Default,
-        Err(_) => return Err(bad("fallback_policy")),
+        Ok(LbSubsetFallbackPolicy::DefaultSubset) | Err(_) => SubsetFallback::Default,
     };
-    let fallback_list = match LbSubsetMetadataFallbackPolicy::try_from(metadata_fallback_policy) {
-        Ok(LbSubsetMetadataFallbackPolicy::MetadataNoFallback) => false,
-        Ok(LbSubsetMetadataFallbackPolicy::FallbackList) => true,
-        Err(_) => return Err(bad("metadata_fallback_policy")),
-    };
+    let fallback_list = LbSubsetMetadataFallbackPolicy::try_from(metadata_fallback_policy)
+        == Ok(LbSubsetMetadataFallbackPolicy::FallbackList);
     let selectors_path = path.field("subset_selectors");
     // A selector without keys chooses nothing; Envoy does not look at the rest of it.
     let selectors = selectors
@@ -128,9 +123,7 @@ fn lower_selector(selector: LbSubsetSelector, path: &FieldPath) -> Result<Subset
     keys.sort();
     keys.dedup();
     let keys_path = path.field("fallback_keys_subset");
-    let policy = SelectorPolicy::try_from(fallback_policy).map_err(|_| {
-        ConfigError::new(path.field("fallback_policy"), "value must be one of the defined enum values")
-    })?;
+    let policy = SelectorPolicy::try_from(fallback_policy).unwrap_or(SelectorPolicy::NotDefined);
     if policy != SelectorPolicy::KeysSubset && !fallback_keys_subset.is_empty() {
         let reason = "fallback_keys_subset can be set only for KEYS_SUBSET fallback_policy";
         return Err(ConfigError::new(keys_path, reason));

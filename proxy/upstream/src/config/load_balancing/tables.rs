@@ -16,15 +16,14 @@ pub(super) fn ring(
 ) -> Result<TableConfig, ConfigError> {
     let minimum = minimum.map_or(1024, |size| size.value);
     let maximum = maximum.map_or(MAX_RING_SIZE, |size| size.value);
-    for (field, size) in [("minimum_ring_size", minimum), ("maximum_ring_size", maximum)] {
-        if size > MAX_RING_SIZE {
-            let reason = format!("value must be less than or equal to {MAX_RING_SIZE}");
-            return Err(ConfigError::new(FieldPath::root().field(field), reason));
-        }
-    }
     if minimum > maximum {
         let reason = format!("ring hash: minimum_ring_size ({minimum}) > maximum_ring_size ({maximum})");
         return Err(ConfigError::at_root(reason));
+    }
+    // The rules of `load_balancing_policy` are not looked at, and a ring of any size would be built.
+    if minimum > MAX_RING_SIZE {
+        let reason = format!("value must be less than or equal to {MAX_RING_SIZE}");
+        return Err(ConfigError::new(FieldPath::root().field("minimum_ring_size"), reason));
     }
     Ok(TableConfig::Ring { minimum, maximum, function, by_hostname })
 }
@@ -34,11 +33,11 @@ pub(super) fn maglev(size: Option<UInt64Value>, by_hostname: bool) -> Result<Tab
     let is_prime = size > 1
         && (2..).take_while(|factor| factor * factor <= size).all(|factor| !size.is_multiple_of(factor));
     let path = FieldPath::root().field("table_size");
-    if size > MAX_TABLE_SIZE {
-        return Err(ConfigError::new(path, "value must be less than or equal to 5000011"));
-    }
     if !is_prime {
         return Err(ConfigError::new(path, "The table size of maglev must be prime number"));
+    }
+    if size > MAX_TABLE_SIZE {
+        return Err(ConfigError::new(path, "value must be less than or equal to 5000011"));
     }
     Ok(TableConfig::Maglev { size, by_hostname })
 }

@@ -28,7 +28,7 @@ use dhow_proto::envoy::extensions::load_balancing_policies::{
 use dhow_proto::google::protobuf::Any;
 
 use super::tables::{maglev, ring};
-use super::{ConsistentHashing, LoadBalancing, SlowStartFields, balance_factor, percent, slow_start, subset};
+use super::{ConsistentHashing, LoadBalancing, SlowStartFields, slow_start, subset};
 use crate::config::fields::{Notes, metadata_key, number, refuse, runtime_double, unpack};
 use crate::lb::{HashFunction, LbPolicy, LocalityMode, SlowStart, ZoneAware};
 use crate::override_host::{OverrideHostPolicy, OverrideSource};
@@ -40,6 +40,23 @@ pub(super) fn lower(
     path: &FieldPath,
     notes: &mut Notes,
 ) -> Result<(), ConfigError> {
+    let nothing = |names: &str| {
+        format!(
+            "cluster: didn't find a registered load balancer factory implementation for cluster: '{cluster_name}' with \
+             names from [{names}]"
+        )
+    };
+    lower_list(policy, into, path, notes, &nothing)
+}
+
+/// Applies the first policy of the list that is known; `nothing` words that there is none, given their names.
+fn lower_list(
+    policy: LoadBalancingPolicy,
+    into: &mut LoadBalancing,
+    path: &FieldPath,
+    notes: &mut Notes,
+    nothing: &dyn Fn(&str) -> String,
+) -> Result<(), ConfigError> {
     let LoadBalancingPolicy { policies } = policy;
     let mut names = Vec::new();
     let policies_path = path.field("policies");
@@ -49,23 +66,17 @@ pub(super) fn lower(
             continue;
         };
         if let Some(any) = &typed_config {
-            let mut reader = Reader { cluster_name, into, notes, path: path.field("typed_config") };
+            let mut reader = Reader { into, notes, path: path.field("typed_config") };
             if reader.extension(any)? {
                 return Ok(());
             }
         }
         names.push(name);
     }
-    let reason = format!(
-        "cluster: didn't find a registered load balancer factory implementation for cluster: '{cluster_name}' with \
-         names from [{}]",
-        names.join(", ")
-    );
-    Err(ConfigError::new(path.clone(), reason))
+    Err(ConfigError::new(path.clone(), nothing(&names.join(", "))))
 }
 
 struct Reader<'a> {
-    cluster_name: &'a str,
     into: &'a mut LoadBalancing,
     notes: &'a mut Notes,
     path: FieldPath,
@@ -82,24 +93,31 @@ impl Reader<'_> {
         if let Some(RoundRobin { slow_start_config, locality_lb_config }) = unpack(any, at)? {
             self.into.lb.policy = LbPolicy::RoundRobin;
             self.into.lb.slow_start = self.slow_start(slow_start_config)?;
-            self.locality(locality_lb_config)?;
+            self.locality(locality_lb_config);
         } else if let Some(config) = unpack::<LeastRequest>(any, at)? {
             self.least_request(config)?;
         } else if let Some(Random { locality_lb_config }) = unpack(any, at)? {
             self.into.lb.policy = LbPolicy::Random;
-            self.locality(locality_lb_config)?;
+            self.locality(locality_lb_config);
         } else if let Some(config) = unpack::<RingHash>(any, at)? {
             self.ring_hash(config)?;
         } else if let Some(config) = unpack::<Maglev>(any, at)? {
             self.maglev(config)?;
         } else if let Some(WrrLocality { endpoint_picking_policy }) = unpack(any, at)? {
             // The only policy that Envoy accepts inside is refused below; anything else gets Envoy's words.
-            self.child(endpoint_picking_policy, "endpoint_picking_policy")?;
+            self.child(endpoint_picking_policy, "endpoint_picking_policy", |_| {
+                "No supported endpoint picking policy.".to_owned()
+            })?;
             let reason = "Currently WrrLocalityLoadBalancer only supports ClientSideWeightedRoundRobinLoadBalancer as its \
                           endpoint picking policy.";
             return Err(ConfigError::new(path.field("endpoint_picking_policy"), reason));
         } else if let Some(mut config) = unpack::<Subset>(any, at)? {
-            self.child(config.subset_lb_policy.take(), "subset_lb_policy")?;
+            self.child(config.subset_lb_policy.take(), "subset_lb_policy", |names| {
+                format!(
+                    "cluster: didn't find a registered load balancer factory implementation for subset lb with names \
+                     from [{names}]"
+                )
+            })?;
             self.into.lb.subset = Some(Arc::new(subset::lower_typed(config, &path)?));
         } else if let Some(config) = unpack::<OverrideHost>(any, at)? {
             self.override_host(config)?;
@@ -118,10 +136,15 @@ impl Reader<'_> {
             || unpack::<PickFirst>(any, at)?.is_some())
     }
 
-    fn child(&mut self, policy: Option<LoadBalancingPolicy>, field: &str) -> Result<(), ConfigError> {
+    /// Applies the policy within this one.
+    fn child(
+        &mut self,
+        policy: Option<LoadBalancingPolicy>,
+        field: &str,
+        nothing: fn(&str) -> String,
+    ) -> Result<(), ConfigError> {
         let path = self.path.field(field);
-        let policy = policy.ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
-        lower(policy, self.cluster_name, self.into, &path, self.notes)
+        lower_list(policy.unwrap_or_default(), self.into, &path, self.notes, &nothing)
     }
 
     fn slow_start(&mut self, message: Option<SlowStartConfig>) -> Result<Option<SlowStart>, ConfigError> {
@@ -146,9 +169,10 @@ impl Reader<'_> {
         let full_scan = enable_full_scan.is_some_and(|scan| scan.value)
             || SelectionMethod::try_from(selection_method) == Ok(SelectionMethod::FullScan);
         let choices = number(choice_count).unwrap_or(2);
-        if choices < 2 {
+        if choices == 0 {
+            // Envoy takes it and never finds a host.
             let path = self.path.field("choice_count");
-            return Err(ConfigError::new(path, "value must be greater than or equal to 2"));
+            return Err(ConfigError::new(path, "value must be greater than 0"));
         }
         let bias = match active_request_bias {
             Some(value) => runtime_double(value, self.path.field("active_request_bias"), self.notes),
@@ -157,7 +181,8 @@ impl Reader<'_> {
         self.into.lb.policy =
             LbPolicy::LeastRequest { choices: if full_scan { u32::MAX } else { choices }, bias };
         self.into.lb.slow_start = self.slow_start(slow_start_config)?;
-        self.locality(locality_lb_config)
+        self.locality(locality_lb_config);
+        Ok(())
     }
 
     fn ring_hash(&mut self, config: RingHash) -> Result<(), ConfigError> {
@@ -172,11 +197,11 @@ impl Reader<'_> {
             locality_weighted_lb_config,
         } = config;
         let has_hashing = consistent_hashing_lb_config.is_some();
-        let mut hashing = self.hashing(consistent_hashing_lb_config)?;
+        let mut hashing = self.hashing(consistent_hashing_lb_config);
         if !has_hashing {
             hashing = ConsistentHashing {
                 by_hostname: use_hostname_for_hashing,
-                balance_factor: balance_factor(number(hash_balance_factor), &self.path)?,
+                balance_factor: number(hash_balance_factor).filter(|factor| *factor > 0),
             };
         }
         let function = match TypedHashFunction::try_from(hash_function) {
@@ -191,7 +216,7 @@ impl Reader<'_> {
 
     fn maglev(&mut self, config: Maglev) -> Result<(), ConfigError> {
         let Maglev { table_size, consistent_hashing_lb_config, locality_weighted_lb_config } = config;
-        let hashing = self.hashing(consistent_hashing_lb_config)?;
+        let hashing = self.hashing(consistent_hashing_lb_config);
         let table = maglev(table_size, hashing.by_hostname).map_err(|error| error.under(&self.path))?;
         self.consistent(LbPolicy::Consistent(table), hashing, locality_weighted_lb_config);
         Ok(())
@@ -210,28 +235,25 @@ impl Reader<'_> {
         }
     }
 
-    fn hashing(
-        &mut self,
-        config: Option<ConsistentHashingLbConfig>,
-    ) -> Result<ConsistentHashing, ConfigError> {
+    fn hashing(&mut self, config: Option<ConsistentHashingLbConfig>) -> ConsistentHashing {
         let Some(ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor, hash_policy }) =
             config
         else {
-            return Ok(ConsistentHashing::default());
+            return ConsistentHashing::default();
         };
         let path = self.path.field("consistent_hashing_lb_config");
         if !hash_policy.is_empty() {
             self.notes.hash_policy = Some((hash_policy, path.field("hash_policy")));
         }
-        Ok(ConsistentHashing {
+        ConsistentHashing {
             by_hostname: use_hostname_for_hashing,
-            balance_factor: balance_factor(number(hash_balance_factor), &path)?,
-        })
+            balance_factor: number(hash_balance_factor).filter(|factor| *factor > 0),
+        }
     }
 
-    fn locality(&mut self, config: Option<LocalityLbConfig>) -> Result<(), ConfigError> {
+    fn locality(&mut self, config: Option<LocalityLbConfig>) {
         let Some(LocalityLbConfig { locality_config_specifier }) = config else {
-            return Ok(());
+            return;
         };
         match locality_config_specifier {
             None => {}
@@ -239,11 +261,9 @@ impl Reader<'_> {
                 self.into.lb.locality = LocalityMode::Weighted;
             }
             Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
-                let path = self.path.field("locality_lb_config").field("zone_aware_lb_config");
-                self.into.lb.locality = LocalityMode::ZoneAware(zone_aware(zone, &path)?);
+                self.into.lb.locality = LocalityMode::ZoneAware(zone_aware(zone));
             }
         }
-        Ok(())
     }
 
     fn override_host(&mut self, config: OverrideHost) -> Result<(), ConfigError> {
@@ -264,18 +284,21 @@ impl Reader<'_> {
                     return Err(ConfigError::new(sources_path.index(index), reason));
                 }
                 (true, None) => {
-                    let reason = "One of 'header' or 'metadata' fields must be set";
-                    return Err(ConfigError::new(sources_path.index(index), reason));
+                    return Err(ConfigError::new(sources_path.index(index), "Empty override source"));
                 }
             });
         }
-        self.child(fallback_policy, "fallback_policy")?;
+        self.child(fallback_policy, "fallback_policy", |names| {
+            format!(
+                "dynamic forwarding LB: didn't find a registered fallback load balancer factory with names from {names}"
+            )
+        })?;
         self.into.override_host = Some(OverrideHostPolicy { sources });
         Ok(())
     }
 }
 
-fn zone_aware(message: ZoneAwareLbConfig, path: &FieldPath) -> Result<ZoneAware, ConfigError> {
+fn zone_aware(message: ZoneAwareLbConfig) -> ZoneAware {
     #[allow(deprecated, reason = "still accepted by Envoy")]
     let ZoneAwareLbConfig {
         routing_enabled,
@@ -287,7 +310,7 @@ fn zone_aware(message: ZoneAwareLbConfig, path: &FieldPath) -> Result<ZoneAware,
     } = message;
     let mut zone = ZoneAware { fail_on_panic: fail_traffic_on_panic, ..ZoneAware::default() };
     if let Some(enabled) = routing_enabled {
-        zone.routing_enabled = percent(enabled, &path.field("routing_enabled"))?.round() as u32;
+        zone.routing_enabled = enabled.value.round() as u32;
     }
     if let Some(size) = min_cluster_size {
         zone.min_cluster_size = size.value;
@@ -297,5 +320,5 @@ fn zone_aware(message: ZoneAwareLbConfig, path: &FieldPath) -> Result<ZoneAware,
         None => force_locality_direct_routing.then_some(1),
     };
     zone.by_weight = LocalityBasis::try_from(locality_basis) == Ok(LocalityBasis::HealthyHostsWeight);
-    Ok(zone)
+    zone
 }
