@@ -49,6 +49,8 @@ pub struct ConnectionRecord {
     pub close_type: CloseType,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: Option<Box<str>>,
+    /// The same where it is the TLS inspector that says so, which streams are not told of.
+    pub inspection_failure: Option<Box<str>>,
     /// Metadata of the connection, which its streams do not get.
     pub dynamic_metadata: DynamicMetadata,
     /// Objects of the connection, which its streams begin with.

@@ -277,8 +277,10 @@ impl FormatContext for StreamFormat<'_> {
             TextFact::Upstream(fact) => Self::tls(info.upstream.tls.as_deref()?, fact),
             TextFact::DownstreamTransportFailureReason => {
                 let record = info.connection.record()?;
-                let reason = record.borrow().transport_failure.clone();
-                reason.map(|reason| reason.into_string().into())
+                let record = record.borrow();
+                let as_whole = info.protocol.is_none() || info.log_moment == LogMoment::ConnectionEnd;
+                let inspected = record.inspection_failure.as_deref().filter(|_| as_whole);
+                record.transport_failure.as_deref().or(inspected).map(|reason| reason.to_owned().into())
             }
             TextFact::DownstreamLocalCloseReason => {
                 let record = info.connection.record()?;

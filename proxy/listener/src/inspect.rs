@@ -37,7 +37,7 @@ impl Inspected {
     fn note_failure(&mut self, reason: &str, fault: Option<HelloFault>) {
         let record = self.record_mut();
         record.dynamic_metadata.set_text(NAMESPACE, REASON, reason);
-        record.transport_failure = fault.map(|fault| fault.to_string().into());
+        record.inspection_failure = fault.map(|fault| fault.to_string().into());
     }
 }
 
