@@ -219,8 +219,7 @@ impl GroupReader<'_> {
             Some(HostIdentifier::EndpointName(name)) => match self.named.get(&name) {
                 Some(endpoint) => (endpoint.clone(), path.field("endpoint_name")),
                 None => {
-                    let reason = format!("named endpoint '{name}' is not among named_endpoints");
-                    return Err(ConfigError::new(path.field("endpoint_name"), reason));
+                    return Err(ConfigError::new(path.field("endpoint_name"), "Address must be set"));
                 }
             },
             None => return Err(ConfigError::new(path.field("endpoint"), "Address must be set")),
@@ -230,7 +229,7 @@ impl GroupReader<'_> {
         let additional =
             additional_addresses.into_iter().enumerate().map(|(index, AdditionalAddress { address })| {
                 let path = path.field("additional_addresses").index(index).field("address");
-                let address = address.ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
+                let address = address.ok_or_else(|| ConfigError::new(path.clone(), "Address must be set"))?;
                 match target_of(address, false, &path)? {
                     EndpointTarget::Address(StreamAddress::Ip(address)) => Ok(address),
                     _ => Err(ConfigError::new(path, "additional_addresses must be IP addresses.")),

@@ -6,10 +6,12 @@ use std::time::Duration;
 use dhow_base::{ConfigError, FieldPath};
 use dhow_matching::StringMatcher;
 use dhow_net::proxy_protocol::ProxyVersion;
+use dhow_proto::any::type_name;
 use dhow_proto::envoy::config::core::v3::{
     HealthCheck, ProxyProtocolConfig, RequestMethod, TypedExtensionConfig,
     health_check::{
-        GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, TlsOptions, payload,
+        CustomHealthCheck, GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck,
+        TlsOptions, custom_health_check::ConfigType, payload,
     },
     proxy_protocol_config::Version,
 };
@@ -155,8 +157,21 @@ fn lower_checker(checker: Option<HealthChecker>, path: &FieldPath) -> Result<Che
         Some(HealthChecker::GrpcHealthCheck(check)) => {
             lower_grpc(check, &path.field("grpc_health_check")).map(|check| Check::Grpc(Box::new(check)))
         }
-        Some(HealthChecker::CustomHealthCheck(_)) => {
-            Err(ConfigError::unsupported(path.field("custom_health_check")))
+        Some(HealthChecker::CustomHealthCheck(check)) => {
+            const OF_ENVOY: [&str; 3] =
+                ["envoy.health_checkers.redis", "envoy.health_checkers.thrift", "envoy.health_checkers.udp"];
+            let path = path.field("custom_health_check");
+            let CustomHealthCheck { name, config_type } = check;
+            let type_name = match &config_type {
+                Some(ConfigType::TypedConfig(any)) => type_name(&any.type_url),
+                None => "",
+            };
+            if OF_ENVOY.contains(&&*name) || type_name.starts_with("envoy.extensions.health_checkers.") {
+                return Err(ConfigError::unsupported(path));
+            }
+            let reason =
+                format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+            Err(ConfigError::new(path, reason))
         }
         None => Err(ConfigError::new(path.field("health_checker"), "is required")),
     }
@@ -178,16 +193,24 @@ fn lower_http(message: HttpHealthCheck, path: &FieldPath) -> Result<HttpCheck, C
         method,
     } = message;
     let method = method_name(method, &path.field("method"))?;
-    let send =
-        send.map(|payload| lower_payload(payload, &path.field("send"))).transpose()?.unwrap_or_default();
-    if !send.is_empty() && !matches!(method, "POST" | "PUT" | "PATCH" | "OPTIONS") {
+    if send.is_some() && !matches!(method, "POST" | "PUT" | "PATCH" | "OPTIONS") {
         let reason = format!(
             "HTTP health check cannot specify a request payload with method '{method}'. Only methods that support a \
              request body (POST, PUT, PATCH, OPTIONS) can be used with payload."
         );
         return Err(ConfigError::new(path.field("send"), reason));
     }
+    let send =
+        send.map(|payload| lower_payload(payload, &path.field("send"))).transpose()?.unwrap_or_default();
+    let receive = lower_payloads(receive, &path.field("receive"))?;
     let limit = response_buffer_size.map_or(RESPONSE_BUFFER, |size| size.value);
+    let length: usize = receive.iter().map(|part| part.len()).sum();
+    if limit > 0 && length as u64 > limit {
+        let reason = format!(
+            "The expected response length '{length}' is over than http health response buffer size '{limit}'"
+        );
+        return Err(ConfigError::new(path.field("receive"), reason));
+    }
     let expected = lower_ranges(&expected_statuses, "expected", &path.field("expected_statuses"))?;
     let http2 = match CodecClientType::try_from(codec_client_type) {
         Ok(CodecClientType::Http1) => false,
@@ -201,7 +224,7 @@ fn lower_http(message: HttpHealthCheck, path: &FieldPath) -> Result<HttpCheck, C
         path: target,
         method,
         send,
-        receive: lower_payloads(receive, &path.field("receive"))?,
+        receive,
         response_buffer: usize::try_from(limit).ok().filter(|limit| *limit > 0),
         expected: if expected.is_empty() { std::iter::once(200..201).collect() } else { expected },
         retriable: lower_ranges(&retriable_statuses, "retriable", &path.field("retriable_statuses"))?,

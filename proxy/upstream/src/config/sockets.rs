@@ -298,6 +298,12 @@ fn check_sources(
         }
     };
     let is_v6 = |address: &SocketAddress| address.address.contains(':');
+    if source.is_none() {
+        return Err(format!(
+            "{owner}'s upstream binding config has extra/additional source addresses but no source_address. \
+             Extra/additional addresses cannot be specified if source_address is not set."
+        ));
+    }
     if source.is_some_and(|source| is_v6(source) == is_v6(other)) {
         return Err(format!(
             "{owner}'s upstream binding config has two same IP version source addresses. Only two different IP version \
