@@ -114,7 +114,25 @@ fn apply(function: &str, receiver: bool, nodes: Vec<Node>) -> Result<Node, Strin
                 .map(|n| Node::Choice(Box::new(n)))
                 .map_err(|_| function.to_owned());
         }
-        _ => return functions::call(function, receiver, nodes),
+        _ => {
+            return match wrong_count(function) {
+                Some(reason) => Err(format!("failed to create an expression: {reason}")),
+                None => functions::call(function, receiver, nodes),
+            };
+        }
     };
     Ok(Node::Call(operator, nodes.into()))
+}
+
+/// What is wrong with a call of an operator that is never a function and has too few or too many operands.
+fn wrong_count(operator: &str) -> Option<&'static str> {
+    Some(match operator {
+        "_==_" | "_!=_" => "unexpected number of args for builtin equality operator",
+        "!_" => "unexpected number of args for builtin not operator",
+        "_[_]" => "unexpected number of args for builtin index operator",
+        "@in" | "_in_" | "in" => "unexpected number of args for builtin 'in' operator",
+        "_&&_" | "_||_" => "Invalid argument count for a binary function call.",
+        "_?_:_" => "Invalid argument count for a ternary function call.",
+        _ => return None,
+    })
 }

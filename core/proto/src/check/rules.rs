@@ -178,6 +178,14 @@ pub(super) fn default_value(kind: Kind) -> WireValue<'static> {
     }
 }
 
+/// What is said of a message that is required and not there: of a wrapped scalar that has rules of its own, in other words.
+pub(super) fn missing(rules: &FieldRules) -> &'static str {
+    match &rules.r#type {
+        None | Some(Rule::Any(_) | Rule::Duration(_) | Rule::Timestamp(_)) => "value is required",
+        Some(_) => "value is required and must not be nil.",
+    }
+}
+
 /// True when the rules ask for a message to be there.
 pub(super) fn is_required(rules: &FieldRules) -> bool {
     let by_type = match &rules.r#type {

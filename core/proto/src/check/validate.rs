@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use dhow_base::{ConfigError, FieldPath};
 use envoy_types::pb::validate::{FieldRules, MapRules, RepeatedRules, field_rules::Type as Rule};
 
-use super::rules::{Violation, check_value, default_value, is_required, is_skipped};
+use super::rules::{Violation, check_value, default_value, is_required, is_skipped, missing};
 use super::{any_parts, compiled, is_unchecked};
 use crate::tables::{FieldType, Kind, MessageType, WellKnown};
 use crate::wire::{Fields, Malformed, WireValue, read_varint};
@@ -178,11 +178,7 @@ impl<'a> Validator<'a> {
         let Some(&value) = values.last() else {
             let Some(rules) = rules else { return Ok(()) };
             return if is_message {
-                if is_required(rules) {
-                    Err(self.violation(context, "", "value is required"))
-                } else {
-                    Ok(())
-                }
+                if is_required(rules) { Err(self.violation(context, "", missing(rules))) } else { Ok(()) }
             } else if context.field.oneof().is_some() {
                 // An absent `optional` field; of a real oneof only the member that is set comes here.
                 Ok(())

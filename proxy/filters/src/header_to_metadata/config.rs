@@ -88,8 +88,12 @@ impl Rule {
             return error("Cannot specify remove for cookie");
         }
         if on_header_present.is_none() && on_header_missing.is_none() {
+            let (kind, name) = match &source {
+                Source::Header(_) => ("header", &*header),
+                Source::Cookie(name) => ("cookie", &**name),
+            };
             return error(&format!(
-                "header to metadata filter: rule for header '{header}' has neither `on_header_present` nor \
+                "header to metadata filter: rule for {kind} '{name}' has neither `on_header_present` nor \
                  `on_header_missing` set"
             ));
         }
@@ -132,7 +136,7 @@ impl Target {
             value: value.into(),
             rewrite: rewrite.transpose()?,
             kind: ValueType::try_from(r#type).map_err(|_| undefined("type"))?,
-            is_base64: ValueEncode::try_from(encode).map_err(|_| undefined("encode"))? == ValueEncode::Base64,
+            is_base64: encode == ValueEncode::Base64 as i32,
         })
     }
 }

@@ -191,9 +191,6 @@ pub(crate) fn read_bucket(
 ) -> Result<BucketSize, ConfigError> {
     let BucketMessage { max_tokens, tokens_per_fill, fill_interval } = message;
     let error = |field: &str, reason: &str| Err(ConfigError::new(path.field(field), reason));
-    if max_tokens == 0 {
-        return error("max_tokens", "value must be greater than 0");
-    }
     let tokens_per_fill = tokens_per_fill.map_or(1, |UInt32Value { value }| value);
     if tokens_per_fill == 0 {
         return error("tokens_per_fill", "value must be greater than 0");

@@ -213,7 +213,8 @@ impl HttpFilter for Filter {
         if self.refused && self.limit.retry_after {
             set_number(response, "retry-after", level.reset_seconds);
         }
-        if tells {
+        // Of a bucket that holds nothing there is nothing to tell.
+        if tells && level.limit > 0 {
             set_number(response, "x-ratelimit-limit", level.limit.into());
             set_number(response, "x-ratelimit-remaining", level.remaining.into());
             set_number(response, "x-ratelimit-reset", level.reset_seconds);

@@ -3,6 +3,7 @@
 use dhow_base::{ConfigError, FieldPath};
 use dhow_expr::CelExpression;
 use dhow_matching::generic::{InputFamily, MatchOptions, MatchTree};
+use dhow_proto::Name;
 use dhow_proto::envoy::config::rbac::v3::Action as ActionMessage;
 use dhow_proto::envoy::config::rbac::v3::rbac::Action as ActionKind;
 use dhow_proto::xds::core::v3::TypedExtensionConfig;
@@ -144,9 +145,15 @@ pub(crate) fn compile_tree(
 }
 
 fn read_action(config: &TypedExtensionConfig, path: &FieldPath) -> Result<NamedAction, ConfigError> {
-    let TypedExtensionConfig { name: _, typed_config } = config;
+    let TypedExtensionConfig { name, typed_config } = config;
     let path = path.field("typed_config");
     let config = typed_config.as_ref().ok_or_else(|| ConfigError::new(path.clone(), "value is required"))?;
+    let type_name = dhow_proto::any::type_name(&config.type_url);
+    if type_name != ActionMessage::full_name() {
+        let reason =
+            format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+        return Err(ConfigError::new(path, reason));
+    }
     let ActionMessage { name, action } =
         dhow_proto::any::unpack(config).map_err(|error| error.under(&path))?;
     let action = match ActionKind::try_from(action) {

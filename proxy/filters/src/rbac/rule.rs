@@ -157,17 +157,19 @@ impl Permission {
             Rule::DestinationPort(port) => Self::DestinationPort(*port, port.saturating_add(1)),
             Rule::DestinationPortRange(range) => {
                 let path = path.field("destination_port_range");
-                let ports = |port: i32| u32::try_from(port).ok().filter(|port| *port <= 65536);
-                match (ports(range.start), ports(range.end)) {
-                    (Some(start), Some(end)) if start < end => Self::DestinationPort(start, end),
+                let bound = |port: i32, which: &str| match u32::try_from(port) {
+                    Ok(port @ ..=65536) => Ok(port),
                     _ => {
-                        let reason = format!(
-                            "range start must be lower than the end: [{}, {})",
-                            range.start, range.end
-                        );
-                        return Err(ConfigError::new(path, reason));
+                        Err(ConfigError::new(path.clone(), format!("range {which} {port} is out of bounds")))
                     }
+                };
+                let (start, end) = (bound(range.start, "start")?, bound(range.end, "end")?);
+                if start >= end {
+                    let reason =
+                        format!("range start {start} cannot be greater or equal than range end {end}");
+                    return Err(ConfigError::new(path, reason));
                 }
+                Self::DestinationPort(start, end)
             }
             Rule::RequestedServerName(name) => {
                 Self::RequestedServerName(StringMatcher::compile(name, &path.field("requested_server_name"))?)
