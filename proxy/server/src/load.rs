@@ -37,10 +37,30 @@ impl Topics {
     pub(crate) fn of(warnings: &[ConfigWarning]) -> Self {
         let count = |topic| warnings.iter().filter(|warning| warning.topic == topic).count() as u64;
         Self {
-            deprecated: count(WarningTopic::Deprecated),
+            deprecated: warnings
+                .iter()
+                .filter(|warning| warning.topic == WarningTopic::Deprecated)
+                .map(|warning| times_seen(warning.path.as_str()))
+                .sum(),
             unknown: count(WarningTopic::Unknown),
             work_in_progress: count(WarningTopic::WorkInProgress),
         }
+    }
+}
+
+/// How often Envoy counts the deprecated field at `path`: never in the bootstrap itself, which is read before there is anything to
+/// count in; twice in the message of a network or HTTP filter, which is looked at once as it is unpacked and once by its factory;
+/// once in any other message inside of another.
+fn times_seen(path: &str) -> u64 {
+    let starts = ["typed_config", "typed_per_filter_config", "typed_extension_protocol_options"];
+    let nearest = starts.iter().filter_map(|start| path.rfind(start).map(|at| (at, *start))).max();
+    match nearest {
+        None => u64::from(!path.starts_with("static_resources")),
+        Some((at, "typed_config")) => {
+            let owner = path[..at].trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+            if ["filters[", "http_filters["].iter().any(|list| owner.starts_with(list)) { 2 } else { 1 }
+        }
+        Some(_) => 1,
     }
 }
 
@@ -114,5 +134,29 @@ fn publish_runtime_of(sources: &[(Format, &[u8])], load_options: &LoadOptions, o
     let runtime = LayeredRuntime { layers };
     if let Ok(sources) = crate::runtime::lower(Some(runtime), &options.service_cluster, &FieldPath::root()) {
         RuntimeLoader::new(sources, &Store::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::times_seen;
+
+    #[test]
+    fn deprecated_fields_are_counted_as_often_as_envoy_looks_at_them() {
+        let listener = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+        for (path, times) in [
+            ("static_resources.clusters[0].track_timeout_budgets".to_owned(), 0),
+            ("admin.access_log_path".to_owned(), 1),
+            (format!("{listener}.access_log_flush_interval"), 2),
+            (format!("{listener}.http_filters[0].typed_config.rules"), 2),
+            (format!("{listener}.access_log[0].typed_config.format"), 1),
+            (
+                format!("{listener}.route_config.virtual_hosts[0].routes[0].typed_per_filter_config[0].rbac"),
+                1,
+            ),
+            ("static_resources.clusters[0].transport_socket.typed_config.x".to_owned(), 1),
+        ] {
+            assert_eq!(times_seen(&path), times, "{path}");
+        }
     }
 }

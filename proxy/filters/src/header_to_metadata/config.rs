@@ -72,6 +72,16 @@ impl Rules {
             stats: OnceLock::new(),
         })
     }
+
+    /// Reads what a route says.
+    pub(super) fn read_route(config: &Any, path: &FieldPath) -> Result<Self, ConfigError> {
+        let rules = Self::read(config, path)?;
+        if rules.request.is_empty() && rules.response.is_empty() {
+            let reason = "header_to_metadata_filter: Per filter configs must at least specify either request or response rules";
+            return Err(ConfigError::new(path.clone(), reason));
+        }
+        Ok(rules)
+    }
 }
 
 impl Rule {
@@ -136,6 +146,7 @@ impl Target {
             value: value.into(),
             rewrite: rewrite.transpose()?,
             kind: ValueType::try_from(r#type).map_err(|_| undefined("type"))?,
+            // A value that nothing stands for is no encoding.
             is_base64: encode == ValueEncode::Base64 as i32,
         })
     }

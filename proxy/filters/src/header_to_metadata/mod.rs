@@ -22,6 +22,6 @@ pub(crate) fn descriptor() -> HttpFilterDescriptor {
             let rules = config::Rules::read(config, path)?;
             Ok(Arc::new(filter::Factory::new(rules, context.stats)))
         },
-        configure_route: |config, _, path| Ok(Arc::new(config::Rules::read(config, path)?)),
+        configure_route: |config, _, path| Ok(Arc::new(config::Rules::read_route(config, path)?)),
     }
 }

@@ -115,7 +115,8 @@ impl Filter {
 
     /// Counts a decision under the name of the policy that made it.
     fn count_policy(&self, decision: &Decision<'_>, prefix: &str, kind: &str) {
-        if let (true, Some(policy)) = (self.rules.counts_policies, decision.policy) {
+        let named = decision.policy.filter(|policy| !policy.is_empty());
+        if let (true, Some(policy)) = (self.rules.counts_policies, named) {
             let result = if decision.allowed { "allowed" } else { "denied" };
             self.scope.counter(under(prefix, &format!("policy.{policy}.{kind}{result}"))).inc();
         }

@@ -55,7 +55,10 @@ impl RouteSettings {
         let StatefulSessionPerRoute { r#override } =
             dhow_proto::any::unpack(config).map_err(|error| error.under(path))?;
         match r#override {
-            None => Err(ConfigError::new(path.field("override"), "is required")),
+            None => {
+                let reason = r#"Proto constraint validation failed (field: "override", reason: is required)"#;
+                Err(ConfigError::new(path.clone(), reason))
+            }
             Some(Override::Disabled(true)) => Ok(Self(None)),
             Some(Override::Disabled(false)) => {
                 Err(ConfigError::new(path.field("disabled"), "value must equal true"))

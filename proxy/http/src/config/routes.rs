@@ -8,6 +8,7 @@ use dhow_proto::SourceData;
 use dhow_proto::envoy::config::core::v3::{ConfigSource, DataSource, PathConfigSource, config_source};
 use dhow_proto::envoy::config::route::v3::RouteConfiguration;
 use dhow_proto::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
+use dhow_proto::google::protobuf::Any;
 use dhow_proxy_api::RouteFilterContext;
 use dhow_proxy_upstream::check_source_file;
 use dhow_routing::{CompileOptions, RouteTable};
@@ -36,8 +37,10 @@ pub fn compile_routes(
         cluster_exists,
         compile_filter_config: &|name, config, path| {
             let type_name = dhow_proto::any::type_name(&config.type_url);
-            let Some(filter) = registry.of_route_type(type_name) else {
-                let reason = if registry.of_type(type_name).is_some() || type_name == ROUTER_TYPE {
+            let filter = registry.of_route_type(type_name);
+            let Some((filter, wanted)) = filter.and_then(|filter| Some((filter, filter.route_type_name?)))
+            else {
+                let reason = if filter.is_some() || type_name == ROUTER_TYPE {
                     format!("The filter {name} doesn't support virtual host or route specific configurations")
                 } else {
                     format!(
@@ -46,7 +49,10 @@ pub fn compile_routes(
                 };
                 return Err(ConfigError::new(path.clone(), reason));
             };
-            (filter.configure_route)(config, filter_context, path).map(Some)
+            // A message without fields is never looked at, of whichever of the filter's types it is.
+            let empty = (config.value.is_empty() && type_name != wanted)
+                .then(|| Any { type_url: format!("type.googleapis.com/{wanted}"), value: Vec::new() });
+            (filter.configure_route)(empty.as_ref().unwrap_or(config), filter_context, path).map(Some)
         },
         read_source: &read_source,
     };

@@ -9,10 +9,10 @@ use dhow_proxy_runtime::{DeadlineTimer, clock};
 use dhow_routing::{FilterOverride, SelectedRoute};
 
 use super::exchange::{Ending, Exchange};
-use super::filtering::{Direction, FilterSlot, StreamParts};
+use super::filtering::{Direction, FilterSlot, PART_BYTES, StreamParts};
 use super::pump::{Interruption, Pump};
 use super::required::incomplete_response;
-use crate::body::BufferedBody;
+use crate::body::{BodyState, BufferedBody};
 use crate::config::ConfiguredFilter;
 use crate::downstream::Downstream;
 use crate::router::AttemptLog;
@@ -162,8 +162,35 @@ impl Exchange {
                 self.parts().0.call(at, |filter, request, _, stream| filter.decode_resumed(request, stream));
                 Ok(())
             }
-            Resumption::LocalReply(reply) => Err(Interruption::Answered(Box::new(reply), Direction::Request)),
+            Resumption::LocalReply(reply) => {
+                self.receive_waiting(down).await;
+                Err(Interruption::Answered(Box::new(reply), Direction::Request))
+            }
         }
+    }
+
+    /// Receives what of the request came while a filter waited. It was left with its connection; Envoy reads on meanwhile, and a
+    /// request that has come whole is complete when it is answered.
+    async fn receive_waiting<D: Downstream>(&mut self, down: &mut D) {
+        let mut room = self.control.request_buffer_limit;
+        poll_fn(|cx| {
+            while room > 0 {
+                match down.poll_body(cx) {
+                    Poll::Ready(Ok(BodyState::Data)) => {
+                        let length = down.split(PART_BYTES).len();
+                        self.info.bytes_received += length as u64;
+                        room = room.saturating_sub(length);
+                    }
+                    Poll::Ready(Ok(BodyState::End)) => {
+                        self.info.request_complete.get_or_insert_with(clock::now);
+                        break;
+                    }
+                    Poll::Ready(Err(_)) | Poll::Pending => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Moves the request body through the filters until the one that keeps the head lets it go.
