@@ -45,6 +45,9 @@ pub struct Options {
 /// How many differences of one variant are printed; the first tell most.
 const SHOWN: usize = 6;
 
+/// How often a difference has to come again, with nothing beside it, to count.
+const CONFIRMED: usize = 2;
+
 /// What came of a variant.
 enum Answer {
     /// Both refuse it, for this reason.
@@ -73,7 +76,10 @@ pub fn run(options: &Options) -> Result<usize> {
     let (mut asked, mut differing) = (0, 0);
     for question in questions(options)? {
         let variants = question.variants()?;
-        let answers = answers(options, &question, &variants, ours, envoy)?;
+        let mut answers = answers(options, &question, &variants, ours, envoy)?;
+        for (variant, answer) in variants.iter().zip(&mut answers) {
+            confirm(answer, &question, variant, ours, envoy)?;
+        }
         let text = text(options, &question, &variants, &answers);
         let count = answers.iter().filter(|answer| matches!(answer, Answer::Differs(_))).count();
         let stale = question.unused_excuses();
@@ -125,6 +131,23 @@ fn answers(
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort_unstable_by_key(|(at, _)| *at);
     found.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Asks again about a difference, alone: what depends on the moment on a crowded machine is not one.
+fn confirm(
+    answer: &mut Answer,
+    question: &Question,
+    variant: &Variant,
+    ours: &Target,
+    envoy: &Target,
+) -> Result<()> {
+    for _ in 0..CONFIRMED {
+        if !matches!(answer, Answer::Differs(_)) {
+            return Ok(());
+        }
+        *answer = self::answer(question, variant, ours, envoy).with_context(|| variant.title.clone())?;
+    }
+    Ok(())
 }
 
 fn answer(question: &Question, variant: &Variant, ours: &Target, envoy: &Target) -> Result<Answer> {
